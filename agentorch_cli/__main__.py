@@ -1,0 +1,78 @@
+"""Where the program begins and ends: the one place that prints errors and gives exit codes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import NoReturn
+
+INTERRUPTED = 128 + signal.SIGINT
+TERMINATED = 128 + signal.SIGTERM
+
+
+def main() -> NoReturn:
+    """The command `agentorch`."""
+    for stream in (sys.stdout, sys.stderr):
+        # a terminal that cannot show a letter gets its code instead of an error
+        getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = run(sys.argv[1:])
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BrokenPipeError:
+        code = _leave_pipe()
+    sys.exit(code)
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line in this process, tell what went wrong, and give the exit code."""
+    import typer
+
+    from agentorch_cli.cli import failure
+    from agentorch_cli.cli.app import build
+    from agentorch_cli.cli.session import Session
+    from agentorch_cli.errors import OrchestratorError
+
+    session = Session()
+
+    def wants_json() -> bool:
+        """Also where the parser failed before it came to the option."""
+        return session.as_json or session.output in ("json", "jsonl") or "--json" in arguments
+
+    try:
+        command = build()
+        if "_AGENTORCH_COMPLETE" in os.environ:
+            command.main(arguments, prog_name="agentorch")
+        with command.make_context("agentorch", arguments, obj=session) as ctx:
+            command.invoke(ctx)
+        return 0
+    except OrchestratorError as error:
+        return failure.report(error, wants_json())
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        return _leave_pipe()
+    except typer.Exit as end:
+        return end.exit_code
+    except Exception as error:
+        if hasattr(error, "format_message"):  # what the parser raises for wrong usage
+            return failure.report(failure.from_parser(error), wants_json())
+        return failure.report(failure.from_bug(error, session), wants_json())
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise SystemExit(TERMINATED)
+
+
+def _leave_pipe() -> int:
+    """Whoever read our output has seen enough, which is no failure: `agentorch task list | head`."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())  # so that the last flush of the interpreter has somewhere to go
+    return 0
+
+
+if __name__ == "__main__":
+    main()

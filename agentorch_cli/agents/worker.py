@@ -1,0 +1,79 @@
+"""An agent as a program: what `agentorch agent run` calls."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentorch_cli.agents.agent import DEFAULT_URL, Agent
+from agentorch_cli.agents.line import OnConnection
+
+
+@dataclass(slots=True)
+class Stop:
+    """Set by the first SIGINT or SIGTERM; `number` says which it was."""
+
+    event: asyncio.Event = field(default_factory=asyncio.Event)
+    number: int | None = None
+
+
+async def run_worker(
+    agent: Agent,
+    handler: Callable[..., Any],
+    *,
+    url: str = DEFAULT_URL,
+    token: str | None = None,
+    stop: Stop | None = None,
+    on_connection: OnConnection | None = None,
+    drain_timeout: float = 30.0,
+    inline: bool = False,
+) -> int | None:
+    """Serve with one handler for every type until a signal comes; returns the signal's number.
+
+    The first SIGINT or SIGTERM finishes what runs, for `drain_timeout` seconds at most. The second
+    gives it back at once. Raises Unauthorized or NotAllowed.
+    """
+    agent.add_handler(handler, inline=inline)
+    with stopping_on_signals(stop or Stop()) as stopping:
+        try:
+            await agent.run(
+                url, token, stopping.event, on_connection=on_connection, drain_timeout=drain_timeout
+            )
+        except asyncio.CancelledError:
+            if stopping.number is None:
+                raise
+            _uncancel()
+    return stopping.number
+
+
+def _uncancel() -> None:
+    """The second signal's own cancellation is answered here, and must not end whoever called."""
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()
+
+
+@contextlib.contextmanager
+def stopping_on_signals(stop: Stop) -> Iterator[Stop]:
+    """For the time of the block, the first signal sets the event and the next one cancels this task."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+
+    def on_signal(number: int) -> None:
+        if stop.event.is_set() and task is not None:
+            task.cancel()
+        stop.number = number
+        stop.event.set()
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    for number in numbers:
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        yield stop
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)

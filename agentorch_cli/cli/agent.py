@@ -1,0 +1,259 @@
+"""`agentorch agent`: who belongs to the fleet, and the program that is one of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agentorch_cli.cli.help import noun, verb
+from agentorch_cli.cli.session import Session
+from agentorch_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from agentorch_cli.agents import Agent
+    from agentorch_cli.cli.tables import Page
+    from agentorch_cli.core.model import AgentSpec
+    from agentorch_cli.views import AgentView
+
+app = noun("""$ agentorch agent register alice --type writer -c summarise -c translate
+
+Register agents, list them, run one.""")
+
+AgentType = Annotated[
+    str | None, typer.Option("--type", "-t", metavar="TYPE", help='What it is; "worker" if not said.')
+]
+Capabilities = Annotated[
+    list[str] | None,
+    typer.Option("-c", "--capability", metavar="CAP", help="What it can do; may be repeated."),
+]
+Slots = Annotated[
+    int | None, typer.Option("--slots", metavar="N", help="How many tasks it takes at once; 1 if not said.")
+]
+Metadata = Annotated[
+    list[str] | None,
+    typer.Option("--metadata", "-m", metavar="KEY=VALUE", help="Kept with it; may be repeated."),
+]
+AgentId = Annotated[str, typer.Argument(metavar="ID", help="Id of the agent.", show_default=False)]
+
+
+@verb(app, "register")
+def register(
+    ctx: typer.Context,
+    agent_id: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="Id of the agent.", show_default=False)
+    ] = None,
+    type: AgentType = None,
+    capabilities: Capabilities = None,
+    slots: Slots = None,
+    metadata: Metadata = None,
+    command: Annotated[
+        str | None,
+        typer.Option("--exec", metavar="CMD", help="serve runs this for each task: JSON in, JSON out."),
+    ] = None,
+    file: Annotated[
+        str | None, typer.Option("--from", metavar="FILE", help="Register all agents of a file.")
+    ] = None,
+) -> None:
+    """Register an agent, or all agents of a file. An agent that is known is changed.
+
+    $ agentorch agent register alice --type writer -c summarise --slots 4
+    $ agentorch agent register counter -c count --exec "python3 count.py"
+    $ agentorch agent register --from agents.toml
+
+    An agent with --exec is run by serve: the task is JSON on stdin, the result JSON on
+    stdout, and another exit status than 0 is a failure. Others connect by themselves.
+    """
+    session = Session.of(ctx)
+    if (agent_id is None) == (file is None):
+        raise UsageError("give an ID, or --from with a file", hint=f"{ctx.command_path} --help")
+    if file is not None and any((type, capabilities, slots, metadata, command)):
+        raise UsageError("--from takes everything from the file, and goes with no other option of an agent")
+    agents = (
+        _from_file(file)
+        if file is not None
+        else [_spec(agent_id, type, capabilities, slots, metadata, command)]
+    )
+    _show_agents(session, session.ask("agent.register", agents=agents))
+
+
+@verb(app, "list")
+def list_agents(
+    ctx: typer.Context,
+    status: Annotated[
+        str | None, typer.Option("--status", metavar="STATUS", help="online, offline, draining or paused.")
+    ] = None,
+    capability: Annotated[
+        str | None, typer.Option("-c", "--capability", metavar="CAP", help="Only who can this.")
+    ] = None,
+) -> None:
+    """List the agents of the fleet.
+
+    $ agentorch agent list --status online
+    """
+    from agentorch_cli.cli.choices import known_agent_status
+
+    session = Session.of(ctx)
+    agents = session.ask("agent.list", status=known_agent_status(status), capability=capability)
+    _show_agents(session, agents, "There are no such agents; agentorch agent register adds one.")
+
+
+@verb(app, "show")
+def show(ctx: typer.Context, agent_id: AgentId) -> None:
+    """Show one agent: what it can do, what it does, how well.
+
+    $ agentorch agent show alice
+    """
+    session = Session.of(ctx)
+    agent = session.ask("agent.get", agent_id=agent_id)
+
+    def draw(page: Page) -> None:
+        from agentorch_cli.cli import portrait
+
+        portrait.draw(page, agent)
+
+    session.show(agent, draw, [agent.agent_id])
+
+
+@verb(app, "remove")
+def remove(
+    ctx: typer.Context,
+    agent_ids: Annotated[list[str], typer.Argument(metavar="ID…", help="Ids of agents.", show_default=False)],
+    is_forced: Annotated[
+        bool, typer.Option("--force", help="Even agents that hold work; it is given to others.")
+    ] = False,
+) -> None:
+    """Remove agents from the fleet.
+
+    $ agentorch agent remove alice
+    """
+    from agentorch_cli.cli.task import show_change
+
+    session = Session.of(ctx)
+    reply = session.ask("agent.remove", agent_ids=list(dict.fromkeys(agent_ids)), force=is_forced)
+    show_change(session, reply, "removed")
+
+
+@verb(app, "run")
+def run(
+    ctx: typer.Context,
+    agent_id: AgentId,
+    type: AgentType = None,
+    capabilities: Capabilities = None,
+    slots: Slots = None,
+    metadata: Metadata = None,
+    command: Annotated[
+        str | None, typer.Option("--exec", metavar="CMD", help="Run this for each task: JSON in, JSON out.")
+    ] = None,
+    function: Annotated[
+        str | None, typer.Option("--python", metavar="MODULE:FUNCTION", help="Call this for each task.")
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option("--url", metavar="URL", help="Engine to connect to; the local one if not said."),
+    ] = None,
+    allowed: Annotated[
+        list[str] | None,
+        typer.Option("--env", metavar="NAME", help="A variable that --exec may see; may be repeated."),
+    ] = None,
+) -> None:
+    """Be an agent: connect to an engine, on this or another machine, and do its tasks.
+
+    $ agentorch agent run counter-1 -c count --exec "python3 count.py"
+    $ agentorch agent run alice -c summarise --python mywork:summarise --url ws://host:3001/agents
+
+    Ctrl-C finishes what runs, a second one gives it back at once. A token, where the engine
+    wants one, is read from AGENTORCH_TOKEN.
+    """
+    session = Session.of(ctx)
+    if (command is None) == (function is None):
+        raise UsageError("give either --exec or --python", hint=f"{ctx.command_path} --help")
+    spec = _spec(agent_id, type, capabilities, slots, metadata, None)
+
+    from agentorch_cli.agents.agent import Agent
+    from agentorch_cli.agents.runners import exec_handler, python_handler
+
+    handler = exec_handler(command, env_allow=allowed or ()) if command else python_handler(str(function))
+    agent = Agent(
+        spec.agent_id,
+        type=spec.type,
+        capabilities=spec.capabilities,
+        slots=spec.slots,
+        metadata=spec.metadata,
+    )
+    number = session.run(_work(session, agent, handler, url), is_long=True)
+    if number:
+        raise typer.Exit(128 + number)
+
+
+async def _work(session: Session, agent: Agent, handler: Any, url: str | None) -> int | None:
+    import os
+
+    from agentorch_cli.agents.worker import run_worker
+
+    def tell(state: str, reason: str) -> None:
+        session.say(f"{agent.agent_id}: {str(state).replace('_', ' ')}{f' ({reason})' if reason else ''}")
+
+    target = url or agents_url(session.settings)
+    return await run_worker(
+        agent, handler, url=target, token=os.environ.get("AGENTORCH_TOKEN"), on_connection=tell
+    )
+
+
+def agents_url(settings: Any) -> str:
+    """Where the engine of this configuration takes its agents."""
+    host = settings.gateway.host
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"ws://{host}:{settings.gateway.port}/agents"
+
+
+def _from_file(name: str) -> list[AgentSpec]:
+    from agentorch_cli.cli.files import read_agent_file
+
+    return read_agent_file(name)
+
+
+def _spec(
+    agent_id: str | None,
+    type: str | None,
+    capabilities: list[str] | None,
+    slots: int | None,
+    metadata: list[str] | None,
+    command: str | None,
+) -> AgentSpec:
+    """The agent that the options describe, checked like one of a file."""
+    from agentorch_cli.documents import Document
+    from agentorch_cli.taskfile import read_agents
+
+    given = {
+        "id": agent_id,
+        "type": type,
+        "capabilities": [one for word in capabilities or () for one in word.split(",")] or None,
+        "slots": slots,
+        "metadata": dict(map(_pair, metadata)) if metadata else None,
+        "exec": command,
+    }
+    table = {key: value for key, value in given.items() if value is not None}
+    return read_agents(Document(table, "the command line"))[0]
+
+
+def _pair(word: str) -> tuple[str, Any]:
+    """`key=value`; a value that is JSON is taken as such, any other as text."""
+    import json
+
+    key, sign, value = word.partition("=")
+    if not sign or not key:
+        raise UsageError(f'--metadata "{word}" is not KEY=VALUE')
+    try:
+        return key, json.loads(value)
+    except (ValueError, RecursionError):
+        return key, value
+
+
+def _show_agents(session: Session, agents: list[AgentView], empty: str | None = None) -> None:
+    def draw(page: Page) -> None:
+        from agentorch_cli.cli import columns
+
+        page.table(columns.AGENTS, agents)
+
+    session.show(agents, draw, [agent.agent_id for agent in agents], empty)

@@ -1,0 +1,63 @@
+"""The program: its table of commands, and the options of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from typer.main import get_command
+
+from agentorch_cli import __version__
+from agentorch_cli.cli.help import Entry, Group
+
+START, WORK, LOOK, SETUP = "Start here", "Agents and tasks", "Look", "Set up"
+
+
+class Root(Group):
+    """`agentorch`, whose commands are imported when they are used."""
+
+    entries = {  # noqa: RUF012 - the table of commands
+        "demo": Entry(START, "demo", "app", "Run a small fleet on real work, from nothing to results"),
+        "init-db": Entry(START, "setup", "init_db_app", "Create or upgrade the database"),
+        "serve": Entry(START, "serve", "app", "Run the engine; agents connect to it"),
+        "agent": Entry(WORK, "agent", "app", "Register agents, list them, run one"),
+        "task": Entry(WORK, "task", "app", "Submit tasks, follow them, cancel, retry"),
+        "status": Entry(LOOK, "status", "app", "The fleet on one page, or live with --watch"),
+        "consensus": Entry(LOOK, "records", "consensus_app", "How votes came out, and what made them"),
+        "event": Entry(LOOK, "records", "event_app", "Everything that happened, in order"),
+        "config": Entry(SETUP, "settings", "app", "Write a configuration, show where values come from"),
+        "doctor": Entry(
+            SETUP, "setup", "doctor_app", "Check this installation, with a fix for what is wrong"
+        ),
+        "protocol": Entry(SETUP, "protocol", "app", "What agents and the engine say to each other"),
+    }
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The version is told here: an option of Typer's would import pydantic to look at it."""
+        if args[:1] == ["--version"]:
+            typer.echo(f"agentorch {__version__}")
+            ctx.exit()
+        return super().parse_args(ctx, args)
+
+    def own_options(self, ctx: Any) -> list[tuple[str, str]]:
+        """What the page lists besides the common options."""
+        return [("--version", "Print the version.")]
+
+
+def _root() -> None:
+    """$ agentorch demo
+    $ agentorch serve
+    $ agentorch task submit task.toml --wait
+
+    Run a fleet of agents: tasks, votes and every step, kept in PostgreSQL.
+    """
+
+
+def build() -> Group:
+    """The command tree, with nothing imported below its first level."""
+    app = typer.Typer(cls=Root, add_completion=False, rich_markup_mode=None)
+    app.callback()(_root)
+    command = get_command(app)
+    assert isinstance(command, Group)
+    command.name = "agentorch"
+    return command

@@ -1,0 +1,196 @@
+"""What a row shows: the columns of agents, tasks, attempts, votes and nodes.
+
+The most telling columns stand left and stay longest. On a pipe all of them are there.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from rich.text import Text
+
+from agentorch_cli.cli.look import Look, span
+from agentorch_cli.cli.tables import Column
+from agentorch_cli.views import AttemptView, DecisionView, TaskView
+
+
+def took(task: TaskView | AttemptView, look: Look) -> Text:
+    """How long the work took, or has taken so far."""
+    start = task.started_at if isinstance(task, TaskView) else (task.accepted_at or task.sent_at)
+    end = task.completed_at if isinstance(task, TaskView) else task.finished_at
+    if start is None:
+        return look.nothing()
+    seconds = max(((end or look.now) - start) / timedelta(seconds=1), 0.0)
+    return Text(span(seconds) if look.is_terminal else f"{seconds:.3f}")
+
+
+def outcome(task: TaskView, look: Look) -> Text:
+    """What came of a task: its result, or why there is none."""
+    if task.error:
+        return look.text(reason(task.error), "red" if task.status == "failed" else "dim")
+    return look.json(task.result, 200)
+
+
+def reason(error: dict[str, Any]) -> str:
+    """The sentence of a stored error."""
+    return str(error.get("message") or error.get("code") or error)
+
+
+def label(task: TaskView) -> str:
+    """What a person calls the task."""
+    return task.name or task.type
+
+
+def percent(value: float | None, look: Look) -> Text:
+    """A rate of 0..1."""
+    if value is None:
+        return look.nothing()
+    return Text(f"{value:.0%}" if look.is_terminal else f"{value:.4f}")
+
+
+def votes(decision: DecisionView) -> str:
+    """`4 of 5`: how many of the panel voted."""
+    return f"{decision.votes_used} of {decision.electorate}"
+
+
+AGENTS = (
+    Column("AGENT", lambda agent, look: look.text(agent.agent_id, "bold"), is_id=True, fold_at=24),
+    Column("STATUS", lambda agent, look: look.state(agent.status)),
+    Column("TYPE", lambda agent, look: look.text(agent.type), 2),
+    Column("CAPABILITIES", lambda agent, look: look.names(agent.capabilities), 6),
+    Column("LOAD", lambda agent, look: look.bar(agent.load, 6), 5),
+    Column("SLOTS", lambda agent, look: Text(f"{agent.busy}/{agent.slots}"), 4, is_right=True),
+    Column("SCORE", lambda agent, look: look.number(agent.performance_score), 3, is_right=True),
+    Column("DONE", lambda agent, look: Text(str(agent.completed)), 1, is_right=True),
+    Column("FAILED", lambda agent, look: Text(str(agent.failed)), 1, is_right=True),
+    Column("SEEN", lambda agent, look: look.age(agent.last_heartbeat), 5),
+)
+
+TASKS = (
+    Column("TASK", lambda task, look: look.text(task.task_id, "bold"), is_id=True),
+    Column("STATUS", lambda task, look: look.state(task.status)),
+    Column("NAME", lambda task, look: look.text(label(task)), 8),
+    Column("TYPE", lambda task, look: look.text(task.type), 1),
+    Column("PRIO", lambda task, look: Text(str(task.priority)), 1, is_right=True),
+    Column("AGENTS", lambda task, look: look.names(task.assigned_agents), 4),
+    Column("TRIES", lambda task, look: Text(str(task.attempts_made)), 2, is_right=True),
+    Column("AGE", lambda task, look: look.age(task.created_at), 6),
+)
+
+RUNNING = (
+    Column("NAME", lambda task, look: look.text(label(task), "bold")),
+    Column("AGENTS", lambda task, look: look.names(task.assigned_agents)),
+    Column("PROGRESS", lambda task, look: look.progress(task.progress), 6),
+    Column("FOR", took, 7, is_right=True),
+    Column("TASK", lambda task, look: look.text(task.task_id, "dim"), 3, is_id=True),
+)
+
+OUTCOMES = (
+    Column("NAME", lambda task, look: look.text(label(task), "bold")),
+    Column("STATUS", lambda task, look: look.state(task.status)),
+    Column("AGENTS", lambda task, look: look.names(task.assigned_agents), 5),
+    Column("TOOK", took, 6, is_right=True),
+    Column("OUTCOME", outcome, 8),
+)
+
+RESULTS = (
+    *OUTCOMES[:2],
+    Column("TRIES", lambda task, look: Text(str(task.attempts_made)), 2, is_right=True),
+    *OUTCOMES[2:],
+    Column("TASK", lambda task, look: look.text(task.task_id, "dim"), 1, is_id=True),
+)
+
+ATTEMPTS = (
+    Column("#", lambda attempt, look: Text(str(attempt.attempt)), is_right=True),
+    Column("AGENT", lambda attempt, look: look.text(attempt.agent_id, "bold"), is_id=True, fold_at=24),
+    Column("STATUS", lambda attempt, look: look.state(attempt.status)),
+    Column("TOOK", took, 6, is_right=True),
+    Column("ROLE", lambda attempt, look: look.text(attempt.role), 2),
+    Column("SURE", lambda attempt, look: percent(attempt.confidence, look), 3, is_right=True),
+    Column("WHAT CAME OF IT", lambda attempt, look: _brought(attempt, look), 7),
+)
+
+DECISIONS = (
+    Column("DECISION", lambda decision, look: look.text(decision.decision_id, "bold"), is_id=True),
+    Column("STATUS", lambda decision, look: look.state(decision.status)),
+    Column("TOPIC", lambda decision, look: look.text(decision.topic), 8),
+    Column("RULE", lambda decision, look: look.text(decision.rule), 3),
+    Column("VOTES", lambda decision, look: Text(votes(decision)), 6, is_right=True),
+    Column("SURE", lambda decision, look: percent(decision.confidence, look), 5, is_right=True),
+    Column("ANSWER", lambda decision, look: look.json(decision.final_decision, 200), 7),
+    Column("AGE", lambda decision, look: look.age(decision.created_at), 2),
+)
+
+VOTE_OUTCOMES = (
+    DECISIONS[2],
+    DECISIONS[1],
+    *DECISIONS[4:7],
+    Column("DECISION", lambda decision, look: look.text(decision.decision_id, "dim"), 1, is_id=True),
+)
+
+BALLOTS = (
+    Column(
+        "AGENT",
+        lambda vote, look: look.text(vote.get("agent_id") or vote.get("agent"), "bold"),
+        is_id=True,
+        fold_at=24,
+    ),
+    Column("VOTE", lambda vote, look: look.json(vote.get("vote", vote.get("answer")), 200)),
+    Column("WEIGHT", lambda vote, look: look.number(vote.get("weight"), 2), 4, is_right=True),
+    Column("SURE", lambda vote, look: percent(vote.get("confidence"), look), 5, is_right=True),
+)
+
+SUBMITTED = (
+    Column("TASK", lambda task, look: look.text(task.task_id, "bold"), is_id=True),
+    Column("STATUS", lambda task, look: look.state(task.status)),
+    Column("NAME", lambda task, look: look.text(task.name) if task.name else look.nothing(), 8),
+    Column("", lambda task, look: Text("" if task.is_new else "was known by its key", "dim"), 6),
+)
+
+PLANNED = (
+    Column("LAYER", lambda row, look: Text(str(row["layer"])), is_right=True),
+    Column("NAME", lambda row, look: look.text(row["name"] or row["task_id"], "bold"), is_id=True),
+    Column("TYPE", lambda row, look: look.text(row["type"]), 6),
+    Column("NEEDS", lambda row, look: look.names(row["required_capabilities"]), 5),
+    Column("AFTER", lambda row, look: look.names(row["depends_on"]), 7),
+)
+
+SETTINGS = (
+    Column("SETTING", lambda row, look: look.text(row["name"], "bold"), is_id=True),
+    Column("VALUE", lambda row, look: _setting(row["value"], look), is_id=True),
+    Column(
+        "FROM", lambda row, look: look.text(row["origin"], "dim" if row["origin"] == "default" else "cyan")
+    ),
+)
+
+CHECKS = (
+    Column("CHECK", lambda finding, look: look.text(finding.name, "bold"), is_id=True),
+    Column("", lambda finding, look: _checked(finding, look)),
+    Column("FOUND", lambda finding, look: look.text(finding.text), is_id=True),
+)
+
+
+def _brought(attempt: AttemptView, look: Look) -> Text:
+    if attempt.error:
+        return look.text(reason(attempt.error), "red")
+    if attempt.result is not None:
+        return look.json(attempt.result, 200)
+    if attempt.progress is not None and attempt.finished_at is None:
+        return look.progress(attempt.progress) + Text("  ") + look.text(attempt.note)
+    return look.text(attempt.note)
+
+
+def _setting(value: Any, look: Look) -> Text:
+    """A value as a configuration file would say it."""
+    if isinstance(value, bool):
+        return Text(str(value).lower())
+    if isinstance(value, float):
+        return Text(f"{value:g}")
+    return look.text(value) if value != "" else look.nothing()
+
+
+def _checked(finding: Any, look: Look) -> Text:
+    state = {True: "completed", False: "failed", None: "pending"}[finding.ok]
+    word = {True: "ok", False: "fail", None: "note"}[finding.ok]
+    return look.sign(state) if look.is_terminal else Text(word)

@@ -1,0 +1,172 @@
+"""`agentorch demo`: a small fleet on real work, from nothing to results.
+
+Everything that it shows is what a user's own fleet does: an engine on a free port with an
+embedded PostgreSQL, agents in processes of their own that connect over WebSocket, task
+files, and the operations that every command calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from agentorch_cli.cli.help import single
+from agentorch_cli.cli.session import Session
+from agentorch_cli.errors import WaitTimedOut
+
+if TYPE_CHECKING:
+    from agentorch_cli.cli.fleet import Fleet
+    from agentorch_cli.cli.tables import Page
+    from agentorch_cli.client import Client
+    from agentorch_cli.views import StatusView, SubmitReply, TaskView
+
+FRAME_SECONDS = 0.1
+"""Between two looks at the fleet; the whole demonstration takes a few seconds."""
+
+JOIN_SECONDS = 30.0
+"""For all agents to connect: on a busy machine a dozen interpreters take a while to start."""
+
+WORK_SECONDS = 120.0
+"""For all tasks; they take a second or two."""
+
+
+def demo(ctx: typer.Context) -> None:
+    """Run a small fleet on real work, from nothing to results.
+
+    $ agentorch demo
+    $ agentorch demo --data-dir .demo
+
+    A dozen agents count, extract, summarise and check documents that come with the program,
+    cost a footbridge and choose sites for gauges. With --data-dir everything is kept, and can
+    be looked at afterwards; without it, nothing is left behind.
+    """
+    session = Session.of(ctx)
+    with _data_dir(session) as is_kept:
+        session.more_flags |= {
+            "gateway.host": "127.0.0.1",
+            "gateway.port": 0,
+            "logging.level": "warning",
+            # whatever the environment says: a demonstration belongs into a database of its own
+            "database.url": session.database_url or "",
+        }
+        status, tasks = session.run(_run(session), is_long=True)
+        _show(session, status, tasks, is_kept)
+
+
+app = single(demo)
+
+
+@contextlib.contextmanager
+def _data_dir(session: Session) -> Iterator[bool]:
+    """A folder for this once, unless one was given; gives whether it is kept."""
+    if session.data_dir is not None:
+        yield True
+        return
+    with tempfile.TemporaryDirectory(prefix="agentorch-demo-", ignore_cleanup_errors=True) as folder:
+        session.data_dir = folder
+        yield False
+
+
+async def _run(session: Session) -> tuple[StatusView, list[TaskView]]:
+    """Start everything, do the tasks, and stop everything; gives how the fleet stood at the end."""
+    from agentorch_cli.cli import demo_page
+    from agentorch_cli.cli.files import read_submission
+    from agentorch_cli.cli.fleet import examples_folder, run_fleet, served_agent
+
+    examples = examples_folder()
+    plan = read_submission([str(examples / "tasks")], session.settings)
+    session.say("Starting PostgreSQL and the engine.")
+    async with _engine(session) as url, session.connect() as client:
+        log = Path(session.settings.data_dir) / "agents.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        async with run_fleet(examples, url, log) as fleet:
+            spec = served_agent(examples)
+            await client.call("agent.register", agents=[spec])
+            count = await _all_online(client, fleet)
+            session.say(f"{count} agents have connected to {url}.")
+            reply = await client.call("task.submit", tasks=plan.tasks)
+            session.say(f"{len(reply.tasks)} tasks are submitted from {examples / 'tasks'}.")
+            with demo_page.display(session) as update:
+                tasks = await _follow(client, fleet, reply, update)
+            return await client.call("status.get", limit=100), tasks
+
+
+@contextlib.asynccontextmanager
+async def _engine(session: Session) -> AsyncIterator[str]:
+    """The engine in this process, as `serve` runs it; gives the address for agents."""
+    from agentorch_cli import wiring
+
+    stop, stop_now = asyncio.Event(), asyncio.Event()
+    ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    serving = asyncio.create_task(
+        wiring.serve(session.settings, on_ready=ready.set_result, stop=stop, stop_now=stop_now)
+    )
+    try:
+        await asyncio.wait({serving, ready}, return_when=asyncio.FIRST_COMPLETED)
+        if not ready.done():
+            await serving  # raises what kept it from starting
+        yield await ready
+    except BaseException:
+        stop_now.set()
+        raise
+    finally:
+        stop.set()
+        await asyncio.wait({serving})
+    await serving
+
+
+async def _all_online(client: Client, fleet: Fleet) -> int:
+    """Wait until the whole fleet has connected, so that votes have all their voters. Raises WaitTimedOut."""
+    from agentorch_cli.cli.fleet import SCRIPTS
+
+    wanted, count = len(SCRIPTS) + 1, 0
+    try:
+        async with asyncio.timeout(JOIN_SECONDS):
+            while count < wanted:
+                fleet.check()
+                await asyncio.sleep(0.02)
+                count = len(await client.call("agent.list", status="online"))
+    except TimeoutError:
+        raise WaitTimedOut(f"{count} of {wanted} agents connected within {JOIN_SECONDS:.0f} s") from None
+    return count
+
+
+async def _follow(
+    client: Client,
+    fleet: Fleet,
+    reply: SubmitReply,
+    update: Callable[[StatusView, list[TaskView]], None],
+) -> list[TaskView]:
+    """Wait for the tasks, and show the fleet meanwhile. Raises WaitTimedOut."""
+    task_ids = [task.task_id for task in reply.tasks]
+    waiting = asyncio.ensure_future(client.call("task.wait", task_ids=task_ids, timeout_seconds=WORK_SECONDS))
+    try:
+        while True:
+            status = await client.call("status.get", limit=20)
+            tasks = await client.call("task.list", submission_id=reply.submission_id, limit=len(task_ids))
+            update(status, tasks)
+            fleet.check()
+            if waiting.done():
+                return list(await waiting)
+            await asyncio.wait({waiting}, timeout=FRAME_SECONDS)
+    finally:
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+
+def _show(session: Session, status: StatusView, tasks: list[TaskView], is_kept: bool) -> None:
+    """Answer with what came of it. Raises TaskFailed unless every task has completed."""
+    from agentorch_cli.cli import demo_page
+    from agentorch_cli.cli.follow import check_outcomes
+
+    def draw(page: Page) -> None:
+        demo_page.draw(page, session, status, tasks, is_kept)
+
+    session.show(tasks, draw, [task.task_id for task in tasks])
+    check_outcomes(tasks)

@@ -1,0 +1,138 @@
+"""How a failure is told: a sentence, its place, what to do next, and an exit code.
+
+This is the only part of the program that prints errors. Nobody but who asks for it with
+AGENTORCH_DEBUG=1 meets a traceback: an unexpected one goes to a file, which is named.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from agentorch_cli.core.hints import did_you_mean
+from agentorch_cli.errors import OrchestratorError, UsageError
+from agentorch_cli.text import one_line, shorten, visible
+
+if TYPE_CHECKING:
+    from agentorch_cli.cli.session import Session
+
+MOST_ERRORS = 10
+"""Mistakes of one file that are told; the rest is counted."""
+
+MAX_SOURCE = 100
+"""Characters of a source line that an error shows."""
+
+
+def report(error: OrchestratorError, is_json: bool = False, stream: TextIO | None = None) -> int:
+    """Tell the error on stderr; gives the exit code."""
+    stream = stream or sys.stderr
+    if is_json:
+        from agentorch_cli.cli.session import json_text
+
+        print(json_text({"error": error.to_json()}), file=stream)
+    else:
+        for line in told(error):
+            print(_colored(line, stream), file=stream)
+    return error.exit_code
+
+
+def told(error: OrchestratorError) -> list[str]:
+    """The lines that tell an error: what and where, the source line with a caret, the hint.
+
+    A file's mistakes come together, one after the other.
+    """
+    several = error.details.get("errors")
+    entries = several if isinstance(several, list) and several else [_entry(error)]
+    lines: list[str] = []
+    for entry in entries[:MOST_ERRORS]:
+        where = f"{entry['where']}: " if entry.get("where") else ""
+        lines += [f"error: {visible(where + str(entry['message']))}", *_source_lines(entry)]
+    rest = error.details.get("error_count", len(entries)) - len(entries[:MOST_ERRORS])
+    if rest > 0:
+        lines.append(f"error: and {rest:,} more like these")
+    if error.hint:
+        lines.append(f"hint: {visible(error.hint)}")
+    return lines
+
+
+def _entry(error: OrchestratorError) -> dict[str, Any]:
+    return {**error.details, "message": error.message, "where": error.where}
+
+
+def _source_lines(details: dict[str, Any]) -> list[str]:
+    source, number, column = (details.get(key) for key in ("source", "line", "column"))
+    if not isinstance(source, str) or not isinstance(number, int):
+        return []
+    margin = f"{number:>5} | "
+    lines = [margin + shorten(one_line(source), MAX_SOURCE)]
+    if isinstance(column, int) and 1 <= column <= min(len(source), MAX_SOURCE):
+        before = one_line(source[: column - 1] + "x")[:-1]
+        lines.append(" " * (len(margin) - 2) + "| " + " " * len(before) + "^")
+    return lines
+
+
+def _colored(line: str, stream: TextIO) -> str:
+    if not stream.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return line
+    for word, color in (("error:", "1;31"), ("hint:", "1;36")):
+        if line.startswith(word):
+            return f"\x1b[{color}m{word}\x1b[0m{line[len(word) :]}"
+    return f"\x1b[2m{line}\x1b[0m"
+
+
+def from_parser(error: Any) -> UsageError:
+    """What the parser of the command line refused, as an error of ours.
+
+    Its classes are private, so they are known by what they carry.
+    """
+    ctx = getattr(error, "ctx", None)
+    path = ctx.command_path if ctx is not None else "agentorch"
+    message = str(error.format_message()).strip()
+    option = getattr(error, "option_name", None)
+    if option and message.startswith("No such option"):
+        known = [name for param in ctx.command.get_params(ctx) for name in param.opts] if ctx else []
+        message = f"there is no option {option}{did_you_mean(option, known)}"
+    message = " ".join(message[:1].lower().__add__(message[1:]).rstrip(".").split())
+    return UsageError(message, hint=f"{path} --help")
+
+
+def from_bug(error: BaseException, session: Session) -> OrchestratorError:
+    """What nobody expected: one sentence, and the name of the file that has the details."""
+    if os.environ.get("AGENTORCH_DEBUG") == "1":
+        traceback.print_exception(error)
+    what = shorten(one_line(f"{type(error).__name__}: {error}"), 200)
+    path = _write_details(error, session)
+    return OrchestratorError(
+        f"{what}; this is a bug in agentorch",
+        hint=f"The details are in {path}." if path else "AGENTORCH_DEBUG=1 shows the details.",
+    )
+
+
+def _write_details(error: BaseException, session: Session) -> Path | None:
+    name = f"crash-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.txt"
+    text = "".join(traceback.format_exception(error))
+    for folder in (_log_folder(session), Path(tempfile.gettempdir())):
+        try:
+            if folder is None:
+                continue
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path = folder / name
+            with path.open("x", encoding="utf-8", errors="backslashreplace") as file:
+                path.chmod(0o600)
+                file.write(visible(text, 1_000_000))
+            return path
+        except OSError:
+            continue
+    return None
+
+
+def _log_folder(session: Session) -> Path | None:
+    try:
+        return Path(session.settings.data_dir) / "logs"
+    except Exception:  # the settings may be what is broken
+        return None

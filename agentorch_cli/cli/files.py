@@ -1,0 +1,91 @@
+"""Task files and agent files, from the command line's words to what can be stored.
+
+Several files and directories are one submission. Every error keeps its file, its line, and
+the line's text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from agentorch_cli.core.plan import Plan, plan
+from agentorch_cli.documents import Document, load_document
+from agentorch_cli.errors import InvalidFile, InvalidTask, UsageError
+from agentorch_cli.identity import new_id
+from agentorch_cli.taskfile import TaskFile, read_agents, read_tasks
+
+if TYPE_CHECKING:
+    from agentorch_cli.config import Settings
+    from agentorch_cli.core.model import AgentSpec
+
+SUFFIXES = (".toml", ".json", ".jsonl", ".ndjson")
+"""Files of a directory that are read; others may lie beside them."""
+
+
+def read_submission(names: Sequence[str], settings: Settings) -> Plan:
+    """The tasks of all files as one graph. Raises InvalidFile or InvalidTask; then nothing is submitted."""
+    defaults = {
+        "timeout_seconds": settings.engine.task_timeout,
+        "retries": settings.engine.retries,
+        "backoff_seconds": settings.engine.backoff,
+    }
+    files = [_tasks_of(document, defaults) for document in documents(names)]
+    owners = [(file, position) for file in files for position in range(len(file.tasks))]
+
+    def where(position: int, path: tuple[str | int, ...]) -> Mapping[str, Any]:
+        file, own = owners[position]
+        return file.where(own, path)
+
+    tasks = [task for file in files for task in file.tasks]
+    try:
+        return plan(tasks, where=where)
+    except InvalidTask as error:
+        for file in files:
+            add_source(error, file.document)
+        raise
+
+
+def read_agent_file(name: str) -> list[AgentSpec]:
+    """The agents of a file. Raises InvalidFile or InvalidTask."""
+    document = load_document("-" if name == "-" else Path(name))
+    try:
+        return read_agents(document)
+    except InvalidTask as error:
+        add_source(error, document)
+        raise
+
+
+def documents(names: Sequence[str]) -> list[Document]:
+    """The documents of files, directories and stdin, in the order of the command line."""
+    if list(names).count("-") > 1:
+        raise UsageError('stdin ("-") can be read once only')
+    sources: list[Path | Literal["-"]] = []
+    for name in names:
+        path = Path(name)
+        sources += ["-"] if name == "-" else _files_of(path) if path.is_dir() else [path]
+    return [load_document(source) for source in sources]
+
+
+def add_source(error: InvalidTask, document: Document) -> None:
+    """Put the text of the lines that it names into an error of this document."""
+    for entry in error.details.get("errors", ()):
+        line = entry.get("line")
+        if line is not None and str(entry.get("where", "")).startswith(f"{document.name}:{line}"):
+            entry["source"] = document.lines.line(line)
+
+
+def _tasks_of(document: Document, defaults: Mapping[str, Any]) -> TaskFile:
+    try:
+        return read_tasks(document, new_id=lambda: str(new_id()), defaults=defaults)
+    except InvalidTask as error:
+        add_source(error, document)
+        raise
+
+
+def _files_of(folder: Path) -> list[Path]:
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not found:
+        raise InvalidFile("holds no task file (.toml, .json, .jsonl)", where=str(folder))
+    return found

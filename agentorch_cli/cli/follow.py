@@ -1,0 +1,172 @@
+"""Waiting for tasks, with something to look at: live on a terminal, a line now and then on a pipe.
+
+All of it goes to stderr, so that stdout holds nothing but the results.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, Protocol
+
+from agentorch_cli.errors import ConsensusNotReached, TaskFailed
+
+if TYPE_CHECKING:
+    from agentorch_cli.cli.session import Session
+    from agentorch_cli.client import Client
+    from agentorch_cli.views import TaskView
+
+FRAME_SECONDS = 0.25
+DUTY = 9
+"""Looking may take a tenth of the time at most, so that watching thousands of tasks does not slow them."""
+
+LINE_SECONDS = 10.0
+"""Between two lines on a pipe."""
+
+NOTICE_SECONDS = 1.5
+"""When a wait has lasted this long, alarms of the fleet are told: perhaps nobody works at all."""
+
+MOST_RUNNING = 8
+"""Running tasks that are shown."""
+
+
+class Display(Protocol):
+    """Shows how far a set of tasks is."""
+
+    def update(self, tasks: Sequence[TaskView]) -> None:
+        """Show this state of the tasks."""
+
+
+async def follow(
+    client: Client,
+    task_ids: Sequence[str],
+    submission_id: str | None,
+    timeout: float | None,
+    session: Session,
+) -> list[TaskView]:
+    """Wait until the tasks have ended, in whatever way. Raises WaitTimedOut."""
+    waiting = asyncio.ensure_future(
+        client.call("task.wait", task_ids=list(task_ids), timeout_seconds=timeout)
+    )
+    watching = asyncio.ensure_future(_watch(client, list(task_ids), submission_id, session))
+    try:
+        await asyncio.wait({waiting, watching}, return_when=asyncio.FIRST_COMPLETED)
+        return list(await waiting)
+    except asyncio.CancelledError:
+        session.say(f"The work goes on; agentorch task wait {task_ids[0]} waits again.")
+        raise
+    finally:
+        for task in (waiting, watching):
+            task.cancel()
+        await asyncio.gather(waiting, watching, return_exceptions=True)
+
+
+def check_outcomes(tasks: Sequence[TaskView]) -> None:
+    """Raises TaskFailed or ConsensusNotReached unless every task has completed."""
+    missed = [task for task in tasks if task.status != "completed"]
+    if not missed:
+        return
+    votes = [task for task in missed if (task.error or {}).get("code") == "consensus_not_reached"]
+    kind = ConsensusNotReached if len(votes) == len(missed) else TaskFailed
+    first = missed[0]
+    name = first.name or first.task_id
+    if len(tasks) == 1:
+        message = f'the task "{name}" is {first.status}'
+    else:
+        message = f"{len(missed)} of {len(tasks)} tasks did not complete"
+    raise kind(
+        message, hint=f"agentorch task show {first.task_id}", task_ids=[task.task_id for task in missed]
+    )
+
+
+async def _watch(client: Client, task_ids: list[str], submission_id: str | None, session: Session) -> None:
+    """Show the state of the tasks again and again; ended by being cancelled."""
+    clock = asyncio.get_running_loop().time
+    begin = clock()
+    is_noticed = False
+    display: Any
+    with _display(session) as display:
+        while True:
+            start = clock()
+            tasks = await _tasks(client, task_ids, submission_id)
+            display.update(tasks)
+            if not is_noticed and clock() - begin > NOTICE_SECONDS:
+                is_noticed = True
+                for alarm in (await client.call("status.get", limit=1)).alarms:
+                    session.say(f"note: {alarm}")
+            await asyncio.sleep(max(FRAME_SECONDS, (clock() - start) * DUTY))
+
+
+async def _tasks(client: Client, task_ids: list[str], submission_id: str | None) -> list[TaskView]:
+    if submission_id is not None:
+        return list(await client.call("task.list", submission_id=submission_id, limit=len(task_ids)))
+    return [await client.call("task.get", task_id=task_id) for task_id in task_ids[:MOST_RUNNING]]
+
+
+def _display(session: Session) -> AbstractContextManager[Display]:
+    if session.is_quiet:
+        return nullcontext(_Silent())
+    if not sys.stderr.isatty():
+        return nullcontext(_Lines(session))
+    return _Live()
+
+
+class _Silent:
+    def update(self, tasks: Sequence[TaskView]) -> None:
+        """Nothing to say."""
+
+
+class _Lines:
+    """One plain line every ten seconds, and only when something has changed or time has passed."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._next = asyncio.get_running_loop().time() + LINE_SECONDS
+
+    def update(self, tasks: Sequence[TaskView]) -> None:
+        now = asyncio.get_running_loop().time()
+        if now < self._next:
+            return
+        self._next = now + LINE_SECONDS
+        found = Counter(task.status for task in tasks)
+        self._session.say(", ".join(f"{count:,} {state}" for state, count in found.most_common()))
+
+
+class _Live:
+    """Counts, and the tasks that run, redrawn in place; it vanishes at the end."""
+
+    def __enter__(self) -> _Live:
+        from rich.live import Live
+
+        from agentorch_cli.cli.tables import Page
+
+        self._page = Page(sys.stderr)
+        self._live = Live(
+            console=self._page.console, auto_refresh=False, transient=True, redirect_stdout=False
+        )
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._live.__exit__(*error)
+
+    def update(self, tasks: Sequence[TaskView]) -> None:
+        from rich.console import Group
+
+        from agentorch_cli.cli import board, columns
+        from agentorch_cli.cli.look import Look
+        from agentorch_cli.cli.tables import table
+
+        look = Look.of(self._page.stream)
+        found = Counter(task.status for task in tasks)
+        done = sum(found[state] for state in ("completed", "failed", "cancelled", "skipped"))
+        bar = look.progress(done / len(tasks) if tasks else 0.0, 20)
+        lines: list[Any] = board.wrapped("Tasks", [bar, *board.counts(found, board.TASK_ORDER, look)], look)
+        running = [task for task in tasks if task.status == "running"]
+        room = min(MOST_RUNNING, look.height - 4)
+        if running and room > 0:
+            lines.append(table(columns.RUNNING, running[:room], look))
+        self._live.update(Group(*lines), refresh=True)

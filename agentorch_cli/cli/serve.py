@@ -1,0 +1,74 @@
+"""`agentorch serve`: the engine, until somebody stops it."""
+
+from __future__ import annotations
+
+import signal
+from typing import Annotated
+
+import typer
+
+from agentorch_cli.cli.help import single
+from agentorch_cli.cli.session import Session
+
+
+def serve(
+    ctx: typer.Context,
+    host: Annotated[
+        str | None,
+        typer.Option("--host", metavar="ADDRESS", help="Address to listen on; loopback if not said."),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port", "-p", metavar="PORT", min=0, max=65535, help="Port to listen on; 0 takes a free one."
+        ),
+    ] = None,
+) -> None:
+    """Run the engine: take agents, give them tasks, keep every step.
+
+    $ agentorch serve
+    $ agentorch serve --port 0 --data-dir ./fleet
+
+    Ctrl-C or SIGTERM takes nothing new, lets agents finish for a while, and gives back what
+    is left: nothing fails because the engine stops. A second signal stops at once.
+    """
+    session = Session.of(ctx)
+    session.more_flags |= {"gateway.host": host, "gateway.port": port}
+    number = session.run(_serve(session), is_long=True)
+    if number:
+        raise typer.Exit(128 + number)
+
+
+app = single(serve)
+
+
+async def _serve(session: Session) -> int | None:
+    """Serve until a signal; the number of the second signal, if there was one."""
+    import asyncio
+
+    from agentorch_cli import wiring
+
+    stop, stop_now = asyncio.Event(), asyncio.Event()
+    second: int | None = None
+
+    def on_signal(number: int) -> None:
+        nonlocal second
+        if stop.is_set():
+            second = number
+            stop_now.set()
+            return
+        session.say("Stopping: agents finish what they hold. Once more stops at once.")
+        stop.set()
+
+    def on_ready(url: str) -> None:
+        if session.format == "table":
+            session.say(f"agentorch is ready: agents connect to {url}")
+            session.say("Submit work with: agentorch task submit task.toml --wait    Stop with Ctrl-C.")
+        else:
+            session.print_json({"event": "ready", "url": url})
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal, number)
+    await wiring.serve(session.settings, on_ready=on_ready, stop=stop, stop_now=stop_now)
+    return second

@@ -1,0 +1,189 @@
+"""One invocation of the program: its flags, its settings, its client, and how it answers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
+
+from agentorch_cli.errors import UsageError
+from agentorch_cli.text import escape_json, one_line
+
+if TYPE_CHECKING:
+    import asyncio
+    from contextlib import AbstractAsyncContextManager
+
+    import typer
+
+    from agentorch_cli.cli.tables import Page
+    from agentorch_cli.client import Client
+    from agentorch_cli.config import Settings
+
+T = TypeVar("T")
+
+FORMATS = ("table", "json", "jsonl")
+TERMINATED = 128 + signal.SIGTERM
+
+
+class Session:
+    """What the common options said, and everything that follows from it."""
+
+    def __init__(self) -> None:
+        self.as_json = False
+        self.output: str | None = None
+        self.is_quiet = False
+        self.data_dir: str | None = None
+        self.config: str | None = None
+        self.database_url: str | None = None
+        self.more_flags: dict[str, Any] = {}
+        """Configuration keys that a command's own options set, such as `gateway.port`."""
+
+    @staticmethod
+    def of(ctx: typer.Context) -> Session:
+        """The session of the invocation that the command runs in."""
+        return cast("Session", ctx.obj)
+
+    @property
+    def format(self) -> str:
+        """`table`, `json` or `jsonl`. Raises UsageError for any other word."""
+        if self.output is None:
+            return "json" if self.as_json else "table"
+        if self.output not in FORMATS:
+            raise UsageError(f'-o "{self.output}" is not known', hint=f"Use one of {', '.join(FORMATS)}.")
+        return self.output
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The configuration with this invocation's flags on top."""
+        from agentorch_cli.config import load_settings
+
+        path = Path(self.config) if self.config is not None else None
+        return load_settings(self.flags, os.environ, path, Path.cwd())
+
+    @property
+    def flags(self) -> dict[str, Any]:
+        """Configuration keys that the command line sets."""
+        flags = {"data_dir": self.data_dir, "database.url": self.database_url, **self.more_flags}
+        return {key: value for key, value in flags.items() if value is not None}
+
+    def connect(self) -> AbstractAsyncContextManager[Client]:
+        """A client; the embedded PostgreSQL is started where it has to be."""
+        from agentorch_cli.wiring import open_client
+
+        client: AbstractAsyncContextManager[Client] = open_client(self.settings)
+        return client
+
+    def ask(self, method: str, **parameters: Any) -> Any:
+        """Call one operation and give its answer."""
+
+        async def call() -> Any:
+            async with self.connect() as client:
+                return await client.call(method, **parameters)
+
+        return self.run(call())
+
+    def run(self, work: Coroutine[Any, Any, T], *, is_long: bool = False) -> T:
+        """Run to the end; Ctrl-C and SIGTERM cancel it, so that it can clean up.
+
+        `is_long` is for work that moves many messages, and gets the faster loop.
+        Raises KeyboardInterrupt, or SystemExit(143) after SIGTERM.
+        """
+        import asyncio
+
+        terminated = False
+
+        async def guarded() -> T:
+            task = asyncio.current_task()
+
+            def terminate() -> None:
+                nonlocal terminated
+                terminated = True
+                if task is not None:
+                    task.cancel()
+
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
+            return await work
+
+        try:
+            with asyncio.Runner(loop_factory=_fast_loop() if is_long else None) as runner:
+                return runner.run(guarded())
+        except asyncio.CancelledError:
+            if terminated:
+                raise SystemExit(TERMINATED) from None
+            raise
+
+    def show(
+        self,
+        document: Any,
+        draw: Callable[[Page], None],
+        ids: Iterable[object] = (),
+        empty: str | None = None,
+    ) -> None:
+        """Answer on stdout in the form that was asked for.
+
+        An empty list says its kind sentence on stderr instead of an empty table.
+        """
+        if self.is_quiet:
+            for one in ids:
+                write(one_line(one))
+        elif self.format == "table":
+            if empty and isinstance(document, list) and not document:
+                self.say(empty)
+                return
+            from agentorch_cli.cli.tables import Page
+
+            draw(Page(sys.stdout))
+        else:
+            self.print_json(document)
+
+    def print_json(self, document: Any) -> None:
+        """Print views as JSON: one document, or with `jsonl` one line each."""
+        if self.format == "jsonl" and isinstance(document, list):
+            for item in document:
+                write(json_text(item))
+        else:
+            write(json_text(document, indent=None if self.format == "jsonl" else 2))
+
+    def say(self, sentence: str) -> None:
+        """Talk to the person: on stderr, so that stdout holds data only. Silent with `-q`."""
+        if not self.is_quiet:
+            write(one_line(sentence), sys.stderr)
+
+
+def write(line: str, stream: TextIO | None = None) -> None:
+    """One line to stdout, or where it is said, at once: a reader of a pipe should not wait."""
+    stream = stream or sys.stdout
+    stream.write(line + "\n")
+    stream.flush()
+
+
+def json_text(document: Any, indent: int | None = None) -> str:
+    """Views, lists and plain values as JSON in which nothing hidden is left."""
+    import json
+
+    return escape_json(json.dumps(to_plain(document), ensure_ascii=False, indent=indent, default=str))
+
+
+def to_plain(document: Any) -> Any:
+    """Views as dictionaries; each says the version of its schema."""
+    from pydantic import BaseModel
+
+    from agentorch_cli.views import SCHEMA_VERSION
+
+    if isinstance(document, BaseModel):
+        return {"schema_version": SCHEMA_VERSION, **document.model_dump(mode="json")}
+    if isinstance(document, Sequence) and not isinstance(document, str):
+        return [to_plain(item) for item in document]
+    return document
+
+
+def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # not made for every platform; the standard loop does as well
+        return None
+    return uvloop.new_event_loop

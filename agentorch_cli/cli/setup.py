@@ -1,0 +1,76 @@
+"""`agentorch init-db` and `agentorch doctor`: is everything there that is needed?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agentorch_cli.cli.help import single
+from agentorch_cli.cli.session import Session
+from agentorch_cli.errors import SchemaMismatch, Unreachable
+
+if TYPE_CHECKING:
+    from agentorch_cli.cli.tables import Page
+
+
+def init_db(
+    ctx: typer.Context,
+    is_check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; exit code 5 if the schema is not up to date.")
+    ] = False,
+) -> None:
+    """Create the database's schema, or upgrade it. Doing it again changes nothing.
+
+    $ agentorch init-db
+    $ agentorch init-db --check --database-url postgresql://me@localhost/fleet
+
+    Without --database-url the embedded PostgreSQL in the data directory is used.
+    """
+    session = Session.of(ctx)
+    schema = session.ask("schema.apply", check=is_check)
+
+    def draw(page: Page) -> None:
+        for name in schema.applied:
+            page.line(page.look.sign("completed"), " applied ", page.look.text(name))
+        state = "is up to date" if schema.is_up_to_date else f"is not version {schema.wanted}"
+        page.line(f"The schema {state}: version {schema.current if schema.current is not None else 'none'}.")
+
+    session.show(schema, draw, schema.applied)
+    if not schema.is_up_to_date:
+        raise SchemaMismatch(
+            f"the schema has version {schema.current}, this program needs {schema.wanted}",
+            hint="agentorch init-db",
+        )
+
+
+def doctor(ctx: typer.Context) -> None:
+    """Check this installation: every line that is wrong comes with its fix.
+
+    $ agentorch doctor
+    """
+    from agentorch_cli import wiring
+
+    session = Session.of(ctx)
+    findings = session.run(wiring.examine(session.settings))
+
+    def draw(page: Page) -> None:
+        from agentorch_cli.cli import columns
+
+        page.table(columns.CHECKS, findings)
+        for finding in findings:
+            if finding.fix and finding.ok is not True:
+                page.line(page.look.text(finding.name, "bold"), ": ", page.look.text(finding.fix))
+
+    rows = [
+        {"name": finding.name, "ok": finding.ok, "text": finding.text, "fix": finding.fix}
+        for finding in findings
+    ]
+    wrong = [finding.name for finding in findings if finding.ok is False]
+    session.show(rows, draw, wrong)
+    if wrong:
+        raise Unreachable(f"{len(wrong)} of {len(findings)} checks found something wrong: {', '.join(wrong)}")
+
+
+init_db_app = single(init_db)
+doctor_app = single(doctor)

@@ -1,0 +1,161 @@
+"""One task, told: what it is, what happened to it, and what came of it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from rich.text import Text
+
+from agentorch_cli.cli import columns
+from agentorch_cli.cli.look import Look, moment, span
+from agentorch_cli.cli.tables import Column, Page
+from agentorch_cli.views import DecisionView, EventView, TaskView
+
+WORDS = {
+    # kind of event: how the story says it
+    "submitted": "submitted",
+    "unblocked": "its dependencies are done",
+    "assigned": "given to",
+    "sent": "sent to",
+    "accepted": "taken by",
+    "progress": "progress of",
+    "retried": "retried by hand",
+    "retry_scheduled": "will be tried again",
+    "lost": "lost by",
+    "timed_out": "ran out of time at",
+}
+
+
+def draw(page: Page, task: TaskView) -> None:
+    """The page of a task."""
+    look = page.look
+    page.title(task.status, columns.label(task), task.task_id)
+    page.pairs(_facts(task, look))
+    if task.error:
+        page.heading("WHY")
+        page.pairs([("", look.text(columns.reason(task.error), "red"))], indent=0)
+    if task.result is not None:
+        page.heading("RESULT")
+        page.show(look.block(task.result))
+    if task.events:
+        page.heading("STORY")
+        start = task.created_at or task.events[0].at
+        page.pairs([told(event, start, look) for event in task.events])
+    if task.attempts:
+        page.heading("ATTEMPTS")
+        page.table(columns.ATTEMPTS, task.attempts)
+    if task.decision:
+        page.heading("VOTE")
+        draw_decision(page, task.decision)
+    if task.data not in (None, {}):
+        page.heading("DATA")
+        page.show(look.block(task.data))
+
+
+def told(event: EventView, start: datetime, look: Look) -> tuple[Text, Text]:
+    """One line of the story: when, and what, who, the details."""
+    seconds = max((event.at - start).total_seconds(), 0.0)
+    when = f"{'+' + offset(seconds):>9}" if look.is_terminal else moment(event.at)
+    kind = event.kind.removeprefix("task_").removeprefix("attempt_")
+    words = look.text(WORDS.get(kind, kind.replace("_", " ")), _color(kind))
+    parts: list[Text | str] = [words]
+    if event.agent_id:
+        parts += [" ", look.text(event.agent_id, "bold")]
+    if details := ", ".join(
+        f"{key}: {_short(value)}" for key, value in event.data.items() if value is not None
+    ):
+        parts += ["  ", look.text(details, "dim")]
+    return Text(when, "dim"), Text.assemble(*parts)
+
+
+def offset(seconds: float) -> str:
+    """A time offset: milliseconds matter in the first minute only."""
+    return f"{seconds:.3f}s" if seconds < 60 else span(seconds)
+
+
+def draw_events(page: Page, events: list[EventView]) -> None:
+    """Events of several tasks, as a table."""
+    page.table(EVENTS, events)
+
+
+def draw_decision(page: Page, decision: DecisionView) -> None:
+    """How a vote came out, with its ballots."""
+    look = page.look
+    page.title(decision.status, decision.topic, decision.decision_id)
+    page.pairs(_vote_facts(decision, look))
+    if decision.votes:
+        page.gap()
+        page.table(columns.BALLOTS, decision.votes)
+
+
+def _facts(task: TaskView, look: Look) -> list[tuple[str, Text]]:
+    """What is worth saying about the task: nothing that is only a default."""
+    made = look.age(task.created_at)
+    facts: list[tuple[str, Text | None]] = [
+        ("type", look.text(task.type)),
+        ("needs", look.names(task.required_capabilities) if task.required_capabilities else None),
+        ("priority", Text(str(task.priority)) if task.priority != 5 else None),
+        ("agents", look.names(task.assigned_agents) if task.assigned_agents else None),
+        ("after", look.names(task.depends_on) if task.depends_on else None),
+        (
+            "waits for",
+            Text(f"{task.waiting_on} of {len(task.depends_on)} dependencies") if task.waiting_on else None,
+        ),
+        (
+            "progress",
+            look.progress(task.progress) if task.progress is not None and not task.completed_at else None,
+        ),
+        ("submitted", made),
+        ("runs from", look.age(task.run_at) if task.run_at and task.run_at > look.now else None),
+        ("deadline", look.age(task.deadline) if task.deadline else None),
+        ("took", columns.took(task, look) if task.started_at else None),
+        ("attempts", Text(f"{task.attempts_made}, {task.failures} failed") if task.failures else None),
+        ("parent", look.text(task.parent_id) if task.parent_id else None),
+        ("key", look.text(task.idempotency_key) if task.idempotency_key else None),
+        (
+            "labels",
+            look.names([f"{key}={value}" for key, value in task.labels.items()]) if task.labels else None,
+        ),
+    ]
+    return [(name, value) for name, value in facts if value is not None]
+
+
+def _vote_facts(decision: DecisionView, look: Look) -> list[tuple[str, Text]]:
+    needed = f", {decision.needed} equal votes decide" if decision.needed else ""
+    saved = f", {decision.votes_not_asked} not asked" if decision.votes_not_asked else ""
+    facts: list[tuple[str, Text | None]] = [
+        ("rule", look.text(decision.rule + needed)),
+        ("votes", Text(columns.votes(decision) + saved)),
+        ("answer", look.json(decision.final_decision)),
+        ("sure", _sure(decision, look) if decision.confidence is not None else None),
+        ("decided by", look.text(decision.decided_by) if decision.decided_by else None),
+    ]
+    return [(name, value) for name, value in facts if value is not None]
+
+
+def _sure(decision: DecisionView, look: Look) -> Text:
+    basis = f" ({decision.confidence_basis})" if decision.confidence_basis else ""
+    return columns.percent(decision.confidence, look) + look.text(basis, "dim")
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _color(kind: str) -> str:
+    if kind in ("completed", "reached"):
+        return "green"
+    if kind in ("failed", "lost", "timed_out", "cancelled"):
+        return "red"
+    return ""
+
+
+EVENTS = (
+    Column("AT", lambda event, look: look.age(event.at)),
+    Column("KIND", lambda event, look: look.text(event.kind, _color(event.kind))),
+    Column("TASK", lambda event, look: look.text(event.task_id, "bold"), 8, is_id=True),
+    Column("AGENT", lambda event, look: look.text(event.agent_id), 7, is_id=True),
+    Column("DETAILS", lambda event, look: look.json(event.data or None, 200), 5),
+    Column("CURSOR", lambda event, look: look.text(event.cursor, "dim"), 1, is_id=True),
+)

@@ -1,0 +1,292 @@
+"""`agentorch task`: submit tasks, look at them, wait for them, call them off."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agentorch_cli.cli.help import noun, verb
+from agentorch_cli.cli.session import Session
+from agentorch_cli.errors import Conflict, Partial, UsageError
+
+if TYPE_CHECKING:
+    from agentorch_cli.cli.tables import Page
+    from agentorch_cli.views import ChangeReply, TaskView
+
+MOST_ROWS = 40
+"""Rows of results on a terminal; of more tasks, those that did not complete are shown first."""
+
+app = noun("""$ agentorch task submit task.toml --wait
+
+Submit tasks, follow them, cancel, retry.""")
+
+Ids = Annotated[list[str], typer.Argument(metavar="ID…", help="Ids of tasks.", show_default=False)]
+Timeout = Annotated[
+    str | None,
+    typer.Option("--timeout", metavar="TIME", help='Give up waiting after this ("30s", "5m"): exit code 6.'),
+]
+
+
+@verb(app, "submit")
+def submit(
+    ctx: typer.Context,
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE…", help='Task files, directories of them, or "-" for stdin.', show_default=False
+        ),
+    ],
+    should_wait: Annotated[bool, typer.Option("--wait", help="Wait for the results and show them.")] = False,
+    timeout: Timeout = None,
+    is_dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check and show the plan, submit nothing.")
+    ] = False,
+) -> None:
+    """Submit the tasks of files (TOML, JSON or JSONL): all of them, or none.
+
+    $ agentorch task submit task.toml --wait
+    $ echo '{"type": "count", "data": {"text": "one two"}}' | agentorch task submit -
+
+    Tasks of several files are one submission and may depend on each other by name.
+    With --wait the exit code is 3 if a task fails.
+    """
+    from agentorch_cli.cli.files import read_submission
+
+    session = Session.of(ctx)
+    seconds = _seconds(timeout)
+    plan = read_submission(files, session.settings)
+    if is_dry_run:
+        _show_plan(session, plan)
+        return
+
+    async def work() -> Any:
+        async with session.connect() as client:
+            reply = await client.call("task.submit", tasks=plan.tasks)
+            for warning in reply.warnings:
+                session.say(f"warning: {warning}")
+            if not should_wait:
+                return reply
+            from agentorch_cli.cli.follow import follow
+
+            ids = [task.task_id for task in reply.tasks]
+            return await follow(client, ids, reply.submission_id, seconds, session)
+
+    answer = session.run(work())
+    if should_wait:
+        _show_results(session, answer)
+    else:
+        _show_submitted(session, answer)
+
+
+@verb(app, "list")
+def list_tasks(
+    ctx: typer.Context,
+    status: Annotated[
+        list[str] | None,
+        typer.Option("--status", metavar="STATE", help="Only these states; may be repeated."),
+    ] = None,
+    type: Annotated[str | None, typer.Option("--type", metavar="TYPE", help="Only this type.")] = None,
+    agent: Annotated[
+        str | None, typer.Option("--agent", metavar="ID", help="Only tasks of this agent.")
+    ] = None,
+    submission: Annotated[
+        str | None,
+        typer.Option("--submission", metavar="ID", help="Only tasks that were submitted together."),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=1, max=100_000, help="How many, newest first.")
+    ] = 50,
+) -> None:
+    """List tasks, newest first.
+
+    $ agentorch task list --status failed
+    """
+    from agentorch_cli.cli.choices import known_states
+
+    session = Session.of(ctx)
+    tasks = session.ask(
+        "task.list",
+        status=known_states(status),
+        type=type,
+        agent=agent,
+        submission_id=submission,
+        limit=limit,
+    )
+    session.show(tasks, lambda page: _draw_tasks(page, tasks), _ids(tasks), "There are no such tasks.")
+    if len(tasks) == limit and session.format == "table":
+        session.say(f"These are the newest {limit}; --limit shows more.")
+
+
+@verb(app, "show")
+def show(
+    ctx: typer.Context,
+    task_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the task.", show_default=False)],
+) -> None:
+    """Tell the story of a task: what it is, what happened, what came of it.
+
+    $ agentorch task show 019a8f2e-7b1c-7d10-a3f4-52c8e09b1d6f
+    """
+    session = Session.of(ctx)
+    task = session.ask("task.get", task_id=task_id)
+
+    def draw(page: Page) -> None:
+        from agentorch_cli.cli import story
+
+        story.draw(page, task)
+
+    session.show(task, draw, [task.task_id])
+
+
+@verb(app, "wait")
+def wait(ctx: typer.Context, task_ids: Ids, timeout: Timeout = None) -> None:
+    """Wait until tasks have ended, and show what came of them.
+
+    $ agentorch task wait nightly-report --timeout 10m
+
+    The exit code is 0 if all completed, 3 if one did not, 6 if the time ran out.
+    """
+    from agentorch_cli.cli.follow import follow
+
+    session = Session.of(ctx)
+    seconds = _seconds(timeout)
+
+    async def work() -> list[TaskView]:
+        async with session.connect() as client:
+            return await follow(client, list(dict.fromkeys(task_ids)), None, seconds, session)
+
+    _show_results(session, session.run(work()))
+
+
+@verb(app, "cancel")
+def cancel(
+    ctx: typer.Context,
+    task_ids: Ids,
+    reason: Annotated[
+        str | None, typer.Option("--reason", metavar="TEXT", help="Why; kept with the task.")
+    ] = None,
+) -> None:
+    """Call tasks off; agents that work on them are told to stop.
+
+    $ agentorch task cancel nightly-report --reason "wrong input"
+
+    The exit code is 9 if some could not be cancelled, 8 if none could.
+    """
+    session = Session.of(ctx)
+    reply = session.ask("task.cancel", task_ids=list(dict.fromkeys(task_ids)), reason=reason)
+    show_change(session, reply, "cancelled")
+
+
+@verb(app, "retry")
+def retry(ctx: typer.Context, task_ids: Ids) -> None:
+    """Try failed, cancelled or skipped tasks again, from the beginning.
+
+    $ agentorch task retry nightly-report
+    """
+    session = Session.of(ctx)
+    show_change(
+        session, session.ask("task.retry", task_ids=list(dict.fromkeys(task_ids))), "to be tried again"
+    )
+
+
+def show_change(session: Session, reply: ChangeReply, done: str) -> None:
+    """Show a change of several things. Raises Partial or Conflict for those that stayed as they were."""
+
+    def draw(page: Page) -> None:
+        for one in reply.changed:
+            page.line(page.look.text(one, "bold"), f"  {done}" if page.look.is_terminal else f"\t{done}")
+
+    session.show(reply, draw, reply.changed)
+    if not reply.unchanged:
+        return
+    reasons = [f"{one}: {why}" for one, why in reply.unchanged.items()]
+    if len(reasons) == 1 and not reply.changed:
+        raise Conflict(reasons[0])
+    kind = Partial if reply.changed else Conflict
+    raise kind(
+        f"{len(reasons)} of {len(reasons) + len(reply.changed)} stayed as they were: "
+        + "; ".join(reasons[:10]),
+        unchanged=reply.unchanged,
+    )
+
+
+def _seconds(timeout: str | None) -> float | None:
+    from agentorch_cli.core.durations import parse_duration
+
+    try:
+        return None if timeout is None else parse_duration(timeout)
+    except ValueError as error:
+        raise UsageError(f'--timeout "{timeout}" {error}') from error
+
+
+def _ids(tasks: list[TaskView]) -> list[str]:
+    return [task.task_id for task in tasks]
+
+
+def _draw_tasks(page: Page, tasks: list[TaskView]) -> None:
+    from agentorch_cli.cli import columns
+
+    page.table(columns.TASKS, tasks)
+
+
+def _show_results(session: Session, tasks: list[TaskView]) -> None:
+    """The results, and by the exit code whether all is well."""
+    from agentorch_cli.cli.follow import check_outcomes
+
+    def draw(page: Page) -> None:
+        from agentorch_cli.cli import columns
+
+        shown = tasks
+        if page.look.is_terminal and len(tasks) > MOST_ROWS:
+            shown = sorted(tasks, key=lambda task: task.status == "completed")[:MOST_ROWS]
+        page.table(columns.RESULTS, shown)
+        if len(shown) < len(tasks):
+            page.line(
+                f"… and {len(tasks) - len(shown):,} more; agentorch task list --limit {len(tasks)} shows all"
+            )
+
+    session.show(tasks, draw, _ids(tasks))
+    check_outcomes(tasks)
+
+
+def _show_submitted(session: Session, reply: Any) -> None:
+    def draw(page: Page) -> None:
+        from agentorch_cli.cli import columns
+
+        shown = reply.tasks[:MOST_ROWS] if page.look.is_terminal else reply.tasks
+        page.table(columns.SUBMITTED, shown)
+        if len(shown) < len(reply.tasks):
+            page.line(f"… and {len(reply.tasks) - len(shown):,} more")
+
+    session.show(reply, draw, [task.task_id for task in reply.tasks])
+    if session.format == "table" and reply.tasks:
+        first = f" {reply.tasks[0].task_id}" if len(reply.tasks) == 1 else " ID"
+        session.say(
+            f"Submitted {len(reply.tasks):,}. agentorch task wait{first} waits, task show{first} tells."
+        )
+
+
+def _show_plan(session: Session, plan: Any) -> None:
+    """What would be submitted, layer by layer."""
+    layer_of = {task_id: number for number, layer in enumerate(plan.layers(), 1) for task_id in layer}
+    rows = [
+        {
+            "task_id": task.task_id,
+            "name": task.name,
+            "type": task.type,
+            "layer": layer_of[task.task_id],
+            "depends_on": [task.dependency_names.get(one, one) for one in task.depends_on],
+            "required_capabilities": list(task.required_capabilities),
+        }
+        for task in plan.tasks
+    ]
+    rows.sort(key=lambda row: int(row["layer"]))
+
+    def draw(page: Page) -> None:
+        from agentorch_cli.cli import columns
+
+        page.table(columns.PLANNED, rows)
+
+    session.show(rows, draw, [row["task_id"] for row in rows])
+    if session.format == "table":
+        session.say(f"{len(rows):,} tasks in {max(layer_of.values())} layers; nothing was submitted.")

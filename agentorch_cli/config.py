@@ -1,0 +1,207 @@
+"""Where settings come from: defaults < user file < project file < environment < flags.
+
+Each value remembers its source, so that `config show` can tell. Values from files must
+have the right type; texts from the environment and from flags are converted. All errors
+of all sources are found before any is told. The settings themselves are in `settings`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Final, get_args
+
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from agentorch_cli.core.durations import show_duration
+from agentorch_cli.core.hints import did_you_mean
+from agentorch_cli.documents import Document, Format, load_document
+from agentorch_cli.errors import InvalidConfig, InvalidFile
+from agentorch_cli.sentences import explain, found
+from agentorch_cli.settings import (
+    USER_FILE,
+    Settings,
+    find_setting,
+    is_secret,
+    section_of,
+    setting_names,
+    user_config_path,
+    variable,
+)
+
+__all__ = ["Settings", "example", "load_settings", "setting_names", "user_config_path"]
+
+PROJECT_FILE: Final = "agentorch.toml"
+CONFIG_VARIABLE: Final = "AGENTORCH_CONFIG"
+
+OTHER_VARIABLES: Final = {"DATABASE_URL": "database.url", "WEBSOCKET_URL": "gateway.hub_url"}
+"""Names that are common elsewhere; the AGENTORCH_ name of the same setting goes first."""
+
+
+def load_settings(
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    config_path: Path | None = None,
+    cwd: Path | None = None,
+) -> Settings:
+    """Lays the sources over each other. Flags are `{"gateway.port": 3002}`; None was not given.
+
+    An environment variable that is empty was not given either. `config_path` (else AGENTORCH_CONFIG)
+    takes the place of `agentorch.toml` in `cwd`, and must exist.
+    Raises InvalidConfig with every error that was found, each with its file and line.
+    """
+    environ, cwd = environ or {}, cwd or Path.cwd()
+    layers = _Layers(cwd)
+    layers.file(user_config_path(), must_exist=False)
+    named = config_path or (Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else None)
+    layers.file(cwd / (named or PROJECT_FILE), must_exist=named is not None)
+    layers.environment(environ)
+    layers.flags(flags or {})
+    return layers.settings()
+
+
+@dataclass
+class _Layers:
+    """The values so far, each source over the ones before it."""
+
+    cwd: Path
+    values: dict[str, Any] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+    errors: list[dict[str, Any]] = field(default_factory=list)
+
+    def file(self, path: Path, *, must_exist: bool) -> None:
+        try:
+            if not must_exist and not path.is_file():
+                return
+            document = load_document(path, Format.TOML)
+        except PermissionError:  # a folder above it is closed to us: as good as not there
+            return
+        except InvalidFile as error:
+            raise InvalidConfig(error.message, hint=error.hint, where=error.where, **error.details) from error
+        for key, value in document.value.items():
+            if key not in Settings.model_fields:
+                self._refuse(
+                    document.where((key,)), f"unknown setting{did_you_mean(key, Settings.model_fields)}"
+                )
+            elif (section := section_of(Settings.model_fields[key])) is None:
+                self._take_from_file(document, (key,), value)
+            elif not isinstance(value, dict):
+                self._refuse(document.where((key,)), "must be a table")
+            else:
+                for name, inner in value.items():
+                    if name in section.model_fields:
+                        self._take_from_file(document, (key, name), inner)
+                    else:
+                        hint = did_you_mean(name, section.model_fields)
+                        self._refuse(document.where((key, name)), f"unknown setting{hint}")
+
+    def environment(self, environ: Mapping[str, str]) -> None:
+        known = {variable(name): name for name in setting_names()}
+        for key, name in [*OTHER_VARIABLES.items(), *known.items()]:
+            if environ.get(key):
+                self._take(name, environ[key], f"environment {key}", key)
+        sections = tuple(
+            variable(name) + "_" for name, info in Settings.model_fields.items() if section_of(info)
+        )
+        for key in sorted(environ):
+            if key.startswith(sections) and key not in known:
+                self._refuse(f"environment {key}", f"unknown setting{did_you_mean(key, known)}")
+
+    def flags(self, flags: Mapping[str, Any]) -> None:
+        for name, value in flags.items():
+            if value is not None:
+                find_setting(name)
+                self._take(name, value, f"flag --{name.rpartition('.')[2].replace('_', '-')}", None)
+
+    def settings(self) -> Settings:
+        if self.errors:
+            first = self.errors[0]
+            more = f" (and {len(self.errors) - 1} more)" if len(self.errors) > 1 else ""
+            raise InvalidConfig(
+                first["message"] + more,
+                where=first["where"],
+                hint="See config.example.toml, or run: agentorch config show",
+                errors=self.errors,
+            )
+        tree: dict[str, Any] = {}
+        for name, value in self.values.items():
+            section, _, key = name.rpartition(".")
+            (tree.setdefault(section, {}) if section else tree)[key] = value
+        return Settings.model_validate(tree).with_origins(self.origins)
+
+    def _take_from_file(self, document: Document, path: tuple[str, ...], value: Any) -> None:
+        where, place = document.where(path), document.locate(path)
+        line = f":{place.line}" if place else ""
+        base = Path(document.name).parent
+        self._set(".".join(path), value, f"file {document.name}{line}", where, base, strict=True)
+
+    def _take(self, name: str, value: Any, origin: str, key: str | None) -> None:
+        self._set(name, value, origin, origin if key else f"{origin} ({name})", self.cwd, strict=False)
+
+    def _set(self, name: str, value: Any, origin: str, where: str, base: Path, *, strict: bool) -> None:
+        if name == "data_dir":
+            self._set_path(name, value, origin, where, base)
+            return
+        try:
+            self.values[name] = _adapter(find_setting(name)).validate_python(value, strict=strict)
+        except ValidationError as error:
+            self._refuse(where, explain(error.errors(include_url=False)[0], hide=is_secret(name)))
+        else:
+            self.origins[name] = origin
+
+    def _set_path(self, name: str, value: Any, origin: str, where: str, base: Path) -> None:
+        if not isinstance(value, str | Path) or "\0" in str(value):
+            self._refuse(where, f"must be a path, not {found(value)}")
+        elif str(value):
+            self.values[name] = (base / Path(value).expanduser()).absolute()
+            self.origins[name] = origin
+        else:  # empty: the default again, whatever the layers below say
+            self.values.pop(name, None)
+            self.origins.pop(name, None)
+
+    def _refuse(self, where: str, message: str) -> None:
+        self.errors.append({"where": where, "message": message})
+
+
+def example() -> str:
+    """The text of `config.example.toml`: every setting, commented out, with its default and its meaning."""
+    lines = [
+        "# Every setting of agentorch with its default. Remove the # in front of those that you change.",
+        f"# Read from ./{PROJECT_FILE} or --config FILE, and below it from the user's {USER_FILE}.",
+        f"# Environment variables ({variable('gateway.port')}) and flags go before files.",
+        '# Durations are seconds, or texts such as "30s", "5m", "2h", "1d".',
+    ]
+    for name, info in Settings.model_fields.items():
+        section = section_of(info)
+        if section is None:
+            lines += ["", f"# {info.description}", f'# {name} = ""']
+            continue
+        lines += ["", "", f"# {section.__doc__}", f"[{name}]"]
+        for inner, inner_info in section.model_fields.items():
+            lines += ["", f"# {_described(inner_info)}", f"# {inner} = {_toml(inner_info.default)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _adapter(info: FieldInfo) -> TypeAdapter[Any]:
+    annotation: Any = info.annotation
+    return TypeAdapter(Annotated[annotation, *info.metadata] if info.metadata else annotation)
+
+
+def _described(info: FieldInfo) -> str:
+    choices = get_args(info.annotation) if info.annotation is not float else ()
+    text = " ".join((info.description or "").split())
+    if choices and all(isinstance(choice, str) for choice in choices):
+        text += f" One of {', '.join(choices)}."
+    if any(isinstance(item, BeforeValidator) for item in info.metadata):
+        shown = show_duration(info.default)
+        text += " Seconds." if shown.removesuffix("s").isdigit() else f" Seconds ({shown})."
+    return text
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return json.dumps(value)

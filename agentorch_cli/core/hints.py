@@ -1,0 +1,42 @@
+"""The word that was probably meant. Used wherever a name is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from itertools import islice
+from typing import Final
+
+LONGEST_WORD: Final = 200
+"""Characters of a word that is looked up at all: the comparison takes their product."""
+
+MOST_COMPARED: Final = 10_000
+"""Names compared at most: difflib costs about 10 us each, and a hint must not be slower than the work."""
+
+
+def closest(word: str, known: Collection[str]) -> str | None:
+    """The known word most like this one, or None where nothing is near."""
+    from difflib import get_close_matches  # only the unhappy path pays for the import
+
+    if len(word) > LONGEST_WORD:
+        return None
+    folded = _fold(word)
+    candidates = list(islice(known, MOST_COMPARED))
+    for candidate in candidates:
+        if _fold(candidate) == folded:
+            return candidate
+    matches = get_close_matches(word, candidates, n=1, cutoff=0.6)
+    if matches:
+        return matches[0]
+    return next(
+        (candidate for candidate in candidates if len(folded) > 2 and folded in _fold(candidate)), None
+    )
+
+
+def did_you_mean(word: str, known: Collection[str]) -> str:
+    """` (did you mean "x"?)`, ready to be put after a sentence; empty where nothing is near."""
+    match = closest(word, known)
+    return f' (did you mean "{match}"?)' if match is not None else ""
+
+
+def _fold(word: str) -> str:
+    return word.lower().replace("_", "").replace("-", "")

@@ -1,0 +1,169 @@
+"""The nouns of the fleet: agents, tasks, attempts. Everything else talks about these.
+
+Frozen values; a change is `dataclasses.replace`. Times are `datetime` in UTC as the
+database's clock told them; durations are seconds as float.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+MAX_NAME = 200
+"""Longest id, name, type, capability or key, in characters (PostgreSQL index entries end at 2,704 bytes)."""
+
+MAX_PANEL = 100
+"""Most agents that one task may ask for at once."""
+
+
+class TaskStatus(StrEnum):
+    """Where a task stands; the table of moves is in `core.lifecycle`."""
+
+    BLOCKED = "blocked"
+    """Waits for other tasks."""
+    PENDING = "pending"
+    """Ready, or waiting for its `run_at`: wants agents."""
+    RUNNING = "running"
+    """Agents hold it."""
+    COMPLETED = "completed"
+    """Has its result."""
+    FAILED = "failed"
+    """Has its reason."""
+    CANCELLED = "cancelled"
+    """Was called off by a person, a parent or a program."""
+    SKIPPED = "skipped"
+    """Left out, because a dependency failed and it said `on_dependency_failure = "skip"`."""
+
+    @property
+    def is_final(self) -> bool:
+        """Nothing more happens by itself."""
+        return self in FINAL
+
+
+FINAL = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.SKIPPED})
+
+
+class AttemptStatus(StrEnum):
+    """Where one delivery of a task to one agent stands."""
+
+    SENT = "sent"
+    """Committed for the agent; it has not said that it took it."""
+    ACCEPTED = "accepted"
+    """The agent works on it."""
+    COMPLETED = "completed"
+    """Brought a result."""
+    FAILED = "failed"
+    """Brought an error."""
+    LOST = "lost"
+    """The agent vanished, left, or never accepted. A late result may still count."""
+    TIMED_OUT = "timed_out"
+    """Ran longer than the task's timeout. A late result may still count."""
+    CANCELLED = "cancelled"
+    """Called off: the task was cancelled, or decided without it."""
+
+    @property
+    def is_live(self) -> bool:
+        """Holds a slot of its agent."""
+        return self in LIVE
+
+
+LIVE = frozenset({AttemptStatus.SENT, AttemptStatus.ACCEPTED})
+
+
+class AgentStatus(StrEnum):
+    """Whether an agent can be given work."""
+
+    ONLINE = "online"
+    """Connected to a node."""
+    OFFLINE = "offline"
+    """Known, not connected."""
+    DRAINING = "draining"
+    """Finishes what it holds; gets nothing new."""
+    PAUSED = "paused"
+    """Set aside by a person."""
+
+
+class Coverage(StrEnum):
+    """How several agents cover the required capabilities."""
+
+    EACH = "each"
+    """Every chosen agent has all of them."""
+    TEAM = "team"
+    """Together they have all of them; each is told its role."""
+
+
+class OnDependencyFailure(StrEnum):
+    """What a task does when one that it depends on does not complete."""
+
+    FAIL = "fail"
+    RUN = "run"
+    SKIP = "skip"
+
+
+class Aggregate(StrEnum):
+    """How the results of several agents become the result of the task."""
+
+    FIRST = "first"
+    """The first result stands; the other agents are called off."""
+    ALL = "all"
+    """Object of agent id to result, of every agent."""
+    BEST = "best"
+    """The result with the highest confidence, then of the best-scored agent."""
+    MERGE = "merge"
+    """Objects joined key by key and lists end to end, in order of agent id."""
+    MEDIAN = "median"
+    """The median of numeric results."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """A task as it was asked for: validated, with ids in place of names."""
+
+    task_id: str
+    type: str = "task"
+    name: str | None = None
+    required_capabilities: tuple[str, ...] = ()
+    coverage: Coverage = Coverage.EACH
+    min_agents: int = 1
+    max_agents: int = 1
+    priority: int = 5
+    depends_on: tuple[str, ...] = ()
+    """Ids of tasks: of the same submission, or already stored."""
+    dependency_names: dict[str, str] = field(default_factory=dict)
+    """Id of a dependency to the name that the file used: the key in `inputs`."""
+    on_dependency_failure: OnDependencyFailure = OnDependencyFailure.FAIL
+    timeout_seconds: float = 300.0
+    deadline: datetime | None = None
+    deadline_seconds: float | None = None
+    """Relative form: counted from acceptance by the database."""
+    retries: int = 2
+    """How many times a failed or timed-out attempt may be followed by another."""
+    backoff_seconds: float = 1.0
+    """Wait before the first retry; doubles each time, with jitter, up to five minutes."""
+    run_at: datetime | None = None
+    idempotency_key: str | None = None
+    aggregate: Aggregate = Aggregate.FIRST
+    consensus: dict[str, Any] | None = None
+    """Options of `core.consensus`, as plain JSON; None where agents need not agree."""
+    budget: dict[str, float] | None = None
+    """`cost_usd` and/or `tokens`, the most that all attempts together may use."""
+    labels: dict[str, str] = field(default_factory=dict)
+    data: Any = None
+    parent_id: str | None = None
+    remaining_path: float = 1.0
+    """Length of the longest chain from this task to the end of its graph, itself included."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSpec:
+    """An agent as it was registered."""
+
+    agent_id: str
+    type: str = "worker"
+    capabilities: tuple[str, ...] = ()
+    slots: int = 1
+    metadata: dict[str, Any] = field(default_factory=dict)
+    exec: str | None = None
+    """Command that `serve` runs for each task of this agent; None for agents that connect by themselves."""

@@ -1,0 +1,168 @@
+"""The reliability-weighted sequential vote: Bayes over who said what.
+
+A voter with reliability p is right with chance p, and else gives each of the K - 1 wrong
+answers with equal chance. So a ballot multiplies the odds of its answer by p (K-1) / (1-p):
+
+    score(l)     = sum over the voters of l of  ln p/(1-p) + ln(K-1)
+    posterior(l) = softmax over the seen answers, and K - seen unseen ones with score 0
+
+K is the number of options, or max(3, distinct answers + 1) when answers are open. (Nitzan and
+Paroush 1982 for the weights; Demartini et al., ZenCrowd, WWW 2012 for the use.)
+
+The vote stops when the best posterior is at least `confidence` and two ballots are in; when no
+ballot that is out can change the leader and all of them together could not make it sure enough
+either; or when everybody was heard. Then the best answer wins, and the confidence tells how
+little that may mean. (While the rest could still make it sure they are worth asking: a vote at
+0.95 is what was ordered, and agreement is also what reliabilities are learned from.)
+
+Why the certainty test is sound: K may still grow, so with x = ln(K-1) the leader's gap to a
+rival is S + n x, linear in x, and what a voter with log odds e can still turn is at most
+|e + x|, convex in x. Gap minus the sum of those is concave, so it is positive on the whole
+range of x if it is positive at both ends.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from agentorch_cli.core.tally import LabelTally, Outlook, Support
+from agentorch_cli.core.vote import NANO, Basis, DecidedBy, Policy, Voter, VoteStatus, evidence
+
+MIN_BALLOTS = 2
+"""One agent is never enough to be sure, whatever its history."""
+
+WAVE = 2
+"""Most voters asked at once."""
+
+
+def option_count(policy: Policy, distinct: int) -> int:
+    """K, the answers that are taken to be possible."""
+    return max(2, len(policy.options)) if policy.options else max(3, distinct + 1)
+
+
+def posterior_of(scores: Sequence[float], score: float, options: int) -> float:
+    """The chance of the answer with this score, one of `scores`, among the seen ones and the unseen."""
+    top = max(0.0, *scores)
+    total = math.fsum([math.exp(other - top) for other in scores])
+    return math.exp(score - top) / (total + max(0, options - len(scores)) * math.exp(-top))
+
+
+class WeightedTally(LabelTally):
+    """Support per answer as log odds; linear in the number of different answers."""
+
+    def __init__(self, policy: Policy, electorate: Sequence[Voter]) -> None:
+        super().__init__(policy, electorate)
+        self.scores: dict[str, float] = {}
+        self.voters: dict[str, Voter] = {}
+        self.options = option_count(policy, 0)
+        self.spread = math.log(self.options - 1)
+
+    def weight(self, voter: Voter) -> float:
+        """What a ballot of this voter adds to its answer's score, in nats."""
+        return evidence(voter.reliability) / NANO + self.spread
+
+    def _support(self, voter: Voter, answer: str) -> None:
+        """A new answer changes K, and with it every score; a known one only its own."""
+        self.voters[voter.agent] = voter
+        support = self.support.get(answer)
+        if support is None:
+            support = self.support[answer] = Support()
+            self._widen(option_count(self.policy, len(self.support)))
+        support.add(voter)
+        self.scores[answer] = self._score(support)
+        self._rank()
+
+    def _widen(self, options: int) -> None:
+        """More answers are possible than before: agreement is stronger evidence, for all of them."""
+        if options != self.options:
+            self.options, self.spread = options, math.log(options - 1)
+            self.scores = {answer: self._score(support) for answer, support in self.support.items()}
+
+    def _score(self, support: Support) -> float:
+        return support.evidence / NANO + support.votes * self.spread
+
+    def _rank(self) -> None:
+        self.first = self.second = None
+        for answer, score in self.scores.items():
+            if self.first is None or self._leads(answer, score, self.first):
+                self.first, self.second = answer, self.first
+            elif self.second is None or self._leads(answer, score, self.second):
+                self.second = answer
+
+    def _leads(self, answer: str, score: float, other: str) -> bool:
+        """Higher score; then mean performance; then text."""
+        theirs = self.scores[other]
+        if score != theirs:
+            return score > theirs
+        mine, rival = self.support[answer], self.support[other]
+        left, right = mine.performance * rival.votes, rival.performance * mine.votes
+        return left > right if left != right else answer < other
+
+    def posterior(self, answer: str | None) -> float:
+        """The chance that this answer is right, if the reliabilities are."""
+        if answer is None:
+            return 1 / self.options
+        return posterior_of(list(self.scores.values()), self.scores[answer], self.options)
+
+    def _outlook(self) -> Outlook:
+        enough = self.answered >= self.policy.min_votes
+        sure = self.answered >= MIN_BALLOTS and self.posterior(self.first) >= self.policy.confidence
+        if enough and sure:
+            return VoteStatus.REACHED, DecidedBy.CONFIDENCE, 0
+        if enough and not self.unheard:
+            return VoteStatus.REACHED, DecidedBy.EXHAUSTED, 0
+        if enough and self._settled():
+            return VoteStatus.REACHED, DecidedBy.CERTAIN, 0
+        floor = max(MIN_BALLOTS, self.policy.min_votes) - self.answered
+        return VoteStatus.PENDING, None, floor if floor > 0 else self._lacks()
+
+    def _settled(self) -> bool:
+        """Whether no ballot that is still out can change the leader, nor all of them make it sure enough."""
+        assert self.first is not None
+        most = math.fsum(max(0.0, self.weight(voter)) for voter in self.unheard.values())
+        return not self._sure_with(most) and self._beyond_reach()
+
+    def _sure_with(self, more: float) -> bool:
+        """Whether the leader would be sure enough with that many nats more."""
+        assert self.first is not None
+        score = self.scores[self.first] + more
+        others = [other for answer, other in self.scores.items() if answer != self.first]
+        return posterior_of([*others, score], score, self.options) >= self.policy.confidence
+
+    def _lacks(self) -> int:
+        """1 if the most reliable voter left could settle it by agreeing with the leader, else a wave of 2."""
+        assert self.first is not None
+        best = max(evidence(voter.reliability) for voter in self.unheard.values())
+        return 1 if self._sure_with(best / NANO + self.spread) else WAVE
+
+    def _beyond_reach(self) -> bool:
+        """Whether no ballot that is still out can change the leader."""
+        assert self.first is not None
+        most = (
+            self.options
+            if self.policy.options
+            else option_count(self.policy, len(self.support) + len(self.unheard))
+        )
+        weights = [evidence(voter.reliability) / NANO for voter in self.unheard.values()]
+        for options in {self.options, most}:
+            spread = math.log(options - 1)
+            scores = {
+                answer: support.evidence / NANO + support.votes * spread
+                for answer, support in self.support.items()
+            }
+            rival = max((score for answer, score in scores.items() if answer != self.first), default=0.0)
+            unseen = 0.0 if len(scores) < options else rival
+            turn = math.fsum(abs(weight + spread) for weight in weights)
+            if scores[self.first] - max(rival, unseen) <= turn:
+                return False
+        return True
+
+    def _margin(self) -> float:
+        """The leader's score over the runner-up's, in nats."""
+        if self.first is None:
+            return 0.0
+        return self.scores[self.first] - (self.scores[self.second] if self.second is not None else 0.0)
+
+    def _confidence(self, leader: str | None) -> tuple[float, Basis]:
+        return (self.posterior(leader) if leader is not None else 0.0), Basis.POSTERIOR

@@ -1,0 +1,1 @@
+"""The loops that move the fleet: one noun per file, one step per loop."""

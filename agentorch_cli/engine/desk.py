@@ -1,0 +1,230 @@
+"""Where agents are received: what the gateway asks of the engine.
+
+A session that registers is written to the registry first, then the mirror follows. What the
+agent held before is compared with what the tables say it holds: both know it: it goes on;
+only the agent: dropped; only the tables: it is sent again under the same message id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from agentorch_cli.core.matching import Member
+from agentorch_cli.core.model import AgentSpec, AgentStatus
+from agentorch_cli.core.scoring import fleet_mean, shrunk_performance
+from agentorch_cli.engine.lifeline import Lifeline
+from agentorch_cli.engine.scheduler import Scheduler
+from agentorch_cli.engine.settler import Settler
+from agentorch_cli.engine.state import Report, State
+from agentorch_cli.errors import DatabaseUnreachable
+from agentorch_cli.frames import dumps
+from agentorch_cli.store.records import Delivery
+from agentorch_cli.store.store import Store
+
+log = logging.getLogger("agentorch.desk")
+
+GATHER = 0.02
+"""Seconds that acceptances and progress gather before they are written; nothing waits for them."""
+
+
+@dataclass(slots=True)
+class Welcome:
+    """What a session is told when it registers."""
+
+    resumed: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    send: list[Delivery] = field(default_factory=list)
+
+
+class Desk:
+    """Receives agents and what they say."""
+
+    def __init__(
+        self,
+        state: State,
+        store: Store,
+        scheduler: Scheduler,
+        settler: Settler,
+        lifeline: Lifeline,
+        *,
+        response_timeout: float,
+    ) -> None:
+        self.state = state
+        self.store = store
+        self.scheduler = scheduler
+        self.settler = settler
+        self.lifeline = lifeline
+        self.response_timeout = response_timeout
+        self._accepted: list[str] = []
+        self._progress: dict[str, tuple[float | None, str | None]] = {}
+        self._something = asyncio.Event()
+        self._leaving: list[tuple[str, UUID]] = []
+
+    # --- sessions ---------------------------------------------------------------------------
+
+    async def welcome(self, agent: AgentSpec, session_id: UUID, resume: Sequence[str]) -> Welcome:
+        """An agent came in. Raises DatabaseUnreachable while it cannot be written down."""
+        row = await self.store.db.fetch_one(
+            "connect_agent",
+            agent.agent_id,
+            agent.type,
+            list(agent.capabilities),
+            agent.slots,
+            dumps(agent.metadata),
+            self.store.node_id,
+            session_id,
+        )
+        assert row is not None
+        held = await self.store.held_work([agent.agent_id])
+        self.state.gone_since.pop(agent.agent_id, None)
+        self.state.heard.add(agent.agent_id)
+        self._seat(agent, AgentStatus(row["status"]), row["completed"], row["failed"], held)
+        welcome = Welcome()
+        known = {delivery.message_id for delivery in held}
+        welcome.resumed = [message_id for message_id in resume if message_id in known]
+        welcome.dropped = [message_id for message_id in resume if message_id not in known]
+        welcome.send = [delivery for delivery in held if delivery.message_id not in welcome.resumed]
+        adopted = [delivery.message_id for delivery in held if delivery.node_id != self.state.node_id]
+        if adopted:
+            await self.store.adopt(adopted)
+        self.state.bus.publish("agent_registered", agent_id=agent.agent_id)
+        self.scheduler.wake()
+        return welcome
+
+    def _seat(
+        self, agent: AgentSpec, status: AgentStatus, completed: int, failed: int, held: Sequence[Delivery]
+    ) -> None:
+        """Put the agent into the mirror, with the slots that its live attempts own."""
+        members = self.state.roster.members.values()
+        mean = fleet_mean(sum(m.completed for m in members), sum(m.failed for m in members))
+        for message_id in list(self.state.held_by.get(agent.agent_id, ())):
+            self.state.release(message_id)
+        member = Member(
+            agent_id=agent.agent_id,
+            type=agent.type,
+            capabilities=frozenset(agent.capabilities),
+            slots=agent.slots,
+            status=status,
+            node_id=self.state.node_id,
+            performance=shrunk_performance(completed, failed, mean),
+            completed=completed,
+            failed=failed,
+            used={delivery.slot for delivery in held},
+        )
+        self.state.roster.put(member)
+        now = asyncio.get_running_loop().time()
+        for delivery in held:
+            delivery.node_id = self.state.node_id
+            if delivery.is_accepted:
+                delivery.due = now + max(
+                    0.0, delivery.timeout_seconds - (delivery.seconds_since_accepted or 0.0)
+                )
+            else:
+                delivery.due = now + self.response_timeout
+            self.state.hold(delivery)
+
+    def leaves(self, agent_id: str, session_id: UUID, *, for_good: bool) -> None:
+        """A session ended. `for_good`: the agent said so; its work goes elsewhere at once."""
+        member = self.state.roster.members.get(agent_id)
+        if member is not None:
+            member.status = AgentStatus.OFFLINE
+            self.state.roster.touch(member)
+        if for_good:
+            self.lifeline.give_back(agent_id)
+        elif agent_id in self.state.held_by:
+            self.state.gone_since[agent_id] = asyncio.get_running_loop().time()
+        self._leaving.append((agent_id, session_id))
+        self._something.set()
+        self.state.bus.publish("agent_offline", agent_id=agent_id)
+
+    # --- what agents say --------------------------------------------------------------------
+
+    def heard_from(self, agent_id: str) -> None:
+        """Any frame is a sign of life."""
+        self.state.heard.add(agent_id)
+
+    def accepted(self, agent_id: str, message_id: str) -> bool:
+        """The agent has taken the work; False where it is not its work."""
+        delivery = self.state.deliveries.get(message_id)
+        if delivery is None or delivery.agent_id != agent_id:
+            return False
+        if not delivery.is_accepted:
+            delivery.is_accepted = True
+            delivery.due = asyncio.get_running_loop().time() + delivery.timeout_seconds
+            self._accepted.append(message_id)
+            self._something.set()
+        return True
+
+    def progressed(self, agent_id: str, message_id: str, progress: float | None, note: str | None) -> bool:
+        """How far the work is; False where it is not its work."""
+        if not self.accepted(agent_id, message_id):
+            return False
+        self._progress[message_id] = (progress, note)
+        self._something.set()
+        self.state.bus.publish(
+            "task_progress",
+            task_id=self.state.deliveries[message_id].task_id,
+            agent_id=agent_id,
+            progress=progress,
+            note=note,
+        )
+        return True
+
+    def ended(self, report: Report) -> None:
+        """The agent brings a result or an error."""
+        self.settler.put(report)
+
+    async def room(self) -> None:
+        """Returns once the engine can take more from agents."""
+        await self.settler.room()
+
+    # --- writing it down --------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """For ever: write acceptances, progress and departures, gathered."""
+        while True:
+            await self._something.wait()
+            await asyncio.sleep(GATHER)
+            self._something.clear()
+            try:
+                await self.write()
+            except DatabaseUnreachable as error:
+                log.warning("cannot note what agents said: %s", error)
+                self._something.set()
+                await asyncio.sleep(0.3)
+            except Exception:
+                log.exception("what agents said could not be noted")
+
+    async def write(self) -> None:
+        """What has gathered. Results do not wait for this, nor the other way round."""
+        if self._leaving:
+            leaving = list(self._leaving)
+            await self.store.db.fetch(
+                "disconnect_agents",
+                [one[0] for one in leaving],
+                [one[1] for one in leaving],
+                self.store.node_id,
+            )
+            del self._leaving[: len(leaving)]
+        if self._accepted:
+            accepted = [m for m in self._accepted if m in self.state.deliveries]
+            if accepted:
+                await self.store.accept(accepted)
+            self._accepted.clear()
+        if self._progress:
+            notes, self._progress = self._progress, {}
+            await self.store.note_progress(notes)
+
+    def facts(self) -> dict[str, Any]:
+        """What the metrics page shows."""
+        return {
+            "agents_online": sum(m.status is AgentStatus.ONLINE for m in self.state.roster.members.values()),
+            "attempts_live": len(self.state.deliveries),
+            "tasks_ready": len(self.state.backlog),
+            **self.state.counters,
+        }

@@ -1,0 +1,233 @@
+"""The engine of one node: its loops, started and stopped together.
+
+hints (LISTEN) ──> scheduler ──> assign ──> courier (gateway) ──> agents
+                       ^                                            │
+                       └── settler <── desk (gateway) <─────────────┘
+lifeline: what is overdue ──> settler        leader: beat, lease
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass, field
+
+from agentorch_cli.core.matching import Member, Roster
+from agentorch_cli.core.model import AgentStatus
+from agentorch_cli.core.scoring import Weights, fleet_mean, shrunk_performance
+from agentorch_cli.engine.desk import Desk
+from agentorch_cli.engine.leader import Leader
+from agentorch_cli.engine.lifeline import Lifeline
+from agentorch_cli.engine.scheduler import Scheduler
+from agentorch_cli.engine.settler import Settler
+from agentorch_cli.engine.state import Courier, State
+from agentorch_cli.errors import DatabaseUnreachable
+from agentorch_cli.store.store import Store
+
+log = logging.getLogger("agentorch.engine")
+
+CHANNELS = ("agentorch_tasks", "agentorch_fleet", "agentorch_cancel")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The engine's settings; durations in seconds."""
+
+    most_running: int = 100
+    response_timeout: float = 30.0
+    heartbeat_interval: float = 10.0
+    lease_seconds: float = 10.0
+    sweep_interval: float = 5.0
+    drain_timeout: float = 30.0
+    weights: Weights = field(default_factory=Weights)
+
+
+class Engine:
+    """One node's engine. `start`, then the gateway may open; `stop` after it closed."""
+
+    def __init__(self, store: Store, courier: Courier, limits: Limits) -> None:
+        self.store = store
+        self.limits = limits
+        self.courier = courier
+        self.state = State(store.node_id, Roster(limits.weights))
+        self.scheduler = Scheduler(
+            self.state,
+            store,
+            courier,
+            most_running=limits.most_running,
+            response_timeout=limits.response_timeout,
+        )
+        self.settler = Settler(self.state, store, courier, self.scheduler)
+        self.lifeline = Lifeline(self.state, store, self.settler, grace=3 * limits.heartbeat_interval)
+        self.desk = Desk(
+            self.state,
+            store,
+            self.scheduler,
+            self.settler,
+            self.lifeline,
+            response_timeout=limits.response_timeout,
+        )
+        self.leader = Leader(
+            self.state, store, lease_seconds=limits.lease_seconds, on_elected=self._take_the_lead
+        )
+        self._loops: list[asyncio.Task[None]] = []
+        self._fleet_changed = asyncio.Event()
+        self._called_off: set[str] | None = set()
+        self._is_listening = asyncio.Event()
+
+    async def start(self, port: int | None = None) -> None:
+        """Look at the tables, take the lead if it is free, start the loops."""
+        self.leader.port = port
+        await self.leader.bury_the_dead()
+        await self.lifeline.store.db.fetch("strand_agents", self.store.node_id)
+        await self.read_fleet()
+        await self.leader.beat()
+        run = asyncio.create_task
+        self._loops = [
+            run(self.scheduler.run(), name="scheduler"),
+            run(self.settler.run(), name="settler"),
+            run(self.desk.run(), name="desk"),
+            run(self.lifeline.watch(), name="lifeline"),
+            run(self.lifeline.sweep(self.limits.sweep_interval), name="sweep"),
+            run(self.leader.run(), name="leader"),
+            run(self._follow_changes(), name="changes"),
+            run(self.store.db.listen(CHANNELS, self._on_notice, self._on_listening), name="listen"),
+        ]
+        for loop in self._loops:
+            loop.add_done_callback(_loop_ended)
+        await self._is_listening.wait()
+        self.state.bus.publish("initialized")
+
+    # --- hints ------------------------------------------------------------------------------
+
+    def _on_notice(self, channel: str, payload: str) -> None:
+        if channel == "agentorch_tasks":
+            if payload == "*":
+                self.scheduler.look_again()
+            else:
+                ids = payload.split("\n")
+                delayed = "~" in ids
+                self.scheduler.hint((i for i in ids if i != "~"), delayed=delayed)
+        elif channel == "agentorch_cancel":
+            if payload == "*":
+                self._called_off = None
+            elif self._called_off is not None:
+                self._called_off.update(payload.split("\n"))
+            self._fleet_changed.set()
+        else:
+            self._fleet_changed.set()
+
+    async def _on_listening(self) -> None:
+        """Whatever was said while nobody listened is in the tables."""
+        self._called_off = None
+        self._fleet_changed.set()
+        self.scheduler.look_again()
+        self._is_listening.set()
+
+    async def _follow_changes(self) -> None:
+        """For ever: changes that people make to the fleet, and work that was called off."""
+        while True:
+            await self._fleet_changed.wait()
+            self._fleet_changed.clear()
+            called_off, self._called_off = self._called_off, set()
+            try:
+                await self.stop_called_off(called_off)
+                await self.read_fleet()
+                self.scheduler.wake()
+            except DatabaseUnreachable as error:
+                log.warning("cannot follow a change: %s", error)
+                self._called_off = None
+                await asyncio.sleep(0.3)
+                self._fleet_changed.set()
+            except Exception:
+                log.exception("a change could not be followed")
+
+    async def stop_called_off(self, message_ids: set[str] | None) -> None:
+        """Tell agents to stop what was called off in the tables; None: compare everything."""
+        mine = self.state.deliveries.keys()
+        asked = list(mine if message_ids is None else message_ids & mine)
+        if not asked:
+            return
+        known = await self.store.tasks_of(asked)
+        for message_id in asked:
+            row = known.get(message_id)
+            if row is not None and row["status"] not in ("sent", "accepted"):
+                delivery = self.state.release(message_id)
+                if delivery is not None:
+                    self.courier.call_off(
+                        delivery.agent_id, message_id, delivery.task_id, "the task was cancelled"
+                    )
+
+    async def read_fleet(self) -> None:
+        """Make the roster what the tables say: who there is, what they can, which slots are taken."""
+        rows = await self.store.db.fetch("roster")
+        mean = fleet_mean(sum(row["completed"] for row in rows), sum(row["failed"] for row in rows))
+        roster = self.state.roster
+        for row in rows:
+            known = roster.members.get(row["agent_id"])
+            is_here = row["node_id"] == self.state.node_id
+            if known is not None and is_here:
+                # What a session of this node said is newer than the row: only standing may change.
+                if known.status in (AgentStatus.ONLINE, AgentStatus.PAUSED):
+                    known.status = AgentStatus(row["status"])
+                    roster.touch(known)
+                continue
+            roster.put(
+                Member(
+                    agent_id=row["agent_id"],
+                    type=row["agent_type"],
+                    capabilities=frozenset(row["capabilities"]),
+                    slots=row["slots"],
+                    status=AgentStatus(row["status"]) if row["node_id"] else AgentStatus.OFFLINE,
+                    node_id=row["node_id"],
+                    performance=shrunk_performance(row["completed"], row["failed"], mean),
+                    completed=row["completed"],
+                    failed=row["failed"],
+                    used=set(row["used_slots"]),
+                )
+            )
+        present = {row["agent_id"] for row in rows}
+        for agent_id in [agent_id for agent_id in roster.members if agent_id not in present]:
+            roster.drop(agent_id)
+            self.courier.dismiss(agent_id, "the agent was removed from the registry")
+
+    async def _take_the_lead(self) -> None:
+        await self.read_fleet()
+        self.scheduler.look_again()
+        missed = await self.store.missed_endings()
+        if missed:
+            await self.settler.unlock(missed)
+
+    # --- the end ----------------------------------------------------------------------------
+
+    async def drain(self, seconds: float | None = None) -> bool:
+        """Assign nothing more and wait for what runs; True if it all ended in time."""
+        self.state.is_stopping = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.limits.drain_timeout if seconds is None else seconds):
+                await self.state.all_released()
+                await self.settler.idle()
+        return not self.state.deliveries
+
+    async def stop(self) -> None:
+        """End the loops. What agents still hold stays theirs: they go on with it at the next node."""
+        self.state.is_stopping = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                await self.settler.idle()
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        self._loops = []
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(5):
+                await self.desk.write()
+                await self.leader.beat()
+                await self.store.db.fetch("leave", self.store.node_id)
+        self.state.bus.close()
+
+
+def _loop_ended(loop: asyncio.Task[None]) -> None:
+    if not loop.cancelled() and loop.exception() is not None:
+        log.critical("the %s loop ended", loop.get_name(), exc_info=loop.exception())

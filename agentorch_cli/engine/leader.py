@@ -1,0 +1,133 @@
+"""One node leads, by a lease; every node gives a sign of life.
+
+A beat is one statement: the node's row, the lease, the heartbeats of the node's agents and
+what they finished. It is all that an idle fleet costs. The lease is a row on the database's
+clock, so it holds through poolers, restarts and clocks that disagree. Losing it stops new
+assignments within a beat; guarded writes make the overlap harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import platform
+from collections.abc import Awaitable, Callable
+
+from agentorch_cli import __version__
+from agentorch_cli.core.scoring import fleet_mean, shrunk_performance
+from agentorch_cli.engine.state import State, Tally
+from agentorch_cli.errors import DatabaseUnreachable
+from agentorch_cli.identity import host_key, process_mark
+from agentorch_cli.store.store import Store
+
+log = logging.getLogger("agentorch.leader")
+
+LEASE = "scheduler"
+
+
+class Leader:
+    """The loop that beats."""
+
+    def __init__(
+        self, state: State, store: Store, *, lease_seconds: float, on_elected: Callable[[], Awaitable[None]]
+    ) -> None:
+        self.state = state
+        self.store = store
+        self.lease_seconds = lease_seconds
+        self.on_elected = on_elected
+        self.port: int | None = None
+        self.epoch: int | None = None
+        self._last_beat = 0.0
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            await asyncio.sleep(self.lease_seconds / 3)
+            try:
+                await self.beat()
+            except DatabaseUnreachable as error:
+                log.warning("no sign of life could be given: %s", error)
+                self._doubt()
+            except Exception:
+                log.exception("a beat failed; the next one tries again")
+                self._doubt()
+
+    async def bury_the_dead(self) -> None:
+        """Nodes of this host whose process is gone do not keep their lease for its full time."""
+        rows = await self.store.db.fetch("nodes_here", host_key())
+        dead = [row["node_id"] for row in rows if _is_dead(row["pid"], row["pid_started"])]
+        if dead:
+            await self.store.db.fetch("bury_dead_nodes", dead)
+
+    async def beat(self) -> None:
+        """One sign of life; takes or keeps the lead if it can be had."""
+        tallies, self.state.tallies = self.state.tallies, {}
+        heard, self.state.heard = self.state.heard | tallies.keys(), set()
+        self._reckon(tallies)
+        agents = sorted(heard)
+        members = self.state.roster.members
+        try:
+            row = await self.store.db.fetch_one(
+                "beat",
+                self.store.node_id,
+                host_key(),
+                platform.node(),
+                self.port,
+                os.getpid(),
+                process_mark(os.getpid()),
+                __version__,
+                self.lease_seconds,
+                LEASE,
+                agents,
+                [tallies.get(agent, _NOTHING).completed for agent in agents],
+                [tallies.get(agent, _NOTHING).failed for agent in agents],
+                not self.state.is_stopping,
+                [
+                    round(100 * members[agent].performance, 3) if agent in members else 100.0
+                    for agent in agents
+                ],
+            )
+        except BaseException:
+            for agent, tally in tallies.items():
+                kept = self.state.tallies.setdefault(agent, Tally())
+                kept.completed += tally.completed
+                kept.failed += tally.failed
+            raise
+        self._last_beat = asyncio.get_running_loop().time()
+        await self._follow(row["epoch"] if row is not None else None)
+
+    def _reckon(self, tallies: dict[str, Tally]) -> None:
+        """Performance of the agents that finished something, against the fleet's mean."""
+        members = self.state.roster.members
+        for agent_id, tally in tallies.items():
+            member = members.get(agent_id)
+            if member is not None:
+                member.completed += tally.completed
+                member.failed += tally.failed
+        mean = fleet_mean(sum(m.completed for m in members.values()), sum(m.failed for m in members.values()))
+        for agent_id in tallies.keys() & members.keys():
+            member = members[agent_id]
+            member.performance = shrunk_performance(member.completed, member.failed, mean)
+            self.state.roster.touch(member)
+
+    async def _follow(self, epoch: int | None) -> None:
+        was_leader, self.state.is_leader, self.epoch = self.state.is_leader, epoch is not None, epoch
+        if self.state.is_leader and not was_leader:
+            log.info("this node leads (epoch %s)", epoch)
+            await self.on_elected()
+        elif was_leader and not self.state.is_leader:
+            log.info("another node leads")
+
+    def _doubt(self) -> None:
+        """Without a beat for the whole lease somebody else may lead already."""
+        if asyncio.get_running_loop().time() - self._last_beat > self.lease_seconds:
+            self.state.is_leader = False
+
+
+_NOTHING = Tally()
+
+
+def _is_dead(pid: int, started: str | None) -> bool:
+    mark = process_mark(pid)
+    return mark is None or (started is not None and mark != started)

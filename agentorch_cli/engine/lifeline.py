@@ -1,0 +1,140 @@
+"""Nothing waits for ever: silence, loss and time limits.
+
+* An attempt that its agent does not accept within the response timeout goes elsewhere.
+* One that runs longer than the task's timeout is called off and counts as a failure.
+* An agent that lost its session has a grace to come back for what it holds; then it is lost.
+* Agents whose node died get the same grace from the moment that the death is noticed.
+* A task whose deadline passes fails, wherever it waits.
+
+The node watches its own deliveries in memory on the loop's clock; the leader sweeps the
+tables for what no living node watches. With nothing in flight there is nothing to look at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from agentorch_cli.core.model import AttemptStatus
+from agentorch_cli.engine.settler import Settler
+from agentorch_cli.engine.state import Report, State
+from agentorch_cli.errors import DatabaseUnreachable
+from agentorch_cli.store.records import Delivery
+from agentorch_cli.store.store import Store
+
+log = logging.getLogger("agentorch.lifeline")
+
+LOOK_EVERY = 0.25
+"""Seconds between looks at the deliveries of this node, while there are any."""
+
+SWEEP_LIMIT = 1_000
+
+
+class Lifeline:
+    """The loop that gives up."""
+
+    def __init__(self, state: State, store: Store, settler: Settler, *, grace: float) -> None:
+        self.state = state
+        self.store = store
+        self.settler = settler
+        self.grace = grace
+        self._given_up: set[str] = set()
+
+    # --- what this node carries -------------------------------------------------------------
+
+    async def watch(self) -> None:
+        """For ever: look at the deliveries of this node."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            if self.state.deliveries or self.state.gone_since:
+                self.watch_once(loop.time())
+
+    def watch_once(self, now: float) -> None:
+        """Report what is overdue at `now`, on the loop's clock. Each attempt is reported once."""
+        self._given_up &= self.state.deliveries.keys()
+        for delivery in self.state.deliveries.values():
+            if delivery.due <= now and delivery.message_id not in self._given_up:
+                self._give_up(delivery)
+        for agent_id, since in list(self.state.gone_since.items()):
+            if since + self.grace <= now:
+                del self.state.gone_since[agent_id]
+                self.lose(agent_id)
+
+    def _give_up(self, delivery: Delivery) -> None:
+        self._given_up.add(delivery.message_id)
+        if delivery.is_accepted:
+            status = AttemptStatus.TIMED_OUT
+            error = {
+                "code": "timeout",
+                "message": f"agent {delivery.agent_id} did not finish within {delivery.timeout_seconds:g} s",
+            }
+        else:
+            status = AttemptStatus.LOST
+            error = {
+                "code": "no_answer",
+                "message": f"agent {delivery.agent_id} did not accept the work in time",
+            }
+        self.settler.put(
+            Report(delivery.message_id, delivery.agent_id, status, error=error, from_agent=False)
+        )
+
+    def lose(self, agent_id: str) -> None:
+        """The agent did not come back: what it held goes elsewhere."""
+        error = {"code": "agent_lost", "message": f"agent {agent_id} was disconnected for {self.grace:g} s"}
+        self._end_all(agent_id, AttemptStatus.LOST, error)
+
+    def give_back(self, agent_id: str) -> None:
+        """The agent leaves in good order: what it held goes elsewhere, and is no loss."""
+        error = {"code": "returned", "message": f"agent {agent_id} left and gave its work back"}
+        self._end_all(agent_id, AttemptStatus.CANCELLED, error)
+
+    def _end_all(self, agent_id: str, status: AttemptStatus, error: dict[str, str]) -> None:
+        for message_id in list(self.state.held_by.get(agent_id, ())):
+            self._given_up.add(message_id)
+            self.settler.put(Report(message_id, agent_id, status, error=dict(error), from_agent=False))
+
+    # --- what nobody carries ----------------------------------------------------------------
+
+    async def sweep(self, every: float) -> None:
+        """For ever, while this node leads: look for what fell between the nodes."""
+        while True:
+            await asyncio.sleep(every)
+            try:
+                if self.state.is_leader and not self.state.is_stopping:
+                    await self.sweep_once()
+            except DatabaseUnreachable as error:
+                log.warning("cannot sweep: %s", error)
+            except Exception:
+                log.exception("a sweep failed; the next one tries again")
+
+    async def sweep_once(self) -> None:
+        """One pass over the tables."""
+        for row in await self.store.db.fetch("strand_agents", self.store.node_id):
+            log.info("agent %s was on a node that is gone", row["agent_id"])
+        for row in await self.store.db.fetch("orphaned_attempts", self.grace, SWEEP_LIMIT):
+            await self._lose_orphan(str(row["message_id"]))
+        for row in await self.store.db.fetch("overdue_tasks", SWEEP_LIMIT):
+            await self._end_overdue(row["task_id"])
+        missed = await self.store.missed_endings()
+        if missed:
+            await self.settler.unlock(missed)
+
+    async def _lose_orphan(self, message_id: str) -> None:
+        if message_id in self.state.deliveries:
+            return  # its agent is on this node; the grace there decides
+        known = await self.store.tasks_of([message_id])
+        row = known.get(message_id)
+        if row is None:
+            return
+        error = {"code": "agent_lost", "message": f"agent {row['agent_id']} is gone"}
+        report = Report(message_id, row["agent_id"], AttemptStatus.LOST, error=error, from_agent=False)
+        self.settler.put(report)
+
+    async def _end_overdue(self, task_id: str) -> None:
+        try:
+            await self.settler.settle_task(task_id, overdue=True)
+        except DatabaseUnreachable:
+            raise
+        except Exception:
+            log.exception("task %s is past its deadline but cannot be ended", task_id)

@@ -1,0 +1,472 @@
+"""Records how attempts ended, and moves their tasks.
+
+Reports come from agents (by the gateway), from the lifeline (timeouts, losses) and from
+agents that leave. They gather while the previous batch commits. Most belong to tasks with
+one agent: those are decided by `core.settle.settle_one` and stored in one statement for the
+whole batch. The rest (several agents, votes, late results, anything unknown) takes the
+careful path: lock the tasks, read all their attempts, decide, write, in one transaction.
+
+A report is acknowledged once it is durable, or once it is known to change nothing. While the
+database does not answer, reports wait here; agents keep their results until the ack anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import orjson
+
+from agentorch_cli.core.model import Aggregate, AttemptStatus, TaskStatus
+from agentorch_cli.core.settle import Case, Move, Tried, settle, settle_one
+from agentorch_cli.engine.scheduler import Scheduler
+from agentorch_cli.engine.state import Courier, Report, State
+from agentorch_cli.errors import DatabaseUnreachable
+from agentorch_cli.frames import dumps
+from agentorch_cli.store.database import Transaction
+from agentorch_cli.store.records import AttemptRow, Delivery, Ended, Ending, LockedTask
+from agentorch_cli.store.store import Store, as_uuid, hint
+from agentorch_cli.store.submission import array_literal
+
+log = logging.getLogger("agentorch.settler")
+
+BATCH = 1_000
+MOST_WAITING = 10_000
+"""Reports that may wait here; above it the gateway stops reading from agents."""
+
+_GAVE_UP = {
+    AttemptStatus.LOST: "lost",
+    AttemptStatus.TIMED_OUT: "timed_out",
+    AttemptStatus.CANCELLED: "cancelled",
+}
+
+
+class Settler:
+    """The loop that settles."""
+
+    def __init__(self, state: State, store: Store, courier: Courier, scheduler: Scheduler) -> None:
+        self.state = state
+        self.store = store
+        self.courier = courier
+        self.scheduler = scheduler
+        self.jitter = random.random
+        self._reports: deque[Report] = deque()
+        self._due: set[str] = set()
+        """Tasks to look at although no report came: their deadline passed."""
+        self._wake = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
+
+    # --- what others tell it ----------------------------------------------------------------
+
+    def put(self, report: Report) -> None:
+        """An attempt ended."""
+        self._reports.append(report)
+        if len(self._reports) > MOST_WAITING:
+            self._has_room.clear()
+        self._is_idle.clear()
+        self._wake.set()
+
+    async def room(self) -> None:
+        """Returns once there is room for more: what makes a flood wait for itself."""
+        await self._has_room.wait()
+
+    async def idle(self) -> None:
+        """Returns once everything that was put has been settled."""
+        await self._is_idle.wait()
+
+    # --- the loop ---------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """For ever. No error of one batch ends it."""
+        while True:
+            if not self._reports:
+                self._is_idle.set()
+                self._wake.clear()
+                await self._wake.wait()
+            batch = [self._reports.popleft() for _ in range(min(BATCH, len(self._reports)))]
+            if len(self._reports) <= MOST_WAITING // 2:
+                self._has_room.set()
+            await self._settle_surely(batch)
+
+    async def _settle_surely(self, batch: list[Report]) -> None:
+        """Settle a batch whatever the database does: it may be away for a while."""
+        wait = 0.05
+        while True:
+            try:
+                await self.step(batch)
+                return
+            except DatabaseUnreachable as error:
+                log.warning("cannot store %d results yet: %s", len(batch), error)
+                await asyncio.sleep(wait)
+                wait = min(1.0, wait * 2)
+            except Exception:
+                if len(batch) == 1:
+                    log.exception("the result of attempt %s cannot be stored", batch[0].message_id)
+                    self._quarantine(batch[0])
+                    return
+                log.exception("a batch of %d results failed; trying them one by one", len(batch))
+                for report in batch:
+                    await self._settle_surely([report])
+                return
+
+    def _quarantine(self, report: Report) -> None:
+        """One sick result: the agent is told, the attempt is left to its timeout."""
+        self.state.bus.publish("error", agent_id=report.agent_id, message=f"attempt {report.message_id}")
+        self.courier.refuse(
+            report.agent_id,
+            "not_stored",
+            "the result cannot be stored; see the server's log",
+            report.message_id,
+        )
+
+    async def step(self, batch: Sequence[Report]) -> None:
+        """Settle one batch."""
+        simple: dict[str, tuple[Report, Delivery]] = {}
+        careful: list[Report] = []
+        for report in batch:
+            delivery = self.state.deliveries.get(report.message_id)
+            if delivery is None or not delivery.is_simple or delivery.agent_id != report.agent_id:
+                careful.append(report)
+            elif report.message_id not in simple:
+                simple[report.message_id] = (report, delivery)
+            elif report.from_agent:
+                careful.append(report)  # the same result twice in one batch: acknowledged after the first
+        if simple:
+            careful = await self._settle_simple(simple) + careful
+        if careful:
+            await self._settle_carefully(careful)
+
+    # --- the common case --------------------------------------------------------------------
+
+    async def _settle_simple(self, simple: dict[str, tuple[Report, Delivery]]) -> list[Report]:
+        """Store and move a batch; the reports that need a closer look."""
+        endings = [self._ending(report, delivery) for report, delivery in simple.values()]
+        ended = await self.store.settle(endings)
+        odd: list[Report] = []
+        acks: dict[str, list[str]] = {}
+        unlocking: list[tuple[str, str]] = []
+        requeued: list[str] = []
+        is_delayed = False
+        for ending in endings:
+            report, delivery = simple[ending.message_id]
+            outcome = ended.get(ending.message_id, Ended(False, None, False))
+            if not outcome.was_live or outcome.status is None:
+                odd.append(report)
+                continue
+            self.state.release(ending.message_id)
+            self._remember(report, delivery)
+            if report.from_agent:
+                acks.setdefault(report.agent_id, []).append(ending.message_id)
+            elif report.status in _GAVE_UP:
+                self._tell_off(delivery, report)
+            if outcome.status == TaskStatus.PENDING:
+                if ending.delay_seconds > 0:
+                    is_delayed = True
+                else:
+                    requeued.append(ending.task_id)
+            elif outcome.has_dependents:
+                unlocking.append((ending.task_id, outcome.status))
+            self._publish(ending.task_id, outcome.status, report)
+        for agent_id, ids in acks.items():
+            self.courier.acknowledge(agent_id, ids)
+        if requeued or is_delayed:
+            self.scheduler.hint(requeued, delayed=is_delayed)
+        self.scheduler.wake()
+        if unlocking:
+            await self.unlock(unlocking)
+        return odd
+
+    def _ending(self, report: Report, delivery: Delivery) -> Ending:
+        move = settle_one(
+            report.status,
+            report.error,
+            retries=delivery.retries,
+            failures=delivery.failures,
+            losses=delivery.losses,
+            backoff_seconds=delivery.backoff_seconds,
+            jitter=self.jitter,
+        )
+        error = move.error if move.error is not None else report.error
+        return Ending(
+            message_id=report.message_id,
+            task_id=delivery.task_id,
+            agent_id=delivery.agent_id,
+            attempt_status=report.status,
+            verdict=move.status,
+            result=report.result,
+            error=None if error is None else dumps(dict(error)),
+            confidence=report.confidence,
+            usage=report.usage,
+            delay_seconds=move.delay_seconds,
+        )
+
+    def _remember(self, report: Report, delivery: Delivery) -> None:
+        if report.status is AttemptStatus.COMPLETED:
+            self.state.tally(delivery.agent_id, went_well=True)
+        elif report.status is not AttemptStatus.CANCELLED:
+            self.state.tally(delivery.agent_id, went_well=False)
+
+    def _tell_off(self, delivery: Delivery, report: Report) -> None:
+        """The engine gave the attempt up: its agent, if it still lives, should stop."""
+        reason = (report.error or {}).get("message", str(report.status))
+        self.courier.call_off(delivery.agent_id, delivery.message_id, delivery.task_id, reason)
+
+    def _publish(self, task_id: str, status: str, report: Report) -> None:
+        self.state.count(f"task_{status}")
+        if self.state.bus.is_heard:
+            kind = "task_requeued" if status == TaskStatus.PENDING else f"task_{status}"
+            self.state.bus.publish(kind, task_id=task_id, agent_id=report.agent_id, error=report.error)
+
+    async def unlock(self, ended: Iterable[tuple[str, str]]) -> None:
+        """Tell the dependents of tasks that ended; again and again until the database has heard it."""
+        ended = list(ended)
+        while True:
+            try:
+                told = await self.store.unlock(ended)
+                break
+            except DatabaseUnreachable as error:
+                log.warning("cannot unlock dependents yet: %s", error)
+                await asyncio.sleep(0.3)
+        for task_id in told.ended:
+            self.state.bus.publish("task_failed", task_id=task_id)
+        self.scheduler.hint(told.ready, delayed=told.delayed)
+
+    # --- the careful path -------------------------------------------------------------------
+
+    async def _settle_carefully(self, reports: Sequence[Report]) -> None:
+        known = await self.store.tasks_of([r.message_id for r in reports if as_uuid(r.message_id)])
+        by_task: dict[str, list[Report]] = {}
+        for report in reports:
+            row = known.get(report.message_id)
+            if row is None:
+                self.courier.refuse(
+                    report.agent_id, "not_found", "there is no work with this messageId", report.message_id
+                )
+            elif row["agent_id"] != report.agent_id:
+                self.courier.refuse(
+                    report.agent_id,
+                    "not_allowed",
+                    "this messageId is another agent's work",
+                    report.message_id,
+                )
+            else:
+                by_task.setdefault(row["task_id"], []).append(report)
+        for task_id, its_reports in sorted(by_task.items()):
+            await self.settle_task(task_id, its_reports)
+
+    async def settle_task(
+        self, task_id: str, reports: Sequence[Report] = (), *, overdue: bool = False
+    ) -> None:
+        """Look at one task under lock, with what these reports add; `overdue`: its deadline has passed."""
+        performance = {member.agent_id: member.performance for member in self.state.roster.members.values()}
+        called_off: list[AttemptRow] = []
+        async with self.store.db.transaction() as tx:
+            task = (await self.store.lock_tasks(tx, [task_id])).get(task_id)
+            if task is None:
+                move, finished = None, set[str]()
+            else:
+                finished = await _finish(tx, reports)
+                attempts = (await self.store.attempts_of(tx, [task_id])).get(task_id, [])
+                move = await self._decide(tx, task, attempts, reports, finished, performance, overdue)
+                if move is not None:
+                    called_off = await _call_off(tx, attempts, move)
+        self._tell(task, reports, move, called_off, finished)
+        if task is not None and move is not None and move.status.is_final and task.has_dependents:
+            await self.unlock([(task_id, move.status)])
+
+    async def _decide(
+        self,
+        tx: Transaction,
+        task: LockedTask,
+        attempts: Sequence[AttemptRow],
+        reports: Sequence[Report],
+        finished: set[str],
+        performance: dict[str, float],
+        overdue: bool,
+    ) -> Move | None:
+        """Decide what the task does, and write it; None where nothing changes."""
+        if task.status.is_final or (task.status is TaskStatus.BLOCKED and not overdue):
+            return None
+        if not finished and not overdue:
+            return None
+        voters = await tx.fetch("electorates", [task.task_id])
+        live = [a for a in attempts if a.status.is_live]
+        counted = [r for r in reports if r.message_id in finished]
+        case = Case(
+            task_id=task.task_id,
+            tried=[
+                Tried(
+                    message_id=a.message_id,
+                    agent_id=a.agent_id,
+                    status=a.status,
+                    result=orjson.loads(a.result) if a.result is not None else None,
+                    error=a.error,
+                    confidence=a.confidence,
+                    performance=performance.get(a.agent_id, 0.5),
+                    seconds=a.seconds,
+                )
+                for a in attempts
+            ],
+            min_agents=task.min_agents,
+            max_agents=task.max_agents,
+            retries=task.retries,
+            failures=task.failures
+            + sum(r.status in (AttemptStatus.FAILED, AttemptStatus.TIMED_OUT) for r in counted),
+            losses=task.losses + sum(r.status is AttemptStatus.LOST for r in counted),
+            backoff_seconds=task.options.get("backoff_seconds", 1.0),
+            aggregate=Aggregate(task.options.get("aggregate", "first")),
+            options=task.options.get("consensus") or {},
+            electorate=voters[0]["participating_agents"] if voters else (),
+            on_no_consensus=(task.options.get("consensus") or {}).get("on_no_consensus", "fail"),
+        )
+        if overdue:
+            move = Move(TaskStatus.FAILED, error=_DEADLINE, call_off=tuple(a.message_id for a in live))
+        else:
+            move = settle(case, self.jitter)
+        await self._write(tx, task, case, move)
+        return move
+
+    async def _write(self, tx: Transaction, task: LockedTask, case: Case, move: Move) -> None:
+        failed = {
+            t.agent_id
+            for t in case.tried
+            if t.status in (AttemptStatus.FAILED, AttemptStatus.TIMED_OUT, AttemptStatus.LOST)
+        }
+        holding = [t.agent_id for t in case.tried if t.status.is_live or t.status is AttemptStatus.COMPLETED]
+        asked = [t.agent_id for t in case.tried] if case.electorate else holding
+        if move.status is TaskStatus.PENDING:
+            asked = [t.agent_id for t in case.tried] if case.electorate else []
+        if task.status is TaskStatus.BLOCKED:
+            await tx.fetch("fail_blocked", task.task_id, dumps(dict(move.error or {})))
+        else:
+            await tx.fetch(
+                "settle_tasks",
+                [task.task_id],
+                [move.status],
+                [dumps(move.result) if move.status is TaskStatus.COMPLETED else None],
+                [dumps(dict(move.error)) if move.error is not None else None],
+                [move.wanted],
+                [move.delay_seconds],
+                [case.failures],
+                [case.losses],
+                [array_literal(sorted({*task.tried_agents, *failed}))],
+                [array_literal(asked)],
+            )
+        if move.verdict is not None and move.status.is_final:
+            await self._write_decision(tx, task, case, move)
+        if move.status is not task.status or move.status.is_final:
+            kind = "task_requeued" if move.status is TaskStatus.PENDING else f"task_{move.status}"
+            await tx.fetch(
+                "log_events",
+                [kind],
+                [task.task_id],
+                [None],
+                [None],
+                [dumps(dict(move.error)) if move.error is not None else None],
+                self.store.node_id,
+            )
+        if move.status.is_final:
+            await tx.fetch("tell_done", hint([task.task_id]))
+
+    async def _write_decision(self, tx: Transaction, task: LockedTask, case: Case, move: Move) -> None:
+        verdict = move.verdict
+        assert verdict is not None
+        votes = [
+            {
+                "agent_id": t.agent_id,
+                "message_id": t.message_id,
+                "status": t.status,
+                "answer": t.result,
+                "confidence": t.confidence,
+                "seconds": t.seconds,
+            }
+            for t in case.tried
+        ]
+        dissent = [
+            {"agent_id": t.agent_id, "answer": t.result} for t in case.tried if t.agent_id in verdict.dissent
+        ]
+        reached = verdict.status == "reached"
+        await tx.fetch(
+            "close_decision",
+            task.task_id,
+            "reached" if reached else "failed",
+            dumps(move.result) if move.status is TaskStatus.COMPLETED else None,
+            dumps(votes),
+            verdict.threshold_count,
+            verdict.votes_used,
+            verdict.votes_not_asked,
+            float(verdict.margin),
+            float(verdict.confidence),
+            str(verdict.confidence_basis),
+            str(verdict.decided_by),
+            dumps(dissent),
+            len(case.electorate),
+        )
+        self.state.bus.publish("consensus_decided", task_id=task.task_id, reached=reached)
+
+    def _tell(
+        self,
+        task: LockedTask | None,
+        reports: Sequence[Report],
+        move: Move | None,
+        called_off: Sequence[AttemptRow],
+        finished: set[str],
+    ) -> None:
+        """After the commit: free slots, acknowledge, call off, wake."""
+        for report in reports:
+            delivery = self.state.release(report.message_id)
+            if delivery is not None and report.message_id in finished:
+                self._remember(report, delivery)
+            if report.from_agent:
+                self.courier.acknowledge(report.agent_id, [report.message_id])
+            elif delivery is not None:
+                self._tell_off(delivery, report)
+        for attempt in called_off:
+            self.state.release(attempt.message_id)
+            self.courier.call_off(
+                attempt.agent_id, attempt.message_id, attempt.task_id, "it is decided without you"
+            )
+        if task is not None and move is not None:
+            if move.status.is_final and not task.status.is_final:
+                self.state.count(f"task_{move.status}")
+                self.state.bus.publish(f"task_{move.status}", task_id=task.task_id, error=move.error)
+            if move.wanted:
+                self.scheduler.hint([task.task_id], delayed=move.delay_seconds > 0)
+        self.scheduler.wake()
+
+
+_DEADLINE: dict[str, Any] = {
+    "code": "deadline_exceeded",
+    "message": "the task's deadline passed before it had a result",
+    "retryable": False,
+}
+
+
+async def _finish(tx: Transaction, reports: Sequence[Report]) -> set[str]:
+    """Record what the reports bring; the message ids that were recorded now, for the first time."""
+    if not reports:
+        return set()
+    rows = await tx.fetch(
+        "finish_attempts",
+        [r.message_id for r in reports],
+        [r.status for r in reports],
+        [r.result for r in reports],
+        [dumps(r.error) if r.error is not None else None for r in reports],
+        [r.confidence for r in reports],
+        [r.usage for r in reports],
+    )
+    return {str(row[0]) for row in rows}
+
+
+async def _call_off(tx: Transaction, attempts: Sequence[AttemptRow], move: Move) -> list[AttemptRow]:
+    if not move.call_off:
+        return []
+    await tx.fetch("give_up_attempts", list(move.call_off), "cancelled", None)
+    return [a for a in attempts if a.message_id in move.call_off]

@@ -1,0 +1,126 @@
+"""What one node holds in memory: a mirror. The tables are the truth.
+
+Everything here can be thrown away and read again (`Engine.resync`), and is, whenever the
+database could not be asked for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from agentorch_cli.core.backlog import Backlog
+from agentorch_cli.core.matching import Roster
+from agentorch_cli.core.model import AttemptStatus
+from agentorch_cli.engine.bus import Bus
+from agentorch_cli.store.records import Delivery
+
+
+class Courier(Protocol):
+    """What the engine needs of the gateway. None of these waits."""
+
+    def deliver(self, delivery: Delivery) -> bool:
+        """Send work to its agent; False where that agent has no session here."""
+        ...
+
+    def call_off(self, agent_id: str, message_id: str, task_id: str, reason: str) -> None:
+        """Tell an agent to stop."""
+        ...
+
+    def acknowledge(self, agent_id: str, message_ids: Iterable[str]) -> None:
+        """Results are durable."""
+        ...
+
+    def refuse(self, agent_id: str, code: str, message: str, message_id: str | None = None) -> None:
+        """Tell an agent what was wrong."""
+        ...
+
+    def dismiss(self, agent_id: str, reason: str) -> None:
+        """End an agent's session: it is not registered any more."""
+        ...
+
+
+@dataclass(slots=True)
+class Report:
+    """The end of an attempt, as an agent (or the lifeline) tells it."""
+
+    message_id: str
+    agent_id: str
+    status: AttemptStatus
+    result: str | None = None
+    """JSON text."""
+    error: dict[str, Any] | None = None
+    confidence: float | None = None
+    usage: str | None = None
+    from_agent: bool = True
+    """Wants an ack."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What an agent finished since the last beat."""
+
+    completed: int = 0
+    failed: int = 0
+
+
+@dataclass(slots=True)
+class State:
+    """The mirror."""
+
+    node_id: str
+    roster: Roster
+    backlog: Backlog = field(default_factory=Backlog)
+    deliveries: dict[str, Delivery] = field(default_factory=dict)
+    """Live attempts of agents on this node, by message id."""
+    held_by: dict[str, set[str]] = field(default_factory=dict)
+    """Message ids by agent."""
+    gone_since: dict[str, float] = field(default_factory=dict)
+    """Agents of this node that lost their session, with the loop time when."""
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    heard: set[str] = field(default_factory=set)
+    """Agents that gave a sign of life since the last beat."""
+    bus: Bus = field(default_factory=Bus)
+    is_leader: bool = False
+    is_stopping: bool = False
+    counters: dict[str, int] = field(default_factory=dict)
+    _is_empty: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def hold(self, delivery: Delivery) -> None:
+        """A live attempt is on this node."""
+        self.deliveries[delivery.message_id] = delivery
+        self.held_by.setdefault(delivery.agent_id, set()).add(delivery.message_id)
+
+    def release(self, message_id: str) -> Delivery | None:
+        """It is not live any more: its slot is free."""
+        delivery = self.deliveries.pop(message_id, None)
+        if delivery is not None:
+            self.roster.give_back(delivery.agent_id, delivery.slot)
+            held = self.held_by.get(delivery.agent_id)
+            if held is not None:
+                held.discard(message_id)
+                if not held:
+                    del self.held_by[delivery.agent_id]
+            if self.is_stopping and not self.deliveries:
+                self._is_empty.set()
+        return delivery
+
+    async def all_released(self) -> None:
+        """Returns once nothing is live on this node. Only while it is stopping."""
+        if self.deliveries:
+            self._is_empty.clear()
+            await self._is_empty.wait()
+
+    def tally(self, agent_id: str, *, went_well: bool) -> None:
+        """Remember an outcome until the next beat stores it."""
+        tally = self.tallies.setdefault(agent_id, Tally())
+        if went_well:
+            tally.completed += 1
+        else:
+            tally.failed += 1
+
+    def count(self, name: str, number: int = 1) -> None:
+        """A counter of the metrics page."""
+        self.counters[name] = self.counters.get(name, 0) + number

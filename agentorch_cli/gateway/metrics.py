@@ -1,0 +1,38 @@
+"""The Prometheus page of one node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+GAUGES = {
+    "agents_online": "Agents that are connected and may be given work",
+    "attempts_live": "Attempts that agents of this node hold",
+    "tasks_ready": "Ready tasks in this node's window",
+    "sessions": "Open agent connections",
+}
+COUNTERS = {
+    "assigned": "Attempts sent to agents",
+    "task_completed": "Tasks that completed",
+    "task_failed": "Tasks that failed",
+    "task_pending": "Tasks that went back to be tried again",
+}
+
+
+def render(facts: Mapping[str, Any]) -> str:
+    """The page in Prometheus text format."""
+    from prometheus_client import CollectorRegistry, generate_latest
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    class Facts:
+        def collect(self) -> list[Any]:
+            found: list[Any] = []
+            for name, text in GAUGES.items():
+                found.append(GaugeMetricFamily(f"agentorch_{name}", text, value=facts.get(name, 0)))
+            for name, text in COUNTERS.items():
+                found.append(CounterMetricFamily(f"agentorch_{name}", text, value=facts.get(name, 0)))
+            return found
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Facts())
+    return generate_latest(registry).decode()

@@ -1,0 +1,453 @@
+"""The WebSocket server: agents come in on `/agents`; health and metrics answer plain HTTP.
+
+A frame is decoded once. The frames of the hot path (`task_result` above all) are checked by
+hand; whatever does not look right goes through the models of `frames`, which say what is
+wrong with it. An agent's identity is its session's: no frame can speak for another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import orjson
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+
+from agentorch_cli.core.model import AgentSpec, AttemptStatus
+from agentorch_cli.errors import DatabaseUnreachable, InvalidMessage, OrchestratorError, PortTaken
+from agentorch_cli.frames import ErrorBody, Register, read_frame
+from agentorch_cli.gateway.session import Session, error_frame
+from agentorch_cli.identity import new_id
+from agentorch_cli.payloads import decode
+from agentorch_cli.store.records import Delivery
+
+log = logging.getLogger("agentorch.gateway")
+
+
+class Desk(Protocol):
+    """What the gateway asks of the engine; see `engine.desk`."""
+
+    async def welcome(self, agent: AgentSpec, session_id: UUID, resume: list[str]) -> Any: ...
+
+    def leaves(self, agent_id: str, session_id: UUID, *, for_good: bool) -> None: ...
+
+    def heard_from(self, agent_id: str) -> None: ...
+
+    def accepted(self, agent_id: str, message_id: str) -> bool: ...
+
+    def progressed(
+        self, agent_id: str, message_id: str, progress: float | None, note: str | None
+    ) -> bool: ...
+
+    def ended(self, report: Any) -> None: ...
+
+    async def room(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """The gateway's settings; durations in seconds."""
+
+    host: str = "127.0.0.1"
+    port: int = 3001
+    max_message_bytes: int = 1024 * 1024
+    heartbeat_interval: float = 10.0
+    register_timeout: float = 10.0
+    most_connections: int = 10_000
+
+
+Reports = Callable[..., Any]
+Answer = Callable[[], Awaitable[tuple[int, str, str]]]
+"""Gives (status, content type, body) of a plain HTTP page."""
+Submit = Callable[[Session, Any], Awaitable[None]]
+Vote = Callable[[Session, Any], Awaitable[None]]
+Converse = Callable[[ServerConnection], Awaitable[None]]
+
+
+class Gateway:
+    """The server, and the sessions by agent."""
+
+    def __init__(self, door: Door, engine_id: str, *, report: Reports) -> None:
+        self.door = door
+        self.engine_id = engine_id
+        self.desk: Desk | None = None
+        self.sessions: dict[str, Session] = {}
+        self.pages: dict[str, Answer] = {}
+        self.on_submit: Submit | None = None
+        self.on_vote: Vote | None = None
+        self.on_control: Converse | None = None
+        self._report = report
+        self._server: Server | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._open = 0
+        self.is_closing = False
+
+    # --- the server -------------------------------------------------------------------------
+
+    async def bind(self) -> int:
+        """Take the port; connections wait until `desk` is set. Raises PortTaken."""
+        try:
+            self._server = await serve(
+                self._handle,
+                self.door.host,
+                self.door.port,
+                process_request=self._process_request,
+                compression=None,
+                max_size=self.door.max_message_bytes,
+                max_queue=64,
+                ping_interval=None,
+                close_timeout=2,
+                open_timeout=10,
+                server_header=None,
+                logger=logging.getLogger("agentorch.websockets"),
+            )
+        except OSError as error:
+            if error.errno in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
+                raise PortTaken(
+                    f"cannot listen on {self.door.host}:{self.door.port}: {error.strerror}",
+                    hint="is another serve running there? choose a free port: agentorch serve --port 3002",
+                ) from error
+            raise
+        self._watch = asyncio.create_task(self._watch_silence(), name="silence")
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def close(self) -> None:
+        """Say goodbye to everybody and stop listening."""
+        self.is_closing = True
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._server is not None:
+            self._server.close(close_connections=False)
+            await asyncio.gather(*(s.close(1001, "the engine stops") for s in list(self.sessions.values())))
+            self._server.close()
+            try:
+                async with asyncio.timeout(3):
+                    await self._server.wait_closed()
+            except TimeoutError:
+                for connection in list(self._server.connections):
+                    connection.transport.abort()
+
+    async def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
+        path = urlsplit(request.path).path
+        if path in self.pages:
+            try:
+                status, kind, body = await self.pages[path]()
+            except Exception:
+                log.exception("the page %s failed", path)
+                status, kind, body = (
+                    500,
+                    "text/plain; charset=utf-8",
+                    "this page failed; see the server's log\n",
+                )
+            return _page(status, kind, body)
+        if path not in ("/agents", "/control"):
+            return _page(
+                404, "text/plain; charset=utf-8", "there is /agents, /control, /healthz, /readyz, /metrics\n"
+            )
+        origin = request.headers.get("Origin")
+        if origin is not None and urlsplit(origin).netloc != request.headers.get("Host"):
+            return _page(403, "text/plain; charset=utf-8", "pages of other sites may not connect here\n")
+        if self.is_closing or self.desk is None or self._open >= self.door.most_connections:
+            return _page(503, "text/plain; charset=utf-8", "not now; try again in a moment\n")
+        return None
+
+    async def _handle(self, connection: ServerConnection) -> None:
+        assert connection.request is not None
+        self._open += 1
+        try:
+            if urlsplit(connection.request.path).path == "/control":
+                if self.on_control is None:
+                    await connection.close(1008, "this engine has no control endpoint")
+                else:
+                    await self.on_control(connection)
+            else:
+                await self._receive_agent(connection)
+        except ConnectionClosed:
+            pass
+        except Exception:
+            log.exception("a connection failed")
+            await connection.close(1011, "something went wrong here")
+        finally:
+            self._open -= 1
+
+    # --- one agent --------------------------------------------------------------------------
+
+    async def _receive_agent(self, connection: ServerConnection) -> None:
+        session = await self._register(connection)
+        if session is None:
+            return
+        try:
+            async for raw in connection:
+                session.last_heard = asyncio.get_running_loop().time()
+                await self._take(session, raw)
+                if session.is_leaving:
+                    break
+        finally:
+            await session.stop_writing()
+            if self.sessions.get(session.agent_id) is session:
+                del self.sessions[session.agent_id]
+                self._desk.leaves(session.agent_id, session.session_id, for_good=session.is_leaving)
+        if session.is_leaving:
+            await session.close(1000, "goodbye")
+
+    async def _register(self, connection: ServerConnection) -> Session | None:
+        """The first frame must be a valid `register`, in time."""
+        try:
+            async with asyncio.timeout(self.door.register_timeout):
+                while True:
+                    raw = await connection.recv()
+                    try:
+                        frame = _decoded(raw)
+                        first = frame[0] if isinstance(frame, list) and len(frame) == 1 else frame
+                        register = read_frame(first)
+                        if isinstance(register, Register):
+                            break
+                        raise InvalidMessage("the first frame must be register")
+                    except InvalidMessage as error:
+                        await connection.send(error_frame(error.code, error.message), text=True)
+        except TimeoutError:
+            await connection.close(1008, "register within the time limit")
+            return None
+        return await self._admit(connection, register)
+
+    async def _admit(self, connection: ServerConnection, register: Register) -> Session | None:
+        agent = AgentSpec(
+            agent_id=register.agent_id,
+            type=register.agent_type,
+            capabilities=tuple(dict.fromkeys(register.capabilities)),
+            slots=register.slots,
+            metadata=register.metadata,
+        )
+        session = Session(connection, agent, new_id(), batch=register.batch)
+        old = self.sessions.get(agent.agent_id)
+        self.sessions[agent.agent_id] = session
+        if old is not None:
+            log.info("agent %r connected anew; its old session ends", agent.agent_id)
+            await old.close(1008, "this agent connected anew")
+        try:
+            welcome = await self._desk.welcome(agent, session.session_id, list(register.resume))
+        except OrchestratorError as error:
+            if self.sessions.get(agent.agent_id) is session:
+                del self.sessions[agent.agent_id]
+            log.warning("agent %r cannot register: %s", agent.agent_id, error)
+            await connection.send(error_frame(error.code, error.message), text=True)
+            code = 1013 if isinstance(error, DatabaseUnreachable) else 1008
+            await connection.close(code, "try again in a moment" if code == 1013 else error.message[:100])
+            return None
+        session.send(
+            orjson.dumps(
+                {
+                    "type": "registered",
+                    "engineId": self.engine_id,
+                    "agentId": agent.agent_id,
+                    "heartbeatInterval": self.door.heartbeat_interval,
+                    "resumed": welcome.resumed,
+                    "dropped": welcome.dropped,
+                }
+            )
+        )
+        for delivery in welcome.send:
+            session.execute(delivery)
+        session.start()
+        return session
+
+    @property
+    def _desk(self) -> Desk:
+        assert self.desk is not None
+        return self.desk
+
+    async def _take(self, session: Session, raw: str | bytes) -> None:
+        """Handle what came in one frame. Nothing in it ends the session."""
+        try:
+            frame = _decoded(raw)
+        except InvalidMessage as error:
+            session.refuse(error.code, error.message)
+            return
+        self._desk.heard_from(session.agent_id)
+        if isinstance(frame, list):
+            if not session.batch:
+                session.refuse("invalid_message", 'arrays are for agents that register with "batch": true')
+                return
+            for one in frame:
+                await self._take_one(session, one)
+        else:
+            await self._take_one(session, frame)
+        await self._desk.room()
+
+    async def _take_one(self, session: Session, frame: Any) -> None:
+        if (
+            isinstance(frame, dict)
+            and frame.get("type") == "task_result"
+            and self._take_result(session, frame)
+        ):
+            return
+        try:
+            await self._take_checked(session, read_frame(frame))
+        except OrchestratorError as error:
+            message_id = frame.get("messageId") if isinstance(frame, dict) else None
+            request_id = frame.get("requestId") if isinstance(frame, dict) else None
+            session.refuse(
+                error.code,
+                error.message,
+                message_id if isinstance(message_id, str) else None,
+                request_id if isinstance(request_id, str) else None,
+            )
+
+    def _take_result(self, session: Session, frame: dict[str, Any]) -> bool:
+        """The common result, checked by hand; False where a closer look is needed."""
+        message_id, confidence, usage = frame.get("messageId"), frame.get("confidence"), frame.get("usage")
+        if type(message_id) is not str or "error" in frame or usage is not None or "result" not in frame:
+            return False
+        if confidence is not None and not (type(confidence) in (int, float) and 0 <= confidence <= 1):
+            return False
+        self._desk.ended(
+            self._report(
+                message_id,
+                session.agent_id,
+                AttemptStatus.COMPLETED,
+                orjson.dumps(frame["result"]).decode(),
+                None,
+                confidence,
+            )
+        )
+        return True
+
+    async def _take_checked(self, session: Session, frame: Any) -> None:
+        match frame.type:
+            case "agent_heartbeat":
+                pass
+            case "task_accepted":
+                self._desk.accepted(session.agent_id, frame.message_id)
+            case "task_progress":
+                self._desk.progressed(session.agent_id, frame.message_id, frame.progress, frame.note)
+            case "task_result":
+                self._desk.ended(_report_of(self._report, session.agent_id, frame))
+            case "unregister":
+                session.is_leaving = True
+            case "register":
+                raise InvalidMessage("this connection is registered already")
+            case "consensus_vote" if self.on_vote is not None:
+                await self.on_vote(session, frame)
+            case "submit_task" if self.on_submit is not None:
+                await self.on_submit(session, frame)
+            case _:
+                raise InvalidMessage(f"this engine takes no {frame.type}")
+
+    # --- the engine's courier ---------------------------------------------------------------
+
+    def deliver(self, delivery: Delivery) -> bool:
+        """Send work to its agent."""
+        session = self.sessions.get(delivery.agent_id)
+        if session is None:
+            return False
+        session.execute(delivery)
+        return True
+
+    def call_off(self, agent_id: str, message_id: str, task_id: str, reason: str) -> None:
+        """Tell an agent to stop."""
+        session = self.sessions.get(agent_id)
+        if session is not None:
+            session.message(
+                str(new_id()), "cancel_task", {"taskId": task_id, "messageId": message_id, "reason": reason}
+            )
+
+    def acknowledge(self, agent_id: str, message_ids: Iterable[str]) -> None:
+        """Results are durable."""
+        session = self.sessions.get(agent_id)
+        if session is not None:
+            session.acknowledge(message_ids)
+
+    def refuse(self, agent_id: str, code: str, message: str, message_id: str | None = None) -> None:
+        """Tell an agent what was wrong."""
+        session = self.sessions.get(agent_id)
+        if session is not None:
+            session.refuse(code, message, message_id)
+
+    def dismiss(self, agent_id: str, reason: str) -> None:
+        """End an agent's session."""
+        session = self.sessions.get(agent_id)
+        if session is not None:
+            session.refuse("not_found", reason)
+            task = asyncio.create_task(session.close(1008, reason))
+            task.add_done_callback(lambda t: t.cancelled() or t.exception())
+
+    # --- silence ----------------------------------------------------------------------------
+
+    async def _watch_silence(self) -> None:
+        """For ever: ping who has said nothing for one interval, close who has been silent for three."""
+        interval = self.door.heartbeat_interval
+        while True:
+            await asyncio.sleep(interval)
+            now = asyncio.get_running_loop().time()
+            for session in list(self.sessions.values()):
+                silent = now - session.last_heard
+                if silent > 3 * interval:
+                    log.warning("agent %r has been silent for %.0f s", session.agent_id, silent)
+                    task = asyncio.create_task(session.close(1011, "silent for too long"))
+                    task.add_done_callback(lambda t: t.cancelled() or t.exception())
+                elif silent > 0.9 * interval:
+                    await self._ping(session)
+
+    async def _ping(self, session: Session) -> None:
+        try:
+            async with asyncio.timeout(1):
+                pong = await session.connection.ping()
+        except (ConnectionClosed, TimeoutError, OSError):
+            return
+
+        def heard(_: Any) -> None:
+            if not pong.cancelled() and pong.exception() is None:  # type: ignore[attr-defined]
+                session.last_heard = asyncio.get_running_loop().time()
+                self._desk.heard_from(session.agent_id)
+
+        pong.add_done_callback(heard)  # type: ignore[attr-defined]
+
+
+def _decoded(raw: str | bytes) -> Any:
+    if isinstance(raw, bytes):
+        raise InvalidMessage("frames are text, not binary")
+    return decode(raw, max_bytes=len(raw) * 4)  # the library has checked the size
+
+
+def _report_of(report: Reports, agent_id: str, frame: Any) -> Any:
+    error: ErrorBody | None = frame.error
+    usage = None
+    if frame.usage is not None:
+        usage = orjson.dumps(frame.usage.model_dump(exclude_none=True)).decode()
+    if error is None:
+        if "result" not in frame.model_fields_set:
+            raise InvalidMessage('task_result: it has neither "result" nor "error"', field="result")
+        return report(
+            frame.message_id,
+            agent_id,
+            AttemptStatus.COMPLETED,
+            orjson.dumps(frame.result).decode(),
+            None,
+            frame.confidence,
+            usage,
+        )
+    told = {"code": error.code or "failed", "message": error.message, "retryable": error.retryable}
+    return report(frame.message_id, agent_id, AttemptStatus.FAILED, None, told, frame.confidence, usage)
+
+
+def _page(status: int, kind: str, body: str) -> Response:
+    content = body.encode()
+    headers = Headers(
+        [
+            ("Content-Type", kind),
+            ("Content-Length", str(len(content))),
+            ("Connection", "close"),
+            ("X-Content-Type-Options", "nosniff"),
+        ]
+    )
+    return Response(status, HTTPStatus(status).phrase, headers, content)

@@ -1,0 +1,450 @@
+"""One small async function per operation. Local and remote calls both end here.
+
+A handler takes the context and keyword arguments, asks the store, and answers with a view.
+It raises the errors of `errors`; it prints nothing and knows nothing of terminals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+import orjson
+
+from agentorch_cli import views
+from agentorch_cli.core.model import AgentSpec, TaskSpec, TaskStatus
+from agentorch_cli.errors import NotFound, WaitTimedOut
+from agentorch_cli.frames import dumps
+from agentorch_cli.identity import new_id
+from agentorch_cli.store.database import Database
+from agentorch_cli.store.store import Store, hint
+from agentorch_cli.store.submission import array_literal, insert
+
+MOST_SHOWN = 1_000
+
+
+@dataclass(slots=True)
+class Context:
+    """What handlers work with."""
+
+    store: Store
+    on_close: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+
+    @property
+    def db(self) -> Database:
+        return self.store.db
+
+    async def close(self) -> None:
+        """Close what was opened for this context, last first."""
+        for step in reversed(self.on_close):
+            await step()
+
+
+# --- the schema -----------------------------------------------------------------------------
+
+
+async def apply_schema(context: Context, check: bool = False) -> views.SchemaView:
+    """Create or upgrade the schema; `check`: only say how it stands."""
+    from agentorch_cli.store.migrations import migrations
+
+    wanted = migrations()[-1].version
+    applied = [] if check else await context.db.migrate()
+    current = await context.db.schema_version()
+    return views.SchemaView(current=current, wanted=wanted, applied=applied, is_up_to_date=current == wanted)
+
+
+# --- agents ---------------------------------------------------------------------------------
+
+
+async def register_agents(context: Context, agents: Sequence[AgentSpec]) -> list[views.AgentView]:
+    """Upsert registrations."""
+    await context.db.fetch(
+        "register_agents",
+        [a.agent_id for a in agents],
+        [a.type for a in agents],
+        [array_literal(a.capabilities) for a in agents],
+        [a.slots for a in agents],
+        [dumps(a.metadata) for a in agents],
+        [a.exec for a in agents],
+        context.store.node_id,
+    )
+    return await _agents(context, ids=[a.agent_id for a in agents])
+
+
+async def list_agents(
+    context: Context, status: str | None = None, capability: str | None = None
+) -> list[views.AgentView]:
+    """The fleet, by id."""
+    return await _agents(context, status=status, capability=capability)
+
+
+async def get_agent(context: Context, agent_id: str) -> views.AgentView:
+    """One agent. Raises NotFound."""
+    found = await _agents(context, ids=[agent_id], details=True)
+    if not found:
+        raise NotFound(f"there is no agent {agent_id!r}", hint="agentorch agent list shows the fleet")
+    return found[0]
+
+
+async def remove_agents(context: Context, agent_ids: Sequence[str], force: bool = False) -> views.ChangeReply:
+    """Take agents out of the registry; those that hold work only with `force`."""
+    known = {agent.agent_id for agent in await _agents(context, ids=agent_ids)}
+    rows = await context.db.fetch("remove_agents", list(agent_ids), force, context.store.node_id)
+    gone = {row["agent_id"] for row in rows}
+    reply = views.ChangeReply(changed=sorted(gone))
+    for agent_id in agent_ids:
+        if agent_id not in known:
+            reply.unchanged[agent_id] = "there is no such agent"
+        elif agent_id not in gone:
+            reply.unchanged[agent_id] = "it holds work; drain it first, or use --force"
+    return reply
+
+
+async def _agents(
+    context: Context,
+    *,
+    ids: Sequence[str] | None = None,
+    status: str | None = None,
+    capability: str | None = None,
+    details: bool = False,
+) -> list[views.AgentView]:
+    rows = await context.db.fetch(
+        "show_agents", list(ids) if ids is not None else None, status, details, capability
+    )
+    found = []
+    for row in rows:
+        facts = dict(row)
+        facts["metadata"] = orjson.loads(facts["metadata"])
+        facts["load"] = facts["busy"] / facts["slots"]
+        ended = facts["completed"] + facts["failed"]
+        facts["success_rate"] = facts["completed"] / ended if ended else None
+        found.append(views.AgentView(**facts))
+    return found
+
+
+# --- tasks ----------------------------------------------------------------------------------
+
+
+async def submit_tasks(context: Context, tasks: Sequence[TaskSpec]) -> views.SubmitReply:
+    """Store a submission, whole or not at all. Raises Conflict, NotFound (an unknown dependency)."""
+    submission_id = new_id()
+    stored = await insert(context.store, submission_id, tasks)
+    reply = views.SubmitReply(
+        submission_id=str(submission_id),
+        tasks=[
+            views.SubmittedTask(task_id=one.task_id, name=one.name, status=one.status, is_new=one.is_new)
+            for one in stored
+        ],
+    )
+    reply.warnings = await _unserved(context, tasks)
+    return reply
+
+
+async def _unserved(context: Context, tasks: Sequence[TaskSpec]) -> list[str]:
+    """Sentences about capabilities that nobody has, where there are any."""
+    wanted = {frozenset(task.required_capabilities) for task in tasks}
+    rows = await context.db.fetch("capability_sets")
+    fleets = [frozenset(row["capabilities"]) for row in rows]
+    told = []
+    for required in sorted(wanted, key=sorted):
+        if not any(required <= fleet for fleet in fleets):
+            told.append(
+                "no registered agent has "
+                + (" and ".join(sorted(required)) if required else "connected or been registered yet")
+                + "; the task waits until one comes"
+            )
+    return told
+
+
+async def list_tasks(
+    context: Context,
+    status: Sequence[str] | None = None,
+    type: str | None = None,
+    agent: str | None = None,
+    submission_id: str | None = None,
+    limit: int = 50,
+) -> list[views.TaskView]:
+    """Tasks, newest first."""
+    rows = await context.db.fetch(
+        "show_tasks", list(status) if status else None, type, agent, submission_id, limit, None
+    )
+    return [_task(row) for row in rows]
+
+
+async def get_task(context: Context, task_id: str) -> views.TaskView:
+    """One task with its attempts, its story and its vote. Raises NotFound."""
+    row = await context.db.fetch_one("show_task", task_id)
+    if row is None:
+        raise NotFound(f"there is no task {task_id!r}", hint="agentorch task list shows the newest")
+    task = _task(row)
+    task.attempts = [_attempt(one) for one in await context.db.fetch("show_attempts", task_id)]
+    task.events = await list_events(context, task_id=task_id, limit=MOST_SHOWN)
+    decisions = await _decisions(context, task_id=task_id)
+    task.decision = decisions[0] if decisions else None
+    return task
+
+
+async def wait_for_tasks(
+    context: Context, task_ids: Sequence[str], timeout_seconds: float | None = None
+) -> list[views.TaskView]:
+    """Return the tasks once all are final. Raises NotFound, WaitTimedOut."""
+    ids = list(dict.fromkeys(task_ids))
+    known = {row["task_id"] for row in await context.db.fetch("statuses", ids)}
+    unknown = [task_id for task_id in ids if task_id not in known]
+    if unknown:
+        raise NotFound(f"there is no task {unknown[0]!r}")
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            await _until_final(context, set(ids))
+    except TimeoutError:
+        left = [row["task_id"] for row in await context.db.fetch("standing", ids)]
+        raise WaitTimedOut(
+            f"{len(left)} of {len(ids)} tasks have not ended after {timeout_seconds:g} s",
+            hint=f"agentorch task show {left[0]}" if left else None,
+            task_ids=left[:100],
+        ) from None
+    rows = {row["task_id"]: row for row in await context.db.fetch("results", ids)}
+    return [_task(rows[task_id]) for task_id in ids]
+
+
+async def _until_final(context: Context, waiting: set[str]) -> None:
+    """Hints wake; the table is the truth; a slow look is the safety net."""
+    hinted: asyncio.Queue[str] = asyncio.Queue()
+
+    async def connected() -> None:
+        hinted.put_nowait("*")
+
+    listening = asyncio.create_task(
+        context.db.listen(["agentorch_done"], lambda _, payload: hinted.put_nowait(payload), connected)
+    )
+    try:
+        while waiting:
+            try:
+                payload = await asyncio.wait_for(hinted.get(), 5.0)
+            except TimeoutError:
+                payload = "*"
+            ended = set(payload.split("\n")) & waiting if payload != "*" else waiting
+            while not hinted.empty():
+                payload = hinted.get_nowait()
+                ended = waiting if payload == "*" else ended | (set(payload.split("\n")) & waiting)
+            if ended:
+                left = {row["task_id"] for row in await context.db.fetch("standing", list(ended))}
+                waiting -= ended - left
+    finally:
+        listening.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await listening
+
+
+async def cancel_tasks(
+    context: Context, task_ids: Sequence[str], reason: str | None = None
+) -> views.ChangeReply:
+    """Call tasks off, and all their sub-tasks; agents that hold them are told."""
+    ids = list(dict.fromkeys(task_ids))
+    message = reason or "cancelled by request"
+    async with context.db.transaction() as tx:
+        known = {row["task_id"]: row["status"] for row in await tx.fetch("statuses", ids)}
+        tree = [row["task_id"] for row in await tx.fetch("lineage_down", ids)]
+        await context.store.lock_tasks(tx, tree)
+        rows = await tx.fetch("cancel_tasks", tree, message, context.store.node_id)
+    off = [row["task_id"] for row in rows]
+    await context.store.notify("agentorch_cancel", hint([str(m) for row in rows for m in row["messages"]]))
+    told = await context.store.unlock(
+        [(row["task_id"], "cancelled") for row in rows if row["has_dependents"]]
+    )
+    await context.store.notify("agentorch_done", hint(off))
+    await context.store.notify("agentorch_tasks", hint(told.ready, delayed=told.delayed))
+    reply = views.ChangeReply(changed=off)
+    for task_id in ids:
+        if task_id not in known:
+            reply.unchanged[task_id] = "there is no such task"
+        elif task_id not in off:
+            reply.unchanged[task_id] = f"it is {known[task_id]} already"
+    return reply
+
+
+async def retry_tasks(context: Context, task_ids: Sequence[str]) -> views.ChangeReply:
+    """Open tasks again that ended without a result, and what failed because of them."""
+    ids = list(dict.fromkeys(task_ids))
+    async with context.db.transaction() as tx:
+        known = {row["task_id"]: row for row in await tx.fetch("statuses", ids)}
+        ended = [t for t, row in known.items() if row["status"] in ("failed", "cancelled", "skipped")]
+        fallen = await tx.fetch("fallen_with", ended, [known[t]["submission_id"] for t in ended])
+        reopened = sorted({row["task_id"] for row in fallen})
+        await context.store.lock_tasks(tx, reopened)
+        waits = {row["task_id"]: row["waits_for"] for row in await tx.fetch("open_dependencies", reopened)}
+        blocked = {row["task_id"] for row in await tx.fetch("dead_dependencies", reopened)}
+        opened = [task_id for task_id in reopened if task_id not in blocked]
+        rows = await tx.fetch(
+            "retry_tasks",
+            opened,
+            [len(waits.get(task_id, ())) for task_id in opened],
+            context.store.aging_seconds,
+            context.store.node_id,
+        )
+        edges = [(dependency, task_id) for task_id in opened for dependency in waits.get(task_id, ())]
+        await tx.fetch("add_edges", [edge[0] for edge in edges], [edge[1] for edge in edges])
+    ready = [row["task_id"] for row in rows if row["status"] == TaskStatus.PENDING]
+    await context.store.notify("agentorch_tasks", hint(ready))
+    changed = [row["task_id"] for row in rows]
+    reply = views.ChangeReply(changed=changed)
+    for task_id in ids:
+        if task_id not in known:
+            reply.unchanged[task_id] = "there is no such task"
+        elif task_id in blocked:
+            reply.unchanged[task_id] = "a task that it depends on has not completed; retry that one"
+        elif task_id not in changed:
+            reply.unchanged[task_id] = f"it is {known[task_id]['status']}"
+    return reply
+
+
+def _task(row: asyncpg.Record) -> views.TaskView:
+    facts: dict[str, Any] = dict(row)
+    for key in ("error", "options", "result"):
+        if facts.get(key) is not None:
+            facts[key] = orjson.loads(facts[key])
+    if facts.get("task_data") is not None:
+        facts["data"] = orjson.loads(facts["task_data"])
+    if "options" in facts:
+        facts["labels"] = facts["options"].pop("labels", {})
+    return views.TaskView(**facts)
+
+
+def _attempt(row: asyncpg.Record) -> views.AttemptView:
+    facts: dict[str, Any] = dict(row)
+    for key in ("result", "error", "usage"):
+        if facts[key] is not None:
+            facts[key] = orjson.loads(facts[key])
+    facts["message_id"] = str(facts["message_id"])
+    return views.AttemptView(**facts)
+
+
+# --- what happened --------------------------------------------------------------------------
+
+
+async def list_events(
+    context: Context, task_id: str | None = None, cursor: str | None = None, limit: int = 200
+) -> list[views.EventView]:
+    """The log after a cursor, oldest first."""
+    tx, _, event_id = (cursor or "0:0").partition(":")
+    if not (tx.isdigit() and event_id.isdigit()):
+        raise NotFound(f"{cursor!r} is no cursor", hint="use the cursor of an event that was shown")
+    rows = await context.db.fetch("show_events", task_id, tx, int(event_id), limit)
+    return [
+        views.EventView(
+            cursor=f"{row['tx']}:{row['event_id']}",
+            at=row["at"],
+            kind=row["kind"],
+            task_id=row["task_id"],
+            agent_id=row["agent_id"],
+            message_id=str(row["message_id"]) if row["message_id"] else None,
+            node_id=row["node_id"],
+            data=orjson.loads(row["data"]) if row["data"] else {},
+        )
+        for row in rows
+    ]
+
+
+async def list_decisions(context: Context, limit: int = 50) -> list[views.DecisionView]:
+    """Votes, newest first."""
+    return await _decisions(context, limit=limit)
+
+
+async def get_decision(context: Context, decision_id: str) -> views.DecisionView:
+    """One vote, by its id or its task's. Raises NotFound."""
+    found = await _decisions(context, decision_id=decision_id) or await _decisions(
+        context, task_id=decision_id
+    )
+    if not found:
+        raise NotFound(f"there is no vote {decision_id!r}", hint="agentorch consensus list shows the newest")
+    return found[0]
+
+
+async def _decisions(
+    context: Context, *, task_id: str | None = None, decision_id: str | None = None, limit: int = 50
+) -> list[views.DecisionView]:
+    found = []
+    for row in await context.db.fetch("show_decisions", task_id, decision_id, limit):
+        facts = dict(row)
+        for key in ("votes", "dissent", "final_decision"):
+            if facts[key] is not None:
+                facts[key] = orjson.loads(facts[key])
+        found.append(views.DecisionView(**facts))
+    return found
+
+
+async def list_nodes(context: Context) -> list[views.NodeView]:
+    """The serve processes of the last hour."""
+    return [views.NodeView(**dict(row)) for row in await context.db.fetch("show_nodes")]
+
+
+async def get_status(context: Context, limit: int = 20) -> views.StatusView:
+    """The fleet in one document."""
+    now = await context.db.fetch_one("clock")
+    agents = await _agents(context)
+    nodes = await list_nodes(context)
+    counts = await context.db.fetch("count_tasks")
+    running = await context.db.fetch("show_tasks", ["running"], None, None, None, limit, None)
+    recent = await context.db.fetch("recent_tasks", limit)
+    decisions = await _decisions(context, limit=min(limit, 5))
+    oldest = await context.db.fetch_one("oldest_pending")
+    unserved = await context.db.fetch("unserved_capabilities")
+    assert now is not None
+    agent_counts: dict[str, int] = {}
+    for agent in agents:
+        agent_counts[agent.status] = agent_counts.get(agent.status, 0) + 1
+    live = [node for node in nodes if node.is_live]
+    alarms = []
+    task_counts = {row["status"]: row["number"] for row in counts}
+    if not live and (task_counts.get("pending") or task_counts.get("running")):
+        alarms.append("no serve is running, so nothing moves: run agentorch serve")
+    for row in unserved:
+        wanted = " and ".join(row["required_capabilities"]) or "any capability"
+        alarms.append(f"{row['number']} ready tasks want an agent with {wanted}; none is registered")
+    return views.StatusView(
+        at=now["now"],
+        nodes=live,
+        agents=agents,
+        agent_counts=agent_counts,
+        task_counts=task_counts,
+        running=[_task(row) for row in running],
+        recent=[_task(row) for row in recent],
+        oldest_pending_seconds=oldest[0] if oldest is not None else None,
+        decisions=decisions,
+        alarms=alarms,
+    )
+
+
+Handler = Callable[..., Awaitable[Any]]
+
+HANDLERS: dict[str, Handler] = {
+    "schema.apply": apply_schema,
+    "agent.register": register_agents,
+    "agent.list": list_agents,
+    "agent.get": get_agent,
+    "agent.remove": remove_agents,
+    "task.submit": submit_tasks,
+    "task.list": list_tasks,
+    "task.get": get_task,
+    "task.wait": wait_for_tasks,
+    "task.cancel": cancel_tasks,
+    "task.retry": retry_tasks,
+    "event.list": list_events,
+    "consensus.list": list_decisions,
+    "consensus.get": get_decision,
+    "node.list": list_nodes,
+    "status.get": get_status,
+}
+
+
+@contextlib.asynccontextmanager
+async def opened(context: Context) -> AsyncIterator[Context]:
+    """The context, closed at the end."""
+    try:
+        yield context
+    finally:
+        await context.close()

@@ -1,0 +1,59 @@
+"""Ids and the marks by which a process is known."""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+import time
+import uuid
+from pathlib import Path
+
+
+def new_id() -> uuid.UUID:
+    """A UUIDv7 (RFC 9562): sortable by time, so that new keys go to the right edge of an index."""
+    milliseconds = time.time_ns() // 1_000_000
+    value = (milliseconds & 0xFFFFFFFFFFFF) << 80
+    value |= 0x7 << 76
+    noise = secrets.randbits(74)
+    value |= (noise >> 62) << 64
+    value |= 0b10 << 62
+    value |= noise & ((1 << 62) - 1)
+    return uuid.UUID(int=value)
+
+
+def host_key() -> str:
+    """One value per running kernel and pid namespace: where it is equal, pids can be compared."""
+    boot = _read("/proc/sys/kernel/random/boot_id") or platform.node()
+    try:
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        namespace = ""
+    return f"{platform.node()}|{boot}|{namespace}"
+
+
+def process_mark(pid: int) -> str | None:
+    """When the process of this id started, as the kernel says it; None where there is none.
+
+    Together with the pid it names a process for ever: ids are used again, start times are not.
+    """
+    text = _read(f"/proc/{pid}/stat")
+    if text:
+        state, started = text.rpartition(")")[2].split()[0], text.rpartition(")")[2].split()[19]
+        return None if state in "ZX" else started
+    if Path("/proc/self/stat").exists():
+        return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        return "alive"
+    return "alive"
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text("utf-8").strip()
+    except OSError:
+        return ""

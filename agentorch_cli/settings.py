@@ -1,0 +1,280 @@
+"""Every setting: its section, type, range, default and meaning. `config` fills them in.
+
+The sections below are the one list of settings: their types check the files, their
+docstrings and defaults write `config.example.toml`, and the environment names follow from
+them (`AGENTORCH_GATEWAY_PORT` is `gateway.port`). Durations are seconds, or texts such as
+"5m". Whoever needs one more setting adds it here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
+from pydantic.fields import FieldInfo
+
+from agentorch_cli.core.durations import parse_duration
+from agentorch_cli.core.hints import did_you_mean
+from agentorch_cli.errors import InvalidConfig
+
+APP: Final = "agentorch"
+PREFIX: Final = "AGENTORCH_"
+USER_FILE: Final = "config.toml"
+HIDDEN: Final = "***"
+
+
+def _longer_than_zero(seconds: float) -> float:
+    if seconds <= 0:
+        raise ValueError("must be longer than 0 seconds")
+    return seconds
+
+
+def _database_url(url: str) -> str:
+    if url and urlsplit(url).scheme not in ("postgresql", "postgres"):
+        raise ValueError("must begin with postgresql://")
+    return url
+
+
+def _websocket_url(url: str) -> str:
+    if url and urlsplit(url).scheme not in ("ws", "wss"):
+        raise ValueError("must begin with ws:// or wss://")
+    return url
+
+
+Seconds = Annotated[float, BeforeValidator(parse_duration)]
+Span = Annotated[float, BeforeValidator(parse_duration), AfterValidator(_longer_than_zero)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A table of the configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class DatabaseSettings(Section):
+    """PostgreSQL: the embedded one, or any server of version 14 or newer."""
+
+    url: Annotated[str, AfterValidator(_database_url)] = Field(default="", repr=False)
+    """postgresql://USER:PASSWORD@HOST:PORT/NAME; empty = the embedded server. Also DATABASE_URL."""
+    pool_size: Annotated[int, Field(ge=2, le=1000)] = 20
+    """Most connections of one process."""
+    connect_timeout: Span = 10.0
+    """Longest wait for a connection."""
+    command_timeout: Span = 30.0
+    """Longest time of one statement."""
+    lock_timeout: Span = 10.0
+    """Longest wait of a statement for a lock."""
+    idle_in_transaction_timeout: Span = 60.0
+    """The server ends transactions that idle longer than this."""
+    start_timeout: Span = 120.0
+    """Longest wait for the embedded server to start; recovery after a crash takes a while."""
+
+
+class EngineSettings(Section):
+    """The loops that assign, watch and settle work."""
+
+    max_concurrent_tasks: Annotated[int, Field(ge=0, le=10_000_000)] = 100
+    """Most tasks that run at once; 0 = no limit."""
+    task_timeout: Span = 300.0
+    """Longest run of one attempt, where a task names no timeout."""
+    response_timeout: Span = 30.0
+    """An agent that has not accepted work by then loses it to another."""
+    retries: Annotated[int, Field(ge=0, le=1000)] = 2
+    """Further attempts after a failed or timed-out one, where a task names no retries."""
+    backoff: Seconds = 1.0
+    """Wait before the first retry; doubles each time, with jitter."""
+    max_backoff: Span = 300.0
+    """Longest wait before a retry."""
+    aging_seconds: Span = 60.0
+    """A waiting task gains one step of priority each time this passes."""
+    lease_seconds: Span = 10.0
+    """The scheduler's lease: another node takes over this long after a node died."""
+    poll_interval: Span = 5.0
+    """The safety net: how often the tables are looked at although no notification came."""
+    drain_timeout: Seconds = 30.0
+    """How long a stopping engine waits for running work before it gives it back."""
+    deadlock_sweep_interval: Span = 30.0
+    """How often everything that waits is searched for deadlocks."""
+    deadlock_wait: Span = 1.0
+    """A task that waits while it holds a slot is checked after this."""
+
+
+class MatchingSettings(Section):
+    """Which of the eligible agents gets the work."""
+
+    performance_weight: Share = 0.7
+    """Weight of measured performance in the score."""
+    load_weight: Share = 0.3
+    """Weight of free capacity in the score."""
+
+
+class ConsensusSettings(Section):
+    """Votes, where a task names no options of its own."""
+
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.66
+    """Share of the electorate that has to agree."""
+    panel: Annotated[int, Field(ge=1, le=100)] = 5
+    """Voters that are asked."""
+    cap: Annotated[int, Field(ge=1, le=100)] = 7
+    """Most voters that adaptive and weighted votes ask."""
+    confidence: Annotated[float, Field(gt=0.5, le=1)] = 0.95
+    """Where adaptive and weighted votes stop."""
+
+
+class BalancingSettings(Section):
+    """Moving work that has not started from busy agents to idle ones."""
+
+    enabled: bool = True
+    """Whether work is moved at all."""
+    interval: Span = 60.0
+    """How often loads are compared."""
+    high: Annotated[float, Field(ge=1, le=100)] = 1.5
+    """Agents above this multiple of the mean load give work."""
+    low: Share = 0.5
+    """Agents below this multiple of the mean load take it."""
+
+
+class GatewaySettings(Section):
+    """The WebSocket and HTTP port of `serve`."""
+
+    host: Annotated[str, Field(min_length=1, max_length=255)] = "127.0.0.1"
+    """Address to listen on."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 3001
+    """Port to listen on; 0 = any free one."""
+    max_message_bytes: Annotated[int, Field(ge=1024, le=1 << 30)] = 1_048_576
+    """Largest frame in bytes; a larger one closes the connection."""
+    heartbeat_interval: Span = 10.0
+    """How often agents say that they live; three times this in silence closes the connection."""
+    register_timeout: Span = 10.0
+    """A connection that has not registered by then is closed."""
+    insecure: bool = False
+    """Listen beyond loopback without tokens, on a network that is yours alone."""
+    hub_url: Annotated[str, AfterValidator(_websocket_url)] = Field(default="", repr=False)
+    """A WebSocket hub to join as a client as well; empty = none. Also WEBSOCKET_URL."""
+
+
+class LoggingSettings(Section):
+    """What is written to stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least urgent messages that are written."""
+    format: Literal["text", "json"] = "text"
+    """Lines for people, or one JSON object a line."""
+
+
+class Settings(Section):
+    """All settings of agentorch."""
+
+    data_dir: Path = Field(default_factory=lambda: default_data_dir())
+    """Where the embedded PostgreSQL and its log live; empty = the platform's folder for user data."""
+    database: DatabaseSettings = DatabaseSettings()
+    engine: EngineSettings = EngineSettings()
+    matching: MatchingSettings = MatchingSettings()
+    consensus: ConsensusSettings = ConsensusSettings()
+    balancing: BalancingSettings = BalancingSettings()
+    gateway: GatewaySettings = GatewaySettings()
+    logging: LoggingSettings = LoggingSettings()
+
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    def with_origins(self, origins: Mapping[str, str]) -> Settings:
+        """The same settings, knowing where their values came from."""
+        self._origins.update(origins)
+        return self
+
+    def origin(self, name: str) -> str:
+        """Where the value of a setting came from: `default`, a file with its line, a variable, a flag."""
+        find_setting(name)
+        return self._origins.get(name, "default")
+
+    def shown(self) -> list[tuple[str, Any, str]]:
+        """Name, value and origin of every setting, fit to be shown: secrets are hidden, paths are text."""
+        return [(name, _plain(name, _value(self, name)), self.origin(name)) for name in setting_names()]
+
+
+def default_data_dir() -> Path:
+    """The platform's folder for user data, for root as for everybody."""
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir(APP, appauthor=False))
+
+
+def user_config_path() -> Path:
+    """The user's own configuration file, whether or not it exists."""
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir(APP, appauthor=False)) / USER_FILE
+
+
+def setting_names() -> list[str]:
+    """Every setting as `section.name`, in the order of this page."""
+    names = []
+    for name, info in Settings.model_fields.items():
+        section = section_of(info)
+        names += [f"{name}.{inner}" for inner in section.model_fields] if section else [name]
+    return names
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting: `gateway.port` -> `AGENTORCH_GATEWAY_PORT`."""
+    return PREFIX + name.upper().replace(".", "_")
+
+
+def is_secret(name: str) -> bool:
+    """Whether the value may hold a password."""
+    return name.endswith("url")
+
+
+def redact_url(url: str) -> str:
+    """The URL without its password, wherever that stands; of a text that is no URL nothing is shown."""
+    try:
+        parts = urlsplit(url)
+        has_password = parts.password is not None
+    except ValueError:
+        return HIDDEN
+    if has_password:
+        user, host = quote(parts.username or "", safe="%"), parts.netloc.rpartition("@")[2]
+        url = url.replace(parts.netloc, f"{user}:{HIDDEN}@{host}", 1)
+    if _names_secret(parts.query):
+        pairs = [
+            (key, HIDDEN if _names_secret(key) else value) for key, value in parse_qsl(parts.query, True)
+        ]
+        url = url.replace(parts.query, urlencode(pairs, safe="*/:"), 1)
+    return url
+
+
+def _names_secret(key: str) -> bool:
+    return any(secret in key.lower() for secret in ("password", "token", "secret", "key"))
+
+
+def section_of(info: FieldInfo) -> type[Section] | None:
+    annotation = info.annotation
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
+
+
+def find_setting(name: str) -> FieldInfo:
+    """The field of a setting. Raises InvalidConfig for a name that no setting has."""
+    head, _, rest = name.partition(".")
+    info = Settings.model_fields.get(head)
+    section = section_of(info) if info else None
+    found = section.model_fields.get(rest) if section else info if info and not rest else None
+    if found is None:
+        raise InvalidConfig(f'there is no setting "{name}"{did_you_mean(name, setting_names())}')
+    return found
+
+
+def _value(settings: Settings, name: str) -> Any:
+    value: Any = settings
+    for step in name.split("."):
+        value = getattr(value, step)
+    return value
+
+
+def _plain(name: str, value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return redact_url(value) if is_secret(name) and value else value

@@ -1,0 +1,1 @@
+"""The only room that speaks SQL: the embedded server, connections, statements, migrations."""

@@ -1,0 +1,302 @@
+"""Connections to PostgreSQL: a pool, the schema's version, and listening.
+
+Every call has a time limit, every error of the driver becomes one of ours with a sentence,
+and a connection that breaks is replaced by the next call. An error at commit does not mean
+that nothing was stored: callers guard by state and look again, they never repeat blindly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from agentorch_cli.errors import DatabaseUnreachable, OrchestratorError, SchemaMismatch
+from agentorch_cli.store.migrations import migrations
+from agentorch_cli.store.queries import statements
+
+log = logging.getLogger("agentorch.store")
+
+_MIGRATION_LOCK = 7_203_917_452
+"""Key of the advisory lock that lets one `init-db` at a time work."""
+
+_SESSION = {
+    "timezone": "UTC",
+    "jit": "off",
+    "lock_timeout": "10s",
+    "idle_in_transaction_session_timeout": "30s",
+    "client_min_messages": "warning",
+}
+
+# The engine's statements find rows by key. On a table that has just grown, before its first
+# ANALYZE, the planner would scan it; these settings keep it on the indexes.
+_BY_KEY = {
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "plan_cache_mode": "force_generic_plan",
+}
+
+OnNotice = Callable[[str, str], None]
+"""Called with channel and payload."""
+
+
+class Database:
+    """A pool of connections to one database, and the statements by name."""
+
+    def __init__(self, dsn: str, *, node_id: str, pool_size: int = 20, command_timeout: float = 30.0) -> None:
+        self.dsn = dsn
+        self.node_id = node_id
+        self._pool_size = pool_size
+        self._command_timeout = command_timeout
+        self._pool: asyncpg.Pool | None = None
+        self._by_key: asyncpg.Pool | None = None
+        self._sql = statements()
+
+    async def open(self) -> None:
+        """Connect. Raises DatabaseUnreachable with what PostgreSQL (or the network) said."""
+        async with self._translated():
+            self._pool = await self._create_pool(1, self._pool_size, _SESSION)
+
+    async def _create_pool(self, least: int, most: int, session: dict[str, str]) -> asyncpg.Pool:
+        pool: asyncpg.Pool = await asyncpg.create_pool(
+            self.dsn,
+            min_size=least,
+            max_size=most,
+            timeout=10,
+            command_timeout=self._command_timeout,
+            max_inactive_connection_lifetime=0,
+            server_settings={"application_name": self.node_id, **session},
+        )
+        return pool
+
+    async def close(self) -> None:
+        """Close every connection; those in use are cut after a moment."""
+        for pool in (self._pool, self._by_key):
+            if pool is not None:
+                try:
+                    async with asyncio.timeout(2):
+                        await pool.close()
+                except (TimeoutError, OSError, asyncpg.PostgresError):
+                    pool.terminate()
+        self._pool = self._by_key = None
+
+    @property
+    def pool(self) -> asyncpg.Pool:
+        if self._pool is None:
+            raise DatabaseUnreachable("the database connection is closed")
+        return self._pool
+
+    async def fetch(self, name: str, *args: Any) -> list[asyncpg.Record]:
+        """Run a named statement; all its rows."""
+        async with self._translated():
+            rows: list[asyncpg.Record] = await self.pool.fetch(self._sql[name], *args)
+            return rows
+
+    async def fetch_one(self, name: str, *args: Any) -> asyncpg.Record | None:
+        """Run a named statement; its first row."""
+        async with self._translated():
+            return await self.pool.fetchrow(self._sql[name], *args)
+
+    async def hot(self, name: str, *args: Any) -> list[asyncpg.Record]:
+        """Run a named statement of the hot path, on a connection that plans by key."""
+        async with self._translated():
+            if self._by_key is None:
+                self._by_key = await self._create_pool(1, 6, _SESSION | _BY_KEY)
+            rows: list[asyncpg.Record] = await self._by_key.fetch(self._sql[name], *args)
+            return rows
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """Several statements, all or nothing."""
+        async with self._translated(), self.pool.acquire() as connection, connection.transaction():
+            yield Transaction(connection, self._sql)
+
+    @contextlib.asynccontextmanager
+    async def _translated(self) -> AsyncIterator[None]:
+        """The driver's errors as ours."""
+        try:
+            yield
+        except OrchestratorError:
+            raise
+        except asyncpg.UndefinedTableError as error:
+            raise SchemaMismatch(
+                "the database has no agentorch schema yet", hint="run: agentorch init-db"
+            ) from error
+        except asyncpg.UniqueViolationError:
+            raise
+        except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            raise DatabaseUnreachable(
+                f"PostgreSQL at {shown_address(self.dsn)} does not answer: {_reason(error)}",
+                hint="is the server running, and does database.url (DATABASE_URL) name it?",
+            ) from error
+        except asyncpg.InvalidAuthorizationSpecificationError as error:
+            raise DatabaseUnreachable(
+                f"PostgreSQL at {shown_address(self.dsn)} refused the login: {_reason(error)}",
+                hint="check user and password in database.url (DATABASE_URL)",
+            ) from error
+        except asyncpg.InvalidCatalogNameError as error:
+            raise DatabaseUnreachable(
+                f"PostgreSQL at {shown_address(self.dsn)} has no such database: {_reason(error)}",
+                hint="create it, for instance with createdb, then run: agentorch init-db",
+            ) from error
+        except (
+            asyncpg.CannotConnectNowError,
+            asyncpg.AdminShutdownError,
+            asyncpg.CrashShutdownError,
+            asyncpg.TooManyConnectionsError,
+            asyncpg.QueryCanceledError,
+            asyncpg.InsufficientResourcesError,
+            asyncpg.OperatorInterventionError,
+            asyncpg.ReadOnlySQLTransactionError,
+            asyncpg.InsufficientPrivilegeError,
+            asyncpg.LockNotAvailableError,
+        ) as error:
+            raise DatabaseUnreachable(
+                f"PostgreSQL at {shown_address(self.dsn)} cannot serve now: {_reason(error)}"
+            ) from error
+
+    # --- the schema -------------------------------------------------------------------------
+
+    async def schema_version(self) -> int | None:
+        """The newest migration that is applied; None where there is no schema."""
+        async with self._translated():
+            known = await self.pool.fetchval("select to_regclass('schema_migrations') is not null")
+            if not known:
+                return None
+            version: int | None = await self.pool.fetchval("select max(version) from schema_migrations")
+            return version
+
+    async def migrate(self) -> list[str]:
+        """Apply what is missing, in one transaction; the names of what was applied.
+
+        Two at once are safe: the second waits for the first and finds nothing to do.
+        Raises SchemaMismatch where the schema is newer than this program.
+        """
+        applied: list[str] = []
+        async with self._translated(), self.pool.acquire() as connection, connection.transaction():
+            await connection.execute("set local lock_timeout = '60s'")
+            await connection.execute("select pg_advisory_xact_lock($1)", _MIGRATION_LOCK)
+            await connection.execute(
+                "create table if not exists schema_migrations ("
+                " version integer primary key, name text not null,"
+                " applied_at timestamptz not null default now())"
+            )
+            done = {row[0] for row in await connection.fetch("select version from schema_migrations")}
+            if done and max(done) > migrations()[-1].version:
+                raise self._newer(max(done))
+            for step in migrations():
+                if step.version not in done:
+                    await connection.execute(step.sql, timeout=600)
+                    await connection.execute(
+                        "insert into schema_migrations (version, name) values ($1, $2)",
+                        step.version,
+                        step.name,
+                    )
+                    applied.append(f"{step.version:04}_{step.name}")
+        return applied
+
+    async def require_schema(self) -> None:
+        """Raises SchemaMismatch unless the schema is the one that this program needs."""
+        current, wanted = await self.schema_version(), migrations()[-1].version
+        if current is None:
+            raise SchemaMismatch("the database has no agentorch schema yet", hint="run: agentorch init-db")
+        if current < wanted:
+            raise SchemaMismatch(
+                f"the database schema is at version {current}, this program needs {wanted}",
+                hint="run: agentorch init-db",
+            )
+        if current > wanted:
+            raise self._newer(current)
+
+    @staticmethod
+    def _newer(current: int) -> SchemaMismatch:
+        return SchemaMismatch(
+            f"the database schema is at version {current}, newer than this program knows"
+            f" ({migrations()[-1].version})",
+            hint="upgrade this program: pip install --upgrade agentorch-cli",
+        )
+
+    # --- listening --------------------------------------------------------------------------
+
+    async def listen(
+        self, channels: Sequence[str], on_notice: OnNotice, on_connected: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Hand on notifications for ever; connect again whenever the connection breaks.
+
+        Notifications are hints: whatever was said while nobody listened is lost, so
+        `on_connected` is awaited after each (re)connection, to look at the tables.
+        """
+        while True:
+            try:
+                await self._listen_once(channels, on_notice, on_connected)
+            except (
+                OrchestratorError,
+                OSError,
+                asyncpg.PostgresError,
+                asyncpg.InterfaceError,
+                TimeoutError,
+            ) as error:
+                log.info("listening was interrupted: %s", _reason(error))
+                await asyncio.sleep(0.3)
+
+    async def _listen_once(
+        self, channels: Sequence[str], on_notice: OnNotice, on_connected: Callable[[], Awaitable[None]]
+    ) -> None:
+        broken = asyncio.Event()
+        connection = await asyncpg.connect(
+            self.dsn,
+            timeout=10,
+            command_timeout=self._command_timeout,
+            server_settings={"application_name": f"{self.node_id} listen", **_SESSION},
+        )
+        try:
+            connection.add_termination_listener(lambda _: broken.set())
+            for channel in channels:
+                await connection.add_listener(channel, lambda _c, _p, ch, load: on_notice(ch, str(load)))
+            await on_connected()
+            while not broken.is_set():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(20):
+                        await broken.wait()
+                if not broken.is_set():
+                    await connection.execute("select 1", timeout=5)
+        finally:
+            connection.terminate()
+
+
+class Transaction:
+    """Named statements on one connection, inside one transaction."""
+
+    def __init__(self, connection: Any, sql: dict[str, str]) -> None:
+        self._connection = connection
+        self._sql = sql
+
+    async def fetch(self, name: str, *args: Any) -> list[asyncpg.Record]:
+        """All rows."""
+        rows: list[asyncpg.Record] = await self._connection.fetch(self._sql[name], *args)
+        return rows
+
+    async def fetch_one(self, name: str, *args: Any) -> asyncpg.Record | None:
+        """The first row."""
+        row: asyncpg.Record | None = await self._connection.fetchrow(self._sql[name], *args)
+        return row
+
+
+def shown_address(dsn: str) -> str:
+    """Where a DSN points, without its password."""
+    parts = urlsplit(dsn)
+    if not parts.hostname:
+        return "its socket"
+    return f"{parts.hostname}:{parts.port or 5432}"
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,223 @@
+-- Agents, nodes, leases and liveness.
+
+
+-- name: register_agents
+-- Upsert registrations made by a person; a connected agent keeps its connection.
+with input as (
+  select * from unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::text[], $6::text[])
+    as i (agent_id, agent_type, capabilities, slots, metadata, exec)
+),
+stored as (
+  insert into agent_registry as a (agent_id, agent_type, capabilities, slots, metadata, exec)
+  select agent_id, agent_type, capabilities::text[], slots, metadata::jsonb, exec from input
+  on conflict (agent_id) do update set
+    agent_type = excluded.agent_type, capabilities = excluded.capabilities, slots = excluded.slots,
+    metadata = excluded.metadata, exec = excluded.exec, updated_at = now()
+  returning a.agent_id
+),
+logged as (
+  insert into events (kind, agent_id, node_id) select 'agent_registered', agent_id, $7 from stored
+),
+hinted as (
+  select pg_notify('agentorch_fleet', '*')
+)
+select agent_id from stored, hinted;
+
+
+-- name: connect_agent
+-- An agent came in by a session: it is online on this node from here on.
+with stored as (
+  insert into agent_registry as a (
+    agent_id, agent_type, capabilities, slots, metadata, status, node_id, session_id, connected_at, last_heartbeat)
+  values ($1, $2, $3, $4, $5::jsonb, 'online', $6, $7, now(), now())
+  on conflict (agent_id) do update set
+    agent_type = excluded.agent_type, capabilities = excluded.capabilities, slots = excluded.slots,
+    metadata = a.metadata || excluded.metadata,
+    status = case when a.status = 'paused' then 'paused' else 'online' end,
+    node_id = excluded.node_id, session_id = excluded.session_id, connected_at = now(),
+    disconnected_at = null, last_heartbeat = now(), updated_at = now()
+  returning a.agent_id, a.status, a.performance_score, a.completed, a.failed
+),
+logged as (
+  insert into events (kind, agent_id, node_id) select 'agent_online', agent_id, $6 from stored
+)
+select agent_id, status, performance_score, completed, failed from stored;
+
+
+-- name: disconnect_agents
+-- Sessions ended. A newer session of the same agent stays as it is.
+with gone as (
+  update agent_registry a
+  set status = case when a.status = 'paused' then 'paused' else 'offline' end,
+      node_id = null, session_id = null, disconnected_at = now(), updated_at = now()
+  from unnest($1::text[], $2::uuid[]) as i (agent_id, session_id)
+  where a.agent_id = i.agent_id and a.session_id = i.session_id
+  returning a.agent_id
+),
+logged as (
+  insert into events (kind, agent_id, node_id) select 'agent_offline', agent_id, $3 from gone
+)
+select agent_id from gone;
+
+
+-- name: remove_agents
+-- Take agents out of the registry; those with live work only when forced.
+with gone as (
+  delete from agent_registry a
+  where a.agent_id = any($1::text[])
+    and ($2 or not exists (
+      select 1 from task_attempts t where t.agent_id = a.agent_id and t.status in ('sent', 'accepted')))
+  returning a.agent_id
+),
+logged as (
+  insert into events (kind, agent_id, node_id) select 'agent_removed', agent_id, $3 from gone
+),
+hinted as (
+  select pg_notify('agentorch_fleet', '*')
+)
+select agent_id from gone, hinted;
+
+
+-- name: roster
+-- Every agent that could be given work, with the slots that its live attempts own.
+select
+  a.agent_id, a.agent_type, a.capabilities, a.slots, a.status, a.node_id, a.completed, a.failed,
+  coalesce(l.slots, '{}') as used_slots, coalesce(l.tasks, '{}') as tasks
+from agent_registry a
+left join (
+  select agent_id, array_agg(slot) as slots, array_agg(task_id) as tasks
+  from task_attempts where status in ('sent', 'accepted') group by agent_id
+) l on l.agent_id = a.agent_id;
+
+
+-- name: exec_agents
+-- Agents that serve runs itself.
+select agent_id, agent_type, capabilities, slots, exec, metadata::text as metadata
+from agent_registry where exec is not null order by agent_id;
+
+
+-- name: held_work
+-- The live attempts of agents, with all that is needed to send them (again).
+select
+  a.message_id, a.task_id, a.agent_id, a.attempt, a.status, a.slot, a.role, a.node_id, a.sent_at, a.accepted_at,
+  t.task_type, t.priority, t.required_capabilities, t.task_data, t.timeout_seconds, t.deadline, t.retries,
+  t.failures, t.losses, t.max_agents, t.has_dependents, t.options::text as options, t.status as task_status,
+  now() as now, extract(epoch from now() - a.sent_at)::float8 as seconds_since_sent,
+  extract(epoch from now() - a.accepted_at)::float8 as seconds_since_accepted,
+  case when cardinality(t.depends_on) > 0 then (
+    select json_object_agg(x.name, d.result)
+    from unnest(t.depends_on, t.dependency_names) as x (dependency_id, name)
+    join task_distributions d on d.task_id = x.dependency_id
+  ) end as inputs
+from task_attempts a
+join task_distributions t on t.task_id = a.task_id
+where a.agent_id = any($1::text[]) and a.status in ('sent', 'accepted')
+order by a.sent_at;
+
+
+-- name: adopt_attempts
+-- Work that its agent holds on to across a reconnect now belongs to this node.
+update task_attempts set node_id = $2
+where message_id = any($1::uuid[]) and status in ('sent', 'accepted') and node_id <> $2;
+
+
+-- name: orphaned_attempts
+-- Live attempts whose agent has been gone for longer than the grace, or is not registered.
+select a.message_id
+from task_attempts a
+left join agent_registry r on r.agent_id = a.agent_id
+where a.status in ('sent', 'accepted')
+  and (r.agent_id is null
+       or (r.node_id is null and coalesce(r.disconnected_at, r.created_at) < now() - $1 * interval '1 second'))
+limit $2;
+
+
+-- name: overdue_tasks
+-- Open tasks whose deadline has passed.
+select task_id from task_distributions
+where deadline < now() and status in ('blocked', 'pending', 'running')
+limit $1;
+
+
+-- name: next_deadline
+-- Seconds until the next deadline of an open task.
+select extract(epoch from min(deadline) - now())::float8
+from task_distributions where deadline is not null and status in ('blocked', 'pending', 'running');
+
+
+-- name: beat
+-- One sign of life per node for all it carries: the node's row, its lease if it leads (or if nobody
+-- does), the heartbeats of its agents and what they finished. Answers whether this node leads.
+with alive as (
+  insert into nodes (node_id, host_key, host, port, pid, pid_started, version, expires_at)
+  values ($1, $2, $3, $4, $5, $6, $7, now() + $8 * interval '1 second')
+  on conflict (node_id) do update set
+    heartbeat_at = now(), expires_at = excluded.expires_at, port = excluded.port
+),
+led as (
+  insert into leases as l (name, node_id, expires_at)
+  select $9, $1, now() + $8 * interval '1 second'
+  where $13
+  on conflict (name) do update set
+    epoch = case when l.node_id = excluded.node_id then l.epoch else l.epoch + 1 end,
+    node_id = excluded.node_id,
+    expires_at = excluded.expires_at
+  where l.node_id = excluded.node_id or l.expires_at < now()
+  returning l.epoch
+),
+heard as (
+  update agent_registry a
+  set last_heartbeat = now(), completed = a.completed + i.completed, failed = a.failed + i.failed,
+      performance_score = i.performance_score
+  from unnest($10::text[], $11::integer[], $12::integer[], $14::float8[])
+    as i (agent_id, completed, failed, performance_score)
+  where a.agent_id = i.agent_id
+)
+select (select epoch from led) as epoch;
+
+
+-- name: bury_dead_nodes
+-- Nodes on this host whose process is gone ($1) do not keep their lease for its full time.
+with dead as (
+  update nodes set expires_at = now() where node_id = any($1::text[]) returning node_id
+)
+update leases l set expires_at = now() - interval '1 second' from dead d where l.node_id = d.node_id;
+
+
+-- name: nodes_here
+-- Nodes that ran on this host and are not known to have ended.
+select node_id, pid, pid_started from nodes where host_key = $1 and expires_at > now();
+
+
+-- name: strand_agents
+-- Agents of nodes that are dead: offline from now on, so that their grace runs.
+with gone as (
+  update agent_registry a
+  set status = case when a.status = 'paused' then 'paused' else 'offline' end,
+      node_id = null, session_id = null, disconnected_at = now(), updated_at = now()
+  where a.node_id is not null
+    and not exists (select 1 from nodes n where n.node_id = a.node_id and n.expires_at > now())
+  returning a.agent_id
+),
+logged as (
+  insert into events (kind, agent_id, node_id) select 'agent_offline', agent_id, $1 from gone
+)
+select agent_id from gone;
+
+
+-- name: leave
+-- This node ends in good order: its lease and its row go, its agents are offline.
+with node as (
+  delete from nodes where node_id = $1
+),
+lease as (
+  delete from leases where node_id = $1
+),
+gone as (
+  update agent_registry a
+  set status = case when a.status = 'paused' then 'paused' else 'offline' end,
+      node_id = null, session_id = null, disconnected_at = now(), updated_at = now()
+  where a.node_id = $1
+  returning a.agent_id
+)
+select count(*) from gone;

@@ -1,0 +1,339 @@
+-- The statements of the hot path: submit, read what is ready, assign, record, settle, unlock.
+-- Each handles a batch in one round trip and commits by itself.
+
+
+-- name: insert_tasks
+-- Store a submission: its tasks, their edges, one event each, and one hint that carries the ids
+-- that are ready (or * where they do not fit). $28 counts from readiness: seconds an age step lasts.
+with input as (
+  select *
+  from unnest(
+    $1::text[], $2::text[], $3::text[], $4::text[], $5::smallint[], $6::text[], $7::text[], $8::smallint[],
+    $9::smallint[], $10::smallint[], $11::integer[], $12::text[], $13::text[], $14::boolean[], $15::text[],
+    $16::real[], $17::timestamptz[], $18::timestamptz[], $19::float8[], $20::integer[], $21::text[],
+    $22::text[], $23::text[], $24::text[], $25::text[], $32::float8[], $33::smallint[]
+  ) with ordinality as i (
+    task_id, name, task_type, status, priority, required_capabilities, coverage, min_agents,
+    max_agents, wanted, waiting_on, depends_on, dependency_names, has_dependents, on_dependency_failure,
+    remaining_path, run_at, deadline, timeout_seconds, retries, options,
+    task_data, error, idempotency_key, parent_id, deadline_seconds, first_wave, position
+  )
+),
+inserted as (
+  insert into task_distributions (
+    task_id, name, task_type, status, priority, required_capabilities, coverage, min_agents, max_agents,
+    first_wave, wanted, waiting_on, depends_on, dependency_names, has_dependents, on_dependency_failure, urgency, remaining_path,
+    run_at, is_delayed, deadline, timeout_seconds, retries, options, task_data, error, submission_id, parent_id,
+    idempotency_key, completed_at)
+  select
+    task_id, name, task_type, status, priority, required_capabilities::text[], coverage, min_agents, max_agents,
+    first_wave, wanted, waiting_on, depends_on::text[], dependency_names::text[], has_dependents, on_dependency_failure,
+    agentorch_urgency(coalesce(run_at, now()), priority, $28), remaining_path,
+    coalesce(run_at, now()), coalesce(run_at > now() and status = 'pending', false),
+    coalesce(deadline, now() + deadline_seconds * interval '1 second'), timeout_seconds,
+    retries, options::jsonb, task_data::json, error::jsonb, $26, parent_id, idempotency_key,
+    case when status in ('failed', 'skipped') then now() end
+  from input
+  order by position
+  returning task_id, status, error
+),
+edges as (
+  insert into task_dependencies (depends_on, task_id)
+  select * from unnest($29::text[], $30::text[])
+),
+logged as (
+  insert into events (kind, task_id, node_id)
+  select 'task_submitted', task_id, $27 from input order by position
+),
+ended as (
+  insert into events (kind, task_id, node_id, data)
+  select 'task_' || status, task_id, $27, error::json from inserted where status in ('failed', 'skipped')
+),
+hinted as (
+  select pg_notify('agentorch_tasks', $31) where $31 <> ''
+)
+select count(*) from inserted, (select count(*) from hinted) as h;
+
+
+-- name: ready_tasks
+-- The next $1 tasks that want agents, in the order of service.
+select
+  task_id, seq, urgency, remaining_path, task_type, priority, required_capabilities, coverage, min_agents,
+  max_agents, wanted, attempts_made, tried_agents, assigned_agents, timeout_seconds, retries, failures, losses,
+  has_dependents, options::text as options, status, deadline
+from task_distributions
+where wanted > 0 and not is_delayed
+order by urgency, remaining_path desc, seq
+limit $1;
+
+
+-- name: ready_tasks_by_id
+-- The same columns for tasks that a hint named.
+select
+  task_id, seq, urgency, remaining_path, task_type, priority, required_capabilities, coverage, min_agents,
+  max_agents, wanted, attempts_made, tried_agents, assigned_agents, timeout_seconds, retries, failures, losses,
+  has_dependents, options::text as options, status, deadline
+from task_distributions
+where task_id = any($1::text[]) and wanted > 0 and not is_delayed;
+
+
+-- name: release_delayed
+-- Make tasks ready whose time has come; answers how many, and when the next one is due.
+with due as (
+  update task_distributions
+  set is_delayed = false
+  where is_delayed and run_at <= now()
+  returning task_id
+)
+select
+  (select count(*) from due) as released,
+  (select extract(epoch from min(run_at) - now())::float8
+   from task_distributions where is_delayed and run_at > now()) as next_seconds;
+
+
+-- name: assign_batch
+-- Claim tasks and send them to agents, all or nothing per task. A task is claimed only as it was
+-- seen (the same number of attempts) and only while each chosen agent is online with that slot.
+-- The unique indexes on task_attempts refuse whatever a second scheduler did meanwhile.
+with input as (
+  select *
+  from unnest(
+    $1::text[], $2::integer[], $3::uuid[], $4::text[], $5::integer[], $6::text[], $7::integer[], $8::text[]
+  ) as i (task_id, seen_attempts, message_id, agent_id, slot, role, attempt, node_id)
+),
+wish as (
+  select
+    i.task_id, min(i.seen_attempts) as seen_attempts, count(*)::integer as number,
+    array_agg(i.agent_id) as agents,
+    bool_and(a.agent_id is not null) as is_possible
+  from input i
+  left join agent_registry a
+    on a.agent_id = i.agent_id and a.status = 'online' and i.slot < a.slots
+  group by i.task_id
+),
+claimed as (
+  update task_distributions t
+  set
+    status = 'running',
+    wanted = 0,
+    attempts_made = t.attempts_made + w.number,
+    assigned_agents = t.assigned_agents || w.agents,
+    started_at = coalesce(t.started_at, now())
+  from wish w
+  where t.task_id = w.task_id and w.is_possible and t.wanted > 0 and t.attempts_made = w.seen_attempts
+  returning
+    t.task_id, t.task_data, t.deadline,
+    case when cardinality(t.depends_on) > 0 then (
+      select json_object_agg(x.name, d.result)
+      from unnest(t.depends_on, t.dependency_names) as x (dependency_id, name)
+      join task_distributions d on d.task_id = x.dependency_id
+    ) end as inputs
+),
+sent as (
+  insert into task_attempts (message_id, task_id, agent_id, attempt, status, slot, role, node_id)
+  select i.message_id, i.task_id, i.agent_id, i.attempt, 'sent', i.slot, i.role, i.node_id
+  from input i join claimed c on c.task_id = i.task_id
+),
+logged as (
+  insert into events (kind, task_id, agent_id, message_id, node_id)
+  select 'task_assigned', i.task_id, i.agent_id, i.message_id, i.node_id
+  from input i join claimed c on c.task_id = i.task_id
+)
+select task_id, task_data, deadline, inputs, now() as now from claimed;
+
+
+-- name: settle_batch
+-- End attempts of tasks with one agent, and move their tasks, in one go. An attempt that is not
+-- live any more, or a task that is not running, changes nothing: the caller looks again.
+with input as (
+  select *
+  from unnest(
+    $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::float8[],
+    $9::text[], $10::float8[]
+  ) as i (
+    message_id, task_id, agent_id, attempt_status, verdict, result, error, confidence, usage, delay_seconds
+  )
+),
+finished as (
+  update task_attempts a
+  set
+    status = i.attempt_status,
+    accepted_at = coalesce(a.accepted_at, now()),
+    finished_at = now(),
+    result = i.result::json,
+    error = i.error::jsonb,
+    confidence = i.confidence,
+    usage = i.usage::jsonb
+  from input i
+  where a.message_id = i.message_id and a.status in ('sent', 'accepted')
+  returning a.message_id
+),
+settled as (
+  update task_distributions t
+  set
+    status = i.verdict,
+    completed_at = case when i.verdict = 'pending' then null else now() end,
+    result = case when i.verdict = 'completed' then i.result::json end,
+    error = case when i.verdict = 'completed' then null else i.error::jsonb end,
+    failures = t.failures + case when i.attempt_status in ('failed', 'timed_out') then 1 else 0 end,
+    losses = t.losses + case when i.attempt_status = 'lost' then 1 else 0 end,
+    wanted = case when i.verdict = 'pending' then t.first_wave else 0 end,
+    run_at = case when i.verdict = 'pending' then now() + i.delay_seconds * interval '1 second' else t.run_at end,
+    is_delayed = (i.verdict = 'pending' and i.delay_seconds > 0),
+    tried_agents = case
+      when i.verdict = 'pending' and not i.agent_id = any(t.tried_agents) then t.tried_agents || i.agent_id
+      else t.tried_agents end,
+    assigned_agents = case when i.verdict = 'pending' then '{}' else t.assigned_agents end
+  from input i join finished f on f.message_id = i.message_id
+  where t.task_id = i.task_id and t.status = 'running'
+  returning t.task_id, t.status, t.has_dependents, i.message_id
+),
+logged as (
+  insert into events (kind, task_id, agent_id, message_id, node_id, data)
+  select
+    case i.verdict when 'pending' then 'task_requeued' else 'task_' || i.verdict end,
+    s.task_id, i.agent_id, i.message_id, $11, case when i.verdict <> 'completed' then i.error::json end
+  from settled s join input i on i.message_id = s.message_id
+),
+hinted as (
+  select pg_notify('agentorch_done', $12) where $12 <> ''
+)
+select i.message_id, f.message_id is not null as was_live, s.status, s.has_dependents
+from input i
+left join finished f on f.message_id = i.message_id
+left join settled s on s.message_id = i.message_id
+left join hinted h on true;
+
+
+-- name: unlock_dependents
+-- Tasks $1 ended well: take their edges away, count down those who wait, and make ready who waits
+-- no more. Deleting the edge is what makes it happen once.
+with gone as (
+  delete from task_dependencies where depends_on = any($1::text[]) returning task_id
+),
+counted as (
+  select task_id, count(*)::integer as number from gone group by task_id
+),
+locked as (
+  select t.task_id, c.number
+  from task_distributions t join counted c on c.task_id = t.task_id
+  where t.status = 'blocked'
+  order by t.task_id
+  for no key update of t
+),
+unlocked as (
+  update task_distributions t
+  set
+    waiting_on = t.waiting_on - l.number,
+    status = case when t.waiting_on > l.number then 'blocked' else 'pending' end,
+    wanted = case when t.waiting_on > l.number then 0 else t.first_wave end,
+    run_at = greatest(t.run_at, now()),
+    is_delayed = t.waiting_on <= l.number and t.run_at > now(),
+    urgency = agentorch_urgency(greatest(t.run_at, now()), t.priority, $2)
+  from locked l
+  where t.task_id = l.task_id
+  returning t.task_id, t.status, t.is_delayed, t.run_at
+)
+select task_id, is_delayed from unlocked where status = 'pending';
+
+
+-- name: doom_dependents
+-- Tasks $1 failed or were called off: everything that waits for them and says `fail`, however far
+-- down, fails with them in one statement. Answers all that failed; edges into them go too.
+with recursive doomed (task_id, because_of) as (
+  select e.task_id, e.depends_on
+  from task_dependencies e
+  join task_distributions t on t.task_id = e.task_id
+  where e.depends_on = any($1::text[]) and t.status = 'blocked' and t.on_dependency_failure = 'fail'
+  union
+  select e.task_id, e.depends_on
+  from doomed d
+  join task_dependencies e on e.depends_on = d.task_id
+  join task_distributions t on t.task_id = e.task_id
+  where t.status = 'blocked' and t.on_dependency_failure = 'fail'
+),
+once as (
+  select distinct on (task_id) task_id, because_of from doomed order by task_id, because_of
+),
+failed as (
+  update task_distributions t
+  set
+    status = 'failed',
+    completed_at = now(),
+    error = jsonb_build_object(
+      'code', 'dependency_failed',
+      'message', 'task ' || o.because_of || ', which it depends on, did not complete',
+      'depends_on', o.because_of)
+  from once o
+  where t.task_id = o.task_id and t.status = 'blocked'
+  returning t.task_id, o.because_of, t.error
+),
+gone as (
+  delete from task_dependencies e using failed f where e.task_id = f.task_id
+),
+logged as (
+  insert into events (kind, task_id, node_id, data)
+  select 'task_failed', task_id, $2, error::json from failed
+)
+select task_id from failed;
+
+
+-- name: skip_dependents
+-- Tasks $1 failed or were called off: those that wait for them and say `skip` are left out.
+with hit as (
+  select distinct on (e.task_id) e.task_id, e.depends_on as because_of
+  from task_dependencies e
+  join task_distributions t on t.task_id = e.task_id
+  where e.depends_on = any($1::text[]) and t.status = 'blocked' and t.on_dependency_failure = 'skip'
+  order by e.task_id, e.depends_on
+),
+skipped as (
+  update task_distributions t
+  set
+    status = 'skipped',
+    completed_at = now(),
+    error = jsonb_build_object(
+      'code', 'dependency_failed',
+      'message', 'left out: task ' || h.because_of || ', which it depends on, did not complete',
+      'depends_on', h.because_of)
+  from hit h
+  where t.task_id = h.task_id and t.status = 'blocked'
+  returning t.task_id, t.error
+),
+gone as (
+  delete from task_dependencies e using skipped s where e.task_id = s.task_id
+),
+logged as (
+  insert into events (kind, task_id, node_id, data)
+  select 'task_skipped', task_id, $2, error::json from skipped
+)
+select task_id from skipped;
+
+
+-- name: missed_endings
+-- Ended tasks that somebody still waits for: a node died between settling and unlocking.
+select distinct d.task_id, d.status
+from task_dependencies e
+join task_distributions d on d.task_id = e.depends_on
+where d.status in ('completed', 'skipped', 'failed', 'cancelled')
+limit $1;
+
+
+-- name: accept_attempts
+-- Agents took the work.
+with taken as (
+  update task_attempts
+  set status = 'accepted', accepted_at = now()
+  where message_id = any($1::uuid[]) and status = 'sent'
+  returning task_id, agent_id, message_id
+)
+insert into events (kind, task_id, agent_id, message_id, node_id)
+select 'attempt_accepted', task_id, agent_id, message_id, $2 from taken;
+
+
+-- name: note_progress
+-- The last progress of each attempt; shown, never decided upon.
+update task_attempts a
+set progress = coalesce(i.progress, a.progress), note = coalesce(i.note, a.note)
+from unnest($1::uuid[], $2::real[], $3::text[]) as i (message_id, progress, note)
+where a.message_id = i.message_id and a.status in ('sent', 'accepted');

@@ -1,0 +1,272 @@
+-- The careful path: tasks with several agents, votes, late results, cancellations, retries.
+-- These run inside a transaction that has locked the tasks first, in the order of their ids.
+
+
+-- name: lock_tasks
+-- Lock tasks and read what `core.settle` needs to know of them.
+select
+  task_id, task_type, status, generation, priority, required_capabilities, coverage, min_agents, max_agents,
+  first_wave, wanted, timeout_seconds, retries, failures, losses, attempts_made, tried_agents, assigned_agents,
+  has_dependents, attempts_before, options::text as options, deadline
+from task_distributions
+where task_id = any($1::text[])
+order by task_id
+for no key update;
+
+
+-- name: tasks_of_messages
+-- Which task an attempt belongs to, and how it stands.
+select message_id, task_id, agent_id, attempt, status
+from task_attempts
+where message_id = any($1::uuid[]);
+
+
+-- name: attempts_of_tasks
+-- All attempts of the present generation of tasks, oldest first.
+select
+  a.message_id, a.task_id, a.agent_id, a.attempt, a.status, a.slot, a.node_id, a.role, a.result,
+  a.error::text as error, a.confidence, a.usage::text as usage, a.sent_at, a.accepted_at, a.finished_at,
+  extract(epoch from a.finished_at - coalesce(a.accepted_at, a.sent_at))::float8 as seconds
+from task_attempts a
+join task_distributions t on t.task_id = a.task_id
+where a.task_id = any($1::text[]) and a.attempt > t.attempts_before
+order by a.task_id, a.attempt;
+
+
+-- name: finish_attempts
+-- End attempts with what they brought. Late results may end attempts that were given up.
+with input as (
+  select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::float8[], $6::text[])
+    as i (message_id, status, result, error, confidence, usage)
+)
+update task_attempts a
+set
+  status = i.status,
+  accepted_at = coalesce(a.accepted_at, now()),
+  finished_at = now(),
+  result = i.result::json,
+  error = i.error::jsonb,
+  confidence = i.confidence,
+  usage = i.usage::jsonb
+from input i
+where a.message_id = i.message_id
+  and (a.status in ('sent', 'accepted')
+       or (a.status in ('lost', 'timed_out') and i.status = 'completed'))
+returning a.message_id;
+
+
+-- name: give_up_attempts
+-- End live attempts without a result: called off, lost, or out of time.
+update task_attempts a
+set status = $2, finished_at = now(), error = $3::jsonb
+where a.message_id = any($1::uuid[]) and a.status in ('sent', 'accepted')
+returning a.message_id, a.task_id, a.agent_id, a.node_id;
+
+
+-- name: settle_tasks
+-- Move tasks that this transaction has locked.
+with input as (
+  select *
+  from unnest(
+    $1::text[], $2::text[], $3::text[], $4::text[], $5::smallint[], $6::float8[], $7::integer[], $8::integer[],
+    $9::text[], $10::text[]
+  ) as i (
+    task_id, status, result, error, wanted, delay_seconds, failures, losses, tried_agents, assigned_agents
+  )
+)
+update task_distributions t
+set
+  status = i.status,
+  completed_at = case when i.status in ('completed', 'failed', 'cancelled', 'skipped') then now() end,
+  result = i.result::json,
+  error = i.error::jsonb,
+  wanted = i.wanted,
+  run_at = case when i.wanted > 0 then now() + i.delay_seconds * interval '1 second' else t.run_at end,
+  is_delayed = (i.wanted > 0 and i.delay_seconds > 0),
+  failures = i.failures,
+  losses = i.losses,
+  tried_agents = i.tried_agents::text[],
+  assigned_agents = i.assigned_agents::text[]
+from input i
+where t.task_id = i.task_id and t.status in ('pending', 'running')
+returning t.task_id, t.status, t.has_dependents;
+
+
+-- name: open_decision
+-- A vote opens: who may vote and how it is counted stand from here on. If it was opened before,
+-- what was frozen then is answered.
+insert into consensus_decisions (
+  decision_id, task_id, topic, rule, threshold, electorate, needed, status, options, participating_agents)
+values ($1, $2, $3, $4, $5, $6, $7, 'pending', $8::jsonb, $9)
+on conflict (task_id) where task_id is not null
+do update set topic = excluded.topic
+returning participating_agents;
+
+
+-- name: electorates
+-- The frozen voters of votes that are open.
+select task_id, participating_agents from consensus_decisions where task_id = any($1::text[]);
+
+
+-- name: close_decision
+-- A vote is decided, with everything that made it.
+update consensus_decisions
+set
+  status = $2, consensus_reached = ($2 = 'reached'), final_decision = $3::json, votes = $4::json, needed = $5,
+  votes_used = $6, votes_not_asked = $7, margin = $8, confidence = $9, confidence_basis = $10, decided_by = $11,
+  dissent = $12::json, decided_at = now(), electorate = $13
+where task_id = $1 and status = 'pending'
+returning decision_id;
+
+
+-- name: cancel_tasks
+-- Call off tasks that this transaction has locked and that are open; their live attempts with them.
+with called_off as (
+  update task_distributions
+  set status = 'cancelled', completed_at = now(), wanted = 0, is_delayed = false,
+      error = jsonb_build_object('code', 'cancelled', 'message', $2::text)
+  where task_id = any($1::text[]) and status in ('blocked', 'pending', 'running')
+  returning task_id, has_dependents, error
+),
+stopped as (
+  update task_attempts a
+  set status = 'cancelled', finished_at = now()
+  from called_off c
+  where a.task_id = c.task_id and a.status in ('sent', 'accepted')
+  returning a.message_id, a.task_id, a.agent_id
+),
+edges as (
+  delete from task_dependencies e using called_off c where e.task_id = c.task_id
+),
+logged as (
+  insert into events (kind, task_id, node_id, data)
+  select 'task_cancelled', task_id, $3, error::json from called_off
+)
+select c.task_id, c.has_dependents, array(select s.message_id from stopped s where s.task_id = c.task_id) as messages
+from called_off c;
+
+
+-- name: lineage_down
+-- Tasks and all their sub-tasks, to any depth.
+with recursive tree (task_id) as (
+  select task_id from task_distributions where task_id = any($1::text[])
+  union
+  select t.task_id from tree join task_distributions t on t.parent_id = tree.task_id
+)
+select task_id from tree order by task_id;
+
+
+-- name: retry_tasks
+-- A person opens a new generation of tasks that ended without a result.
+with opened as (
+  update task_distributions t
+  set
+    generation = t.generation + 1,
+    attempts_before = t.attempts_made,
+    status = case when i.waiting_on > 0 then 'blocked' else 'pending' end,
+    waiting_on = i.waiting_on,
+    wanted = case when i.waiting_on > 0 then 0 else t.first_wave end,
+    completed_at = null, error = null, failures = 0, losses = 0, tried_agents = '{}', assigned_agents = '{}',
+    run_at = now(), is_delayed = false, deadline = null,
+    urgency = agentorch_urgency(now(), t.priority, $3)
+  from unnest($1::text[], $2::integer[]) as i (task_id, waiting_on)
+  where t.task_id = i.task_id and t.status in ('failed', 'cancelled', 'skipped')
+  returning t.task_id, t.status
+),
+logged as (
+  insert into events (kind, task_id, node_id) select 'task_retried', task_id, $4 from opened
+),
+forgotten as (
+  delete from consensus_decisions d using opened o where d.task_id = o.task_id
+)
+select task_id, status from opened;
+
+
+-- name: fallen_with
+-- Tasks that failed or were left out because of tasks $1, however far down.
+with recursive fallen (task_id) as (
+  select unnest($1::text[])
+  union
+  select t.task_id
+  from fallen f
+  join task_distributions t on t.error ->> 'depends_on' = f.task_id and t.error ->> 'code' = 'dependency_failed'
+  where t.status in ('failed', 'skipped') and t.submission_id = any($2::uuid[])
+)
+select task_id from fallen;
+
+
+-- name: add_edges
+-- Dependencies that are waited for again.
+insert into task_dependencies (depends_on, task_id)
+select * from unnest($1::text[], $2::text[])
+on conflict do nothing;
+
+
+-- name: mark_depended_on
+-- Lock the tasks that new ones will wait for, and say how they stand. A task that is being settled
+-- at this moment is waited for; it then shows its final state here.
+update task_distributions t
+set has_dependents = true
+from (
+  select task_id from task_distributions where task_id = any($1::text[]) order by task_id for no key update
+) as l
+where t.task_id = l.task_id
+returning t.task_id, t.status;
+
+
+-- name: known_keys
+-- The tasks that already have these idempotency keys.
+select idempotency_key, task_id, name, status, submission_id
+from task_distributions where idempotency_key = any($1::text[]);
+
+
+-- name: log_events
+-- One row per transition.
+insert into events (kind, task_id, agent_id, message_id, node_id, data)
+select kind, task_id, agent_id, message_id, $6, data::json
+from unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::text[])
+  as i (kind, task_id, agent_id, message_id, data);
+
+
+-- name: fail_blocked
+-- A blocked task whose deadline passed fails; nobody waits on its behalf any more.
+with failed as (
+  update task_distributions
+  set status = 'failed', completed_at = now(), error = $2::jsonb
+  where task_id = $1 and status = 'blocked'
+  returning task_id
+)
+delete from task_dependencies e using failed f where e.task_id = f.task_id;
+
+
+-- name: tell_done
+-- Those who wait for tasks may look.
+select pg_notify('agentorch_done', $1);
+
+
+-- name: open_dependencies
+-- For tasks that are about to be opened again: which of their dependencies they will wait for.
+-- Those are the ones that have not ended, and those that are opened with them.
+select t.task_id, array_agg(d.task_id) as waits_for
+from task_distributions t
+join task_distributions d on d.task_id = any(t.depends_on)
+where t.task_id = any($1::text[])
+  and (d.status in ('blocked', 'pending', 'running') or d.task_id = any($1::text[]))
+group by t.task_id;
+
+
+-- name: dead_dependencies
+-- Tasks among $1 that cannot be opened: a dependency ended badly and is not opened with them.
+with recursive dead (task_id) as (
+  select t.task_id
+  from task_distributions t
+  join task_distributions d on d.task_id = any(t.depends_on)
+  where t.task_id = any($1::text[]) and t.on_dependency_failure <> 'run'
+    and d.status in ('failed', 'cancelled') and not d.task_id = any($1::text[])
+  union
+  select t.task_id
+  from dead
+  join task_distributions t on dead.task_id = any(t.depends_on)
+  where t.task_id = any($1::text[])
+)
+select task_id from dead;

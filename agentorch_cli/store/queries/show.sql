@@ -1,0 +1,166 @@
+-- What people look at. None of this is on the hot path.
+
+
+-- name: show_agents
+-- The fleet as `agent list` shows it.
+select
+  a.agent_id, a.agent_type as type, a.capabilities, a.status, a.slots, a.performance_score, a.completed, a.failed,
+  a.node_id, a.exec, a.metadata::text as metadata, a.last_heartbeat, a.created_at,
+  coalesce(l.busy, 0) as busy, coalesce(l.tasks, '{}') as working_on,
+  q.p50 as latency_p50_ms, q.p95 as latency_p95_ms
+from agent_registry a
+left join (
+  select agent_id, count(*)::integer as busy, array_agg(task_id order by task_id) as tasks
+  from task_attempts where status in ('sent', 'accepted') group by agent_id
+) l on l.agent_id = a.agent_id
+left join lateral (
+  select
+    percentile_cont(0.5) within group (order by ms) as p50, percentile_cont(0.95) within group (order by ms) as p95
+  from (
+    select extract(epoch from finished_at - accepted_at)::float8 * 1000 as ms
+    from task_attempts t
+    where $3 and t.agent_id = a.agent_id and t.status = 'completed'
+  ) d
+) q on true
+where ($1::text[] is null or a.agent_id = any($1))
+  and ($2::text is null or a.status = $2)
+  and ($4::text is null or $4 = any(a.capabilities))
+order by a.agent_id;
+
+
+-- name: show_tasks
+-- Tasks, newest first, without their payloads.
+select
+  task_id, name, task_type as type, status, priority, required_capabilities, depends_on, waiting_on, attempts_made,
+  failures, assigned_agents, created_at, started_at, completed_at, run_at, deadline, error::text as error,
+  submission_id::text as submission_id, parent_id, idempotency_key,
+  (select max(a.progress) from task_attempts a
+   where a.task_id = t.task_id and a.status in ('sent', 'accepted') and t.status = 'running') as progress
+from task_distributions t
+where ($1::text[] is null or status = any($1))
+  and ($2::text is null or task_type = $2)
+  and ($3::text is null or $3 = any(assigned_agents))
+  and ($4::uuid is null or submission_id = $4)
+  and ($6::text[] is null or task_id = any($6))
+order by seq desc
+limit $5;
+
+
+-- name: show_task
+-- One task with everything that its row keeps.
+select
+  task_id, name, task_type as type, status, priority, required_capabilities, depends_on, waiting_on, attempts_made,
+  failures, assigned_agents, created_at, started_at, completed_at, run_at, deadline, error::text as error,
+  submission_id::text as submission_id, parent_id, idempotency_key, task_data, result, options::text as options,
+  (select max(a.progress) from task_attempts a
+   where a.task_id = t.task_id and a.status in ('sent', 'accepted')) as progress
+from task_distributions t
+where task_id = $1;
+
+
+-- name: results
+-- Where tasks stand, and what they brought.
+select
+  task_id, name, task_type as type, status, priority, assigned_agents, attempts_made, failures, created_at,
+  started_at, completed_at, result, error::text as error
+from task_distributions
+where task_id = any($1::text[]);
+
+
+-- name: standing
+-- Which of these tasks are not final yet.
+select task_id, status from task_distributions
+where task_id = any($1::text[]) and status not in ('completed', 'failed', 'cancelled', 'skipped');
+
+
+-- name: statuses
+-- How these tasks stand.
+select task_id, status, submission_id from task_distributions where task_id = any($1::text[]);
+
+
+-- name: count_tasks
+-- How many tasks there are in each state.
+select status, count(*) as number from task_distributions group by status;
+
+
+-- name: oldest_pending
+-- Seconds that the ready task which has waited longest has waited.
+select extract(epoch from now() - min(greatest(run_at, created_at)))::float8
+from task_distributions where wanted > 0 and not is_delayed and status = 'pending';
+
+
+-- name: unserved_capabilities
+-- Required capabilities of ready tasks that no registered agent has, all together.
+select required_capabilities, count(*) as number
+from task_distributions t
+where wanted > 0
+  and not exists (select 1 from agent_registry a where a.capabilities @> t.required_capabilities)
+group by required_capabilities
+order by count(*) desc
+limit 5;
+
+
+-- name: recent_tasks
+-- Tasks that ended last.
+select
+  task_id, name, task_type as type, status, priority, assigned_agents, attempts_made, failures, created_at,
+  started_at, completed_at, error::text as error
+from (select * from task_distributions order by seq desc limit 1000) t
+where completed_at is not null
+order by completed_at desc
+limit $1;
+
+
+-- name: show_events
+-- The log after a cursor, up to the oldest transaction that is still open.
+select tx::text as tx, event_id, at, kind, task_id, agent_id, message_id, node_id, data
+from events
+where ($1::text is null or task_id = $1)
+  and (tx, event_id) > ($2::text::xid8, $3::bigint)
+  and tx < pg_snapshot_xmin(pg_current_snapshot())
+order by tx, event_id
+limit $4;
+
+
+-- name: show_decisions
+-- Votes, newest first.
+select
+  decision_id::text as decision_id, task_id, topic, status, consensus_reached, rule, threshold, electorate, needed,
+  final_decision, votes, votes_used, votes_not_asked, margin, confidence, confidence_basis, decided_by, dissent,
+  created_at, decided_at
+from consensus_decisions
+where ($1::text is null or task_id = $1) and ($2::text is null or decision_id::text = $2)
+order by created_at desc
+limit $3;
+
+
+-- name: show_nodes
+-- The serve processes.
+select
+  n.node_id, n.host, n.port, n.pid, n.version, n.started_at, n.heartbeat_at, n.expires_at > now() as is_live,
+  coalesce(l.node_id = n.node_id and l.expires_at > now(), false) as is_leader,
+  (select count(*)::integer from agent_registry a where a.node_id = n.node_id) as agents
+from nodes n
+left join leases l on l.name = 'scheduler'
+where n.expires_at > now() - interval '1 hour'
+order by n.started_at;
+
+
+-- name: clock
+-- The only clock.
+select now() as now;
+
+
+-- name: show_attempts
+-- All attempts of one task, oldest first.
+select
+  message_id, agent_id, attempt, status, role, node_id, progress, note, sent_at, accepted_at, finished_at, result,
+  error::text as error, confidence, usage::text as usage
+from task_attempts
+where task_id = $1
+order by attempt;
+
+
+-- name: capability_sets
+-- What the fleet can do, each set once.
+select distinct capabilities from agent_registry;

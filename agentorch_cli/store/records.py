@@ -1,0 +1,142 @@
+"""What the store hands to the engine, and what it takes from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from agentorch_cli.core.model import AttemptStatus, TaskStatus
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    """One attempt on its way to an agent, with what is needed to send and to settle it."""
+
+    message_id: str
+    task_id: str
+    agent_id: str
+    attempt: int
+    slot: int
+    role: str | None
+    node_id: str
+    type: str
+    priority: int
+    required_capabilities: list[str]
+    timeout_seconds: float
+    retries: int
+    failures: int
+    losses: int
+    backoff_seconds: float
+    is_simple: bool
+    """One agent, no vote, first attempt result stands: settled without reading the task again."""
+    has_dependents: bool
+    data: str | None = None
+    """The task's data as JSON text."""
+    inputs: str | None = None
+    """The results of its dependencies, as JSON text of an object."""
+    deadline: datetime | None = None
+    """When the attempt is taken away, on the database's clock: its timeout, or the task's deadline."""
+    is_accepted: bool = False
+    seconds_since_sent: float = 0.0
+    seconds_since_accepted: float | None = None
+    due: float = 0.0
+    """When it is overdue, on the loop's clock: not accepted in time, or running too long."""
+
+
+@dataclass(slots=True)
+class Assignment:
+    """One seat of a task, to be committed."""
+
+    task_id: str
+    seen_attempts: int
+    message_id: str
+    agent_id: str
+    slot: int
+    role: str | None
+    attempt: int
+    node_id: str
+
+
+@dataclass(slots=True)
+class Claimed:
+    """What came back for a task that was assigned."""
+
+    data: str | None
+    inputs: str | None
+    deadline: datetime | None
+    now: datetime
+
+
+@dataclass(slots=True)
+class Ending:
+    """The end of a simple attempt and what it means for its task."""
+
+    message_id: str
+    task_id: str
+    agent_id: str
+    attempt_status: AttemptStatus
+    verdict: TaskStatus
+    result: str | None = None
+    error: str | None = None
+    confidence: float | None = None
+    usage: str | None = None
+    delay_seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Ended:
+    """What the database made of an ending."""
+
+    was_live: bool
+    """The attempt was still live: this was its first result."""
+    status: str | None
+    """The task's new status; None where the task had moved on."""
+    has_dependents: bool
+
+
+@dataclass(slots=True)
+class Unlocked:
+    """What became of the dependents of tasks that ended."""
+
+    ready: list[str] = field(default_factory=list)
+    delayed: bool = False
+    ended: list[str] = field(default_factory=list)
+    """Dependents that failed or were left out in turn."""
+
+
+@dataclass(slots=True)
+class LockedTask:
+    """A task under lock, as `core.settle` needs it."""
+
+    task_id: str
+    type: str
+    status: TaskStatus
+    generation: int
+    min_agents: int
+    max_agents: int
+    retries: int
+    failures: int
+    losses: int
+    attempts_made: int
+    tried_agents: list[str]
+    assigned_agents: list[str]
+    has_dependents: bool
+    options: dict[str, Any]
+
+
+@dataclass(slots=True)
+class AttemptRow:
+    """One attempt as it is stored."""
+
+    message_id: str
+    task_id: str
+    agent_id: str
+    attempt: int
+    status: AttemptStatus
+    slot: int
+    node_id: str
+    result: str | None
+    error: dict[str, Any] | None
+    confidence: float | None
+    seconds: float | None

@@ -1,0 +1,316 @@
+"""The hot half of the store: what the engine does to tasks and attempts, batch by batch.
+
+Each method is one round trip (or one transaction where several tasks must be seen under
+lock). All of them are safe to call twice: they are guarded by the state that was seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import orjson
+
+from agentorch_cli.core.backlog import Ready
+from agentorch_cli.core.matching import Want
+from agentorch_cli.core.model import Aggregate, AttemptStatus, TaskStatus
+from agentorch_cli.store.database import Database, Transaction
+from agentorch_cli.store.records import (
+    Assignment,
+    AttemptRow,
+    Claimed,
+    Delivery,
+    Ended,
+    Ending,
+    LockedTask,
+    Unlocked,
+)
+
+MOST_HINTED = 7_800
+"""A notification carries at most 7,999 bytes; longer lists of ids become `*`: look for yourself."""
+
+
+def hint(ids: Sequence[str], *, delayed: bool = False) -> str:
+    """The payload that tells listeners which ids are worth a look; `~` stands for the delayed ones."""
+    if not ids:
+        return "~" if delayed else ""
+    text = "\n".join([*ids, "~"] if delayed else ids)
+    return text if len(text.encode()) <= MOST_HINTED else "*"
+
+
+class Store:
+    """The engine's view of the database."""
+
+    def __init__(self, database: Database, *, aging_seconds: float = 60.0) -> None:
+        self.db = database
+        self.aging_seconds = aging_seconds
+
+    @property
+    def node_id(self) -> str:
+        return self.db.node_id
+
+    # --- the scheduler ----------------------------------------------------------------------
+
+    async def ready_tasks(self, limit: int) -> list[Ready]:
+        """The next tasks that want agents, in the order of service."""
+        return await self._ready(await self.db.hot("ready_tasks", limit))
+
+    async def ready_tasks_by_id(self, ids: Sequence[str]) -> list[Ready]:
+        """Those of these tasks that want agents."""
+        return await self._ready(await self.db.hot("ready_tasks_by_id", list(ids)))
+
+    async def _ready(self, rows: list[asyncpg.Record]) -> list[Ready]:
+        tasks = [_ready_of(row) for row in rows]
+        votes = [task for task in tasks if "consensus" in task.options]
+        if votes:
+            found = await self.db.fetch("electorates", [task.task_id for task in votes])
+            frozen = {row["task_id"]: frozenset(row["participating_agents"]) for row in found}
+            for task in votes:
+                task.want = _want(task, only=frozen.get(task.task_id))
+        return tasks
+
+    async def release_delayed(self) -> tuple[int, float | None]:
+        """Make tasks ready whose time has come; how many, and seconds until the next."""
+        row = (await self.db.hot("release_delayed"))[0]
+        return row["released"], row["next_seconds"]
+
+    async def assign(self, batch: Sequence[Assignment]) -> dict[str, Claimed]:
+        """Commit assignments; those of tasks that had moved on are not in the answer.
+
+        Raises asyncpg.UniqueViolationError where another scheduler took a slot: look again.
+        """
+        rows = await self.db.hot(
+            "assign_batch",
+            [a.task_id for a in batch],
+            [a.seen_attempts for a in batch],
+            [a.message_id for a in batch],
+            [a.agent_id for a in batch],
+            [a.slot for a in batch],
+            [a.role for a in batch],
+            [a.attempt for a in batch],
+            [a.node_id for a in batch],
+        )
+        return {row[0]: Claimed(row[1], row[3], row[2], row[4]) for row in rows}
+
+    # --- the settler ------------------------------------------------------------------------
+
+    async def settle(self, batch: Sequence[Ending]) -> dict[str, Ended]:
+        """Record the ends of simple attempts and move their tasks, by message id."""
+        over = [e.task_id for e in batch if e.verdict is not TaskStatus.PENDING]
+        rows = await self.db.hot(
+            "settle_batch",
+            [e.message_id for e in batch],
+            [e.task_id for e in batch],
+            [e.agent_id for e in batch],
+            [e.attempt_status for e in batch],
+            [e.verdict for e in batch],
+            [e.result for e in batch],
+            [e.error for e in batch],
+            [e.confidence for e in batch],
+            [e.usage for e in batch],
+            [e.delay_seconds for e in batch],
+            self.node_id,
+            hint(over),
+        )
+        return {str(row[0]): Ended(row[1], row[2], bool(row[3])) for row in rows}
+
+    async def unlock(self, ended: Iterable[tuple[str, str]]) -> Unlocked:
+        """Tell the dependents of tasks that ended, (task_id, status) each, and theirs in turn."""
+        good: list[str] = []
+        bad: list[str] = []
+        for task_id, status in ended:
+            (good if status in ("completed", "skipped") else bad).append(task_id)
+        told = Unlocked()
+        while good or bad:
+            if bad:
+                doomed = [r[0] for r in await self.db.hot("doom_dependents", bad, self.node_id)]
+                told.ended += doomed
+                bad += doomed
+                skipped = [r[0] for r in await self.db.hot("skip_dependents", bad, self.node_id)]
+                told.ended += skipped
+                good += skipped + bad  # what is left waits for them and says `run`
+                bad = []
+            rows = await self.db.hot("unlock_dependents", good, self.aging_seconds)
+            told.ready += [row[0] for row in rows if not row[1]]
+            told.delayed |= any(row[1] for row in rows)
+            good = []
+        if told.ended:
+            await self.notify("agentorch_done", hint(told.ended))
+        return told
+
+    async def missed_endings(self, limit: int = 1000) -> list[tuple[str, str]]:
+        """Ended tasks whose dependents were not told: a node died in between."""
+        return [(row[0], row[1]) for row in await self.db.fetch("missed_endings", limit)]
+
+    async def accept(self, message_ids: Sequence[str]) -> None:
+        """Agents took the work."""
+        await self.db.hot("accept_attempts", list(message_ids), self.node_id)
+
+    async def note_progress(self, notes: dict[str, tuple[float | None, str | None]]) -> None:
+        """The last progress of each attempt."""
+        await self.db.hot(
+            "note_progress",
+            list(notes),
+            [note[0] for note in notes.values()],
+            [note[1] for note in notes.values()],
+        )
+
+    # --- the careful path -------------------------------------------------------------------
+
+    async def tasks_of(self, message_ids: Sequence[str]) -> dict[str, asyncpg.Record]:
+        """By message id: task_id, agent_id, attempt, status."""
+        rows = await self.db.fetch("tasks_of_messages", list(message_ids))
+        return {str(row["message_id"]): row for row in rows}
+
+    async def lock_tasks(self, tx: Transaction, ids: Sequence[str]) -> dict[str, LockedTask]:
+        """Lock tasks, in the order of their ids."""
+        return {
+            row["task_id"]: LockedTask(
+                task_id=row["task_id"],
+                type=row["task_type"],
+                status=TaskStatus(row["status"]),
+                generation=row["generation"],
+                min_agents=row["min_agents"],
+                max_agents=row["max_agents"],
+                retries=row["retries"],
+                failures=row["failures"],
+                losses=row["losses"],
+                attempts_made=row["attempts_made"],
+                tried_agents=row["tried_agents"],
+                assigned_agents=row["assigned_agents"],
+                has_dependents=row["has_dependents"],
+                options=orjson.loads(row["options"]),
+            )
+            for row in await tx.fetch("lock_tasks", list(ids))
+        }
+
+    async def attempts_of(self, tx: Transaction, ids: Sequence[str]) -> dict[str, list[AttemptRow]]:
+        """All attempts of tasks, oldest first."""
+        found: dict[str, list[AttemptRow]] = {}
+        for row in await tx.fetch("attempts_of_tasks", list(ids)):
+            found.setdefault(row["task_id"], []).append(
+                AttemptRow(
+                    message_id=str(row["message_id"]),
+                    task_id=row["task_id"],
+                    agent_id=row["agent_id"],
+                    attempt=row["attempt"],
+                    status=AttemptStatus(row["status"]),
+                    slot=row["slot"],
+                    node_id=row["node_id"],
+                    result=row["result"],
+                    error=orjson.loads(row["error"]) if row["error"] else None,
+                    confidence=row["confidence"],
+                    seconds=row["seconds"],
+                )
+            )
+        return found
+
+    async def notify(self, channel: str, payload: str) -> None:
+        """Send a hint."""
+        if payload:
+            await self.db.pool.execute("select pg_notify($1, $2)", channel, payload)
+
+    # --- held work --------------------------------------------------------------------------
+
+    async def held_work(self, agent_ids: Sequence[str]) -> list[Delivery]:
+        """The live attempts of agents, ready to be sent again."""
+        return [_delivery_of(row) for row in await self.db.fetch("held_work", list(agent_ids))]
+
+    async def adopt(self, message_ids: Sequence[str]) -> None:
+        """Held work belongs to this node from now on."""
+        await self.db.fetch("adopt_attempts", list(message_ids), self.node_id)
+
+
+def _want(task: Ready, *, only: frozenset[str] | None = None) -> Want:
+    old = task.want
+    return Want(old.required, old.number, old.most, old.closed_to, old.rather_not, only)
+
+
+def _ready_of(row: asyncpg.Record) -> Ready:
+    options = orjson.loads(row["options"]) if row["options"] != "{}" else {}
+    wanted, most = row["wanted"], row["max_agents"]
+    is_vote = "consensus" in options
+    is_first = row["status"] == "pending"
+    return Ready(
+        task_id=row["task_id"],
+        seq=row["seq"],
+        urgency=row["urgency"],
+        remaining_path=row["remaining_path"],
+        type=row["task_type"],
+        priority=row["priority"],
+        want=Want(
+            required=frozenset(row["required_capabilities"]),
+            number=wanted,
+            most=max(wanted, most) if is_first and not is_vote else wanted,
+            closed_to=frozenset(row["assigned_agents"]) if most > 1 else frozenset(),
+            rather_not=frozenset(row["tried_agents"]),
+        ),
+        min_agents=row["min_agents"],
+        max_agents=most,
+        attempts_made=row["attempts_made"],
+        timeout_seconds=row["timeout_seconds"],
+        retries=row["retries"],
+        failures=row["failures"],
+        losses=row["losses"],
+        has_dependents=row["has_dependents"],
+        options=options,
+        status=row["status"],
+        required_capabilities=row["required_capabilities"],
+        deadline=row["deadline"],
+    )
+
+
+def is_simple(max_agents: int, options: dict[str, Any]) -> bool:
+    """Whether a task is settled by its one attempt alone."""
+    return (
+        max_agents == 1
+        and "consensus" not in options
+        and options.get("aggregate", Aggregate.FIRST) == Aggregate.FIRST
+        and "budget" not in options
+    )
+
+
+def _delivery_of(row: asyncpg.Record) -> Delivery:
+    options = orjson.loads(row["options"])
+    return Delivery(
+        message_id=str(row["message_id"]),
+        task_id=row["task_id"],
+        agent_id=row["agent_id"],
+        attempt=row["attempt"],
+        slot=row["slot"],
+        role=row["role"],
+        node_id=row["node_id"],
+        type=row["task_type"],
+        priority=row["priority"],
+        required_capabilities=row["required_capabilities"],
+        timeout_seconds=row["timeout_seconds"],
+        retries=row["retries"],
+        failures=row["failures"],
+        losses=row["losses"],
+        backoff_seconds=options.get("backoff_seconds", 1.0),
+        is_simple=is_simple(row["max_agents"], options),
+        has_dependents=row["has_dependents"],
+        data=row["task_data"],
+        inputs=row["inputs"],
+        deadline=earliest(row["sent_at"], row["timeout_seconds"], row["deadline"]),
+        is_accepted=row["status"] == AttemptStatus.ACCEPTED,
+        seconds_since_sent=row["seconds_since_sent"],
+        seconds_since_accepted=row["seconds_since_accepted"],
+    )
+
+
+def earliest(sent_at: datetime, timeout_seconds: float, deadline: datetime | None) -> datetime:
+    """When an attempt that is sent now ends at the latest."""
+    own = sent_at + timedelta(seconds=min(timeout_seconds, 10**8))
+    return own if deadline is None else min(own, deadline)
+
+
+def as_uuid(text: object) -> UUID | None:
+    """A message id as PostgreSQL keeps it; None where it is no UUID."""
+    try:
+        return UUID(str(text))
+    except ValueError:
+        return None

@@ -1,0 +1,242 @@
+"""How a submission becomes rows: whole, or not at all.
+
+Tasks that depend only on each other go in with one statement. If any depends on a task that
+is stored already, those are locked first (the lock order of the schema), because one of them
+may end at this very moment: either this transaction sees its end, or its settling sees the
+new edge. Idempotency keys that are known are answered with the task that has them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import orjson
+
+from agentorch_cli.core.model import Aggregate, OnDependencyFailure, TaskSpec, TaskStatus
+from agentorch_cli.core.settle import first_wave
+from agentorch_cli.errors import Conflict, NotFound
+from agentorch_cli.store.store import Store, hint
+
+
+@dataclass(slots=True)
+class Stored:
+    """One task of a submission, as it is in the database."""
+
+    task_id: str
+    name: str | None
+    status: str
+    is_new: bool = True
+
+
+async def insert(store: Store, submission_id: UUID, tasks: Sequence[TaskSpec]) -> list[Stored]:
+    """Store tasks. Raises Conflict (an id is taken), NotFound (an unknown dependency)."""
+    if not tasks:
+        return []
+    known, tasks = await _known(store, tasks)
+    own = {task.task_id for task in tasks}
+    external = sorted({d for task in tasks for d in task.depends_on if d not in own})
+    try:
+        if external:
+            stored = await _insert_after(store, submission_id, tasks, external)
+        else:
+            rows = _Rows(store, submission_id, tasks, {})
+            if tasks:
+                await store.db.hot("insert_tasks", *rows.arguments())
+            stored = rows.stored()
+    except asyncpg.UniqueViolationError as error:
+        if "idempotency" in (error.constraint_name or ""):
+            return await insert(store, submission_id, [*tasks])  # somebody else was quicker with the key
+        raise Conflict(
+            _taken(error), hint="ids are for ever: choose another, or leave it out and one is made"
+        ) from error
+    return [*known, *stored]
+
+
+async def _known(store: Store, tasks: Sequence[TaskSpec]) -> tuple[list[Stored], Sequence[TaskSpec]]:
+    """Those whose idempotency key is stored already, and the rest, pointing at them."""
+    keys = [task.idempotency_key for task in tasks if task.idempotency_key is not None]
+    if not keys:
+        return [], tasks
+    rows = {row["idempotency_key"]: row for row in await store.db.fetch("known_keys", keys)}
+    if not rows:
+        return [], tasks
+    instead = {
+        task.task_id: rows[task.idempotency_key]["task_id"] for task in tasks if task.idempotency_key in rows
+    }
+    known = [
+        Stored(row["task_id"], row["name"], row["status"], is_new=False)
+        for row in (rows[task.idempotency_key] for task in tasks if task.idempotency_key in rows)
+    ]
+    return known, [
+        replace(
+            task,
+            depends_on=tuple(instead.get(d, d) for d in task.depends_on),
+            dependency_names={instead.get(d, d): name for d, name in task.dependency_names.items()},
+        )
+        for task in tasks
+        if task.task_id not in instead
+    ]
+
+
+async def _insert_after(
+    store: Store, submission_id: UUID, tasks: Sequence[TaskSpec], external: Sequence[str]
+) -> list[Stored]:
+    async with store.db.transaction() as tx:
+        found = {row["task_id"]: row["status"] for row in await tx.fetch("mark_depended_on", list(external))}
+        missing = [task_id for task_id in external if task_id not in found]
+        if missing:
+            raise await _unknown(store, tasks, missing[0])
+        rows = _Rows(store, submission_id, tasks, found)
+        await tx.fetch("insert_tasks", *rows.arguments())
+    return rows.stored()
+
+
+async def _unknown(store: Store, tasks: Sequence[TaskSpec], missing: str) -> NotFound:
+    who = next(task for task in tasks if missing in task.depends_on)
+    near = difflib.get_close_matches(missing, [t.name or t.task_id for t in tasks], n=1)
+    return NotFound(
+        f"task {(who.name or who.task_id)!r} depends on {missing!r},"
+        " which is neither in this submission nor stored",
+        hint=f"did you mean {near[0]!r}?" if near else "agentorch task list shows what is stored",
+    )
+
+
+class _Rows:
+    """The columns of a submission."""
+
+    def __init__(
+        self, store: Store, submission_id: UUID, tasks: Sequence[TaskSpec], external: dict[str, str]
+    ) -> None:
+        self._store = store
+        self._submission_id = submission_id
+        self._tasks = tasks
+        self._external = external
+        self._status: dict[str, TaskStatus] = {}
+        self._error: dict[str, dict[str, Any]] = {}
+        self._waiting: dict[str, list[str]] = {}
+        self._depended_on = {d for task in tasks for d in task.depends_on}
+        self._ended: set[str] = set()
+        self._decide()
+
+    def _decide(self) -> None:
+        """How each task begins. A dependency that has failed already ends those that say so, in turn."""
+        own = {task.task_id: task for task in self._tasks}
+        dead = {d for d, status in self._external.items() if status in ("failed", "cancelled")}
+        done = {d for d, status in self._external.items() if status in ("completed", "skipped")}
+        if dead:
+            self._doom(own, dead, done)
+        for task in self._tasks:
+            if task.task_id in self._status:
+                continue
+            waiting = [d for d in dict.fromkeys(task.depends_on) if d not in done and d not in dead]
+            self._waiting[task.task_id] = waiting
+            self._status[task.task_id] = TaskStatus.BLOCKED if waiting else TaskStatus.PENDING
+
+    def _doom(self, own: dict[str, TaskSpec], dead: set[str], done: set[str]) -> None:
+        dependents: dict[str, list[str]] = {}
+        for task in self._tasks:
+            for dependency in task.depends_on:
+                dependents.setdefault(dependency, []).append(task.task_id)
+        todo = sorted(dead)
+        while todo:
+            because = todo.pop()
+            for task_id in dependents.get(because, ()):
+                task = own[task_id]
+                if task_id in self._status or task.on_dependency_failure is OnDependencyFailure.RUN:
+                    continue
+                self._error[task_id] = {
+                    "code": "dependency_failed",
+                    "message": f"task {because}, which it depends on, did not complete",
+                    "depends_on": because,
+                }
+                if task.on_dependency_failure is OnDependencyFailure.SKIP:
+                    self._status[task_id] = TaskStatus.SKIPPED
+                    done.add(task_id)
+                else:
+                    self._status[task_id] = TaskStatus.FAILED
+                    dead.add(task_id)
+                    todo.append(task_id)
+
+    def stored(self) -> list[Stored]:
+        return [Stored(task.task_id, task.name, self._status[task.task_id]) for task in self._tasks]
+
+    def arguments(self) -> list[Any]:
+        """In the order of the statement's parameters."""
+        tasks = self._tasks
+        status = [self._status[t.task_id] for t in tasks]
+        waves = [first_wave(t.consensus, t.min_agents, t.max_agents) for t in tasks]
+        waiting = [self._waiting.get(t.task_id, ()) for t in tasks]
+        ready = [t.task_id for t, s in zip(tasks, status, strict=True) if s is TaskStatus.PENDING]
+        is_delayed = any(t.run_at is not None for t in tasks)
+        return [
+            [t.task_id for t in tasks],
+            [t.name for t in tasks],
+            [t.type for t in tasks],
+            status,
+            [t.priority for t in tasks],
+            [array_literal(t.required_capabilities) for t in tasks],
+            [t.coverage for t in tasks],
+            [t.min_agents for t in tasks],
+            [t.max_agents for t in tasks],
+            [wave if s is TaskStatus.PENDING else 0 for wave, s in zip(waves, status, strict=True)],
+            [len(w) for w in waiting],
+            [array_literal(t.depends_on) for t in tasks],
+            [array_literal(t.dependency_names.get(d, d) for d in t.depends_on) for t in tasks],
+            [t.task_id in self._depended_on for t in tasks],
+            [t.on_dependency_failure for t in tasks],
+            [t.remaining_path for t in tasks],
+            [t.run_at for t in tasks],
+            [t.deadline for t in tasks],
+            [t.timeout_seconds for t in tasks],
+            [t.retries for t in tasks],
+            [_options(t) for t in tasks],
+            [orjson.dumps(t.data).decode() if t.data is not None else None for t in tasks],
+            [
+                orjson.dumps(self._error[t.task_id]).decode() if t.task_id in self._error else None
+                for t in tasks
+            ],
+            [t.idempotency_key for t in tasks],
+            [t.parent_id for t in tasks],
+            self._submission_id,
+            self._store.node_id,
+            self._store.aging_seconds,
+            [d for w in waiting for d in w],
+            [t.task_id for t, w in zip(tasks, waiting, strict=True) for _ in w],
+            hint(ready, delayed=is_delayed),
+            [t.deadline_seconds for t in tasks],
+            waves,
+        ]
+
+
+def _options(task: TaskSpec) -> str:
+    """What the hot path does not look at, as JSON; defaults are left out."""
+    options: dict[str, Any] = {}
+    if task.backoff_seconds != 1.0:
+        options["backoff_seconds"] = task.backoff_seconds
+    if task.aggregate is not Aggregate.FIRST:
+        options["aggregate"] = task.aggregate
+    if task.consensus is not None:
+        options["consensus"] = task.consensus
+    if task.budget:
+        options["budget"] = task.budget
+    if task.labels:
+        options["labels"] = task.labels
+    return orjson.dumps(options).decode() if options else "{}"
+
+
+def array_literal(texts: Iterable[str]) -> str:
+    """A PostgreSQL array literal of texts."""
+    quoted = ['"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' for text in texts]
+    return "{" + ",".join(quoted) + "}"
+
+
+def _taken(error: asyncpg.UniqueViolationError) -> str:
+    detail = error.detail or ""
+    if "(task_id)=(" in detail:
+        return f"there is a task with the id {detail.split('(task_id)=(', 1)[1].split(')', 1)[0]!r} already"
+    return "there is a task with one of these ids already"

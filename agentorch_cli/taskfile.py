@@ -1,0 +1,340 @@
+"""From a document to tasks and agents: shape, keys, types, ranges, and what fits together.
+
+All errors of a file are found before any is told, each with its place, because a person
+who mends a file wants one list and not ten rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any, Final
+
+import orjson
+from pydantic import ValidationError
+
+from agentorch_cli.core.hints import did_you_mean
+from agentorch_cli.core.model import AgentSpec, TaskSpec
+from agentorch_cli.core.plan import MOST_ERRORS, Plan, Problem, examine, plan, refuse
+from agentorch_cli.core.vote import OPTION_RULES, Rule
+from agentorch_cli.documents import Document, Format, show_path
+from agentorch_cli.messages import AGENTS, TASKS, Table
+from agentorch_cli.payloads import first_fault
+from agentorch_cli.sentences import explain, found
+
+Path = tuple[str | int, ...]
+
+MAX_DATA: Final = 1_000_000
+"""Bytes of one task's data as JSON: a frame of 1 MiB has to hold it and its envelope."""
+
+_RENAMED: Final = {
+    "id": "task_id",
+    "timeout": "timeout_seconds",
+    "backoff": "backoff_seconds",
+}
+_APART: Final = frozenset({"consensus", "requires_consensus", "deadline", "delay", "data"})
+"""Keys of a task file that are not simply fields of a TaskSpec."""
+
+_TUPLES: Final = frozenset({"required_capabilities", "depends_on"})
+
+
+@dataclass(frozen=True)
+class TaskFile:
+    """The tasks of one document. `depends_on` still holds names as they were written: see `plan`."""
+
+    tasks: list[TaskSpec]
+    document: Document
+    paths: Sequence[Path]
+    """Where in the document each task stands."""
+    items: Sequence[Any]
+    """The tasks as they were written, to be sent on to a server that reads them itself."""
+
+    def where(self, position: int, path: Path) -> dict[str, Any]:
+        """The place of a field (of the task itself if the path is empty) for error reports."""
+        return _place(self.document, TASKS, self.paths[position], self.items[position], path)
+
+    def plan(self, known: Any = None) -> Plan:
+        """The tasks as a graph that can be stored. Raises InvalidTask, as `core.plan.plan` does."""
+        return plan(self.tasks, where=self.where, known=known)
+
+
+def read_tasks(
+    document: Document,
+    *,
+    new_id: Callable[[], str],
+    now: datetime | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> TaskFile:
+    """The tasks of a task file, or of a value that came by the wire (`Document(value, name)`).
+
+    `new_id` makes ids for tasks that have none. `now` is what `delay` counts from: the
+    database's clock where there is one. `defaults` are TaskSpec fields to use where the file
+    is silent (`timeout_seconds`, `retries`, `backoff_seconds`). Raises InvalidTask with every error.
+    """
+    paths, items = _entries(document, "task")
+    reader = _Reader(document, TASKS, paths, items)
+    moment = now or datetime.now(UTC)
+    tables = reader.tables()
+    tasks, positions = [], []
+    large = document.format is None or len(document.text) > MAX_DATA
+    for position, table in tables:
+        wrong = _contradictions(table)
+        if large and "data" in table:
+            wrong += _oversize(table["data"])
+        reader.problems += [Problem(position, path, message) for path, message in wrong]
+        if not wrong:
+            tasks.append(_task(table, new_id, moment, defaults or {}, document.format is Format.TOML))
+            positions.append(position)
+    if reader.problems:
+        _, _, more = examine(tasks)
+        reader.problems += [_moved(problem, positions) for problem in more]
+        refuse(reader.problems, reader.where)
+    return TaskFile(tasks, document, paths, items)
+
+
+def read_agents(document: Document) -> list[AgentSpec]:
+    """The agents of an agents file: `[[agents]]`, `[agent]`, or the same as JSON. Raises InvalidTask."""
+    paths, items = _entries(document, "agent")
+    reader = _Reader(document, AGENTS, paths, items)
+    agents: list[AgentSpec] = []
+    first_at: dict[str, int] = {}
+    for position, table in reader.tables():
+        if "id" not in table:
+            reader.problems.append(Problem(position, (), "an agent needs an id"))
+            continue
+        agent = _agent(table)
+        first = first_at.setdefault(agent.agent_id, position)
+        if first != position:
+            message = f'the id "{agent.agent_id}" is there twice'
+            reader.problems.append(Problem(position, ("id",), message, (first,)))
+        agents.append(agent)
+    if reader.problems:
+        refuse(reader.problems, reader.where)
+    return agents
+
+
+def _entries(document: Document, noun: str) -> tuple[list[Path], list[Any]]:
+    """Path and value of each task (or agent), whatever form the document has."""
+    value, many = document.value, f"{noun}s"
+    problems: list[tuple[Path, str]] = []
+    paths: list[Path] = []
+    items: list[Any] = []
+    if document.format is None:
+        fault = first_fault(value, strings=True, also=_DATES)
+        if fault:
+            problems.append((fault.path, fault.message))
+    if isinstance(value, list):
+        paths, items = [(index,) for index in range(len(value))], value
+    elif not isinstance(value, dict):
+        problems.append(((), f"must be a table of {many}, not {found(value)}"))
+    elif noun not in value and many not in value:
+        paths, items = ([()], [value]) if value else ([], [])
+    else:
+        problems += [
+            ((key,), f"unknown key{did_you_mean(key, [noun, many])}")
+            for key in value
+            if key not in (noun, many)
+        ]
+        if noun in value and isinstance(value[noun], list):
+            problems.append(((noun,), f"is a list; several {many} are written [[{many}]]"))
+        elif noun in value:
+            paths, items = [(noun,)], [value[noun]]
+        listed = value.get(many, [])
+        if isinstance(listed, list):
+            paths += [(many, index) for index in range(len(listed))]
+            items = [*items, *listed]
+        else:
+            problems.append(((many,), f"must be a list, not {found(listed)}; one {noun} is written [{noun}]"))
+    if not problems and not items:
+        problems.append(((), f"contains no {noun}: write [{noun}] or [[{many}]]"))
+    if problems:
+        refuse(
+            [Problem(number, (), text) for number, (_, text) in enumerate(problems)],
+            lambda number, _: _located(document, problems[number][0]),
+        )
+    return paths, items
+
+
+class _Reader:
+    """Checks the shape of every entry and gathers the problems."""
+
+    def __init__(self, document: Document, table: Table, paths: Sequence[Path], items: Sequence[Any]) -> None:
+        self.document, self.table, self.paths, self.items = document, table, paths, items
+        self.problems: list[Problem] = []
+
+    def where(self, position: int, path: Path) -> dict[str, Any]:
+        return _place(self.document, self.table, self.paths[position], self.items[position], path)
+
+    def tables(self) -> list[tuple[int, dict[str, Any]]]:
+        """The valid entries with their positions; what is wrong with the others is in `problems`."""
+        canonical = [self._canonical(position, item) for position, item in enumerate(self.items)]
+        try:
+            return list(enumerate(self.table.many.validate_python(canonical)))
+        except ValidationError:
+            pass  # now one by one: whoever has errors elsewhere should hear of these too
+        valid = []
+        for position, item in enumerate(canonical):
+            try:
+                valid.append((position, self.table.one.validate_python(item)))
+            except ValidationError as error:
+                self._note(position, item, error)
+        return valid
+
+    def _canonical(self, position: int, item: Any) -> Any:
+        return self.table.canonical(
+            item, lambda path, text: self.problems.append(Problem(position, path, text))
+        )
+
+    def _note(self, position: int, item: Any, error: ValidationError) -> None:
+        noun = "task" if self.table is TASKS else "agent"
+        for fault in error.errors(include_url=False):
+            path = tuple(step for step in fault["loc"] if step != "[key]")
+            if len(self.problems) >= MOST_ERRORS:  # counted, never shown: those before it fill the list
+                self.problems.append(Problem(position, path, fault["type"]))
+                continue
+            message = explain(fault)
+            if fault["type"] == "extra_forbidden":
+                known = list(self.table.known_at(path)) + ([] if self.paths[position] else [noun, f"{noun}s"])
+                message = "unknown key" + did_you_mean(str(path[-1]), known)
+            self.problems.append(Problem(position, path, message))
+
+
+def _place(document: Document, table: Table, start: Path, item: Any, path: Path) -> dict[str, Any]:
+    return _located(document, (*start, *table.spelled(item, path)))
+
+
+def _located(document: Document, path: Path) -> dict[str, Any]:
+    place = document.locate(path)
+    entry: dict[str, Any] = {"where": document.where(path), "field": show_path(path)}
+    if place:
+        entry |= {"line": place.line, "column": place.column}
+    return entry
+
+
+def _moved(problem: Problem, positions: Sequence[int]) -> Problem:
+    others = tuple(positions[other] for other in problem.others)
+    return Problem(positions[problem.position], problem.path, problem.message, others, problem.cycle)
+
+
+def _contradictions(table: Mapping[str, Any]) -> list[tuple[Path, str]]:
+    """What is wrong although each key by itself is right."""
+    wrong: list[tuple[Path, str]] = []
+    least, most = table.get("min_agents"), table.get("max_agents")
+    if least is not None and most is not None and least > most:
+        wrong.append((("min_agents",), f"is {least}, more than max_agents, which is {most}"))
+    if "delay" in table and "run_at" in table:
+        wrong.append((("delay",), "and run_at are both there: one of them says when to start"))
+    options = table.get("consensus")
+    if options is None:
+        return wrong
+    if table.get("requires_consensus") is False:
+        wrong.append((("consensus",), "is there although requires_consensus is false"))
+    return wrong + [(("consensus", key), message) for key, message in _vote_contradictions(options)]
+
+
+def _vote_contradictions(options: Mapping[str, Any]) -> list[tuple[str, str]]:
+    wrong = []
+    rule = options.get("rule")
+    if "adaptive" in options and "confidence" in options:
+        wrong.append(("adaptive", "and confidence are both there: adaptive sets the confidence"))
+    if "adaptive" in options and rule not in (None, Rule.ADAPTIVE):
+        wrong.append(("adaptive", f"does not go with rule = {str(rule)!r}: leave one of them out"))
+    if rule in OPTION_RULES and len(options.get("options", ())) < 2:
+        wrong.append(("rule", f"{rule} needs at least two options"))
+    if "quorum" in options and rule not in (None, Rule.QUORUM):
+        wrong.append(("quorum", f"does not go with rule = {str(rule)!r}: leave one of them out"))
+    if rule is Rule.QUORUM and "quorum" not in options:
+        wrong.append(("rule", "quorum needs the number: quorum = 3"))
+    panel = options.get("panel")
+    for key in ("min_votes", "quorum"):
+        if panel is not None and options.get(key, 0) > panel:
+            wrong.append((key, f"is {options[key]}, more than the panel of {panel}"))
+    return wrong
+
+
+def _oversize(data: Any) -> list[tuple[Path, str]]:
+    size = len(orjson.dumps(data))
+    return (
+        [(("data",), f"has {size:,} bytes as JSON; at most {MAX_DATA:,} are taken")]
+        if size > MAX_DATA
+        else []
+    )
+
+
+def _task(
+    table: dict[str, Any],
+    new_id: Callable[[], str],
+    now: datetime,
+    defaults: Mapping[str, Any],
+    has_dates: bool,
+) -> TaskSpec:
+    fields: dict[str, Any] = dict(defaults)
+    for key, value in table.items():
+        if key not in _APART:
+            fields[_RENAMED.get(key, key)] = tuple(dict.fromkeys(value)) if key in _TUPLES else value
+    if "task_id" not in fields:
+        fields["task_id"] = new_id()
+    if "data" in table:
+        fields["data"] = table["data"]
+    if "deadline" in table:
+        deadline = table["deadline"]
+        fields["deadline" if isinstance(deadline, datetime) else "deadline_seconds"] = deadline
+    if "delay" in table:
+        fields["run_at"] = now + timedelta(seconds=table["delay"])
+    _fill_agents(fields, table)
+    return TaskSpec(**fields)
+
+
+def _fill_agents(fields: dict[str, Any], table: Mapping[str, Any]) -> None:
+    """1 and 1; 2 and 3 for a vote, where a panel is the most; a team may have one for each capability."""
+    least, most = 1, 1
+    options = table.get("consensus")
+    if table.get("requires_consensus") or options is not None:
+        fields["consensus"] = _vote(options or {})
+        least, most = 2, (options or {}).get("panel", 3)
+    elif table.get("coverage") == "team":
+        most = max(1, len(fields.get("required_capabilities", ())))
+    if "min_agents" in fields:
+        fields.setdefault("max_agents", max(most, fields["min_agents"]))
+    else:
+        fields["max_agents"] = fields.get("max_agents", most)
+        fields["min_agents"] = min(least, fields["max_agents"])
+
+
+def _vote(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of `core.consensus` as plain JSON; the rule is always named."""
+    options = dict(given)
+    rule = options.pop("rule", None)
+    if "adaptive" in options:
+        rule, options["confidence"] = Rule.ADAPTIVE, options.pop("adaptive")
+    if rule is None:
+        rule = Rule.QUORUM if "quorum" in options else Rule.SUPERMAJORITY
+    tolerance = options.pop("tolerance", {})
+    if "abs" in tolerance:
+        options["tolerance"] = tolerance["abs"]
+    if "rel" in tolerance:
+        options["relative_tolerance"] = tolerance["rel"]
+    return {"rule": str(rule), **options}
+
+
+def _agent(table: dict[str, Any]) -> AgentSpec:
+    fields = {**table, "agent_id": table["id"]}
+    del fields["id"]
+    if "capabilities" in fields:
+        fields["capabilities"] = tuple(dict.fromkeys(fields["capabilities"]))
+    if "metadata" in fields:
+        fields["metadata"] = _dates_as_text(fields["metadata"])
+    return AgentSpec(**fields)
+
+
+_DATES: Final = frozenset({datetime, date, time})
+
+
+def _dates_as_text(value: Any) -> Any:
+    """TOML has dates and times, JSON has not: they become ISO texts. The depth is limited by the reader."""
+    if isinstance(value, dict):
+        return {key: _dates_as_text(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_dates_as_text(item) for item in value]
+    return value.isoformat() if type(value) in _DATES else value

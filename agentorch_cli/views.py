@@ -1,0 +1,213 @@
+"""What the operations answer: the documents that `--json` prints and `/control` sends.
+
+One model per noun that a user sees. Field names are those of the database and of the
+help. Times are ISO 8601 in UTC, durations seconds, scores 0..100, loads 0..1.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+"""Goes up when a field changes its meaning or goes away; new fields do not count."""
+
+
+class View(BaseModel):
+    """A document that is shown."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class AgentView(View):
+    """One agent of the fleet."""
+
+    agent_id: str
+    type: str
+    capabilities: list[str] = Field(default_factory=list)
+    status: str
+    """`online`, `offline`, `draining` or `paused`."""
+    slots: int = 1
+    busy: int = 0
+    """Slots that hold work now."""
+    load: float = 0.0
+    """busy / slots."""
+    performance_score: float = 100.0
+    completed: int = 0
+    failed: int = 0
+    success_rate: float | None = None
+    latency_p50_ms: float | None = None
+    latency_p95_ms: float | None = None
+    node_id: str | None = None
+    exec: str | None = None
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    last_heartbeat: datetime | None = None
+    created_at: datetime | None = None
+    working_on: list[str] = Field(default_factory=list)
+    """Ids of the tasks that it holds; filled by `agent show`."""
+
+
+class AttemptView(View):
+    """One delivery of a task to one agent."""
+
+    message_id: str
+    agent_id: str
+    attempt: int
+    status: str
+    role: str | None = None
+    node_id: str | None = None
+    progress: float | None = None
+    note: str | None = None
+    sent_at: datetime | None = None
+    accepted_at: datetime | None = None
+    finished_at: datetime | None = None
+    result: Any = None
+    error: dict[str, Any] | None = None
+    confidence: float | None = None
+    usage: dict[str, Any] | None = None
+
+
+class EventView(View):
+    """One transition, as the log keeps it."""
+
+    cursor: str
+    at: datetime
+    kind: str
+    task_id: str | None = None
+    agent_id: str | None = None
+    message_id: str | None = None
+    node_id: str | None = None
+    data: dict[str, Any] = Field(default_factory=dict)
+
+
+class DecisionView(View):
+    """How a vote came out, and what made it."""
+
+    decision_id: str
+    task_id: str | None = None
+    topic: str
+    status: Literal["pending", "reached", "failed"]
+    consensus_reached: bool = False
+    rule: str
+    threshold: float | None = None
+    electorate: int
+    needed: int | None = None
+    """Equal votes that decide."""
+    final_decision: Any = None
+    votes: list[dict[str, Any]] = Field(default_factory=list)
+    votes_used: int = 0
+    votes_not_asked: int = 0
+    margin: float | None = None
+    confidence: float | None = None
+    confidence_basis: str | None = None
+    decided_by: str | None = None
+    dissent: list[dict[str, Any]] = Field(default_factory=list)
+    created_at: datetime | None = None
+    decided_at: datetime | None = None
+
+
+class TaskView(View):
+    """One task; `task show` fills what is below `assigned_agents` too."""
+
+    task_id: str
+    name: str | None = None
+    type: str
+    status: str
+    """`blocked`, `pending`, `running`, `completed`, `failed`, `cancelled` or `skipped`."""
+    priority: int = 5
+    required_capabilities: list[str] = Field(default_factory=list)
+    depends_on: list[str] = Field(default_factory=list)
+    waiting_on: int = 0
+    """Dependencies that are not done yet."""
+    attempts_made: int = 0
+    failures: int = 0
+    assigned_agents: list[str] = Field(default_factory=list)
+    progress: float | None = None
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    run_at: datetime | None = None
+    deadline: datetime | None = None
+    result: Any = None
+    error: dict[str, Any] | None = None
+    submission_id: str | None = None
+    parent_id: str | None = None
+    idempotency_key: str | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    data: Any = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    attempts: list[AttemptView] = Field(default_factory=list)
+    events: list[EventView] = Field(default_factory=list)
+    decision: DecisionView | None = None
+
+
+class NodeView(View):
+    """One `serve` process."""
+
+    node_id: str
+    host: str
+    port: int | None = None
+    pid: int
+    version: str
+    is_leader: bool = False
+    is_live: bool = True
+    agents: int = 0
+    started_at: datetime | None = None
+    heartbeat_at: datetime | None = None
+
+
+class SubmittedTask(View):
+    """One task of a submission, as it was stored."""
+
+    task_id: str
+    name: str | None = None
+    status: str
+    is_new: bool = True
+    """False where the idempotency key was known: the task that had it is named instead."""
+
+
+class SubmitReply(View):
+    """What a submission became."""
+
+    submission_id: str | None = None
+    tasks: list[SubmittedTask] = Field(default_factory=list)
+    warnings: list[str] = Field(default_factory=list)
+    """For instance: no registered agent has a capability that is asked for."""
+
+
+class ChangeReply(View):
+    """What a change of several things did, thing by thing."""
+
+    changed: list[str] = Field(default_factory=list)
+    unchanged: dict[str, str] = Field(default_factory=dict)
+    """Id to the reason why nothing was done."""
+
+
+class SchemaView(View):
+    """The state of the schema."""
+
+    current: int | None
+    """None where there is no schema yet."""
+    wanted: int
+    applied: list[str] = Field(default_factory=list)
+    """Names of the migrations that this call applied."""
+    is_up_to_date: bool = False
+
+
+class StatusView(View):
+    """The fleet in one document."""
+
+    at: datetime
+    nodes: list[NodeView] = Field(default_factory=list)
+    agents: list[AgentView] = Field(default_factory=list)
+    agent_counts: dict[str, int] = Field(default_factory=dict)
+    task_counts: dict[str, int] = Field(default_factory=dict)
+    running: list[TaskView] = Field(default_factory=list)
+    recent: list[TaskView] = Field(default_factory=list)
+    """Tasks that ended last, newest first."""
+    oldest_pending_seconds: float | None = None
+    decisions: list[DecisionView] = Field(default_factory=list)
+    alarms: list[str] = Field(default_factory=list)
+    """Sentences, for instance that no serve is running, or that nobody can do a pending task."""

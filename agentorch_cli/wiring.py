@@ -1,0 +1,549 @@
+"""The one room that knows all rooms: builds store, engine, gateway and clients from Settings."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from agentorch_cli import handlers
+from agentorch_cli.agents.agent import Agent
+from agentorch_cli.agents.runners import exec_handler
+from agentorch_cli.client import LocalClient
+from agentorch_cli.config import Settings
+from agentorch_cli.core.model import AgentSpec, TaskSpec
+from agentorch_cli.core.plan import plan
+from agentorch_cli.core.scoring import Weights
+from agentorch_cli.documents import Document
+from agentorch_cli.engine.bus import News, Subscription
+from agentorch_cli.engine.engine import Engine, Limits
+from agentorch_cli.engine.state import Report
+from agentorch_cli.errors import (
+    DatabaseUnreachable,
+    NotAllowed,
+    OrchestratorError,
+    TaskFailed,
+)
+from agentorch_cli.gateway.server import Door, Gateway
+from agentorch_cli.identity import new_id
+from agentorch_cli.store.database import Database
+from agentorch_cli.store.embedded import EmbeddedServer, inspect
+from agentorch_cli.store.store import Store
+from agentorch_cli.taskfile import read_tasks
+from agentorch_cli.views import AgentView, TaskView
+
+log = logging.getLogger("agentorch")
+
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+SUPERVISE_EVERY = 1.0
+"""Seconds between looks at the embedded server."""
+
+
+@contextlib.asynccontextmanager
+async def open_store(
+    settings: Settings, *, migrate: bool = False, node_id: str | None = None
+) -> AsyncIterator[Store]:
+    """The store of these settings; the embedded server is started where no other is named."""
+    async with contextlib.AsyncExitStack() as stack:
+        dsn = settings.database.url
+        if not dsn:
+            server = EmbeddedServer(settings.data_dir, start_seconds=settings.database.start_timeout)
+            dsn = await server.start()
+            stack.push_async_callback(server.release)
+        database = Database(
+            dsn,
+            node_id=node_id or "orchestrator_client",
+            pool_size=settings.database.pool_size,
+            command_timeout=settings.database.command_timeout,
+        )
+        stack.push_async_callback(database.close)
+        await database.open()
+        if migrate or not settings.database.url:
+            await database.migrate()  # the embedded one is ours alone: it is always made ready
+        yield Store(database, aging_seconds=settings.engine.aging_seconds)
+
+
+@contextlib.asynccontextmanager
+async def open_client(settings: Settings) -> AsyncIterator[LocalClient]:
+    """A client that runs operations in this process."""
+    async with open_store(settings) as store, LocalClient(handlers.Context(store)) as client:
+        yield client
+
+
+# --- the engine in a program ----------------------------------------------------------------
+
+
+class Handle:
+    """A submitted task, to wait for."""
+
+    def __init__(self, orchestrator: Orchestrator, task_id: str) -> None:
+        self.task_id = task_id
+        self._orchestrator = orchestrator
+
+    async def result(self, timeout: float | None = None) -> Any:
+        """The task's result. Raises TaskFailed with its reason, WaitTimedOut."""
+        task = await self.wait(timeout)
+        if task.status != "completed":
+            reason = (task.error or {}).get("message", task.status)
+            raise TaskFailed(f"task {self.task_id} is {task.status}: {reason}", task_id=self.task_id)
+        return task.result
+
+    async def wait(self, timeout: float | None = None) -> TaskView:
+        """The task, once it is final. Raises WaitTimedOut."""
+        found: list[TaskView] = await self._orchestrator.call(
+            "task.wait", task_ids=[self.task_id], timeout_seconds=timeout
+        )
+        return found[0]
+
+    async def cancel(self, reason: str | None = None) -> None:
+        """Call it off."""
+        await self._orchestrator.call("task.cancel", task_ids=[self.task_id], reason=reason)
+
+
+class Orchestrator:
+    """A node inside your program: store, engine and gateway.
+
+    async with Orchestrator(settings) as orchestrator:
+        await orchestrator.register_agent("counter", capabilities=["count"], exec="wc -w")
+        handle = await orchestrator.submit({"required_capabilities": ["count"], "data": "a b"})
+        print(await handle.result())
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        if settings is None:
+            import os
+            from pathlib import Path
+
+            from agentorch_cli.config import load_settings
+
+            settings = load_settings({}, os.environ, None, Path.cwd())
+        self.settings = settings
+        self.url = ""
+        """Where agents connect."""
+        self._stack = contextlib.AsyncExitStack()
+        self._hosted: dict[str, tuple[AgentSpec, asyncio.Task[None], asyncio.Event]] = {}
+        self._supervisor: asyncio.Task[None] | None = None
+        self._is_stopping = False
+        self.drain_timeout = settings.engine.drain_timeout
+
+    @property
+    def store(self) -> Store:
+        return self._store
+
+    @property
+    def engine(self) -> Engine:
+        return self._engine
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._open()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def _open(self) -> None:
+        settings = self.settings
+        engine_id = f"orchestrator_{new_id().hex[-12:]}"
+        gateway = self._gateway = Gateway(
+            Door(
+                host=settings.gateway.host,
+                port=settings.gateway.port,
+                max_message_bytes=settings.gateway.max_message_bytes,
+                heartbeat_interval=settings.gateway.heartbeat_interval,
+                register_timeout=settings.gateway.register_timeout,
+            ),
+            engine_id,
+            report=Report,
+        )
+        _refuse_open_door(settings)
+        port = await gateway.bind()
+        self._stack.push_async_callback(gateway.close)
+        dsn = await self._open_database()
+        database = Database(
+            dsn,
+            node_id=engine_id,
+            pool_size=settings.database.pool_size,
+            command_timeout=settings.database.command_timeout,
+        )
+        self._stack.push_async_callback(database.close)
+        await database.open()
+        if settings.database.url:
+            await database.require_schema()
+        else:
+            await database.migrate()
+        self._store = Store(database, aging_seconds=settings.engine.aging_seconds)
+        self._engine = Engine(
+            self._store,
+            gateway,
+            Limits(
+                most_running=settings.engine.max_concurrent_tasks,
+                response_timeout=settings.engine.response_timeout,
+                heartbeat_interval=settings.gateway.heartbeat_interval,
+                lease_seconds=settings.engine.lease_seconds,
+                sweep_interval=settings.engine.poll_interval,
+                drain_timeout=settings.engine.drain_timeout,
+                weights=Weights(settings.matching.performance_weight, settings.matching.load_weight),
+            ),
+        )
+        self._stack.push_async_callback(self._engine.stop)
+        await self._engine.start(port)
+        self._context = handlers.Context(self._store)
+        gateway.pages = {
+            "/healthz": self._healthz,
+            "/readyz": self._readyz,
+            "/metrics": self._metrics,
+        }
+        gateway.desk = self._engine.desk
+        host = settings.gateway.host
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"ws://{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{port}/agents"  # noqa: S104
+        self._follow = asyncio.create_task(self._follow_exec_agents(), name="exec agents")
+        self._stack.push_async_callback(self._stop_hosted)
+        await self.host_exec_agents()
+
+    async def _open_database(self) -> str:
+        if self.settings.database.url:
+            return self.settings.database.url
+        server = EmbeddedServer(self.settings.data_dir, start_seconds=self.settings.database.start_timeout)
+        dsn = await server.start()
+        self._stack.push_async_callback(server.release)
+        self._supervisor = asyncio.create_task(_supervise(server), name="supervisor")
+        self._stack.push_async_callback(self._stop_supervising)
+        return dsn
+
+    async def _stop_supervising(self) -> None:
+        assert self._supervisor is not None
+        self._supervisor.cancel()
+        await asyncio.gather(self._supervisor, return_exceptions=True)
+
+    async def stop(self, *, at_once: asyncio.Event | None = None) -> None:
+        """Take nothing new, let agents finish for the drain timeout, give back what is left."""
+        if self._is_stopping:
+            return
+        self._is_stopping = True
+        drain = asyncio.create_task(self._engine.drain(self.drain_timeout))
+        cut = asyncio.create_task(at_once.wait()) if at_once is not None else None
+        await asyncio.wait([drain, cut] if cut else [drain], return_when=asyncio.FIRST_COMPLETED)
+        for task in (drain, cut):
+            if task is not None:
+                task.cancel()
+        await self._stack.aclose()
+
+    # --- agents that run inside serve -------------------------------------------------------
+
+    async def host_exec_agents(self) -> None:
+        """Run every registered agent that has a command; stop those that have none any more."""
+        wanted = {spec.agent_id: spec for spec in await self._exec_specs()}
+        for agent_id in list(self._hosted):
+            if wanted.get(agent_id) != self._hosted[agent_id][0]:
+                await self._stop_one(agent_id)
+        for agent_id, spec in wanted.items():
+            if agent_id not in self._hosted:
+                self._host(spec)
+
+    async def _exec_specs(self) -> list[AgentSpec]:
+        import orjson
+
+        return [
+            AgentSpec(
+                agent_id=row["agent_id"],
+                type=row["agent_type"],
+                capabilities=tuple(row["capabilities"]),
+                slots=row["slots"],
+                metadata=orjson.loads(row["metadata"]),
+                exec=row["exec"],
+            )
+            for row in await self._store.db.fetch("exec_agents")
+        ]
+
+    def _host(self, spec: AgentSpec) -> None:
+        stop = asyncio.Event()
+        agent = Agent(
+            spec.agent_id,
+            type=spec.type,
+            capabilities=spec.capabilities,
+            slots=spec.slots,
+            metadata=spec.metadata,
+        )
+        agent.add_handler(exec_handler(spec.exec or ""))
+        running = asyncio.create_task(
+            agent.run(self.url, stop=stop, drain_timeout=0.0), name=f"exec agent {spec.agent_id}"
+        )
+        running.add_done_callback(_agent_ended)
+        self._hosted[spec.agent_id] = (spec, running, stop)
+
+    async def _stop_one(self, agent_id: str) -> None:
+        _, running, stop = self._hosted.pop(agent_id)
+        stop.set()
+        await asyncio.wait([running], timeout=5)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    async def _stop_hosted(self) -> None:
+        self._follow.cancel()
+        await asyncio.gather(self._follow, return_exceptions=True)
+        await asyncio.gather(*(self._stop_one(agent_id) for agent_id in list(self._hosted)))
+
+    async def _follow_exec_agents(self) -> None:
+        """For ever: registrations change while the engine runs."""
+        changed = asyncio.Event()
+
+        async def connected() -> None:
+            changed.set()
+
+        listening = asyncio.create_task(
+            self._store.db.listen(["agentorch_fleet"], lambda _c, _p: changed.set(), connected)
+        )
+        try:
+            while True:
+                await changed.wait()
+                changed.clear()
+                with contextlib.suppress(DatabaseUnreachable):
+                    await self.host_exec_agents()
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+
+    # --- the public API ---------------------------------------------------------------------
+
+    async def call(self, method: str, **parameters: Any) -> Any:
+        """Any operation of `handlers`, by its name."""
+        return await LocalClient(self._context).call(method, **parameters)
+
+    async def register_agent(
+        self,
+        agent_id: str,
+        *,
+        type: str = "worker",
+        capabilities: Sequence[str] = (),
+        slots: int = 1,
+        metadata: Mapping[str, Any] | None = None,
+        exec: str | None = None,
+    ) -> AgentView:
+        """Write an agent into the registry; with `exec`, run it here from now on."""
+        spec = AgentSpec(agent_id, type, tuple(capabilities), slots, dict(metadata or {}), exec)
+        found: list[AgentView] = await self.call("agent.register", agents=[spec])
+        await self.host_exec_agents()
+        return found[0]
+
+    async def submit(self, task: Mapping[str, Any] | TaskSpec) -> Handle:
+        """Store one task, as a task file would say it. Raises InvalidTask, Conflict, NotFound."""
+        return (await self.submit_all([task]))[0]
+
+    async def submit_all(self, tasks: Sequence[Mapping[str, Any] | TaskSpec]) -> list[Handle]:
+        """Store tasks as one submission, whole or not at all."""
+        specs = self.read(tasks)
+        reply = await self.call("task.submit", tasks=specs)
+        return [Handle(self, one.task_id) for one in reply.tasks]
+
+    def read(self, tasks: Sequence[Mapping[str, Any] | TaskSpec]) -> list[TaskSpec]:
+        """Check tasks and make them a graph. Raises InvalidTask with every error."""
+        if all(isinstance(task, TaskSpec) for task in tasks):
+            return [task for task in tasks if isinstance(task, TaskSpec)]
+        document = Document({"tasks": [dict(task) for task in tasks if isinstance(task, Mapping)]}, "submit")
+        return plan_of(document, self.settings)
+
+    def events(self) -> Subscription:
+        """What happens from here on, as an async iterator of `News`."""
+        return self._engine.state.bus.subscribe()
+
+    # --- pages ------------------------------------------------------------------------------
+
+    async def _healthz(self) -> tuple[int, str, str]:
+        return 200, "text/plain; charset=utf-8", "alive\n"
+
+    async def _readyz(self) -> tuple[int, str, str]:
+        if self._is_stopping:
+            return 503, "text/plain; charset=utf-8", "stopping\n"
+        try:
+            await self._store.db.fetch("clock")
+        except OrchestratorError as error:
+            return 503, "text/plain; charset=utf-8", f"{error}\n"
+        return 200, "text/plain; charset=utf-8", "ready\n"
+
+    async def _metrics(self) -> tuple[int, str, str]:
+        from agentorch_cli.gateway.metrics import render
+
+        facts = self._engine.desk.facts()
+        facts["sessions"] = len(self._gateway.sessions)
+        return 200, "text/plain; version=0.0.4; charset=utf-8", render(facts)
+
+
+def plan_of(document: Document, settings: Settings) -> list[TaskSpec]:
+    """The tasks of a document as a graph. Raises InvalidTask with every error."""
+    file = read_tasks(
+        document,
+        new_id=lambda: str(new_id()),
+        defaults={
+            "timeout_seconds": settings.engine.task_timeout,
+            "retries": settings.engine.retries,
+            "backoff_seconds": settings.engine.backoff,
+        },
+    )
+    return list(plan(file.tasks, where=file.where).tasks)
+
+
+async def serve(
+    settings: Settings,
+    *,
+    on_ready: Callable[[str], None] | None = None,
+    stop: asyncio.Event,
+    stop_now: asyncio.Event | None = None,
+) -> None:
+    """Run a node until `stop` is set; `stop_now` ends the waiting for what runs."""
+    orchestrator = Orchestrator(settings)
+    configure_logging(settings)
+    await orchestrator.__aenter__()
+    try:
+        if on_ready is not None:
+            on_ready(orchestrator.url)
+        await stop.wait()
+    finally:
+        await orchestrator.stop(at_once=stop_now)
+
+
+def configure_logging(settings: Settings) -> None:
+    """Logs go to stderr; the driver's own tracebacks do not."""
+    from agentorch_cli.text import one_line
+
+    class Plain(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return one_line(super().format(record)) if record.exc_info is None else super().format(record)
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Plain("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger("agentorch")
+    root.handlers = [handler]
+    root.propagate = False
+    root.setLevel(settings.logging.level.upper())
+    logging.getLogger("agentorch.websockets").setLevel(logging.CRITICAL)
+    for noisy in ("asyncpg", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+
+
+async def _supervise(server: EmbeddedServer) -> None:
+    """For ever: the embedded server comes back if it dies."""
+    while True:
+        await asyncio.sleep(SUPERVISE_EVERY)
+        try:
+            if await server.ensure_running():
+                log.warning("the embedded PostgreSQL had died and runs again")
+        except OrchestratorError as error:
+            log.warning("the embedded PostgreSQL cannot be started again yet: %s", error)
+
+
+def _agent_ended(running: asyncio.Task[None]) -> None:
+    if not running.cancelled() and running.exception() is not None:
+        log.warning("%s ended: %s", running.get_name(), running.exception())
+
+
+def _refuse_open_door(settings: Settings) -> None:
+    if settings.gateway.host not in LOOPBACK and not settings.gateway.insecure:
+        raise NotAllowed(
+            f"serve would listen on {settings.gateway.host}, where anybody could connect without a token",
+            hint="stay on 127.0.0.1, or say --insecure if the network is yours alone",
+        )
+
+
+# --- the doctor -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of `doctor`."""
+
+    name: str
+    ok: bool | None
+    """None: neither good nor bad."""
+    text: str
+    fix: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Look at everything that can be wrong. Raises nothing: what fails is a finding."""
+    findings = [
+        Finding(
+            "python",
+            sys.version_info >= (3, 11),
+            f"Python {sys.version.split()[0]}",
+            "use Python 3.11 or newer",
+        )
+    ]
+    if settings.database.url:
+        findings.append(Finding("database", None, "PostgreSQL at database.url"))
+    else:
+        findings += await _examine_embedded(settings)
+    findings += await _examine_schema(settings)
+    return findings
+
+
+async def _examine_embedded(settings: Settings) -> list[Finding]:
+    seen = await inspect(settings.data_dir)
+    findings = [
+        Finding("data directory", True, f"{seen.data_dir}, {seen.size_bytes / 1e6:.0f} MB"),
+        Finding(
+            "disk",
+            seen.free_bytes > 1_000_000_000,
+            f"{seen.free_bytes / 1e9:.1f} GB free",
+            "make room: PostgreSQL stops when the disk is full",
+        ),
+        Finding(
+            "embedded PostgreSQL",
+            None if not seen.running else True,
+            f"version {seen.version} runs as {seen.runs_as} (pid {seen.pid}),"
+            f" used by {len(seen.holders or ())} processes"
+            if seen.running
+            else "is not running; the next command starts it",
+        ),
+    ]
+    if seen.note:
+        findings.append(Finding("account", None, seen.note))
+    return findings
+
+
+async def _examine_schema(settings: Settings) -> list[Finding]:
+    try:
+        async with open_client(settings) as client:
+            view = await client.call("schema.apply", check=True)
+            nodes = await client.call("node.list")
+    except OrchestratorError as error:
+        return [Finding("database", False, str(error), error.hint)]
+    live = [node for node in nodes if node.is_live]
+    return [
+        Finding(
+            "schema",
+            view.is_up_to_date,
+            f"version {view.current}, this program wants {view.wanted}",
+            "run: agentorch init-db",
+        ),
+        Finding(
+            "serve",
+            True if live else None,
+            f"{len(live)} running: " + ", ".join(f"{n.host}:{n.port}" for n in live)
+            if live
+            else "is not running; start it with: agentorch serve",
+        ),
+        Finding("shell", shutil.which("sh") is not None, "sh runs exec agents", "install a POSIX shell"),
+    ]
+
+
+__all__ = [
+    "Agent",
+    "Finding",
+    "Handle",
+    "News",
+    "Orchestrator",
+    "examine",
+    "open_client",
+    "serve",
+]

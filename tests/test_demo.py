@@ -1,0 +1,144 @@
+"""The demonstration runs from nothing to results, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentorch_cli.cli.demo_page import in_brief
+from agentorch_cli.cli.fleet import SCRIPTS, examples_folder
+from agentorch_cli.store.embedded import EmbeddedServer
+
+DOCUMENTS = examples_folder() / "documents"
+CLAIMS = DOCUMENTS / "claims.json"
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """A home and a folder for temporary files of its own, so that what is left can be seen."""
+    (tmp_path / "t").mkdir(mode=0o755)
+    keep = {
+        name: value for name, value in os.environ.items() if not name.startswith(("AGENTORCH_", "DATABASE_"))
+    }
+    return keep | {"TMPDIR": str(tmp_path / "t"), "HOME": str(tmp_path)}
+
+
+@contextmanager
+def running_demo(environment: dict[str, str], *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """The demonstration as a process of its own; killed if a test leaves it running."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "agentorch_cli", "demo", *arguments],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def processes_of(folder: str) -> list[str]:
+    """Command lines and environments in which the folder is named: agents, PostgreSQL, shells."""
+    found = []
+    for process in Path("/proc").iterdir():
+        try:
+            said = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+        except OSError:
+            continue
+        if folder.encode() in said and process.name != str(os.getpid()):
+            found.append(f"{process.name} {(process / 'cmdline').read_bytes()[:200]!r}")
+    return found
+
+
+def test_the_demo_does_every_task_and_leaves_nothing(environment: dict[str, str]) -> None:
+    with running_demo(environment, "--json") as process:
+        stdout, stderr = process.communicate(timeout=120)
+    tasks: dict[str, Any] = {task["name"]: task for task in json.loads(stdout)}
+
+    assert (process.returncode, {task["status"] for task in tasks.values()}) == (0, {"completed"}), stderr
+    assert len(tasks) == 39
+    assert {agent for task in tasks.values() for agent in task["assigned_agents"]} <= {*SCRIPTS, "stocktaker"}
+    assert tasks["report"]["result"]["documents"] == 7
+    assert tasks["inventory"]["result"]["words"] == sum(
+        len(path.read_text().split()) for path in DOCUMENTS.glob("*.md")
+    )
+    assert tasks["transcribe the survey of 1934"]["attempts_made"] == 2
+    assert tasks["transcribe the survey of 1934"]["result"]["encoding"] == "iso-8859-1"
+    assert verdicts_of(tasks) == {claim["id"]: claim["truth"] for claim in json.loads(CLAIMS.read_text())}
+    assert "39 tasks are submitted" in stderr
+    assert "completed  report  by reporter" in stderr
+    assert processes_of(environment["TMPDIR"]) == []
+    assert list(Path(environment["TMPDIR"]).iterdir()) == []
+
+
+def verdicts_of(tasks: dict[str, Any]) -> dict[str, str]:
+    """What the checkers agreed on, by claim."""
+    return {
+        name.removeprefix("claim "): task["result"]["verdict"]
+        for name, task in tasks.items()
+        if name.startswith("claim ")
+    }
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_demo_that_is_stopped_leaves_nothing(
+    environment: dict[str, str], number: signal.Signals, status: int
+) -> None:
+    with running_demo(environment) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "have connected" in line:
+                break
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=60)
+
+    assert process.returncode == status, stderr
+    assert "Traceback" not in stderr
+    assert processes_of(environment["TMPDIR"]) == []
+    assert list(Path(environment["TMPDIR"]).iterdir()) == []
+
+
+async def test_agents_die_with_a_demo_that_is_killed(environment: dict[str, str]) -> None:
+    kept = Path(environment["TMPDIR"]) / "kept"
+    with running_demo(environment, "--data-dir", str(kept)) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "have connected" in line:
+                break
+        agents = agents_of(environment["TMPDIR"])
+        process.kill()
+
+    deadline = time.monotonic() + 10
+    while agents_of(environment["TMPDIR"]):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+    assert len(agents) == len(SCRIPTS)
+    server = EmbeddedServer(kept)
+    await server.start()
+    await server.release()  # its last user stops it
+    assert processes_of(environment["TMPDIR"]) == []
+
+
+def agents_of(folder: str) -> list[str]:
+    return [process for process in processes_of(folder) if "examples/agents" in process]
+
+
+def test_a_result_is_told_in_brief() -> None:
+    result = {"kind": "facts", "dates": [1, 2], "names": {"a": 1}, "verdict": "supported", "document": "x.md"}
+
+    assert in_brief(result) == "2 dates, 1 names, verdict supported"
