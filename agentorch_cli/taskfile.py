@@ -276,7 +276,7 @@ def _task(
     if "task_id" not in fields:
         fields["task_id"] = new_id()
     if "data" in table:
-        fields["data"] = table["data"]
+        fields["data"] = _dates_as_text(table["data"]) if has_dates else table["data"]
     if "deadline" in table:
         deadline = table["deadline"]
         fields["deadline" if isinstance(deadline, datetime) else "deadline_seconds"] = deadline

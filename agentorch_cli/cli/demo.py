@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -21,6 +22,7 @@ from agentorch_cli.cli.session import Session
 from agentorch_cli.errors import WaitTimedOut
 
 if TYPE_CHECKING:
+    from agentorch_cli.cli.demo_page import Outcome
     from agentorch_cli.cli.fleet import Fleet
     from agentorch_cli.cli.tables import Page
     from agentorch_cli.client import Client
@@ -55,8 +57,8 @@ def demo(ctx: typer.Context) -> None:
             # whatever the environment says: a demonstration belongs into a database of its own
             "database.url": session.database_url or "",
         }
-        status, tasks = session.run(_run(session), is_long=True)
-        _show(session, status, tasks, is_kept)
+        outcome = session.run(_run(session), is_long=True)
+        _show(session, outcome, is_kept)
 
 
 app = single(demo)
@@ -73,7 +75,7 @@ def _data_dir(session: Session) -> Iterator[bool]:
         yield False
 
 
-async def _run(session: Session) -> tuple[StatusView, list[TaskView]]:
+async def _run(session: Session) -> Outcome:
     """Start everything, do the tasks, and stop everything; gives how the fleet stood at the end."""
     from agentorch_cli.cli import demo_page
     from agentorch_cli.cli.files import read_submission
@@ -94,7 +96,7 @@ async def _run(session: Session) -> tuple[StatusView, list[TaskView]]:
             session.say(f"{len(reply.tasks)} tasks are submitted from {examples / 'tasks'}.")
             with demo_page.display(session) as update:
                 tasks = await _follow(client, fleet, reply, update)
-            return await client.call("status.get", limit=100), tasks
+            return await _outcome(client, tasks)
 
 
 @contextlib.asynccontextmanager
@@ -107,8 +109,9 @@ async def _engine(session: Session) -> AsyncIterator[str]:
     serving = asyncio.create_task(
         wiring.serve(session.settings, on_ready=ready.set_result, stop=stop, stop_now=stop_now)
     )
+    first: list[asyncio.Future[Any]] = [serving, ready]
     try:
-        await asyncio.wait({serving, ready}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         if not ready.done():
             await serving  # raises what kept it from starting
         yield await ready
@@ -160,13 +163,31 @@ async def _follow(
         await asyncio.gather(waiting, return_exceptions=True)
 
 
-def _show(session: Session, status: StatusView, tasks: list[TaskView], is_kept: bool) -> None:
+async def _outcome(client: Client, tasks: list[TaskView]) -> Outcome:
+    """How the fleet stands.
+
+    What each agent did is counted from the attempts: the registry learns of it a heartbeat later.
+    """
+    from agentorch_cli.cli.demo_page import Outcome
+
+    stories = [await client.call("task.get", task_id=task.task_id) for task in tasks]
+    done = Counter((attempt.agent_id, attempt.status) for story in stories for attempt in story.attempts)
+    agents = [
+        agent.model_copy(
+            update={"completed": done[agent.agent_id, "completed"], "failed": done[agent.agent_id, "failed"]}
+        )
+        for agent in await client.call("agent.list", status="online")
+    ]
+    return Outcome(agents, tasks, [story for story in stories if story.decision])
+
+
+def _show(session: Session, outcome: Outcome, is_kept: bool) -> None:
     """Answer with what came of it. Raises TaskFailed unless every task has completed."""
     from agentorch_cli.cli import demo_page
     from agentorch_cli.cli.follow import check_outcomes
 
     def draw(page: Page) -> None:
-        demo_page.draw(page, session, status, tasks, is_kept)
+        demo_page.draw(page, session, outcome, is_kept)
 
-    session.show(tasks, draw, [task.task_id for task in tasks])
-    check_outcomes(tasks)
+    session.show(outcome.tasks, draw, [task.task_id for task in outcome.tasks])
+    check_outcomes(outcome.tasks)

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -22,7 +23,7 @@ from agentorch_cli.text import shorten
 
 if TYPE_CHECKING:
     from agentorch_cli.cli.session import Session
-    from agentorch_cli.views import StatusView, TaskView
+    from agentorch_cli.views import AgentView, DecisionView, StatusView, TaskView
 
 SAID_BY_NAME = ("kind", "document", "claim", "bill")
 """What the results of the examples repeat for the tasks that read them."""
@@ -71,19 +72,29 @@ class _Lines:
             self._session.say(f"{task.status}  {columns.label(task)}  by {who}")
 
 
-def draw(page: Page, session: Session, status: StatusView, tasks: Sequence[TaskView], is_kept: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the demonstration came to."""
+
+    agents: list[AgentView]
+    tasks: list[TaskView]
+    voted: list[TaskView]
+    """Those of the tasks that were decided by a vote, with their decisions."""
+
+
+def draw(page: Page, session: Session, outcome: Outcome, is_kept: bool) -> None:
     """The tables at the end, and what a person may want to do next."""
-    parts: list[tuple[str, Any, Sequence[Any]]] = [
-        ("AGENTS", columns.AGENTS, status.agents),
-        ("VOTES", columns.VOTE_OUTCOMES, status.decisions),
-        ("TASKS AND RESULTS", _result_columns(), tasks),
+    parts: list[tuple[str, Sequence[Column], Sequence[Any]]] = [
+        ("AGENTS", columns.AGENTS, outcome.agents),
+        ("TASKS AND RESULTS", _result_columns(), outcome.tasks),
+        ("VOTES", _vote_columns(), outcome.voted),
     ]
     for title, column, rows in parts:
         if rows:
             page.heading(f"{title} ({len(rows)})" if page.look.is_terminal else title)
             page.table(column, rows)
     page.gap()
-    for line in _way_on(session, tasks, is_kept):
+    for line in _way_on(session, outcome.tasks, is_kept):
         page.line(line)
 
 
@@ -105,6 +116,31 @@ def _result_columns() -> tuple[Column, ...]:
     )
 
 
+def _vote_columns() -> tuple[Column, ...]:
+    """What the checkers found, how many were asked, and who saw it otherwise."""
+
+    def told(task: TaskView) -> DecisionView:
+        assert task.decision is not None  # only such tasks are listed
+        return task.decision
+
+    def against(task: TaskView, look: Look) -> Text:
+        voters = {str(vote["agent_id"]): vote["answer"] for vote in told(task).votes}
+        verdict = _verdict(told(task).final_decision)
+        return look.names([voter for voter, answer in voters.items() if _verdict(answer) != verdict])
+
+    return (
+        Column("CLAIM", lambda task, look: look.text(columns.label(task), "bold"), is_id=True),
+        Column("VOTE", lambda task, look: look.state(told(task).status)),
+        Column("ANSWER", lambda task, look: look.text(_verdict(told(task).final_decision))),
+        Column("VOTES", lambda task, look: Text(columns.votes(told(task))), 5, is_right=True),
+        Column("AGAINST", against, 6),
+    )
+
+
+def _verdict(answer: Any) -> str:
+    return str(answer.get("verdict", "")) if isinstance(answer, dict) else ""
+
+
 def in_brief(result: dict[str, Any]) -> str:
     """The result as a person would say it: `9 dates, 31 quantities`, `verdict supported`."""
     told = []
@@ -116,9 +152,9 @@ def in_brief(result: dict[str, Any]) -> str:
 
 def _way_on(session: Session, tasks: Sequence[TaskView], is_kept: bool) -> list[str]:
     """Commands for the next step."""
-    program = "agentorch" if shutil.which("agentorch") else _short(Path(sys.argv[0]))
+    program = _program()
     if is_kept:
-        hardest = max(tasks, key=lambda task: task.attempts_made)
+        hardest = max(tasks, key=lambda task: (task.failures, task.attempts_made))
         return [
             "Everything is kept. The story of the task that needed most attempts:",
             f"  {program} task show {hardest.task_id} --data-dir {session.data_dir}",
@@ -130,6 +166,14 @@ def _way_on(session: Session, tasks: Sequence[TaskView], is_kept: bool) -> list[
         f"  {_short(Path(sys.executable))} {_short(examples / 'agents' / 'counter.py')}",
         f"  {program} task submit {_short(examples / 'tasks' / 'single.toml')} --wait",
     ]
+
+
+def _program() -> str:
+    """What one would type here to run agentorch."""
+    if shutil.which("agentorch"):
+        return "agentorch"
+    beside = Path(sys.executable).parent / "agentorch"
+    return _short(beside) if beside.exists() else f"{_short(Path(sys.executable))} -m agentorch_cli"
 
 
 def _short(path: Path) -> str:

@@ -161,7 +161,7 @@ def common_options() -> tuple[Any, ...]:
 def _keep(ctx: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
     """A common option is remembered by the session; what stands further right wins."""
     if value not in (None, False) and ctx.obj is not None:
-        setattr(ctx.obj, str(param.name), value)
+        ctx.obj.take(str(param.name), value)
     return value
 
 
@@ -172,11 +172,11 @@ def _take_common(ctx: Any, args: list[str]) -> int:
     if param is None or ctx.obj is None:
         return 0
     if param.is_flag:
-        setattr(ctx.obj, str(param.name), True)
+        ctx.obj.take(str(param.name), True)
         return 1
     if not sign and len(args) < 2:
         raise UsageError(f"{name} wants a value: {name} {param.metavar}", hint=f"{ctx.command_path} --help")
-    setattr(ctx.obj, str(param.name), value if sign else args[1])
+    ctx.obj.take(str(param.name), value if sign else args[1])
     return 1 if sign else 2
 
 

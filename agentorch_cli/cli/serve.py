@@ -23,6 +23,9 @@ def serve(
             "--port", "-p", metavar="PORT", min=0, max=65535, help="Port to listen on; 0 takes a free one."
         ),
     ] = None,
+    is_insecure: Annotated[
+        bool, typer.Option("--insecure", help="Listen where others can connect, without tokens.")
+    ] = False,
 ) -> None:
     """Run the engine: take agents, give them tasks, keep every step.
 
@@ -33,7 +36,11 @@ def serve(
     is left: nothing fails because the engine stops. A second signal stops at once.
     """
     session = Session.of(ctx)
-    session.more_flags |= {"gateway.host": host, "gateway.port": port}
+    session.more_flags |= {
+        "gateway.host": host,
+        "gateway.port": port,
+        "gateway.insecure": is_insecure or None,
+    }
     number = session.run(_serve(session), is_long=True)
     if number:
         raise typer.Exit(128 + number)

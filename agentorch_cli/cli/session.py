@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
 
+from agentorch_cli.core.hints import did_you_mean
 from agentorch_cli.errors import UsageError
 from agentorch_cli.text import escape_json, one_line
 
@@ -47,14 +48,19 @@ class Session:
         """The session of the invocation that the command runs in."""
         return cast("Session", ctx.obj)
 
+    def take(self, option: str, value: Any) -> None:
+        """Remember a common option. Raises UsageError for a form of output that there is not."""
+        if option == "output" and value not in FORMATS:
+            raise UsageError(
+                f'-o "{value}" is not known{did_you_mean(value, FORMATS)}',
+                hint=f"One of {', '.join(FORMATS)}.",
+            )
+        setattr(self, option, value)
+
     @property
     def format(self) -> str:
-        """`table`, `json` or `jsonl`. Raises UsageError for any other word."""
-        if self.output is None:
-            return "json" if self.as_json else "table"
-        if self.output not in FORMATS:
-            raise UsageError(f'-o "{self.output}" is not known', hint=f"Use one of {', '.join(FORMATS)}.")
-        return self.output
+        """`table`, `json` or `jsonl`."""
+        return self.output or ("json" if self.as_json else "table")
 
     @cached_property
     def settings(self) -> Settings:

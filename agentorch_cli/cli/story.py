@@ -13,17 +13,17 @@ from agentorch_cli.cli.tables import Column, Page
 from agentorch_cli.views import DecisionView, EventView, TaskView
 
 WORDS = {
-    # kind of event: how the story says it
+    # kind of event: how the story says it; where an agent takes part, its name follows
     "submitted": "submitted",
-    "unblocked": "its dependencies are done",
     "assigned": "given to",
-    "sent": "sent to",
     "accepted": "taken by",
-    "progress": "progress of",
-    "retried": "retried by hand",
-    "retry_scheduled": "will be tried again",
-    "lost": "lost by",
+    "completed": "completed by",
+    "failed": "failed at",
+    "requeued": "will be tried again after",
+    "lost": "lost with",
     "timed_out": "ran out of time at",
+    "retried": "opened again",
+    "skipped": "left out",
 }
 
 
@@ -58,13 +58,13 @@ def told(event: EventView, start: datetime, look: Look) -> tuple[Text, Text]:
     seconds = max((event.at - start).total_seconds(), 0.0)
     when = f"{'+' + offset(seconds):>9}" if look.is_terminal else moment(event.at)
     kind = event.kind.removeprefix("task_").removeprefix("attempt_")
-    words = look.text(WORDS.get(kind, kind.replace("_", " ")), _color(kind))
-    parts: list[Text | str] = [words]
-    if event.agent_id:
+    words = WORDS.get(kind, kind.replace("_", " "))
+    if event.agent_id is None:
+        words = words.removesuffix(" by").removesuffix(" at")
+    parts: list[Text | str] = [look.text(words, _color(kind))]
+    if event.agent_id is not None:
         parts += [" ", look.text(event.agent_id, "bold")]
-    if details := ", ".join(
-        f"{key}: {_short(value)}" for key, value in event.data.items() if value is not None
-    ):
+    if details := _details(event.data):
         parts += ["  ", look.text(details, "dim")]
     return Text(when, "dim"), Text.assemble(*parts)
 
@@ -139,8 +139,15 @@ def _sure(decision: DecisionView, look: Look) -> Text:
     return columns.percent(decision.confidence, look) + look.text(basis, "dim")
 
 
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _details(data: dict[str, Any]) -> str:
+    """What an event carries: its sentence, if it has one, else all of it."""
+    if data.get("message"):
+        return str(data["message"])
+    return ", ".join(
+        f"{key}: {value:g}" if isinstance(value, float) else f"{key}: {value}"
+        for key, value in data.items()
+        if value is not None
+    )
 
 
 def _color(kind: str) -> str:

@@ -96,7 +96,8 @@ class Page:
         """Names with their values; a long value goes on under itself."""
         if not self.look.is_terminal:
             for name, value in rows:
-                self._write(f"{' ' * indent}{name}\t{value.plain}")
+                label = f"{' ' * indent}{name}\t" if name else ""
+                self._write(label + value.plain)
             return
         grid = Table.grid(padding=(0, GAP, 0, 0))
         grid.add_column(no_wrap=True)

@@ -8,7 +8,7 @@ import typer
 
 from agentorch_cli.cli.help import noun, verb
 from agentorch_cli.cli.session import Session
-from agentorch_cli.errors import Conflict, Partial, UsageError
+from agentorch_cli.errors import Conflict, NotFound, Partial, UsageError
 
 if TYPE_CHECKING:
     from agentorch_cli.cli.tables import Page
@@ -170,7 +170,7 @@ def cancel(
 
     $ agentorch task cancel nightly-report --reason "wrong input"
 
-    The exit code is 9 if some could not be cancelled, 8 if none could.
+    The exit code is 9 if some could not be cancelled, 8 if none could, 7 if there are no such tasks.
     """
     session = Session.of(ctx)
     reply = session.ask("task.cancel", task_ids=list(dict.fromkeys(task_ids)), reason=reason)
@@ -190,7 +190,10 @@ def retry(ctx: typer.Context, task_ids: Ids) -> None:
 
 
 def show_change(session: Session, reply: ChangeReply, done: str) -> None:
-    """Show a change of several things. Raises Partial or Conflict for those that stayed as they were."""
+    """Show a change of several things.
+
+    Raises Partial, Conflict or NotFound for those that stayed as they were.
+    """
 
     def draw(page: Page) -> None:
         for one in reply.changed:
@@ -200,9 +203,10 @@ def show_change(session: Session, reply: ChangeReply, done: str) -> None:
     if not reply.unchanged:
         return
     reasons = [f"{one}: {why}" for one, why in reply.unchanged.items()]
+    are_missing = all(why.startswith("there is no such") for why in reply.unchanged.values())
+    kind = Partial if reply.changed else NotFound if are_missing else Conflict
     if len(reasons) == 1 and not reply.changed:
-        raise Conflict(reasons[0])
-    kind = Partial if reply.changed else Conflict
+        raise kind(reasons[0])
     raise kind(
         f"{len(reasons)} of {len(reasons) + len(reply.changed)} stayed as they were: "
         + "; ".join(reasons[:10]),

@@ -61,27 +61,34 @@ async def watch(client: Client, emit: Callable[[Any], None], is_page: bool) -> N
 
 def frame(status: StatusView, console: Console, look: Look) -> RenderableType:
     """One frame, exactly as high as the terminal, with the keys on its last line."""
-    body = Group(*_body(status, look))
-    lines = console.render_lines(body, console.options.update(width=look.width), pad=False)
+    options = console.options.update(width=look.width)
+
+    def height(renderable: RenderableType) -> int:
+        return len(console.render_lines(renderable, options, pad=False))
+
+    lines = console.render_lines(Group(*_body(status, look, height)), options, pad=False)
     lines = [*lines[: look.height - 1], *[[Segment("")]] * (look.height - 1 - len(lines))]
     at = status.at.astimezone().strftime("%H:%M:%S")
     keys = [Segment(f"{at}   q quits"[: look.width], Style(dim=True))]
     return Segments([segment for line in lines for segment in (*line, Segment.line())] + keys)
 
 
-def _body(status: StatusView, look: Look) -> list[RenderableType]:
+def _body(status: StatusView, look: Look, height: Callable[[RenderableType], int]) -> list[RenderableType]:
     """The lines on top, and as much of each table as has room."""
     lines: list[RenderableType] = [*board.head(status, look)]
-    room = look.height - len(lines) - 1
+    room = look.height - height(Group(*lines)) - 1
     parts = board.parts(status)
     for index, (title, columns, rows) in enumerate(parts):
         share = _share(room, [len(rows) for _, _, rows in parts[index:]])
-        if share < HEAD_LINES + 1:
-            continue
-        shown = rows[: share - HEAD_LINES]
-        more = f" ({len(shown)} of {len(rows)})" if len(shown) < len(rows) else f" ({len(rows)})"
-        lines += [Text(""), Text(title + more, "bold"), table(columns, shown, look)]
-        room -= len(shown) + HEAD_LINES
+        shown = rows[: max(share - HEAD_LINES, 0)]
+        grid = table(columns, shown, look)
+        while shown and (excess := height(grid) + HEAD_LINES - 1 - share) > 0:  # ids have folded
+            shown = shown[:-excess]
+            grid = table(columns, shown, look)
+        if shown:
+            more = f" ({len(shown)} of {len(rows)})" if len(shown) < len(rows) else f" ({len(rows)})"
+            lines += [Text(""), Text(title + more, "bold"), grid]
+            room -= height(grid) + HEAD_LINES - 1
     return lines
 
 

@@ -163,7 +163,8 @@ def ahead(tied: Knots, named: Sequence[Kind]) -> dict[int, list[int]]:
     for nodes in tied.found:
         if len(nodes) == 1:
             node = nodes[0]
-            blamed[node] = blamed[node] or blamed[tied.walk[node][0]]
+            onwards = next((other for other in tied.walk[node] if other != node), node)
+            blamed[node] = blamed[node] or blamed[onwards]
             continue
         source = blamed[min((node for node in nodes if blamed[node]), default=nodes[0])]
         if not source:

@@ -138,11 +138,10 @@ def remaining_depths(rows: Sequence[Sequence[int]]) -> list[float] | None:
         for node in row:
             waiters[node] += 1
     settled = [node for node, count in enumerate(waiters) if not count]
-    for node in settled:  # grows as it is walked through
+    for node in settled:  # grows as it is walked through, shallow nodes first: the last waiter is the deepest
         depth = depths[node] + 1
         for other in rows[node]:
-            if depths[other] < depth:
-                depths[other] = depth
+            depths[other] = depth
             waiters[other] -= 1
             if not waiters[other]:
                 settled.append(other)

@@ -12,7 +12,7 @@ set of ballots gives the same verdict in every order of arrival.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from agentorch_cli.core.vote import (
@@ -80,6 +80,7 @@ class Tally(ABC):
         if voter is None:
             return False
         self._known = None
+        self._heard(voter)
         if ballot.status is BallotStatus.ANSWERED and self._record(voter, ballot):
             self.answered += 1
         else:
@@ -135,6 +136,9 @@ class Tally(ABC):
             self._known = self._outlook() if enough_left else (VoteStatus.FAILED, DecidedBy.TOO_FEW, 0)
         return self._known
 
+    def _heard(self, voter: Voter) -> None:  # noqa: B027  # most rules need not know
+        """This voter is out no longer, whatever its ballot says."""
+
     @abstractmethod
     def leader(self) -> str | None:
         """The best answer so far."""
@@ -164,7 +168,7 @@ class Tally(ABC):
 class LabelTally(Tally):
     """Counts equal answers; knows the two best at every moment."""
 
-    def __init__(self, policy: Policy, electorate: Sequence[Voter]) -> None:
+    def __init__(self, policy: Policy, electorate: Iterable[Voter]) -> None:
         super().__init__(policy, electorate)
         self.support: dict[str, Support] = {}
         self.first: str | None = None

@@ -227,7 +227,7 @@ def evidence(reliability: float) -> int:
 def threshold_count(threshold: float, electorate: int) -> int:
     """T = ceil(threshold * N - 1e-9), exactly: 0.66 is 33/50 here, not the nearest binary float.
 
-    The 1e-9 forgives thresholds typed as 0.6666666667.
+    The 1e-9 forgives two thirds typed as 0.66666666667.
     """
     return max(1, math.ceil(Fraction(str(threshold)) * electorate - Fraction(1, NANO)))
 

@@ -24,7 +24,7 @@ range of x if it is positive at both ends.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from agentorch_cli.core.tally import LabelTally, Outlook, Support
 from agentorch_cli.core.vote import NANO, Basis, DecidedBy, Policy, Voter, VoteStatus, evidence
@@ -49,21 +49,32 @@ def posterior_of(scores: Sequence[float], score: float, options: int) -> float:
 
 
 class WeightedTally(LabelTally):
-    """Support per answer as log odds; linear in the number of different answers."""
+    """Support per answer as log odds. A ballot costs one pass over the different answers."""
 
-    def __init__(self, policy: Policy, electorate: Sequence[Voter]) -> None:
+    def __init__(self, policy: Policy, electorate: Iterable[Voter]) -> None:
         super().__init__(policy, electorate)
         self.scores: dict[str, float] = {}
         self.voters: dict[str, Voter] = {}
         self.options = option_count(policy, 0)
         self.spread = math.log(self.options - 1)
+        weights = [evidence(voter.reliability) for voter in self.unheard.values()]
+        self.strongest = max(weights, default=0)
+        self.still_out = sum(weights)
 
     def weight(self, voter: Voter) -> float:
         """What a ballot of this voter adds to its answer's score, in nats."""
         return evidence(voter.reliability) / NANO + self.spread
 
+    def posterior(self, answer: str | None) -> float:
+        """The chance that this answer is right, if the reliabilities are."""
+        if answer is None:
+            return 1 / self.options
+        return posterior_of(list(self.scores.values()), self.scores[answer], self.options)
+
+    def _heard(self, voter: Voter) -> None:
+        self.still_out -= evidence(voter.reliability)
+
     def _support(self, voter: Voter, answer: str) -> None:
-        """A new answer changes K, and with it every score; a known one only its own."""
         self.voters[voter.agent] = voter
         support = self.support.get(answer)
         if support is None:
@@ -83,67 +94,57 @@ class WeightedTally(LabelTally):
         return support.evidence / NANO + support.votes * self.spread
 
     def _rank(self) -> None:
+        """The two best answers. All scores may have moved with K, and a weight may be negative."""
         self.first = self.second = None
+        top = runner_up = -math.inf
         for answer, score in self.scores.items():
-            if self.first is None or self._leads(answer, score, self.first):
-                self.first, self.second = answer, self.first
-            elif self.second is None or self._leads(answer, score, self.second):
-                self.second = answer
+            if score < runner_up:
+                continue
+            if self.first is None or score > top or (score == top and self._goes_before(answer, self.first)):
+                self.second, runner_up = self.first, top
+                self.first, top = answer, score
+            elif self.second is None or score > runner_up or self._goes_before(answer, self.second):
+                self.second, runner_up = answer, score
 
-    def _leads(self, answer: str, score: float, other: str) -> bool:
-        """Higher score; then mean performance; then text."""
-        theirs = self.scores[other]
-        if score != theirs:
-            return score > theirs
-        mine, rival = self.support[answer], self.support[other]
-        left, right = mine.performance * rival.votes, rival.performance * mine.votes
+    def _goes_before(self, answer: str, other: str) -> bool:
+        """Of equal scores: higher mean performance, then text."""
+        mine, theirs = self.support[answer], self.support[other]
+        left, right = mine.performance * theirs.votes, theirs.performance * mine.votes
         return left > right if left != right else answer < other
 
-    def posterior(self, answer: str | None) -> float:
-        """The chance that this answer is right, if the reliabilities are."""
-        if answer is None:
-            return 1 / self.options
-        return posterior_of(list(self.scores.values()), self.scores[answer], self.options)
-
     def _outlook(self) -> Outlook:
+        chance = self.posterior(self.first)
         enough = self.answered >= self.policy.min_votes
-        sure = self.answered >= MIN_BALLOTS and self.posterior(self.first) >= self.policy.confidence
-        if enough and sure:
+        if enough and self.answered >= MIN_BALLOTS and chance >= self.policy.confidence:
             return VoteStatus.REACHED, DecidedBy.CONFIDENCE, 0
         if enough and not self.unheard:
             return VoteStatus.REACHED, DecidedBy.EXHAUSTED, 0
-        if enough and self._settled():
+        if enough and self._settled(chance):
             return VoteStatus.REACHED, DecidedBy.CERTAIN, 0
         floor = max(MIN_BALLOTS, self.policy.min_votes) - self.answered
-        return VoteStatus.PENDING, None, floor if floor > 0 else self._lacks()
+        return VoteStatus.PENDING, None, floor if floor > 0 else self._lacks(chance)
 
-    def _settled(self) -> bool:
+    def _lacks(self, chance: float) -> int:
+        """1 if a voter like the most reliable one could settle it by agreeing with the leader, else 2."""
+        return 1 if self._sure_with(chance, self.strongest / NANO + self.spread) else WAVE
+
+    def _sure_with(self, chance: float, more: float) -> bool:
+        """Whether the leader, at this chance now, would be sure enough with that many nats more."""
+        return 1 / (1 + (1 - chance) / chance * math.exp(-more)) >= self.policy.confidence
+
+    def _settled(self, chance: float) -> bool:
         """Whether no ballot that is still out can change the leader, nor all of them make it sure enough."""
-        assert self.first is not None
-        most = math.fsum(max(0.0, self.weight(voter)) for voter in self.unheard.values())
-        return not self._sure_with(most) and self._beyond_reach()
-
-    def _sure_with(self, more: float) -> bool:
-        """Whether the leader would be sure enough with that many nats more."""
-        assert self.first is not None
-        score = self.scores[self.first] + more
-        others = [other for answer, other in self.scores.items() if answer != self.first]
-        return posterior_of([*others, score], score, self.options) >= self.policy.confidence
-
-    def _lacks(self) -> int:
-        """1 if the most reliable voter left could settle it by agreeing with the leader, else a wave of 2."""
-        assert self.first is not None
-        best = max(evidence(voter.reliability) for voter in self.unheard.values())
-        return 1 if self._sure_with(best / NANO + self.spread) else WAVE
+        at_least = abs(self.still_out / NANO + len(self.unheard) * self.spread)
+        if self._margin() <= at_least or not self._beyond_reach():
+            return False
+        return not self._sure_with(
+            chance, math.fsum(max(0.0, self.weight(one)) for one in self.unheard.values())
+        )
 
     def _beyond_reach(self) -> bool:
         """Whether no ballot that is still out can change the leader."""
         assert self.first is not None
-        most = (
-            self.options
-            if self.policy.options
-            else option_count(self.policy, len(self.support) + len(self.unheard))
-        )
+        most = option_count(self.policy, len(self.support) + len(self.unheard))
         weights = [evidence(voter.reliability) / NANO for voter in self.unheard.values()]
         for options in {self.options, most}:
             spread = math.log(options - 1)
@@ -151,10 +152,11 @@ class WeightedTally(LabelTally):
                 answer: support.evidence / NANO + support.votes * spread
                 for answer, support in self.support.items()
             }
-            rival = max((score for answer, score in scores.items() if answer != self.first), default=0.0)
-            unseen = 0.0 if len(scores) < options else rival
-            turn = math.fsum(abs(weight + spread) for weight in weights)
-            if scores[self.first] - max(rival, unseen) <= turn:
+            own = scores.pop(self.first)
+            rival = max(scores.values(), default=0.0)
+            if len(scores) + 1 < options:
+                rival = max(rival, 0.0)  # an answer that nobody gave yet
+            if own - rival <= math.fsum(abs(weight + spread) for weight in weights):
                 return False
         return True
 

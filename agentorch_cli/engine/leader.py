@@ -117,7 +117,7 @@ class Leader:
             log.info("this node leads (epoch %s)", epoch)
             await self.on_elected()
         elif was_leader and not self.state.is_leader:
-            log.info("another node leads")
+            log.info("this node does not lead any more")
 
     def _doubt(self) -> None:
         """Without a beat for the whole lease somebody else may lead already."""

@@ -15,7 +15,7 @@ from common import key_words, read_json, read_text, sentences, serve
 from extractor import dates, quantities
 from summariser import cosine, tf_idf
 
-from agentorch_cli.agents import Agent, Work, WorkFailed
+from agentorch_cli import Agent, Work, WorkFailed
 
 SUPPORTED, CONTRADICTED, NOT_FOUND = "supported", "contradicted", "not found"
 

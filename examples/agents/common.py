@@ -10,7 +10,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from agentorch_cli.agents import Agent, WorkFailed
+from agentorch_cli import Agent, WorkFailed
 
 DOCUMENTS = Path(__file__).parent.parent / "documents"
 

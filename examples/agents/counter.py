@@ -7,7 +7,7 @@ from typing import Any
 
 from common import NUMBER, WORD, paragraphs, read_text, sentences, serve
 
-from agentorch_cli.agents import Agent, Work
+from agentorch_cli import Agent, Work
 
 agent = Agent("counter", type="script", capabilities=("count",), slots=2)
 

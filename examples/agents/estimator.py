@@ -8,7 +8,7 @@ from typing import Any
 
 from common import read_text, serve
 
-from agentorch_cli.agents import Agent, Work
+from agentorch_cli import Agent, Work
 
 agent = Agent("estimator", type="construction", capabilities=("cost_estimation",))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from common import COMMON_WORDS, NUMBER, read_text, sentences, serve
 
-from agentorch_cli.agents import Agent, Work
+from agentorch_cli import Agent, Work
 
 agent = Agent("extractor", type="script", capabilities=("extract",), slots=2)
 

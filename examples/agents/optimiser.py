@@ -14,7 +14,7 @@ from typing import Any
 
 from common import serve
 
-from agentorch_cli.agents import Agent, Work, WorkFailed
+from agentorch_cli import Agent, Work, WorkFailed
 
 agent = Agent("optimiser", type="quantum", capabilities=("optimization",))
 

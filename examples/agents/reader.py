@@ -7,7 +7,7 @@ from typing import Any
 
 from common import document_path, serve
 
-from agentorch_cli.agents import Agent, Work, WorkFailed
+from agentorch_cli import Agent, Work, WorkFailed
 
 ENCODINGS = {"modern": ("utf-8",), "old": ("utf-8", "iso-8859-1")}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from common import read_text, sentences, serve
 
-from agentorch_cli.agents import Agent, Work
+from agentorch_cli import Agent, Work
 
 agent = Agent("reporter", type="script", capabilities=("report",))
 

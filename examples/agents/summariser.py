@@ -13,7 +13,7 @@ from typing import Any
 
 from common import key_words, read_text, sentences, serve
 
-from agentorch_cli.agents import Agent, Work
+from agentorch_cli import Agent, Work
 
 agent = Agent("summariser", type="script", capabilities=("summarise",), slots=2)
 

@@ -186,7 +186,7 @@ def test_thresholds_are_exact_for_every_hundredth_and_electorate(percent: int) -
 def test_a_threshold_typed_with_few_digits_is_forgiven() -> None:
     for size in range(1, 101):
         assert threshold_count(2 / 3, size) == math.ceil(Fraction(2, 3) * size)
-        assert threshold_count(0.6666666667, size) == math.ceil(Fraction(2, 3) * size)
+        assert threshold_count(0.66666666667, size) == math.ceil(Fraction(2, 3) * size)
     assert threshold_count(0.67, 3) == 3
 
 

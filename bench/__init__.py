@@ -1,0 +1,1 @@
+"""Measurements of the real program, each with the command that gives it."""
