@@ -8,7 +8,6 @@ import sys
 from typing import NoReturn
 
 INTERRUPTED = 128 + signal.SIGINT
-TERMINATED = 128 + signal.SIGTERM
 
 
 def main() -> NoReturn:
@@ -16,7 +15,9 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         # a terminal that cannot show a letter gets its code instead of an error
         getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _end)
     try:
         code = run(sys.argv[1:])
         sys.stdout.flush()
@@ -63,8 +64,8 @@ def run(arguments: list[str]) -> int:
         return failure.report(failure.from_bug(error, session), wants_json())
 
 
-def _terminate(*_: object) -> NoReturn:
-    raise SystemExit(TERMINATED)
+def _end(number: int, _: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _leave_pipe() -> int:

@@ -7,16 +7,19 @@ be refused with the name of the field that is wrong.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
 from agentorch_cli.core.model import MAX_NAME
 from agentorch_cli.errors import InvalidMessage
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION: Final = 1
+
+MAX_METADATA: Final = 64 * 1024
+"""Bytes of an agent's metadata as JSON."""
 
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME, pattern=r"^[^\x00-\x1f\x7f]+$")]
 MessageId = Annotated[str, Field(min_length=1, max_length=100)]
@@ -45,6 +48,13 @@ class ErrorBody(Frame):
     retryable: StrictBool = True
 
 
+def _small(metadata: dict[str, Any]) -> dict[str, Any]:
+    size = len(orjson.dumps(metadata))
+    if size > MAX_METADATA:
+        raise ValueError(f"has {size} bytes as JSON; at most {MAX_METADATA} are taken")
+    return metadata
+
+
 class Register(Frame):
     """The agent joins the fleet."""
 
@@ -53,8 +63,9 @@ class Register(Frame):
     agent_type: Name = "worker"
     capabilities: Annotated[list[Name], Field(max_length=1000)] = []
     slots: Annotated[int, Field(ge=1, le=10_000)] = 1
-    metadata: dict[str, Any] = {}
-    protocol: int = PROTOCOL_VERSION
+    metadata: Annotated[dict[str, Any], AfterValidator(_small)] = {}
+    """At most 64 KiB as JSON: it is shown with every list of the fleet."""
+    protocol: Literal[1] = PROTOCOL_VERSION
     batch: bool = False
     token: str | None = None
     resume: Annotated[list[MessageId], Field(max_length=100_000)] = []
@@ -197,16 +208,53 @@ class Drain(Frame):
     """Finish what you hold; no more will come."""
 
 
-class AgentMessage(Frame):
-    """Anything that is addressed to one agent."""
+class Message(Frame):
+    """Anything that is addressed to one agent; `messageType` says what `data` is."""
 
     type: Literal["agent_message"]
     message_id: str
     agent_id: str
-    message_type: Literal[
-        "execute_task", "cancel_task", "consensus_request", "subtask_submitted", "subtask_finished", "drain"
-    ]
-    data: ExecuteTask | CancelTask | ConsensusRequest | SubtaskNews | Drain
+
+
+class ExecuteTaskMessage(Message):
+    """Do this; `messageId` is the attempt."""
+
+    message_type: Literal["execute_task"]
+    data: ExecuteTask
+
+
+class CancelTaskMessage(Message):
+    """Stop this."""
+
+    message_type: Literal["cancel_task"]
+    data: CancelTask
+
+
+class ConsensusRequestMessage(Message):
+    """Please vote."""
+
+    message_type: Literal["consensus_request"]
+    data: ConsensusRequest
+
+
+class SubtaskMessage(Message):
+    """News of a sub-task."""
+
+    message_type: Literal["subtask_submitted", "subtask_finished"]
+    data: SubtaskNews
+
+
+class DrainMessage(Message):
+    """No more will come."""
+
+    message_type: Literal["drain"]
+    data: Drain
+
+
+AgentMessage = Annotated[
+    ExecuteTaskMessage | CancelTaskMessage | ConsensusRequestMessage | SubtaskMessage | DrainMessage,
+    Field(discriminator="message_type"),
+]
 
 
 class Ack(Frame):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from agentorch_cli.cli.help import single
-from agentorch_cli.cli.session import Session
+from agentorch_cli.cli.session import ENDINGS, Session, heard
 
 
 def serve(
@@ -75,7 +75,7 @@ async def _serve(session: Session) -> int | None:
             session.print_json({"event": "ready", "url": url})
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, *heard(ENDINGS)):
         loop.add_signal_handler(number, on_signal, number)
     await wiring.serve(session.settings, on_ready=on_ready, stop=stop, stop_now=stop_now)
     return second

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FORMATS = ("table", "json", "jsonl")
-TERMINATED = 128 + signal.SIGTERM
+ENDINGS = (signal.SIGTERM, signal.SIGHUP)
+"""Signals that end the program, besides Ctrl-C: from a supervisor, and from a terminal that goes away."""
 
 
 class Session:
@@ -93,33 +94,34 @@ class Session:
         return self.run(call())
 
     def run(self, work: Coroutine[Any, Any, T], *, is_long: bool = False) -> T:
-        """Run to the end; Ctrl-C and SIGTERM cancel it, so that it can clean up.
+        """Run to the end; Ctrl-C, SIGTERM and SIGHUP cancel it, so that it can clean up.
 
         `is_long` is for work that moves many messages, and gets the faster loop.
-        Raises KeyboardInterrupt, or SystemExit(143) after SIGTERM.
+        Raises KeyboardInterrupt, or SystemExit(143) after SIGTERM, 129 after SIGHUP.
         """
         import asyncio
 
-        terminated = False
+        ended_by: int | None = None
 
         async def guarded() -> T:
             task = asyncio.current_task()
 
-            def terminate() -> None:
-                nonlocal terminated
-                terminated = True
+            def end(number: int) -> None:
+                nonlocal ended_by
+                ended_by = number
                 if task is not None:
                     task.cancel()
 
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
+            for number in heard(ENDINGS):
+                asyncio.get_running_loop().add_signal_handler(number, end, number)
             return await work
 
         try:
             with asyncio.Runner(loop_factory=_fast_loop() if is_long else None) as runner:
                 return runner.run(guarded())
         except asyncio.CancelledError:
-            if terminated:
-                raise SystemExit(TERMINATED) from None
+            if ended_by is not None:
+                raise SystemExit(128 + ended_by) from None
             raise
 
     def show(
@@ -158,6 +160,11 @@ class Session:
         """Talk to the person: on stderr, so that stdout holds data only. Silent with `-q`."""
         if not self.is_quiet:
             write(one_line(sentence), sys.stderr)
+
+
+def heard(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:
+    """Those of the signals that are not ignored: `nohup agentorch serve` outlives its terminal."""
+    return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def write(line: str, stream: TextIO | None = None) -> None:

@@ -206,7 +206,7 @@ class GroupedTally(Tally):
         self.given[voter.agent] = number
         return True
 
-    def _tally(self) -> LabelTally:
+    def labels(self) -> LabelTally:
         """The vote as it stands, each ballot under the name of its group."""
         seen = (self.answered, self.absent)
         if self._grouped is None or self._grouped[0] != seen:
@@ -224,10 +224,10 @@ class GroupedTally(Tally):
         return self._grouped[1]
 
     def leader(self) -> str | None:
-        return self._tally().leader()
+        return self.labels().leader()
 
     def _outlook(self) -> Outlook:
-        status, decided_by, lacks = self._tally().outlook()
+        status, decided_by, lacks = self.labels().outlook()
         left = len(self.unheard)
         if left == 0 or decided_by is DecidedBy.CONFIDENCE:
             return status, decided_by, lacks
@@ -259,13 +259,13 @@ class GroupedTally(Tally):
         return high - low <= 2 * max(self.absolute, self.relative * max(abs(low), abs(high)))
 
     def _counts(self) -> dict[str, int]:
-        return self._tally()._counts()
+        return self.labels()._counts()
 
     def _margin(self) -> float:
-        return self._tally()._margin()
+        return self.labels()._margin()
 
     def _confidence(self, leader: str | None) -> tuple[float, Basis]:
-        return self._tally()._confidence(leader)
+        return self.labels()._confidence(leader)
 
     def _dissent(self, leader: str | None) -> tuple[str, ...]:
-        return self._tally()._dissent(leader)
+        return self.labels()._dissent(leader)

@@ -174,6 +174,8 @@ def shortest_cycle(
     for node in members:
         if node in rows[node]:
             return [node]
+    if not via and all(len(rows[node]) == 1 for node in members):
+        return _ring_from(members[0], rows)
     closing: dict[int, set[int]] = {}
     for group in {via[node] for node in members if via[node] >= 0} if via else ():
         for node in inside.intersection(groups[group]):
@@ -190,6 +192,14 @@ def shortest_cycle(
         if len(best) == 2 or (best and effort < 0):
             break
     return best
+
+
+def _ring_from(node: int, rows: Rows) -> list[int]:
+    """The only cycle, where each waits for one."""
+    cycle = [node]
+    while (node := rows[node][0]) != cycle[0]:
+        cycle.append(node)
+    return cycle
 
 
 def _cycle_through(

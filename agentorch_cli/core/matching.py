@@ -15,6 +15,7 @@ stamp is thrown away when it comes to the top. So the heap is right without ever
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -112,6 +113,8 @@ class Roster:
         self.weights = weights or Weights()
         self.members: dict[str, Member] = {}
         self.guilds: dict[frozenset[str], Guild] = {}
+        self._stamps = itertools.count(1)
+        """Never the same twice: an agent that came anew must not be mistaken for what it was before."""
 
     # --- changes ----------------------------------------------------------------------------
 
@@ -119,6 +122,7 @@ class Roster:
         """Add an agent, or replace what was known of it."""
         self.drop(member.agent_id)
         self.members[member.agent_id] = member
+        member.stamp = next(self._stamps)
         for guild in self.guilds.values():
             self._join(guild, member)
 
@@ -126,7 +130,7 @@ class Roster:
         """Forget an agent."""
         member = self.members.pop(agent_id, None)
         if member is not None:
-            member.stamp += 1
+            member.stamp = next(self._stamps)
             for guild in member.guilds:
                 guild.members.pop(agent_id, None)
             member.guilds = []
@@ -145,7 +149,7 @@ class Roster:
 
     def touch(self, member: Member) -> None:
         """The member's load, status or performance changed: offer it anew."""
-        member.stamp += 1
+        member.stamp = next(self._stamps)
         if member.is_free:
             for guild in member.guilds:
                 self._offer(guild, member)

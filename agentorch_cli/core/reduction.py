@@ -6,8 +6,9 @@ it holds. Slots only ever come back, so the order does not matter and what is le
 exactly the tasks that cannot end under any schedule (Holt, Some deadlock properties of computer
 systems, ACM Computing Surveys 1972, for agents with several slots; AND, OR and k-of-n waits are conditions).
 
-One pass: each task watches one unfinished dependency at a time and goes on from there when that one
-ends, so every edge is looked at about once. Demands with the same capabilities share one `Pool`, which
+One pass, depth first with an explicit path: where nothing is in the way, a task is looked at after all that
+it waits for. Else it watches one unfinished dependency and goes on from there when that one ends, so every
+edge is looked at about once. Demands with the same capabilities share one `Pool`, which
 counts its eligible agents with a free slot.
 """
 
@@ -83,68 +84,114 @@ def free_slots(system: System) -> Slots:
 
 def reduce(system: System) -> tuple[set[str], Slots]:
     """The tasks that have ended well or still can, and the slots that are free after that."""
-    tasks = system.tasks
-    slots = free_slots(system)
-    ended = {name for name, task in tasks.items() if task.state is State.DONE or task.state is State.RUNNING}
-    watchers: dict[str, list[tuple[str, Iterator[str] | None]]] = {}
-    open_count: dict[str, int] = {}  # of k-of-n waits: how many more must end
-    queues: dict[tuple[int, int], list[str]] = {}  # by pool and count: who waits for slots only
-    moving: list[str] = []
+    reduction = _Reduction(system)
+    for name, task in system.tasks.items():
+        if task.state in WAITING and name not in reduction.seen:
+            reduction.look(name, task)
+    return reduction.ended, reduction.slots
 
-    def watch(name: str, task: Task, rest: Iterator[str]) -> None:
-        """Go on to the next unfinished dependency, or to the slots."""
+
+class _Reduction:
+    """The pass itself: what a task waits for is looked at before the task, wherever that is possible."""
+
+    def __init__(self, system: System) -> None:
+        self.tasks = system.tasks
+        self.slots = free_slots(system)
+        self.ended = {
+            name for name, task in system.tasks.items() if task.state in (State.DONE, State.RUNNING)
+        }
+        self.seen: set[str] = set()
+        self._watchers: dict[str, list[tuple[str, Iterator[str] | None]]] = {}
+        self._open_count: dict[str, int] = {}  # of any and k-of-n waits: how many more must end
+        self._queues: dict[tuple[int, int], list[str]] = {}  # by pool and count: who waits for slots only
+
+    def look(self, name: str, task: Task) -> None:
+        """Let a task end, and all that it waits for before it, or leave word where it has to wait."""
+        tasks, ended, seen = self.tasks, self.ended, self.seen
+        seen.add(name)
+        path = [(name, task, iter(task.deps))]
+        returned = ""  # the dependency that was looked at just now, and has not ended
+        while path:
+            name, task, rest = path[-1]
+            needs_all = task.mode == "all"
+            if returned and needs_all:
+                self._watchers.setdefault(returned, []).append((name, rest))
+                path.pop()
+                returned = name
+                continue
+            returned = ""
+            for needed in rest:
+                if needed in ended:
+                    continue
+                if needed not in seen:
+                    other = tasks.get(needed)
+                    if other is not None and other.state in WAITING:
+                        seen.add(needed)
+                        path.append((needed, other, iter(other.deps)))
+                        break
+                if needs_all and not (task.ignore_failure and _is_dead(tasks, needed)):
+                    self._watchers.setdefault(needed, []).append((name, rest))
+                    path.pop()
+                    returned = name
+                    break
+            else:
+                path.pop()
+                if (needs_all or self._enough_ended(name, task)) and self._enough_slots(name, task):
+                    self._end(name)
+                else:
+                    returned = name
+
+    def _end(self, name: str) -> None:
+        """The task ends, and with it those who waited for no more than that."""
+        self.ended.add(name)
+        moving = [name]
+        while moving:
+            done = moving.pop()
+            free = []
+            for key in self.slots.give_back(self.tasks[done].holds):
+                free += self._queues.pop(key, [])
+            for waiter, rest in self._watchers.pop(done, ()):
+                if self._moves_on(waiter, rest) and self._enough_slots(waiter, self.tasks[waiter]):
+                    free.append(waiter)
+            self.ended.update(free)
+            moving += free
+
+    def _moves_on(self, name: str, rest: Iterator[str] | None) -> bool:
+        """One dependency has ended: whether the condition holds now."""
+        if rest is None:
+            self._open_count[name] -= 1
+            return self._open_count[name] == 0
+        ignores = self.tasks[name].ignore_failure
         for needed in rest:
-            if needed not in ended and not (task.ignore_failure and _is_dead(tasks, needed)):
-                watchers.setdefault(needed, []).append((name, rest))
-                return
-        take_slots(name, task)
+            if needed not in self.ended and not (ignores and _is_dead(self.tasks, needed)):
+                self._watchers.setdefault(needed, []).append((name, rest))
+                return False
+        return True
 
-    def watch_some(name: str, task: Task) -> None:
-        """The same for any and k-of-n: count how many of all dependencies have ended."""
+    def _enough_ended(self, name: str, task: Task) -> bool:
+        """For any and k-of-n: whether that many have ended; else count those that will."""
         distinct = dict.fromkeys(task.deps)
         unfinished = [
             needed
             for needed in distinct
-            if needed not in ended and not (task.ignore_failure and _is_dead(tasks, needed))
+            if needed not in self.ended and not (task.ignore_failure and _is_dead(self.tasks, needed))
         ]
-        open_count[name] = task.wanted - len(distinct) + len(unfinished)
-        if open_count[name] <= 0:
-            take_slots(name, task)
-            return
+        open_count = self._open_count[name] = task.wanted - len(distinct) + len(unfinished)
+        if open_count <= 0:
+            return True
         for needed in unfinished:
-            watchers.setdefault(needed, []).append((name, None))
+            self._watchers.setdefault(needed, []).append((name, None))
+        return False
 
-    def take_slots(name: str, task: Task) -> None:
-        need = task.need
-        if need.count:
-            number = slots.number[need.caps]
-            if slots.pools[number].free < need.count:
-                queues.setdefault((number, need.count), []).append(name)
-                return
-        ended.add(name)
-        moving.append(name)
-
-    for name, task in tasks.items():
-        if task.state not in WAITING:
-            continue
-        if task.mode == "all":
-            watch(name, task, iter(task.deps))
-        else:
-            watch_some(name, task)
-        while moving:
-            done = moving.pop()
-            for key in slots.give_back(tasks[done].holds):
-                for waiter in queues.pop(key, ()):
-                    ended.add(waiter)
-                    moving.append(waiter)
-            for waiter, rest in watchers.pop(done, ()):
-                if rest is not None:
-                    watch(waiter, tasks[waiter], rest)
-                    continue
-                open_count[waiter] -= 1
-                if not open_count[waiter]:
-                    take_slots(waiter, tasks[waiter])
-    return ended, slots
+    def _enough_slots(self, name: str, task: Task) -> bool:
+        """Whether the task gets its slots; else it queues for them."""
+        if not task.need.count:
+            return True
+        pool = self.slots.number[task.need.caps]
+        if self.slots.pools[pool].free >= task.need.count:
+            return True
+        self._queues.setdefault((pool, task.need.count), []).append(name)
+        return False
 
 
 def _is_dead(tasks: Mapping[str, Task], name: str) -> bool:
@@ -160,7 +207,7 @@ class Remainder:
     names: list[str]
     number: dict[str, int]
     tasks: list[Task]
-    rows: list[list[int]]
+    rows: list[tuple[int, ...]]
     """Unfinished dependencies of those whose condition does not hold; all of them are stuck too."""
     lacking: list[int]
     """How many more dependencies must end; more than are unfinished if no end can make the condition hold."""
@@ -192,11 +239,12 @@ def remainder(system: System) -> Remainder:
     names = sorted(name for name, task in system.tasks.items() if task.state in WAITING and name not in ended)
     tasks = [system.tasks[name] for name in names]
     number = {name: place for place, name in enumerate(names)}
-    rows: list[list[int]] = []
+    rows: list[tuple[int, ...]] = []  # tuples of numbers cost the garbage collector nothing
     lacking: list[int] = []
     for task in tasks:
         deps = task.deps if task.mode == "all" else tuple(dict.fromkeys(task.deps))
-        row = [number[needed] for needed in deps if needed in number]
+        found = list(map(number.get, deps))
+        row = tuple(sorted([place for place in found if place is not None]))
         settled = 0
         if len(row) < len(deps):
             settled = sum(
@@ -205,8 +253,7 @@ def remainder(system: System) -> Remainder:
                 if needed not in number
             )
         open_count = task.wanted - settled
-        row.sort()
-        rows.append(row if open_count > 0 else [])
+        rows.append(row if open_count > 0 else ())
         lacking.append(max(0, open_count))
     demand = [slots.number[task.need.caps] if task.need.count else -1 for task in tasks]
     via = [

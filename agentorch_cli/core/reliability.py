@@ -17,9 +17,12 @@ alone, and no weight is negative before there is proof.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+from agentorch_cli.core.ballots import GroupedTally
+from agentorch_cli.core.consensus import open_vote
+from agentorch_cli.core.vote import OPTION_RULES, Ballot, Policy, Rule, Voter
 from agentorch_cli.core.weighted import WeightedTally, posterior_of
 
 PRIOR_SUCCESSES, PRIOR_TRIALS = 4.0, 6.0
@@ -89,6 +92,22 @@ def agreement_credit(tally: WeightedTally) -> dict[str, Record]:
             credits[key] = Record(posterior_of([*others, without], without, options), 1.0)
         given[agent] = credits[key]
     return given
+
+
+def credit_votes(policy: Policy, electorate: Sequence[Voter], ballots: Iterable[Ballot]) -> dict[str, Record]:
+    """Leave-one-out credit of a closed vote under any rule that counts equal answers.
+
+    Whatever the rule was, the weighted posterior is what tells how much an agreement means. Ranked and
+    approval ballots are preferences, which are neither right nor wrong: they earn nothing.
+    """
+    if policy.rule in OPTION_RULES:
+        return {}
+    tally = open_vote(replace(policy, rule=Rule.WEIGHTED), electorate)
+    for ballot in ballots:
+        tally.add(ballot)
+    labels = tally.labels() if isinstance(tally, GroupedTally) else tally
+    assert isinstance(labels, WeightedTally)
+    return agreement_credit(labels)
 
 
 def outcome_credit(

@@ -195,11 +195,7 @@ class LabelTally(Tally):
             return
         if self.first is None or beats(support, answer, self.support[self.first], self.first):
             self.first, self.second = answer, self.first
-        elif (
-            answer == self.second
-            or self.second is None
-            or beats(support, answer, self.support[self.second], self.second)
-        ):
+        elif self.second is None or beats(support, answer, self.support[self.second], self.second):
             self.second = answer
 
     @property
@@ -236,7 +232,7 @@ class LabelTally(Tally):
         """Whether no ballot that is still out can change the leader."""
         lead = first - second
         if lead != left or left == 0:
-            return lead > left or left == 0
+            return lead >= left
         return not any(self._turned_by(rival) for rival in self._rivals(second))
 
     def _rivals(self, votes: int) -> list[str]:

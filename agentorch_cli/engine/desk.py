@@ -21,7 +21,7 @@ from agentorch_cli.engine.lifeline import Lifeline
 from agentorch_cli.engine.scheduler import Scheduler
 from agentorch_cli.engine.settler import Settler
 from agentorch_cli.engine.state import Report, State
-from agentorch_cli.errors import DatabaseUnreachable
+from agentorch_cli.errors import DatabaseUnreachable, NotAllowed
 from agentorch_cli.frames import dumps
 from agentorch_cli.store.records import Delivery
 from agentorch_cli.store.store import Store
@@ -86,9 +86,10 @@ class Desk:
         self._seat(agent, AgentStatus(row["status"]), row["completed"], row["failed"], held)
         welcome = Welcome()
         known = {delivery.message_id for delivery in held}
-        welcome.resumed = [message_id for message_id in resume if message_id in known]
-        welcome.dropped = [message_id for message_id in resume if message_id not in known]
-        welcome.send = [delivery for delivery in held if delivery.message_id not in welcome.resumed]
+        named = dict.fromkeys(resume)
+        welcome.resumed = [message_id for message_id in named if message_id in known]
+        welcome.dropped = [message_id for message_id in named if message_id not in known]
+        welcome.send = [delivery for delivery in held if delivery.message_id not in named]
         adopted = [delivery.message_id for delivery in held if delivery.node_id != self.state.node_id]
         if adopted:
             await self.store.adopt(adopted)
@@ -104,6 +105,9 @@ class Desk:
         mean = fleet_mean(sum(m.completed for m in members), sum(m.failed for m in members))
         for message_id in list(self.state.held_by.get(agent.agent_id, ())):
             self.state.release(message_id)
+        before = self.state.roster.members.get(agent.agent_id)
+        # Slots that are taken although nothing is held in them: their assignments are being committed.
+        committing = before.used if before is not None and before.node_id == self.state.node_id else set()
         member = Member(
             agent_id=agent.agent_id,
             type=agent.type,
@@ -114,7 +118,7 @@ class Desk:
             performance=shrunk_performance(completed, failed, mean),
             completed=completed,
             failed=failed,
-            used={delivery.slot for delivery in held},
+            used={delivery.slot for delivery in held} | committing,
         )
         self.state.roster.put(member)
         now = asyncio.get_running_loop().time()
@@ -149,10 +153,15 @@ class Desk:
         self.state.heard.add(agent_id)
 
     def accepted(self, agent_id: str, message_id: str) -> bool:
-        """The agent has taken the work; False where it is not its work."""
+        """The agent has taken the work; False where it is not live (any more): a cancel may have crossed it.
+
+        Raises NotAllowed where it is another agent's.
+        """
         delivery = self.state.deliveries.get(message_id)
-        if delivery is None or delivery.agent_id != agent_id:
+        if delivery is None:
             return False
+        if delivery.agent_id != agent_id:
+            raise NotAllowed("this messageId is another agent's work")
         if not delivery.is_accepted:
             delivery.is_accepted = True
             delivery.due = asyncio.get_running_loop().time() + delivery.timeout_seconds
@@ -161,7 +170,7 @@ class Desk:
         return True
 
     def progressed(self, agent_id: str, message_id: str, progress: float | None, note: str | None) -> bool:
-        """How far the work is; False where it is not its work."""
+        """How far the work is. False, and raises, as `accepted`."""
         if not self.accepted(agent_id, message_id):
             return False
         self._progress[message_id] = (progress, note)
@@ -212,10 +221,11 @@ class Desk:
             )
             del self._leaving[: len(leaving)]
         if self._accepted:
+            number = len(self._accepted)  # more may come while these are written
             accepted = [m for m in self._accepted if m in self.state.deliveries]
             if accepted:
                 await self.store.accept(accepted)
-            self._accepted.clear()
+            del self._accepted[:number]
         if self._progress:
             notes, self._progress = self._progress, {}
             await self.store.note_progress(notes)

@@ -35,8 +35,14 @@ from agentorch_cli.store.submission import array_literal
 log = logging.getLogger("agentorch.settler")
 
 BATCH = 1_000
+BATCH_BYTES = 16 * 1024 * 1024
+"""Bytes of results in one batch; a single larger one goes alone."""
+
 MOST_WAITING = 10_000
 """Reports that may wait here; above it the gateway stops reading from agents."""
+
+MOST_BYTES = 64 * 1024 * 1024
+"""Bytes of results that may wait here, likewise."""
 
 _GAVE_UP = {
     AttemptStatus.LOST: "lost",
@@ -55,6 +61,7 @@ class Settler:
         self.scheduler = scheduler
         self.jitter = random.random
         self._reports: deque[Report] = deque()
+        self._bytes = 0
         self._due: set[str] = set()
         """Tasks to look at although no report came: their deadline passed."""
         self._wake = asyncio.Event()
@@ -68,7 +75,8 @@ class Settler:
     def put(self, report: Report) -> None:
         """An attempt ended."""
         self._reports.append(report)
-        if len(self._reports) > MOST_WAITING:
+        self._bytes += _size(report)
+        if len(self._reports) > MOST_WAITING or self._bytes > MOST_BYTES:
             self._has_room.clear()
         self._is_idle.clear()
         self._wake.set()
@@ -90,10 +98,21 @@ class Settler:
                 self._is_idle.set()
                 self._wake.clear()
                 await self._wake.wait()
-            batch = [self._reports.popleft() for _ in range(min(BATCH, len(self._reports)))]
-            if len(self._reports) <= MOST_WAITING // 2:
+            batch = self._next_batch()
+            if len(self._reports) <= MOST_WAITING // 2 and self._bytes <= MOST_BYTES // 2:
                 self._has_room.set()
             await self._settle_surely(batch)
+
+    def _next_batch(self) -> list[Report]:
+        batch = [self._reports.popleft()]
+        size = _size(batch[0])
+        while self._reports and len(batch) < BATCH:
+            size += _size(self._reports[0])
+            if size > BATCH_BYTES:
+                break
+            batch.append(self._reports.popleft())
+        self._bytes -= sum(map(_size, batch))
+        return batch
 
     async def _settle_surely(self, batch: list[Report]) -> None:
         """Settle a batch whatever the database does: it may be away for a while."""
@@ -132,7 +151,12 @@ class Settler:
         careful: list[Report] = []
         for report in batch:
             delivery = self.state.deliveries.get(report.message_id)
-            if delivery is None or not delivery.is_simple or delivery.agent_id != report.agent_id:
+            if (
+                delivery is None
+                or not delivery.is_simple
+                or delivery.agent_id != report.agent_id
+                or report.task_id not in (None, delivery.task_id)
+            ):
                 careful.append(report)
             elif report.message_id not in simple:
                 simple[report.message_id] = (report, delivery)
@@ -256,6 +280,13 @@ class Settler:
                     "this messageId is another agent's work",
                     report.message_id,
                 )
+            elif report.task_id not in (None, row["task_id"]):
+                self.courier.refuse(
+                    report.agent_id,
+                    "invalid_message",
+                    f"task_result: taskId: this messageId is work on task {row['task_id']}",
+                    report.message_id,
+                )
             else:
                 by_task.setdefault(row["task_id"], []).append(report)
         for task_id, its_reports in sorted(by_task.items()):
@@ -272,7 +303,7 @@ class Settler:
             if task is None:
                 move, finished = None, set[str]()
             else:
-                finished = await _finish(tx, reports)
+                finished = await _finish(tx, reports, is_open=not task.status.is_final)
                 attempts = (await self.store.attempts_of(tx, [task_id])).get(task_id, [])
                 move = await self._decide(tx, task, attempts, reports, finished, performance, overdue)
                 if move is not None:
@@ -442,6 +473,10 @@ class Settler:
         self.scheduler.wake()
 
 
+def _size(report: Report) -> int:
+    return len(report.result) if report.result is not None else 0
+
+
 _DEADLINE: dict[str, Any] = {
     "code": "deadline_exceeded",
     "message": "the task's deadline passed before it had a result",
@@ -449,8 +484,11 @@ _DEADLINE: dict[str, Any] = {
 }
 
 
-async def _finish(tx: Transaction, reports: Sequence[Report]) -> set[str]:
-    """Record what the reports bring; the message ids that were recorded now, for the first time."""
+async def _finish(tx: Transaction, reports: Sequence[Report], *, is_open: bool) -> set[str]:
+    """Record what the reports bring; the message ids that were recorded now, for the first time.
+
+    Late results change nothing once the task is not `is_open` any more.
+    """
     if not reports:
         return set()
     rows = await tx.fetch(
@@ -461,6 +499,7 @@ async def _finish(tx: Transaction, reports: Sequence[Report]) -> set[str]:
         [dumps(r.error) if r.error is not None else None for r in reports],
         [r.confidence for r in reports],
         [r.usage for r in reports],
+        is_open,
     )
     return {str(row[0]) for row in rows}
 

@@ -56,6 +56,8 @@ class Report:
     usage: str | None = None
     from_agent: bool = True
     """Wants an ack."""
+    task_id: str | None = None
+    """The task that the agent says it is about; refused where that is not so."""
 
 
 @dataclass(slots=True)

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from ipaddress import ip_address
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 import orjson
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -24,20 +26,31 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from agentorch_cli.core.model import AgentSpec, AttemptStatus
-from agentorch_cli.errors import DatabaseUnreachable, InvalidMessage, OrchestratorError, PortTaken
+from agentorch_cli.errors import DatabaseUnreachable, InvalidMessage, NotAllowed, OrchestratorError, PortTaken
 from agentorch_cli.frames import ErrorBody, Register, read_frame
-from agentorch_cli.gateway.session import Session, error_frame
+from agentorch_cli.gateway.session import Session, close, error_frame
 from agentorch_cli.identity import new_id
 from agentorch_cli.payloads import decode
 from agentorch_cli.store.records import Delivery
 
 log = logging.getLogger("agentorch.gateway")
 
+library_log = logging.getLogger("agentorch.websockets")
+library_log.setLevel(logging.CRITICAL)  # it logs every broken handshake of a stranger with a traceback
+
+TURN = 64
+"""Frames of one agent that are handled before others get their turn."""
+
+UUID_LENGTH = 36
+
+REFUSAL_PAUSE = 0.005
+"""Seconds that an agent waits after each frame that was refused: a flood of them slows itself only."""
+
 
 class Desk(Protocol):
     """What the gateway asks of the engine; see `engine.desk`."""
 
-    async def welcome(self, agent: AgentSpec, session_id: UUID, resume: list[str]) -> Any: ...
+    async def welcome(self, agent: AgentSpec, session_id: UUID, resume: Sequence[str]) -> Any: ...
 
     def leaves(self, agent_id: str, session_id: UUID, *, for_good: bool) -> None: ...
 
@@ -90,6 +103,9 @@ class Gateway:
         self._server: Server | None = None
         self._watch: asyncio.Task[None] | None = None
         self._open = 0
+        self._entrances: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """One agent id registers at a time: who comes last must also be last in the registry."""
+        self._errands: set[asyncio.Task[None]] = set()
         self.is_closing = False
 
     # --- the server -------------------------------------------------------------------------
@@ -109,7 +125,7 @@ class Gateway:
                 close_timeout=2,
                 open_timeout=10,
                 server_header=None,
-                logger=logging.getLogger("agentorch.websockets"),
+                logger=library_log,
             )
         except OSError as error:
             if error.errno in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
@@ -138,7 +154,7 @@ class Gateway:
                     connection.transport.abort()
 
     async def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
-        path = urlsplit(request.path).path
+        path = request.path.partition("?")[0]
         if path in self.pages:
             try:
                 status, kind, body = await self.pages[path]()
@@ -154,8 +170,7 @@ class Gateway:
             return _page(
                 404, "text/plain; charset=utf-8", "there is /agents, /control, /healthz, /readyz, /metrics\n"
             )
-        origin = request.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc != request.headers.get("Host"):
+        if _is_foreign(request.headers.get_all("Origin"), request.headers.get_all("Host")):
             return _page(403, "text/plain; charset=utf-8", "pages of other sites may not connect here\n")
         if self.is_closing or self.desk is None or self._open >= self.door.most_connections:
             return _page(503, "text/plain; charset=utf-8", "not now; try again in a moment\n")
@@ -165,7 +180,7 @@ class Gateway:
         assert connection.request is not None
         self._open += 1
         try:
-            if urlsplit(connection.request.path).path == "/control":
+            if connection.request.path.partition("?")[0] == "/control":
                 if self.on_control is None:
                     await connection.close(1008, "this engine has no control endpoint")
                 else:
@@ -176,7 +191,7 @@ class Gateway:
             pass
         except Exception:
             log.exception("a connection failed")
-            await connection.close(1011, "something went wrong here")
+            await close(connection, 1011, "something went wrong here")
         finally:
             self._open -= 1
 
@@ -194,11 +209,15 @@ class Gateway:
                     break
         finally:
             await session.stop_writing()
-            if self.sessions.get(session.agent_id) is session:
-                del self.sessions[session.agent_id]
-                self._desk.leaves(session.agent_id, session.session_id, for_good=session.is_leaving)
+            self._forget(session)
         if session.is_leaving:
             await session.close(1000, "goodbye")
+
+    def _forget(self, session: Session) -> None:
+        """The session has ended; where it was not replaced, its agent is gone."""
+        if self.sessions.get(session.agent_id) is session:
+            del self.sessions[session.agent_id]
+            self._desk.leaves(session.agent_id, session.session_id, for_good=session.is_leaving)
 
     async def _register(self, connection: ServerConnection) -> Session | None:
         """The first frame must be a valid `register`, in time."""
@@ -214,11 +233,14 @@ class Gateway:
                             break
                         raise InvalidMessage("the first frame must be register")
                     except InvalidMessage as error:
-                        await connection.send(error_frame(error.code, error.message), text=True)
+                        await connection.send(error_frame(error.code, str(error)), text=True)
+                        await asyncio.sleep(REFUSAL_PAUSE)
         except TimeoutError:
-            await connection.close(1008, "register within the time limit")
+            await close(connection, 1008, "register within the time limit")
             return None
-        return await self._admit(connection, register)
+        entrance = self._entrances.setdefault(register.agent_id, asyncio.Lock())
+        async with entrance:
+            return await self._admit(connection, register)
 
     async def _admit(self, connection: ServerConnection, register: Register) -> Session | None:
         agent = AgentSpec(
@@ -233,18 +255,23 @@ class Gateway:
         self.sessions[agent.agent_id] = session
         if old is not None:
             log.info("agent %r connected anew; its old session ends", agent.agent_id)
-            await old.close(1008, "this agent connected anew")
+            self._run(old.close(1008, "this agent connected anew"))
         try:
-            welcome = await self._desk.welcome(agent, session.session_id, list(register.resume))
-        except OrchestratorError as error:
-            if self.sessions.get(agent.agent_id) is session:
-                del self.sessions[agent.agent_id]
+            welcome = await self._desk.welcome(agent, session.session_id, register.resume)
+        except BaseException as error:
+            if old is not None:
+                self._desk.leaves(agent.agent_id, old.session_id, for_good=False)
+            self._forget(session)
+            if not isinstance(error, OrchestratorError):
+                raise
             log.warning("agent %r cannot register: %s", agent.agent_id, error)
             await connection.send(error_frame(error.code, error.message), text=True)
             code = 1013 if isinstance(error, DatabaseUnreachable) else 1008
-            await connection.close(code, "try again in a moment" if code == 1013 else error.message[:100])
+            await close(connection, code, "try again in a moment" if code == 1013 else error.message)
             return None
-        session.send(
+        for delivery in welcome.send:
+            session.execute(delivery)
+        session.open(
             orjson.dumps(
                 {
                     "type": "registered",
@@ -256,10 +283,13 @@ class Gateway:
                 }
             )
         )
-        for delivery in welcome.send:
-            session.execute(delivery)
-        session.start()
         return session
+
+    def _run(self, errand: Coroutine[Any, Any, None]) -> None:
+        """Do something that nobody waits for."""
+        task = asyncio.create_task(errand)
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
 
     @property
     def _desk(self) -> Desk:
@@ -268,31 +298,32 @@ class Gateway:
 
     async def _take(self, session: Session, raw: str | bytes) -> None:
         """Handle what came in one frame. Nothing in it ends the session."""
+        self._desk.heard_from(session.agent_id)
         try:
             frame = _decoded(raw)
+            if isinstance(frame, list) and not session.batch:
+                raise InvalidMessage('arrays are for agents that register with "batch": true')
         except InvalidMessage as error:
-            session.refuse(error.code, error.message)
+            session.refuse(error.code, str(error))
+            await asyncio.sleep(REFUSAL_PAUSE)
             return
-        self._desk.heard_from(session.agent_id)
-        if isinstance(frame, list):
-            if not session.batch:
-                session.refuse("invalid_message", 'arrays are for agents that register with "batch": true')
+        for one in frame if isinstance(frame, list) else (frame,):
+            await self._take_one(session, one)
+            session.frames_taken += 1
+            if session.frames_taken % TURN == 0:
+                await asyncio.sleep(0)
+            if session.is_leaving:
                 return
-            for one in frame:
-                await self._take_one(session, one)
-        else:
-            await self._take_one(session, frame)
+        session.is_held = True
+        await session.room()
         await self._desk.room()
+        session.is_held = False
+        session.last_heard = asyncio.get_running_loop().time()
 
     async def _take_one(self, session: Session, frame: Any) -> None:
-        if (
-            isinstance(frame, dict)
-            and frame.get("type") == "task_result"
-            and self._take_result(session, frame)
-        ):
-            return
         try:
-            await self._take_checked(session, read_frame(frame))
+            if not self._take_result(session, frame):
+                await self._take_checked(session, read_frame(frame))
         except OrchestratorError as error:
             message_id = frame.get("messageId") if isinstance(frame, dict) else None
             request_id = frame.get("requestId") if isinstance(frame, dict) else None
@@ -302,15 +333,21 @@ class Gateway:
                 message_id if isinstance(message_id, str) else None,
                 request_id if isinstance(request_id, str) else None,
             )
+            await asyncio.sleep(REFUSAL_PAUSE)
 
-    def _take_result(self, session: Session, frame: dict[str, Any]) -> bool:
+    def _take_result(self, session: Session, frame: Any) -> bool:
         """The common result, checked by hand; False where a closer look is needed."""
+        if not isinstance(frame, dict) or frame.get("type") != "task_result":
+            return False
         message_id, confidence, usage = frame.get("messageId"), frame.get("confidence"), frame.get("usage")
-        if type(message_id) is not str or "error" in frame or usage is not None or "result" not in frame:
+        if type(message_id) is not str or len(message_id) != UUID_LENGTH or "result" not in frame:
+            return False
+        if type(frame.get("taskId")) is not str or usage is not None or "error" in frame:
             return False
         if confidence is not None and not (type(confidence) in (int, float) and 0 <= confidence <= 1):
             return False
-        self._desk.ended(
+        self._bring(
+            session,
             self._report(
                 message_id,
                 session.agent_id,
@@ -318,11 +355,16 @@ class Gateway:
                 orjson.dumps(frame["result"]).decode(),
                 None,
                 confidence,
-            )
+                task_id=frame["taskId"],
+            ),
         )
         return True
 
     async def _take_checked(self, session: Session, frame: Any) -> None:
+        if frame.type == "register":
+            raise InvalidMessage("this connection is registered already")
+        if getattr(frame, "agent_id", None) not in (None, session.agent_id):
+            raise NotAllowed(f"{frame.type}: agentId: this connection is another agent's")
         match frame.type:
             case "agent_heartbeat":
                 pass
@@ -331,17 +373,19 @@ class Gateway:
             case "task_progress":
                 self._desk.progressed(session.agent_id, frame.message_id, frame.progress, frame.note)
             case "task_result":
-                self._desk.ended(_report_of(self._report, session.agent_id, frame))
+                self._bring(session, _report_of(self._report, session.agent_id, frame))
             case "unregister":
                 session.is_leaving = True
-            case "register":
-                raise InvalidMessage("this connection is registered already")
             case "consensus_vote" if self.on_vote is not None:
                 await self.on_vote(session, frame)
             case "submit_task" if self.on_submit is not None:
                 await self.on_submit(session, frame)
             case _:
                 raise InvalidMessage(f"this engine takes no {frame.type}")
+
+    def _bring(self, session: Session, report: Any) -> None:
+        session.brought_result()
+        self._desk.ended(report)
 
     # --- the engine's courier ---------------------------------------------------------------
 
@@ -368,18 +412,17 @@ class Gateway:
             session.acknowledge(message_ids)
 
     def refuse(self, agent_id: str, code: str, message: str, message_id: str | None = None) -> None:
-        """Tell an agent what was wrong."""
+        """Tell an agent what was wrong with a result."""
         session = self.sessions.get(agent_id)
         if session is not None:
-            session.refuse(code, message, message_id)
+            session.refuse_result(code, message, message_id)
 
     def dismiss(self, agent_id: str, reason: str) -> None:
         """End an agent's session."""
         session = self.sessions.get(agent_id)
         if session is not None:
             session.refuse("not_found", reason)
-            task = asyncio.create_task(session.close(1008, reason))
-            task.add_done_callback(lambda t: t.cancelled() or t.exception())
+            self._run(session.close(1008, reason))
 
     # --- silence ----------------------------------------------------------------------------
 
@@ -389,14 +432,15 @@ class Gateway:
         while True:
             await asyncio.sleep(interval)
             now = asyncio.get_running_loop().time()
-            for session in list(self.sessions.values()):
+            for session in self.sessions.values():
                 silent = now - session.last_heard
+                if session.is_held:
+                    continue
                 if silent > 3 * interval:
                     log.warning("agent %r has been silent for %.0f s", session.agent_id, silent)
-                    task = asyncio.create_task(session.close(1011, "silent for too long"))
-                    task.add_done_callback(lambda t: t.cancelled() or t.exception())
+                    self._run(session.close(1011, "silent for too long"))
                 elif silent > 0.9 * interval:
-                    await self._ping(session)
+                    self._run(self._ping(session))
 
     async def _ping(self, session: Session) -> None:
         try:
@@ -435,9 +479,41 @@ def _report_of(report: Reports, agent_id: str, frame: Any) -> Any:
             None,
             frame.confidence,
             usage,
+            task_id=frame.task_id,
         )
     told = {"code": error.code or "failed", "message": error.message, "retryable": error.retryable}
-    return report(frame.message_id, agent_id, AttemptStatus.FAILED, None, told, frame.confidence, usage)
+    return report(
+        frame.message_id,
+        agent_id,
+        AttemptStatus.FAILED,
+        None,
+        told,
+        frame.confidence,
+        usage,
+        task_id=frame.task_id,
+    )
+
+
+def _is_foreign(origins: Sequence[str], hosts: Sequence[str]) -> bool:
+    """Whether a browser asks on behalf of another site's page; programs send no Origin.
+
+    A page may connect only to where it came from, and only by address or as localhost: a name
+    can be made to point here by whoever owns it (DNS rebinding), and then origin and host agree.
+    """
+    if not origins:
+        return False
+    if len(origins) != 1 or len(hosts) != 1:
+        return True
+    try:
+        page = urlsplit(origins[0])
+        name = page.hostname or ""
+        if page.netloc != hosts[0] or page.scheme not in ("http", "https"):
+            return True
+        if name != "localhost":
+            ip_address(name)
+    except ValueError:
+        return True
+    return False
 
 
 def _page(status: int, kind: str, body: str) -> Response:

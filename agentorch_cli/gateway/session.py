@@ -33,6 +33,15 @@ MOST_IN_FRAME = 256 * 1024
 WRITE_LIMIT = 30.0
 """Seconds that one write may take."""
 
+CLOSE_LIMIT = 2.0
+"""Seconds that a close in good order may take."""
+
+MOST_REASON = 123
+"""Bytes of a close frame's reason (RFC 6455, section 5.5)."""
+
+MOST_UNSETTLED = 512
+"""Results of one agent that may wait for their ack before the engine stops reading from it."""
+
 
 class Session:
     """A registered agent's connection."""
@@ -46,6 +55,14 @@ class Session:
         self.batch = batch
         self.last_heard = asyncio.get_running_loop().time()
         self.is_leaving = False
+        self.is_held = False
+        """The engine does not read from it at the moment, so its silence says nothing."""
+        self.frames_taken = 0
+        self._unsettled = 0
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+        self._sent_early: set[str] | None = set()
+        """Work that was assigned before the welcome, by message id; None once that is sent."""
         self._outbox: list[bytes] = []
         self._size = 0
         self._wake = asyncio.Event()
@@ -70,12 +87,17 @@ class Session:
 
     def execute(self, delivery: Delivery) -> None:
         """Send work."""
+        if self._sent_early is not None:
+            if delivery.message_id in self._sent_early:
+                return
+            self._sent_early.add(delivery.message_id)
         self.send(execute_frame(delivery))
 
     def acknowledge(self, message_ids: Iterable[str]) -> None:
         """Results are durable."""
         for message_id in message_ids:
             self.send(b'{"type":"ack","messageId":' + orjson.dumps(message_id) + b"}")
+            self._settled()
 
     def message(self, message_id: str, message_type: str, data: dict[str, Any]) -> None:
         """Any other message to the agent."""
@@ -97,9 +119,35 @@ class Session:
         """Say what was wrong."""
         self.send(error_frame(code, message, message_id, request_id))
 
+    # --- results that wait for their ack ----------------------------------------------------
+
+    def brought_result(self) -> None:
+        """A result was handed to the engine; `acknowledge` or `refuse_result` answers it."""
+        self._unsettled += 1
+        if self._unsettled >= MOST_UNSETTLED:
+            self._has_room.clear()
+
+    def refuse_result(self, code: str, message: str, message_id: str | None) -> None:
+        """A result was not taken."""
+        self.refuse(code, message, message_id)
+        self._settled()
+
+    def _settled(self) -> None:
+        self._unsettled = max(0, self._unsettled - 1)  # some were brought by an earlier session
+        if self._unsettled < MOST_UNSETTLED:
+            self._has_room.set()
+
+    async def room(self) -> None:
+        """Returns once this agent may bring more results."""
+        await self._has_room.wait()
+
     # --- the writer -------------------------------------------------------------------------
 
-    def start(self) -> None:
+    def open(self, welcome: bytes) -> None:
+        """Start writing. The welcome goes before whatever was meant for the agent meanwhile."""
+        self._sent_early = None
+        self._outbox.insert(0, welcome)
+        self._size += len(welcome)
         self._writer = asyncio.create_task(self._write(), name=f"writer of {self.agent_id}")
 
     async def _write(self) -> None:
@@ -126,16 +174,21 @@ class Session:
 
     async def close(self, code: int, reason: str) -> None:
         """Close in good order, within a bounded time."""
-        try:
-            async with asyncio.timeout(2):
-                await self.connection.close(code, reason[:100])
-        except (TimeoutError, ConnectionClosed, OSError):
-            self.abort()
+        await close(self.connection, code, reason)
 
     async def stop_writing(self) -> None:
         if self._writer is not None:
             self._writer.cancel()
             await asyncio.gather(self._writer, return_exceptions=True)
+
+
+async def close(connection: ServerConnection, code: int, reason: str) -> None:
+    """Close in good order; cut the connection if the other side does not read that it is closed."""
+    try:
+        async with asyncio.timeout(CLOSE_LIMIT):
+            await connection.close(code, reason.encode()[:MOST_REASON].decode(errors="ignore"))
+    except (TimeoutError, ConnectionClosed, OSError):
+        connection.transport.abort()
 
 
 def execute_frame(delivery: Delivery) -> bytes:

@@ -37,7 +37,6 @@ _SESSION = {
 # ANALYZE, the planner would scan it; these settings keep it on the indexes.
 _BY_KEY = {
     "enable_seqscan": "off",
-    "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "plan_cache_mode": "force_generic_plan",
 }

@@ -309,8 +309,9 @@ def earliest(sent_at: datetime, timeout_seconds: float, deadline: datetime | Non
 
 
 def as_uuid(text: object) -> UUID | None:
-    """A message id as PostgreSQL keeps it; None where it is no UUID."""
+    """A message id as PostgreSQL keeps it; None where it is no UUID, or not spelt as we spell them."""
     try:
-        return UUID(str(text))
+        found = UUID(str(text))
     except ValueError:
         return None
+    return found if str(found) == text else None

@@ -35,7 +35,9 @@ def start(environment: dict[str, str], *arguments: str, **rest: Any) -> subproce
     )
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_signal_ends_a_command_after_its_clean_up(
     environment: dict[str, str], number: int, code: int
 ) -> None:

@@ -160,6 +160,13 @@ def test_a_task_without_ballots_gets_the_prior() -> None:
         infer({"silent": []})
 
 
+def test_an_agent_with_one_ballot_is_taken_for_mostly_right() -> None:
+    given, _ = crowd(random.Random(7), 200)
+    given["t0"] = [*given["t0"], ("newcomer", "ham")]
+
+    assert infer(given).reliability("newcomer") > 0.7
+
+
 def test_inference_wants_history_and_few_classes() -> None:
     given, _ = crowd(random.Random(7), 200)
 

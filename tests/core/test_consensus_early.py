@@ -4,8 +4,8 @@ Each random vote is fed to the running tally ballot by ballot. As soon as the ta
 it, its answer is held against a dumb twin that sees all the ballots at once, counts with
 sorted lists and fractions, and shares no line with the real thing.
 
-AGENTORCH_TALLIES sets the number of votes per rule (a million takes about an hour),
-AGENTORCH_SEED another seed.
+AGENTORCH_TALLIES sets the number of votes per rule (60,000 make a million over all rules, in
+about five minutes), AGENTORCH_SEED another seed.
 """
 
 from __future__ import annotations
@@ -274,7 +274,7 @@ CASES = [(rule, False) for rule in Rule] + [
 @pytest.mark.parametrize(("rule", "tolerant"), CASES, ids=lambda value: str(value))
 def test_closing_early_gives_what_asking_everybody_gives(rule: Rule, tolerant: bool) -> None:
     rng = random.Random(f"{SEED} {rule} {tolerant}")
-    saved = closed_early = 0
+    closed_early = 0
     for number in range(TALLIES // 4 if tolerant else TALLIES):
         policy, voters, ballots = random_vote(rng, rule, tolerant)
         rng.shuffle(ballots)
@@ -286,7 +286,6 @@ def test_closing_early_gives_what_asking_everybody_gives(rule: Rule, tolerant: b
         assert verdict.decided, story
         assert verdict.answer == expected, story
         closed_early += heard < len(ballots)
-        saved += len(ballots) - heard
     assert closed_early > 0, "no vote closed early: the property was not tested"
 
 

@@ -24,6 +24,7 @@ from agentorch_cli.core.reliability import (
     Record,
     agreement_credit,
     best_first,
+    credit_votes,
     outcome_credit,
     reliability,
     verified,
@@ -75,7 +76,9 @@ def test_two_good_agents_that_agree_are_enough_and_one_never_is() -> None:
     assert sure.decided_by is DecidedBy.CONFIDENCE
     assert sure.votes_not_asked == 5
     star = [Voter("star", 0.999), *voters]
-    assert decide(WEIGHTED, star, [Ballot("star", "a")]).status is VoteStatus.PENDING
+    lone = Policy(Rule.WEIGHTED, min_votes=1)
+    assert decide(lone, star, [Ballot("star", "a")]).confidence > 0.95
+    assert decide(lone, star, [Ballot("star", "a")]).status is VoteStatus.PENDING
 
 
 def test_after_the_first_wave_one_or_two_more_are_asked() -> None:
@@ -87,6 +90,17 @@ def test_after_the_first_wave_one_or_two_more_are_asked() -> None:
     assert decide(WEIGHTED, weak, split).needed == 2
     assert decide(WEIGHTED, good, [*split, Ballot("v2", "a")]).needed == 1
     assert decide(WEIGHTED, good, split, out=1).needed == 1
+
+
+def test_a_frugal_vote_stops_once_the_rest_can_neither_change_nor_settle_it() -> None:
+    voters = [Voter("s1", 0.9), Voter("s2", 0.9), *[Voter(f"w{number}", 0.55) for number in range(2)]]
+    split = [Ballot("s1", "a"), Ballot("w0", "b")]
+    patient = Policy(Rule.WEIGHTED, options=("a", "b"), confidence=0.999)
+    frugal = Policy(Rule.WEIGHTED, options=("a", "b"), confidence=0.999, frugal=True)
+
+    assert decide(frugal, voters, split).status is VoteStatus.PENDING
+    assert decide(patient, voters, [*split, Ballot("s2", "a")]).status is VoteStatus.PENDING
+    assert decide(frugal, voters, [*split, Ballot("s2", "a")]).decided_by is DecidedBy.CERTAIN
 
 
 def test_two_reliable_agents_outvote_three_weak_ones() -> None:
@@ -101,6 +115,26 @@ def test_an_agent_known_to_be_wrong_speaks_against_its_answer() -> None:
     voters = [Voter("liar", 0.05), Voter("fair", 0.6)]
 
     assert decide(policy, voters, [Ballot("liar", "a"), Ballot("fair", "b")]).answer == "b"
+
+
+def test_certainty_holds_for_every_number_of_answers_that_may_come() -> None:
+    """Four weak voters lead a strong one: sure if a fourth answer comes, not if three stay possible."""
+    policy = Policy(Rule.WEIGHTED, confidence=1.0)
+    voters = [*[Voter(f"w{number}", 0.45) for number in range(4)], Voter("strong", 0.726), Voter("last", 0.5)]
+    ballots = [*[Ballot(f"w{number}", "a") for number in range(4)], Ballot("strong", "b")]
+
+    assert decide(policy, voters, ballots).status is VoteStatus.PENDING
+    assert decide(policy, voters, [*ballots, Ballot("last", "b")]).answer == "b"
+    assert decide(policy, voters, [*ballots, Ballot("last", "c")]).answer == "a"
+
+
+def test_a_lead_that_the_rest_could_level_is_not_certain() -> None:
+    """The lead of two equal votes and the two votes left are the same sum, but not the same float."""
+    policy = Policy(Rule.WEIGHTED, confidence=1.0)
+    voters = [Voter(f"v{number}", 2 / 3) for number in range(6)]
+    ballots = [Ballot("v0", "b"), *[Ballot(f"v{number}", "c") for number in range(1, 4)]]
+
+    assert decide(policy, voters, ballots).status is VoteStatus.PENDING
 
 
 def test_new_agents_start_at_two_thirds() -> None:
@@ -134,6 +168,20 @@ def test_credit_is_the_posterior_of_ones_answer_without_oneself() -> None:
         others = [(p, answer) for other, p, answer in votes if other != agent]
         assert credit[agent].successes == pytest.approx(posterior(others, said, 4), rel=1e-6)
         assert credit[agent].trials == 1
+
+
+@pytest.mark.parametrize("rule", [Rule.SUPERMAJORITY, Rule.WEIGHTED, Rule.MEDIAN])
+def test_every_rule_that_counts_answers_gives_credit(rule: Rule) -> None:
+    voters = [Voter(name, 0.7) for name in "xyz"]
+    ballots = [Ballot("x", "10"), Ballot("y", "10.2"), Ballot("z", "50")]
+
+    strict = credit_votes(Policy(rule), voters, ballots)
+    loose = credit_votes(Policy(rule, tolerance=0.5), voters, ballots)
+
+    assert strict["x"] == strict["y"] == strict["z"]
+    assert loose["x"].successes > 4 * loose["z"].successes
+    options = Policy(Rule.BORDA, options=("a", "b"))
+    assert credit_votes(options, voters, [Ballot("x", choices=("a", "b"))]) == {}
 
 
 def test_a_single_voter_earns_nothing() -> None:

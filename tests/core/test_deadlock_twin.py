@@ -12,6 +12,9 @@ import random
 from dataclasses import replace
 from itertools import combinations
 
+import pytest
+
+from agentorch_cli.core import victims
 from agentorch_cli.core.deadlock import Kind, Report, detect
 from agentorch_cli.core.system import Agent, Need, State, System, Task
 
@@ -173,8 +176,8 @@ def girth(members: tuple[str, ...], edges: set[tuple[str, str]]) -> int:
     return length
 
 
-def requeued(system: System, victims: tuple[str, ...]) -> System:
-    tasks = {n: replace(t, holds=()) if n in victims else t for n, t in system.tasks.items()}
+def requeued(system: System, chosen: tuple[str, ...]) -> System:
+    tasks = {n: replace(t, holds=()) if n in chosen else t for n, t in system.tasks.items()}
     return replace(system, tasks=tasks)
 
 
@@ -302,6 +305,86 @@ def test_victims_of_a_hold_and_wait_are_a_smallest_set_that_frees_whom_it_can() 
         assert best <= set(knot.members) - stuck_by_rounds(requeued(system, knot.victims)), f"seed {seed}"
         assert len(knot.victims) == sizes[0], f"seed {seed}"
         assert not knot.doomed
+    assert tried > SYSTEMS / 20
+
+
+def test_the_greedy_way_frees_the_same_and_spares_whom_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What large components get, tried on small ones: no victim could be left out."""
+    monkeypatch.setattr(victims, "EXACT_MEMBERS", 0)
+    several = 0
+    for seed in range(3 * SYSTEMS):
+        system = random_system(seed, tasks=12, agents=6)
+        knots = detect(system).components
+        if len(knots) != 1 or knots[0].kind is not Kind.HOLD_AND_WAIT:
+            continue
+        members, chosen = knots[0].members, knots[0].victims
+        several += len(chosen) > 1
+        best = set(members) - stuck_by_rounds(requeued(system, members))
+        assert not best & stuck_by_rounds(requeued(system, chosen)), f"seed {seed}"
+        for victim in chosen:
+            fewer = tuple(other for other in chosen if other != victim)
+            assert best & stuck_by_rounds(requeued(system, fewer)), f"seed {seed}: {victim}"
+    assert several
+
+
+def saved_by_failing(system: System, ring: tuple[str, ...], chosen: tuple[str, ...]) -> int:
+    """How many of the ring end when these fail, as plainly as possible; there is nothing but dependencies."""
+    ended: set[str] = {name for name in system.tasks if name not in ring}
+    dead = set(chosen)
+    while True:
+        before = len(ended) + len(dead)
+        for name in sorted(set(ring) - ended - dead):
+            task = system.tasks[name]
+            good = [n for n in task.deps if n in ended or (n in dead and task.ignore_failure)]
+            hope = [n for n in task.deps if n not in dead or task.ignore_failure]
+            if len(good) >= task.wanted:
+                ended.add(name)
+            elif len(hope) < task.wanted:
+                dead.add(name)
+        if len(ended) + len(dead) == before:
+            return len(ended & set(ring))
+
+
+def random_ring(seed: int) -> System:
+    """Tangled dependencies only, some of which ignore failure."""
+    draw = random.Random(seed)
+    names = [f"t{n}" for n in range(draw.randint(2, 7))]
+    chance = draw.choice([0.1, 0.3, 0.6])
+    described = {}
+    for name in names:
+        deps = draw.sample(names, draw.randint(1, min(3, len(names))))
+        described[name] = Task(
+            deps=tuple(deps),
+            mode=draw.choice(["all", "all", "all", "any", len(deps)]),
+            ignore_failure=draw.random() < chance,
+        )
+    return System({}, described)
+
+
+def test_victims_of_a_ring_save_as_many_as_can_be_saved_and_are_as_few_as_possible() -> None:
+    tried = 0
+    for seed in range(2 * SYSTEMS):
+        system = random_ring(seed)
+        report = detect(system)
+        if len(report.components) != 1 or set(report.kind.values()) != {Kind.CIRCULAR_DEPENDENCY}:
+            continue
+        (ring,) = report.components
+        ignored = {n for m in ring.members if system.tasks[m].ignore_failure for n in system.tasks[m].deps}
+        choices = [
+            chosen
+            for size in range(len(ring.members) + 1)
+            for chosen in combinations([n for n in ring.members if n in ignored], size)
+        ]
+        most = max(saved_by_failing(system, ring.members, chosen) for chosen in choices)
+        if not most:
+            assert ring.victims == (), f"seed {seed}"
+            assert ring.doomed == ring.members, f"seed {seed}"
+            continue
+        tried += 1
+        fewest = next(len(c) for c in choices if saved_by_failing(system, ring.members, c) == most)
+        assert saved_by_failing(system, ring.members, ring.victims) == most, f"seed {seed}"
+        assert len(ring.victims) == fewest, f"seed {seed}"
+        assert ring.doomed == ()
     assert tried > SYSTEMS / 20
 
 

@@ -198,14 +198,14 @@ VECTORS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, str], list[li
         },
         *(dict.fromkeys(("c1", "c2", "p1", "p2"), HOLD), [["c1", "c2", "p1", "p2"]], ["p1"]),
     ),
-    "a grandparent and a parent on two slots": (
+    "of a grandparent and a parent, the one goes on whom nobody depends": (
         {"x": {"caps": ["x"], "slots": 2}},
         {
             "g": awaiting("p", holds=["x"]),
             "p": awaiting("c", holds=["x"]),
             "c": pending(need=need("x")),
         },
-        *({"g": HOLD, "p": HOLD, "c": HOLD}, [["c", "g", "p"]], ["p"]),
+        *({"g": HOLD, "p": HOLD, "c": HOLD}, [["c", "g", "p"]], ["g"]),
     ),
     "two gangs with a part each": (
         XY,
@@ -360,8 +360,6 @@ def test_vector(name: str) -> None:
     assert found["stuck"] == sorted(kind)
     assert found["components"] == components
     assert found["victims"] == victims
-    assert [
-        sorted(cycle) == members
-        for cycle, members in zip(found["cycles"], components, strict=True)
-        if len(members) < 3
-    ].count(False) == 0
+    for cycle, members in zip(found["cycles"], components, strict=True):
+        assert set(cycle) <= set(members)
+        assert cycle[0] == min(cycle)

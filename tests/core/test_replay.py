@@ -158,6 +158,15 @@ def test_replay_is_quick(gsm: Record) -> None:
     assert sum(map(len, votes.values())) / (time.process_time() - started) > 20_000
 
 
+def test_the_calibration_is_judged_on_tasks_that_it_has_not_seen(rte: Record) -> None:
+    votes, truth = rte
+
+    result = replay(votes, truth, Policy(Rule.WEIGHTED), random.Random(1), verified=1.0)
+
+    assert result.calibrated_on == 800
+    assert result.calibration_error is None
+
+
 def test_seats_bound_the_electorate(gsm: Record) -> None:
     votes, truth = gsm
 

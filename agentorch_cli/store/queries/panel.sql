@@ -34,7 +34,8 @@ order by a.task_id, a.attempt;
 
 
 -- name: finish_attempts
--- End attempts with what they brought. Late results may end attempts that were given up.
+-- End attempts with what they brought. A late result may end an attempt that was given up, if $7:
+-- its task is still open. When it ended stays as it was: its slot was free from then on.
 with input as (
   select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::float8[], $6::text[])
     as i (message_id, status, result, error, confidence, usage)
@@ -42,8 +43,8 @@ with input as (
 update task_attempts a
 set
   status = i.status,
-  accepted_at = coalesce(a.accepted_at, now()),
-  finished_at = now(),
+  accepted_at = coalesce(a.accepted_at, a.finished_at, now()),
+  finished_at = coalesce(a.finished_at, now()),
   result = i.result::json,
   error = i.error::jsonb,
   confidence = i.confidence,
@@ -51,7 +52,7 @@ set
 from input i
 where a.message_id = i.message_id
   and (a.status in ('sent', 'accepted')
-       or (a.status in ('lost', 'timed_out') and i.status = 'completed'))
+       or ($7 and a.status in ('lost', 'timed_out') and i.status = 'completed'))
 returning a.message_id;
 
 

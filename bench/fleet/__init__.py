@@ -1,0 +1,1 @@
+"""What the graph benchmark and the crash tests share: real processes, their agents, real graphs."""

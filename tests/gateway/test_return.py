@@ -1,0 +1,252 @@
+"""Connections that end: what the agent held, what it gets back, and what others get instead."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import Any
+
+from fleet import Fleet
+
+WORK = {"required_capabilities": ["work"], "retries": 3}
+
+
+async def test_a_result_whose_ack_was_lost_is_sent_again_and_acknowledged(
+    fleet: Fleet, submit: Any, outcome: Any
+) -> None:
+    agent = await fleet.join()
+    task_id = await submit(**WORK)
+    work = await agent.expect("execute_task")
+    await agent.finish(work, "done")
+    await outcome(task_id)
+    await agent.vanish()
+
+    again = await fleet.connect()
+    welcome = await again.register("work", resume=[work["messageId"]])
+    assert (welcome["resumed"], welcome["dropped"]) == ([], [work["messageId"]])
+    await again.finish(work, "done")
+    await again.expect("ack", messageId=work["messageId"])
+
+    task = await outcome(task_id)
+    assert (task.result, len(task.attempts)) == ("done", 1)
+
+
+async def test_a_result_that_was_never_received_is_taken_after_the_return(
+    fleet: Fleet, submit: Any, outcome: Any
+) -> None:
+    agent = await fleet.join()
+    task_id = await submit(**WORK)
+    work = await agent.expect("execute_task")
+    await agent.accept(work)
+    await agent.vanish()
+
+    again = await fleet.connect()
+    welcome = await again.register("work", resume=[work["messageId"]])
+    assert (welcome["resumed"], welcome["dropped"]) == ([work["messageId"]], [])
+    await again.quiet(0.2)
+    await again.finish(work, "done on the way")
+    await again.expect("ack", messageId=work["messageId"])
+
+    task = await outcome(task_id)
+    assert (task.result, len(task.attempts)) == ("done on the way", 1)
+
+
+async def test_resume_sorts_what_is_live_from_what_is_not(fleet: Fleet, submit: Any) -> None:
+    agent = await fleet.join("anna", slots=2)
+    await submit(**WORK)
+    await submit(**WORK)
+    live, forgotten = [await agent.expect("execute_task") for _ in range(2)]
+    await agent.vanish()
+
+    unknown = str(uuid.uuid4())
+    again = await fleet.connect("anna")
+    welcome = await again.register(
+        "work", slots=2, resume=[unknown, live["messageId"], "no uuid at all", live["messageId"]]
+    )
+
+    assert welcome["resumed"] == [live["messageId"]]
+    assert welcome["dropped"] == [unknown, "no uuid at all"]
+    repeated = await again.expect("execute_task", messageId=forgotten["messageId"])
+    assert repeated["data"] == forgotten["data"]
+    await again.quiet(0.2)
+
+
+async def test_a_lost_agent_gives_its_task_back_after_its_grace(
+    fleet: Fleet, submit: Any, outcome: Any
+) -> None:
+    lost = await fleet.join("lost")
+    task_id = await submit(**WORK)
+    first = await lost.expect("execute_task")
+    await lost.accept(first)
+    other = await fleet.join("other")
+    loop = asyncio.get_running_loop()
+
+    await lost.vanish()
+    gone = loop.time()
+    second = await other.expect("execute_task")
+
+    assert loop.time() - gone > 1.1, "the grace is three heartbeats of 0.4 s"
+    assert second["data"]["taskId"] == task_id
+    assert second["messageId"] != first["messageId"]
+    await other.finish(second, "done")
+    task = await outcome(task_id)
+    assert [(a.agent_id, a.status) for a in task.attempts] == [("lost", "lost"), ("other", "completed")]
+
+
+async def test_a_late_result_is_taken_while_the_task_has_no_outcome_and_ignored_after(
+    fleet: Fleet, submit: Any, outcome: Any
+) -> None:
+    late = await fleet.join("late")
+    task_id = await submit(**WORK)
+    first = await late.expect("execute_task")
+    await late.accept(first)
+    other = await fleet.join("other")
+    await late.vanish()
+    second = await other.expect("execute_task")
+
+    late = await fleet.connect("late")
+    welcome = await late.register("work", resume=[first["messageId"]])
+    assert welcome["dropped"] == [first["messageId"]]
+    await late.finish(first, "late")
+    await late.expect("ack", messageId=first["messageId"])
+    cancel = await other.expect("cancel_task")
+    assert cancel["data"]["messageId"] == second["messageId"]
+    await other.finish(second, "too late")
+    await other.expect("ack", messageId=second["messageId"])
+
+    task = await outcome(task_id)
+    assert (task.status, task.result) == ("completed", "late")
+    assert [event.kind for event in task.events].count("task_completed") == 1
+
+
+async def test_an_agent_that_unregisters_gives_its_work_to_others_at_once(
+    fleet: Fleet, submit: Any, outcome: Any, orchestrator: Any
+) -> None:
+    leaving = await fleet.join("leaving")
+    task_id = await submit(**WORK)
+    first = await leaving.expect("execute_task")
+    other = await fleet.join("other")
+    loop = asyncio.get_running_loop()
+
+    started = loop.time()
+    await leaving.send({"type": "unregister", "agentId": "leaving"})
+    second = await other.expect("execute_task")
+    assert loop.time() - started < 1.0, "it does not wait for the grace"
+    assert (await leaving.closed())[0] == 1000
+    await other.finish(second, "done")
+
+    task = await outcome(task_id)
+    assert (task.result, task.attempts[0].status) == ("done", "cancelled")
+    assert first["messageId"] != second["messageId"]
+    await asyncio.sleep(0.1)
+    assert (await orchestrator.call("agent.get", agent_id="leaving")).status == "offline"
+
+
+async def test_a_new_connection_of_an_agent_replaces_the_old_one(
+    fleet: Fleet, submit: Any, orchestrator: Any
+) -> None:
+    old = await fleet.join("anna")
+    await submit(**WORK)
+    work = await old.expect("execute_task")
+
+    new = await fleet.connect("anna")
+    welcome = await new.register("work", resume=[work["messageId"]])
+
+    assert welcome["resumed"] == [work["messageId"]]
+    code, reason = await old.closed()
+    assert (code, reason) == (1008, "this agent connected anew")
+    await new.finish(work)
+    await new.expect("ack")
+    await asyncio.sleep(0.1)
+    assert (await orchestrator.call("agent.get", agent_id="anna")).status == "online"
+
+
+async def test_many_connections_of_one_agent_at_once_leave_one(
+    fleet: Fleet, submit: Any, outcome: Any, orchestrator: Any
+) -> None:
+    """They race for the registry row: the one that stays must own it, or the agent never goes offline."""
+
+    async def come() -> Any:
+        agent = await fleet.connect("anna")
+        await agent.send({"type": "register", "agentId": "anna", "capabilities": ["work"]})
+        return agent
+
+    agents = await asyncio.gather(*(come() for _ in range(20)))
+    ends = await asyncio.gather(*(agent.closed(1.0) for agent in agents), return_exceptions=True)
+    [last] = [agent for agent, end in zip(agents, ends, strict=True) if isinstance(end, TimeoutError)]
+    task_id = await submit(**WORK)
+    await last.finish(await last.expect("execute_task"), "done")
+    assert (await outcome(task_id)).result == "done"
+
+    await last.vanish()
+    async with asyncio.timeout(3):
+        while (await orchestrator.call("agent.get", agent_id="anna")).status != "offline":
+            await asyncio.sleep(0.05)
+
+
+async def test_a_return_while_work_is_being_sent_gets_the_welcome_first_and_the_work_once(
+    fleet: Fleet, orchestrator: Any
+) -> None:
+    """The old connection is a dead one that only its time limit ends, and tasks keep coming."""
+    old = await fleet.join("anna", slots=50)
+    old.connection.transport.pause_reading()
+
+    async def submit_some() -> None:
+        for _ in range(10):
+            await orchestrator.submit_all([dict(WORK)] * 3)
+
+    submitting = asyncio.create_task(submit_some())
+    await asyncio.sleep(0.02)
+    new = await fleet.connect("anna")
+    await new.register("work", slots=50)
+    await submitting
+
+    works = [await new.expect("execute_task") for _ in range(30)]
+    assert len({work["messageId"] for work in works}) == 30
+    for work in works:
+        await new.finish(work)
+    for _ in works:
+        await new.expect("ack")
+
+
+async def test_slots_are_counted_right_across_returns_under_load(fleet: Fleet, orchestrator: Any) -> None:
+    """An agent that returns while assignments to it are being committed is never given a slot twice."""
+    handles = await orchestrator.submit_all([dict(WORK, retries=0)] * 60)
+
+    async def work_for(seconds: float) -> None:
+        agent = await fleet.join("anna", slots=5)
+        held = 0
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    frame = await agent.receive(10)
+                    if frame["type"] == "agent_message":
+                        held += 1
+                        assert held <= 5
+                        await agent.finish(frame)
+                    elif frame["type"] == "ack":
+                        held -= 1
+        except TimeoutError:
+            return
+
+    for _ in range(8):
+        await work_for(0.04)
+    finishing = asyncio.create_task(work_for(8.0))
+    for handle in handles:
+        task = await handle.wait(8.0)
+        assert (task.status, task.attempts_made) == ("completed", 1)
+    finishing.cancel()
+    await asyncio.gather(finishing, return_exceptions=True)
+
+
+async def test_silence_is_answered_with_pings_and_then_with_the_end(fleet: Fleet) -> None:
+    """The library answers pings while it reads; one that stops reading is silent."""
+    alive, frozen = await fleet.join("alive"), await fleet.join("frozen")
+    frozen.connection.transport.pause_reading()
+
+    await alive.quiet(2.2)
+
+    frozen.connection.transport.resume_reading()
+    code, reason = await frozen.closed()
+    assert (code, reason) == (1011, "silent for too long")
+    await alive.alive()
