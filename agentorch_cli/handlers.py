@@ -21,6 +21,7 @@ from agentorch_cli.errors import NotFound, WaitTimedOut
 from agentorch_cli.frames import dumps
 from agentorch_cli.identity import new_id
 from agentorch_cli.store.database import Database
+from agentorch_cli.store.migrations import newest_version
 from agentorch_cli.store.store import Store, hint
 from agentorch_cli.store.submission import array_literal, insert
 
@@ -49,9 +50,7 @@ class Context:
 
 async def apply_schema(context: Context, check: bool = False) -> views.SchemaView:
     """Create or upgrade the schema; `check`: only say how it stands."""
-    from agentorch_cli.store.migrations import migrations
-
-    wanted = migrations()[-1].version
+    wanted = newest_version()
     applied = [] if check else await context.db.migrate()
     current = await context.db.schema_version()
     return views.SchemaView(current=current, wanted=wanted, applied=applied, is_up_to_date=current == wanted)

@@ -33,6 +33,7 @@ from agentorch_cli.gateway.server import Door, Gateway
 from agentorch_cli.identity import new_id
 from agentorch_cli.store.database import Database
 from agentorch_cli.store.embedded import EmbeddedServer, inspect
+from agentorch_cli.store.migrations import newest_version
 from agentorch_cli.store.store import Store
 from agentorch_cli.taskfile import read_tasks
 from agentorch_cli.views import AgentView, TaskView
@@ -45,10 +46,12 @@ SUPERVISE_EVERY = 1.0
 
 
 @contextlib.asynccontextmanager
-async def open_store(
-    settings: Settings, *, migrate: bool = False, node_id: str | None = None
-) -> AsyncIterator[Store]:
-    """The store of these settings; the embedded server is started where no other is named."""
+async def open_store(settings: Settings, *, prepare: bool = True) -> AsyncIterator[Store]:
+    """The store of these settings; the embedded server is started where no other is named.
+
+    `prepare`: the schema is there afterwards, or SchemaMismatch is raised. The embedded database
+    is ours alone and is made ready; another one is changed by `init-db` only.
+    """
     async with contextlib.AsyncExitStack() as stack:
         dsn = settings.database.url
         if not dsn:
@@ -57,21 +60,27 @@ async def open_store(
             stack.push_async_callback(server.release)
         database = Database(
             dsn,
-            node_id=node_id or "orchestrator_client",
+            node_id="orchestrator_client",
             pool_size=settings.database.pool_size,
             command_timeout=settings.database.command_timeout,
         )
         stack.push_async_callback(database.close)
         await database.open()
-        if migrate or not settings.database.url:
-            await database.migrate()  # the embedded one is ours alone: it is always made ready
+        if prepare:
+            await _prepare(database, settings)
         yield Store(database, aging_seconds=settings.engine.aging_seconds)
 
 
+async def _prepare(database: Database, settings: Settings) -> None:
+    if not settings.database.url and await database.schema_version() != newest_version():
+        await database.migrate()
+    await database.require_schema()
+
+
 @contextlib.asynccontextmanager
-async def open_client(settings: Settings) -> AsyncIterator[LocalClient]:
+async def open_client(settings: Settings, *, prepare: bool = True) -> AsyncIterator[LocalClient]:
     """A client that runs operations in this process."""
-    async with open_store(settings) as store, LocalClient(handlers.Context(store)) as client:
+    async with open_store(settings, prepare=prepare) as store, LocalClient(handlers.Context(store)) as client:
         yield client
 
 
@@ -176,10 +185,7 @@ class Orchestrator:
         )
         self._stack.push_async_callback(database.close)
         await database.open()
-        if settings.database.url:
-            await database.require_schema()
-        else:
-            await database.migrate()
+        await _prepare(database, settings)
         self._store = Store(database, aging_seconds=settings.engine.aging_seconds)
         self._engine = Engine(
             self._store,
@@ -192,6 +198,7 @@ class Orchestrator:
                 sweep_interval=settings.engine.poll_interval,
                 drain_timeout=settings.engine.drain_timeout,
                 weights=Weights(settings.matching.performance_weight, settings.matching.load_weight),
+                task_defaults=task_defaults(settings),
             ),
         )
         self._stack.push_async_callback(self._engine.stop)
@@ -202,6 +209,7 @@ class Orchestrator:
             "/readyz": self._readyz,
             "/metrics": self._metrics,
         }
+        gateway.on_submit = self._engine.subtasks.take
         gateway.desk = self._engine.desk
         host = settings.gateway.host
         shown = f"[{host}]" if ":" in host else host
@@ -378,16 +386,21 @@ class Orchestrator:
         return 200, "text/plain; version=0.0.4; charset=utf-8", render(facts)
 
 
+def task_defaults(settings: Settings) -> dict[str, Any]:
+    """TaskSpec fields for tasks that are silent about them."""
+    return {
+        "timeout_seconds": settings.engine.task_timeout,
+        "retries": settings.engine.retries,
+        "backoff_seconds": settings.engine.backoff,
+    }
+
+
 def plan_of(document: Document, settings: Settings) -> list[TaskSpec]:
     """The tasks of a document as a graph. Raises InvalidTask with every error."""
     file = read_tasks(
         document,
         new_id=lambda: str(new_id()),
-        defaults={
-            "timeout_seconds": settings.engine.task_timeout,
-            "retries": settings.engine.retries,
-            "backoff_seconds": settings.engine.backoff,
-        },
+        defaults=task_defaults(settings),
     )
     return list(plan(file.tasks, where=file.where).tasks)
 
@@ -513,7 +526,7 @@ async def _examine_embedded(settings: Settings) -> list[Finding]:
 
 async def _examine_schema(settings: Settings) -> list[Finding]:
     try:
-        async with open_client(settings) as client:
+        async with open_client(settings, prepare=False) as client:
             view = await client.call("schema.apply", check=True)
             nodes = await client.call("node.list")
     except OrchestratorError as error:

@@ -77,18 +77,21 @@ class Session:
         flags = {"data_dir": self.data_dir, "database.url": self.database_url, **self.more_flags}
         return {key: value for key, value in flags.items() if value is not None}
 
-    def connect(self) -> AbstractAsyncContextManager[Client]:
-        """A client; the embedded PostgreSQL is started where it has to be."""
+    def connect(self, *, prepare: bool = True) -> AbstractAsyncContextManager[Client]:
+        """A client; the embedded PostgreSQL is started where it has to be.
+
+        Without `prepare` the schema is left as it is found, even if there is none.
+        """
         from agentorch_cli.wiring import open_client
 
-        client: AbstractAsyncContextManager[Client] = open_client(self.settings)
+        client: AbstractAsyncContextManager[Client] = open_client(self.settings, prepare=prepare)
         return client
 
-    def ask(self, method: str, **parameters: Any) -> Any:
+    def ask(self, method: str, *, prepare: bool = True, **parameters: Any) -> Any:
         """Call one operation and give its answer."""
 
         async def call() -> Any:
-            async with self.connect() as client:
+            async with self.connect(prepare=prepare) as client:
                 return await client.call(method, **parameters)
 
         return self.run(call())

@@ -28,7 +28,7 @@ def init_db(
     Without --database-url the embedded PostgreSQL in the data directory is used.
     """
     session = Session.of(ctx)
-    schema = session.ask("schema.apply", check=is_check)
+    schema = session.ask("schema.apply", prepare=False, check=is_check)
 
     def draw(page: Page) -> None:
         for name in schema.applied:

@@ -119,6 +119,7 @@ class NumberTally(Tally):
     def __init__(self, policy: Policy, electorate: Sequence[Voter]) -> None:
         super().__init__(policy, electorate)
         self.numbers: list[Fraction] = []
+        self.texts: Counter[str] = Counter()
         self.trim = Fraction(str(policy.trim))
 
     def _record(self, voter: Voter, ballot: Ballot) -> bool:
@@ -126,7 +127,8 @@ class NumberTally(Tally):
         if number is None:
             return False
         insort(self.numbers, number)
-        self.answers[voter.agent] = number_answer(number)
+        self.answers[voter.agent] = text = number_answer(number)
+        self.texts[text] += 1
         return True
 
     def leader(self) -> str | None:
@@ -159,7 +161,7 @@ class NumberTally(Tally):
         return number - reach, number + reach
 
     def _counts(self) -> dict[str, int]:
-        return dict(Counter(number_answer(number) for number in self.numbers))
+        return dict(self.texts)
 
     def _margin(self) -> float:
         """The spread of the numbers."""

@@ -42,6 +42,10 @@ def schulze(profile: Profile) -> tuple[str, int]:
     """The winner by strongest paths (winning votes), and its smallest margin over any rival in ballots."""
     wins = pairwise_wins(profile)
     options = profile.options
+    for option in options:
+        lead = min(wins[option][other] - wins[other][option] for other in options if other != option)
+        if lead > 0:
+            return option, lead  # a Condorcet winner: no path is stronger, and most elections have one
     path = {a: {b: wins[a][b] if wins[a][b] > wins[b][a] else 0 for b in options} for a in options}
     for via in options:
         onward = path[via]

@@ -83,6 +83,7 @@ class Desk:
         held = await self.store.held_work([agent.agent_id])
         self.state.gone_since.pop(agent.agent_id, None)
         self.state.heard.add(agent.agent_id)
+        adopted = [delivery.message_id for delivery in held if delivery.node_id != self.state.node_id]
         self._seat(agent, AgentStatus(row["status"]), row["completed"], row["failed"], held)
         welcome = Welcome()
         known = {delivery.message_id for delivery in held}
@@ -90,7 +91,6 @@ class Desk:
         welcome.resumed = [message_id for message_id in named if message_id in known]
         welcome.dropped = [message_id for message_id in named if message_id not in known]
         welcome.send = [delivery for delivery in held if delivery.message_id not in named]
-        adopted = [delivery.message_id for delivery in held if delivery.node_id != self.state.node_id]
         if adopted:
             await self.store.adopt(adopted)
         self.state.bus.publish("agent_registered", agent_id=agent.agent_id)
@@ -121,16 +121,21 @@ class Desk:
             used={delivery.slot for delivery in held} | committing,
         )
         self.state.roster.put(member)
-        now = asyncio.get_running_loop().time()
         for delivery in held:
-            delivery.node_id = self.state.node_id
-            if delivery.is_accepted:
-                delivery.due = now + max(
-                    0.0, delivery.timeout_seconds - (delivery.seconds_since_accepted or 0.0)
-                )
-            else:
-                delivery.due = now + self.response_timeout
-            self.state.hold(delivery)
+            self.take_up(delivery)
+
+    def take_up(self, delivery: Delivery) -> None:
+        """A live attempt of an agent that is here: hold it, watch it, and its slot is taken."""
+        now = asyncio.get_running_loop().time()
+        delivery.node_id = self.state.node_id
+        if delivery.is_accepted:
+            delivery.due = now + max(0.0, delivery.timeout_seconds - (delivery.seconds_since_accepted or 0.0))
+        else:
+            delivery.due = now + self.response_timeout
+        member = self.state.roster.members.get(delivery.agent_id)
+        if member is not None:
+            self.state.roster.take(member, delivery.slot)
+        self.state.hold(delivery)
 
     def leaves(self, agent_id: str, session_id: UUID, *, for_good: bool) -> None:
         """A session ended. `for_good`: the agent said so; its work goes elsewhere at once."""

@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from agentorch_cli.core.matching import Member, Roster
 from agentorch_cli.core.model import AgentStatus
@@ -22,12 +24,13 @@ from agentorch_cli.engine.lifeline import Lifeline
 from agentorch_cli.engine.scheduler import Scheduler
 from agentorch_cli.engine.settler import Settler
 from agentorch_cli.engine.state import Courier, State
+from agentorch_cli.engine.subtasks import Subtasks
 from agentorch_cli.errors import DatabaseUnreachable
 from agentorch_cli.store.store import Store
 
 log = logging.getLogger("agentorch.engine")
 
-CHANNELS = ("agentorch_tasks", "agentorch_fleet", "agentorch_cancel")
+CHANNELS = ("agentorch_tasks", "agentorch_fleet", "agentorch_cancel", "agentorch_done")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class Limits:
     sweep_interval: float = 5.0
     drain_timeout: float = 30.0
     weights: Weights = field(default_factory=Weights)
+    task_defaults: Mapping[str, Any] = field(default_factory=dict)
+    """TaskSpec fields for sub-tasks that are silent about them."""
 
 
 class Engine:
@@ -58,6 +63,7 @@ class Engine:
             most_running=limits.most_running,
             response_timeout=limits.response_timeout,
         )
+        self.scheduler.on_doubt = self.resync
         self.settler = Settler(self.state, store, courier, self.scheduler)
         self.lifeline = Lifeline(self.state, store, self.settler, grace=3 * limits.heartbeat_interval)
         self.desk = Desk(
@@ -68,6 +74,7 @@ class Engine:
             self.lifeline,
             response_timeout=limits.response_timeout,
         )
+        self.subtasks = Subtasks(self.state, store, defaults=limits.task_defaults)
         self.leader = Leader(
             self.state, store, lease_seconds=limits.lease_seconds, on_elected=self._take_the_lead
         )
@@ -102,7 +109,9 @@ class Engine:
     # --- hints ------------------------------------------------------------------------------
 
     def _on_notice(self, channel: str, payload: str) -> None:
-        if channel == "agentorch_tasks":
+        if channel == "agentorch_done":
+            self.subtasks.hinted(payload)
+        elif channel == "agentorch_tasks":
             if payload == "*":
                 self.scheduler.look_again()
             else:
@@ -123,6 +132,7 @@ class Engine:
         self._called_off = None
         self._fleet_changed.set()
         self.scheduler.look_again()
+        self.subtasks.hinted("*")
         self._is_listening.set()
 
     async def _follow_changes(self) -> None:
@@ -152,7 +162,7 @@ class Engine:
         known = await self.store.tasks_of(asked)
         for message_id in asked:
             row = known.get(message_id)
-            if row is not None and row["status"] not in ("sent", "accepted"):
+            if row is not None and row["status"] in ("cancelled", "lost", "timed_out"):
                 delivery = self.state.release(message_id)
                 if delivery is not None:
                     self.courier.call_off(
@@ -192,6 +202,21 @@ class Engine:
             roster.drop(agent_id)
             self.courier.dismiss(agent_id, "the agent was removed from the registry")
 
+    async def resync(self) -> None:
+        """Make the mirror what the tables say after a write whose outcome is unknown.
+
+        An assignment may be stored although its answer never came: then nobody has sent it, and
+        nobody watches it. The scheduler awaits this between two steps, so that none is under way.
+        """
+        await self.stop_called_off(None)
+        await self.read_fleet()
+        here = [m.agent_id for m in self.state.roster.members.values() if m.node_id == self.state.node_id]
+        for delivery in await self.store.held_work(here):
+            if delivery.message_id not in self.state.deliveries:
+                log.info("attempt %s was assigned but not sent; sending it", delivery.message_id)
+                self.desk.take_up(delivery)
+                self.courier.deliver(delivery)
+
     async def _take_the_lead(self) -> None:
         await self.read_fleet()
         self.scheduler.look_again()
@@ -216,6 +241,7 @@ class Engine:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(5):
                 await self.settler.idle()
+        await self.subtasks.stop()
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)

@@ -119,6 +119,8 @@ class Lifeline:
         missed = await self.store.missed_endings()
         if missed:
             await self.settler.unlock(missed)
+        if any(member.is_free for member in self.state.roster.members.values()):
+            self.settler.scheduler.look_again()  # hints can be lost; the table is the truth
 
     async def _lose_orphan(self, message_id: str) -> None:
         if message_id in self.state.deliveries:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import asyncpg
@@ -64,6 +64,10 @@ class Scheduler:
         """The table holds more ready tasks than the window."""
         self._look_at_delayed = True
         self._timer: asyncio.TimerHandle | None = None
+        self._is_in_doubt = False
+        """A commit failed, which does not mean that nothing was stored."""
+        self.on_doubt: Callable[[], Awaitable[None]] | None = None
+        """Makes the mirror what the tables say, and sends what was assigned but never sent."""
 
     # --- what others tell it ----------------------------------------------------------------
 
@@ -99,6 +103,7 @@ class Scheduler:
             except Exception:
                 log.exception("a scheduling step failed; the next one reads everything anew")
                 self.state.bus.publish("error", where="scheduler")
+                self._is_in_doubt = True
                 self.look_again()
                 await asyncio.sleep(0.3)
 
@@ -106,6 +111,9 @@ class Scheduler:
         """Read what is new, and assign until nothing fits."""
         if not self.state.is_leader or self.state.is_stopping:
             return
+        if self._is_in_doubt and self.on_doubt is not None:
+            await self.on_doubt()
+            self._is_in_doubt = False
         if self._look_at_delayed:
             await self._release_delayed()
         await self._read()
@@ -166,9 +174,11 @@ class Scheduler:
         except asyncpg.UniqueViolationError:
             log.info("another scheduler was quicker; reading the fleet anew")
             self._take_back(pairs)
+            self._is_in_doubt = True
             raise DatabaseUnreachable("another scheduler took the same slots") from None
         except DatabaseUnreachable:
             self._take_back(pairs)
+            self._is_in_doubt = True
             raise
         except asyncpg.PostgresError:
             self._take_back(pairs)

@@ -82,7 +82,7 @@ class Door:
 Reports = Callable[..., Any]
 Answer = Callable[[], Awaitable[tuple[int, str, str]]]
 """Gives (status, content type, body) of a plain HTTP page."""
-Submit = Callable[[Session, Any], Awaitable[None]]
+Submit = Callable[[Session, Any], None]
 Vote = Callable[[Session, Any], Awaitable[None]]
 Converse = Callable[[ServerConnection], Awaitable[None]]
 
@@ -379,7 +379,7 @@ class Gateway:
             case "consensus_vote" if self.on_vote is not None:
                 await self.on_vote(session, frame)
             case "submit_task" if self.on_submit is not None:
-                await self.on_submit(session, frame)
+                self.on_submit(session, frame)
             case _:
                 raise InvalidMessage(f"this engine takes no {frame.type}")
 

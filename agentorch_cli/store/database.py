@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from agentorch_cli.errors import DatabaseUnreachable, OrchestratorError, SchemaMismatch
-from agentorch_cli.store.migrations import migrations
+from agentorch_cli.store.migrations import migrations, newest_version
 from agentorch_cli.store.queries import statements
 
 log = logging.getLogger("agentorch.store")
@@ -155,6 +155,8 @@ class Database:
             asyncpg.ReadOnlySQLTransactionError,
             asyncpg.InsufficientPrivilegeError,
             asyncpg.LockNotAvailableError,
+            asyncpg.DeadlockDetectedError,
+            asyncpg.InternalClientError,  # a server that dies between two messages confuses the driver
         ) as error:
             raise DatabaseUnreachable(
                 f"PostgreSQL at {shown_address(self.dsn)} cannot serve now: {_reason(error)}"
@@ -187,7 +189,7 @@ class Database:
                 " applied_at timestamptz not null default now())"
             )
             done = {row[0] for row in await connection.fetch("select version from schema_migrations")}
-            if done and max(done) > migrations()[-1].version:
+            if done and max(done) > newest_version():
                 raise self._newer(max(done))
             for step in migrations():
                 if step.version not in done:
@@ -202,7 +204,7 @@ class Database:
 
     async def require_schema(self) -> None:
         """Raises SchemaMismatch unless the schema is the one that this program needs."""
-        current, wanted = await self.schema_version(), migrations()[-1].version
+        current, wanted = await self.schema_version(), newest_version()
         if current is None:
             raise SchemaMismatch("the database has no agentorch schema yet", hint="run: agentorch init-db")
         if current < wanted:
@@ -217,7 +219,7 @@ class Database:
     def _newer(current: int) -> SchemaMismatch:
         return SchemaMismatch(
             f"the database schema is at version {current}, newer than this program knows"
-            f" ({migrations()[-1].version})",
+            f" ({newest_version()})",
             hint="upgrade this program: pip install --upgrade agentorch-cli",
         )
 

@@ -32,7 +32,7 @@ from agentorch_cli.core.consensus import (
 )
 from agentorch_cli.core.vote import RANKED_RULES
 
-TALLIES = int(os.environ.get("AGENTORCH_TALLIES", "1500"))
+TALLIES = int(os.environ.get("AGENTORCH_TALLIES", "1000"))
 SEED = int(os.environ.get("AGENTORCH_SEED", "20030401"))
 
 THRESHOLDS = (0.66, 0.5, 0.34, 0.75, 0.8, 0.9, 1.0, 0.6666666667, 0.1)

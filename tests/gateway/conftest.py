@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
@@ -13,12 +14,9 @@ from typing import Any
 import plain_client
 import pytest
 from fleet import Fleet
-from frame_schema import faults
+from frame_schema import SCHEMA, faults
 
-from agentorch_cli.frames import json_schema
 from agentorch_cli.wiring import Orchestrator
-
-SCHEMA: dict[str, Any] = json_schema()
 
 
 class Ears(logging.Handler):
@@ -47,7 +45,8 @@ def ears() -> Iterator[Ears]:
 def every_frame_fits_the_schema() -> Iterator[None]:
     plain_client.seen.clear()
     yield
-    for message in plain_client.seen:
+    for raw in plain_client.seen:
+        message = json.loads(raw)
         for frame in message if isinstance(message, list) else [message]:
             wrong = faults({"$ref": "#/$defs/fromEngine"}, frame, SCHEMA)
             assert not wrong, f"{wrong} in {frame}"

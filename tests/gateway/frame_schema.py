@@ -10,6 +10,10 @@ import math
 import re
 from typing import Any
 
+from agentorch_cli.frames import json_schema
+
+SCHEMA: dict[str, Any] = json_schema()
+
 TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
     "array": (list,),

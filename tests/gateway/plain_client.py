@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 PATIENCE = 5.0
 """Seconds that a test waits for a frame before it fails."""
 
-seen: list[Any] = []
+seen: list[str | bytes] = []
 """Every frame that the engine sent since the test began; the fixture checks them against the schema."""
 
 
@@ -62,10 +62,11 @@ class PlainAgent:
         """The next frame; frames that came in an array come one by one."""
         if not self._waiting:
             async with asyncio.timeout(seconds):
-                message = json.loads(await self.connection.recv())
+                raw = await self.connection.recv()
+            seen.append(raw)
+            message = json.loads(raw)
             self.arrays += isinstance(message, list)
             self._waiting += message if isinstance(message, list) else [message]
-            seen.append(message)
         return self._waiting.pop(0)
 
     async def expect(self, kind: str, **facts: Any) -> dict[str, Any]:

@@ -54,13 +54,16 @@ class Outage:
     what: str
     began: float
     restarted: float = 0.0
+    answered: float = 0.0
+    """The database answers, as far as it was away."""
     ended: float = 0.0
     """The first assignment after the restart."""
 
-    @property
-    def recovery(self) -> float:
-        """Seconds from the restart to the first assignment."""
-        return self.ended - self.restarted
+    def __str__(self) -> str:
+        return (
+            f"{self.what:32} restart to first assignment {self.ended - self.restarted:5.2f} s,"
+            f" of that after the database answered {self.ended - max(self.answered, self.restarted):5.2f} s"
+        )
 
 
 class Cluster:
@@ -202,6 +205,8 @@ class Cluster:
         outage = Outage(what, time.time())
         yield outage
         outage.restarted = outage.restarted or time.time()
+        await self.ask("select 1")
+        outage.answered = time.time()
 
         async def assigned() -> float | None:
             if await self.ask_one("select count(*) from task_distributions where status in ('pending', 'blocked')") == 0:

@@ -106,5 +106,5 @@ async def test_every_task_of_a_graph_has_one_outcome_whatever_is_killed(
     with capsys.disabled():
         print(f"\nseed {SEED}: {number} tasks, {len(kills)} kills, {time.time() - began:.1f} s")
         for outage in cluster.outages:
-            print(f"  {outage.what:32} restart to first assignment {outage.recovery:.2f} s")
+            print(f"  {outage}")
     assert (await faults(cluster))[:20] == []

@@ -27,3 +27,8 @@ def migrations() -> tuple[Migration, ...]:
         if match := _NAME.match(file.name):
             found.append(Migration(int(match[1]), match[2], file.read_text("utf-8")))
     return tuple(sorted(found, key=lambda step: step.version))
+
+
+def newest_version() -> int:
+    """The version that this program needs."""
+    return migrations()[-1].version

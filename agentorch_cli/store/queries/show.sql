@@ -101,10 +101,11 @@ limit 5;
 
 
 -- name: recent_tasks
--- Tasks that ended last.
+-- Tasks that ended last; results only where they are short.
 select
   task_id, name, task_type as type, status, priority, assigned_agents, attempts_made, failures, created_at,
-  started_at, completed_at, error::text as error
+  started_at, completed_at, error::text as error,
+  case when octet_length(result::text) <= 1000 then result end as result
 from (select * from task_distributions order by seq desc limit 1000) t
 where completed_at is not null
 order by completed_at desc

@@ -1,0 +1,218 @@
+"""Agents that send too much, or read nothing: they slow themselves, never the engine or others."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from fleet import Fleet
+from plain_client import PlainAgent, result_frame
+from websockets.exceptions import ConnectionClosed
+
+from agentorch_cli.gateway import session as session_module
+
+WORK = {"required_capabilities": ["work"], "retries": 0}
+OTHER = {"required_capabilities": ["other"], "retries": 0}
+
+
+def memory() -> int:
+    """Bytes of this process, in which the engine runs."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+async def flood(agent: PlainAgent, frame: str, seconds: float) -> int:
+    """Send a frame as fast as the engine takes it, read nothing; how many went out."""
+    sent = 0
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                await agent.connection.send(frame)
+                sent += 1
+                if sent % 50 == 0:
+                    await asyncio.sleep(0)
+    except (TimeoutError, ConnectionClosed):
+        return sent
+
+
+@pytest.fixture
+def latency(fleet: Fleet, submit: Any) -> Callable[[PlainAgent, int], Awaitable[float]]:
+    """The longest of some round trips from submit to ack, in seconds, of an agent with `other`."""
+
+    async def latency(agent: PlainAgent, number: int) -> float:
+        longest = 0.0
+        for _ in range(number):
+            started = time.monotonic()
+            await submit(**OTHER)
+            await agent.finish(await agent.expect("execute_task"), 1)
+            await agent.expect("ack")
+            longest = max(longest, time.monotonic() - started)
+        return longest
+
+    return latency
+
+
+FLOODS = {
+    "garbage": "x",
+    "unknown types": '{"type":"x"}',
+    "heartbeats": '{"type":"agent_heartbeat"}',
+    "results of unknown work": json.dumps(
+        {
+            "type": "task_result",
+            "messageId": "01a2054b-21d6-79fb-a217-9b6419d37952",
+            "taskId": "t",
+            "result": "x" * 1000,
+        }
+    ),
+    "an array of garbage": json.dumps([0] * 300_000),
+    "an array of heartbeats": json.dumps([{"type": "agent_heartbeat"}] * 30_000),
+}
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+async def test_a_flood_slows_itself_only(fleet: Fleet, latency: Any, kind: str) -> None:
+    calm = await fleet.join("calm", "other")
+    loud = await fleet.join("loud", "nothing", batch=True)
+
+    flooding = asyncio.create_task(flood(loud, FLOODS[kind], 0.8))
+    await asyncio.sleep(0.1)
+    longest = await latency(calm, 10)
+    await flooding
+
+    assert longest < 1.0, f"{longest:.3f} s"
+
+
+async def test_a_flood_of_progress_and_repeated_results_slows_itself_only(
+    fleet: Fleet, submit: Any, latency: Any, orchestrator: Any
+) -> None:
+    calm, loud = await fleet.join("calm", "other"), await fleet.join("loud", "work", slots=2)
+    await submit(**WORK)
+    await submit(**WORK)
+    done, held = [await loud.expect("execute_task") for _ in range(2)]
+    await loud.finish(done, 1)
+    await loud.expect("ack")
+    progress = {"type": "task_progress", "messageId": held["messageId"], "progress": 0.5, "note": "n" * 9000}
+
+    for frame in (progress, result_frame(done, 1)):
+        flooding = asyncio.create_task(flood(loud, json.dumps(frame), 0.8))
+        await asyncio.sleep(0.1)
+        longest = await latency(calm, 5)
+        await flooding
+        assert longest < 1.0, f"{longest:.3f} s"
+
+
+async def test_an_agent_that_never_reads_is_cut_off_and_nothing_grows(
+    fleet: Fleet, latency: Any, orchestrator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "MOST_IN_OUTBOX", 4 * 1024 * 1024)
+    calm = await fleet.join("calm", "other")
+    deaf = await fleet.join("deaf", "work", slots=200)
+    deaf.connection.transport.pause_reading()
+    before = memory()
+
+    big = [dict(WORK, data="x" * 100_000, retries=5)] * 10
+    for _ in range(20):
+        await orchestrator.submit_all(big)
+    longest = await latency(calm, 5)
+
+    async with asyncio.timeout(3):
+        while (await orchestrator.call("agent.get", agent_id="deaf")).status != "offline":
+            await asyncio.sleep(0.05)
+    assert longest < 1.0, f"{longest:.3f} s"
+    assert memory() - before < 100e6
+
+
+async def test_large_results_of_many_agents_wait_outside(
+    fleet: Fleet, orchestrator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the database is slow, what agents send stays in their sockets, not in the engine."""
+    agents = [await fleet.join(f"agent-{n}", slots=10) for n in range(20)]
+    handles = await orchestrator.submit_all([dict(WORK)] * 200)
+    held: dict[int, list[Any]] = {n: [] for n in range(20)}
+    for n, agent in enumerate(agents):
+        held[n] = [await agent.expect("execute_task") for _ in range(10)]
+    settler = orchestrator.engine.settler
+    slow = asyncio.Event()
+    step = settler.step
+
+    async def slow_step(batch: Any) -> None:
+        await slow.wait()
+        await step(batch)
+
+    monkeypatch.setattr(settler, "step", slow_step)
+    text = "x" * 1_000_000
+
+    async def bring(n: int) -> None:
+        for work in held[n]:
+            await agents[n].finish(work, text)
+
+    bringing = [asyncio.create_task(bring(n)) for n in range(20)]
+    await asyncio.sleep(1.0)
+    assert settler._bytes < 64e6 + 20 * 1.1e6
+    assert len(settler._reports) < 100
+    slow.set()
+
+    await asyncio.gather(*bringing)
+    for handle in handles:
+        assert len((await handle.result(20))) == len(text)
+    await agents[0].alive() if not agents[0]._waiting else None
+    assert settler._bytes == 0
+
+
+async def test_agents_that_the_engine_does_not_read_from_are_not_called_silent(
+    fleet: Fleet, submit: Any, orchestrator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = await fleet.join()
+    await submit(**WORK)
+    work = await agent.expect("execute_task")
+    settler = orchestrator.engine.settler
+    free = asyncio.Event()
+    monkeypatch.setattr(settler, "room", free.wait)
+
+    await agent.finish(work, 1)
+    await agent.expect("ack")
+    await agent.quiet(1.6)
+    free.set()
+
+    await agent.alive()
+
+
+async def test_acceptances_that_come_during_a_write_are_written_too(
+    fleet: Fleet, submit: Any, orchestrator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = await fleet.join("anna", slots=2)
+    ids = [await submit(**WORK) for _ in range(2)]
+    first, second = [await agent.expect("execute_task") for _ in range(2)]
+    accept = orchestrator.store.accept
+
+    async def slow_accept(message_ids: list[str]) -> None:
+        await accept(message_ids)
+        await asyncio.sleep(0.2)
+
+    monkeypatch.setattr(orchestrator.store, "accept", slow_accept)
+    await agent.accept(first)
+    await asyncio.sleep(0.1)
+    await agent.accept(second)
+    await agent.quiet(0.5)
+
+    for task_id in ids:
+        task = await orchestrator.call("task.get", task_id=task_id)
+        assert task.attempts[0].status == "accepted"
+
+
+async def test_a_thousand_idle_agents_cost_little(fleet: Fleet, latency: Any, orchestrator: Any) -> None:
+    before = memory()
+    for start in range(0, 1000, 50):
+        await asyncio.gather(*(fleet.join(f"idle-{n}", "nothing") for n in range(start, start + 50)))
+    calm = await fleet.join("calm", "other")
+    async with asyncio.timeout(5):
+        while len([a for a in await orchestrator.call("agent.list") if a.status == "online"]) < 1001:
+            await asyncio.sleep(0.1)
+
+    assert await latency(calm, 5) < 1.0
+    assert memory() - before < 150e6  # both ends of every connection are in this process
