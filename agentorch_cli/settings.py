@@ -101,6 +101,29 @@ class EngineSettings(Section):
     """How often everything that waits is searched for deadlocks."""
     deadlock_wait: Span = 1.0
     """A task that waits while it holds a slot is checked after this."""
+    max_subtask_depth: Annotated[int, Field(ge=1, le=10_000)] = 32
+    """How deep sub-tasks may submit sub-tasks."""
+    max_subtasks: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    """Most sub-tasks of one task."""
+
+
+class DeadlockSettings(Section):
+    """What is done about work that waits for itself."""
+
+    resolve: bool = True
+    """Whether deadlocks are resolved; else they are only reported."""
+    parking: Literal["at_once", "on_deadlock", "never"] = "at_once"
+    """When work that waits for its sub-tasks gives its slot back."""
+    lending: bool = True
+    """Agents whose metadata has `lend = N` may be given N more than they have slots."""
+    requeue: bool = True
+    """As the last step, the cheapest victims of a hold-and-wait are stopped and tried again later."""
+    max_restarts: Annotated[int, Field(ge=0, le=1000)] = 5
+    """A task that deadlocks cost its work more often than this fails."""
+    circular_dependency: Literal["fail", "report"] = "fail"
+    """Tasks that depend on each other in a circle fail together, or are only reported."""
+    missing_dependency_after: Span = 3600.0
+    """A dependency that has not come by then counts as failed."""
 
 
 class MatchingSettings(Section):
@@ -173,6 +196,7 @@ class Settings(Section):
     """Where the embedded PostgreSQL and its log live; empty = the platform's folder for user data."""
     database: DatabaseSettings = DatabaseSettings()
     engine: EngineSettings = EngineSettings()
+    deadlocks: DeadlockSettings = DeadlockSettings()
     matching: MatchingSettings = MatchingSettings()
     consensus: ConsensusSettings = ConsensusSettings()
     balancing: BalancingSettings = BalancingSettings()

@@ -23,6 +23,7 @@ from agentorch_cli.documents import Document
 from agentorch_cli.engine.bus import News, Subscription
 from agentorch_cli.engine.engine import Engine, Limits
 from agentorch_cli.engine.state import Report
+from agentorch_cli.engine.subtasks import Rules
 from agentorch_cli.errors import (
     DatabaseUnreachable,
     NotAllowed,
@@ -199,6 +200,11 @@ class Orchestrator:
                 drain_timeout=settings.engine.drain_timeout,
                 weights=Weights(settings.matching.performance_weight, settings.matching.load_weight),
                 task_defaults=task_defaults(settings),
+                subtasks=Rules(
+                    settings.engine.max_subtask_depth,
+                    settings.engine.max_subtasks,
+                    settings.deadlocks.parking == "at_once",
+                ),
             ),
         )
         self._stack.push_async_callback(self._engine.stop)

@@ -118,7 +118,7 @@ class Desk:
             performance=shrunk_performance(completed, failed, mean),
             completed=completed,
             failed=failed,
-            used={delivery.slot for delivery in held} | committing,
+            used={delivery.slot for delivery in held if not delivery.is_parked} | committing,
         )
         self.state.roster.put(member)
         for delivery in held:
@@ -133,7 +133,7 @@ class Desk:
         else:
             delivery.due = now + self.response_timeout
         member = self.state.roster.members.get(delivery.agent_id)
-        if member is not None:
+        if member is not None and not delivery.is_parked:
             self.state.roster.take(member, delivery.slot)
         self.state.hold(delivery)
 

@@ -24,7 +24,7 @@ from agentorch_cli.engine.lifeline import Lifeline
 from agentorch_cli.engine.scheduler import Scheduler
 from agentorch_cli.engine.settler import Settler
 from agentorch_cli.engine.state import Courier, State
-from agentorch_cli.engine.subtasks import Subtasks
+from agentorch_cli.engine.subtasks import Rules, Subtasks
 from agentorch_cli.errors import DatabaseUnreachable
 from agentorch_cli.store.store import Store
 
@@ -46,6 +46,7 @@ class Limits:
     weights: Weights = field(default_factory=Weights)
     task_defaults: Mapping[str, Any] = field(default_factory=dict)
     """TaskSpec fields for sub-tasks that are silent about them."""
+    subtasks: Rules = field(default_factory=Rules)
 
 
 class Engine:
@@ -74,7 +75,10 @@ class Engine:
             self.lifeline,
             response_timeout=limits.response_timeout,
         )
-        self.subtasks = Subtasks(self.state, store, defaults=limits.task_defaults)
+        self.subtasks = Subtasks(self.state, store, defaults=limits.task_defaults, rules=limits.subtasks)
+        self.subtasks.on_continue = self.scheduler.look_at_parked
+        self.subtasks.on_wait = lambda holds_slot: self.scheduler.wake()
+        self.scheduler.on_continued = self.subtasks.continued
         self.leader = Leader(
             self.state, store, lease_seconds=limits.lease_seconds, on_elected=self._take_the_lead
         )
@@ -90,6 +94,7 @@ class Engine:
         await self.lifeline.store.db.fetch("strand_agents", self.store.node_id)
         await self.read_fleet()
         await self.leader.beat()
+        await self.store.db.fetch("declare_node", self.store.node_id, self.limits.most_running)
         run = asyncio.create_task
         self._loops = [
             run(self.scheduler.run(), name="scheduler"),

@@ -21,6 +21,7 @@ import asyncpg
 from agentorch_cli.core import consensus
 from agentorch_cli.core.backlog import Ready
 from agentorch_cli.core.matching import Seat, Want
+from agentorch_cli.core.model import AgentStatus
 from agentorch_cli.core.settle import policy_of
 from agentorch_cli.engine.state import Courier, State
 from agentorch_cli.errors import DatabaseUnreachable
@@ -63,6 +64,11 @@ class Scheduler:
         self._is_cut = False
         """The table holds more ready tasks than the window."""
         self._look_at_delayed = True
+        self._parked: dict[str, str] = {}
+        """Attempts that want a slot to go on, with their agents, in the order of service."""
+        self._look_at_parked = True
+        self.on_continued: Callable[[str, int], None] | None = None
+        """Told of each attempt that got a slot again."""
         self._timer: asyncio.TimerHandle | None = None
         self._is_in_doubt = False
         """A commit failed, which does not mean that nothing was stored."""
@@ -85,6 +91,7 @@ class Scheduler:
         """The mirror may be wrong: read the window anew."""
         self._is_stale = True
         self._look_at_delayed = True
+        self._look_at_parked = True
         self._wake.set()
 
     # --- the loop ---------------------------------------------------------------------------
@@ -117,14 +124,51 @@ class Scheduler:
         if self._look_at_delayed:
             await self._release_delayed()
         await self._read()
+        await self._continue()
         while pairs := list(self.state.backlog.match(self.state.roster, self._room())):
             await self._commit(pairs)
             await self._read()
+            if self._look_at_parked or self._parked:
+                await self._continue()
 
     def _room(self) -> int:
         if not self.most_running:
             return BATCH
-        return min(BATCH, self.most_running - len(self.state.deliveries))
+        return min(BATCH, self.most_running - len(self.state.deliveries) + len(self.state.waiting))
+
+    async def _continue(self) -> None:
+        """Parents whose sub-tasks ended go on before anything new begins, each in a slot of its agent."""
+        if self._look_at_parked:
+            self._look_at_parked = False
+            rows = await self.store.db.fetch("continuations")
+            self._parked = {str(row["message_id"]): row["agent_id"] for row in rows}
+        roster = self.state.roster
+        slots: dict[str, int] = {}
+        for message_id, agent_id in self._parked.items():
+            member = roster.members.get(agent_id)
+            if member is not None and member.status is not AgentStatus.OFFLINE and member.busy < member.slots:
+                slots[message_id] = member.free_slot()
+                roster.take(member, slots[message_id])
+        if not slots:
+            return
+        try:
+            granted = await self.store.grant_slots(slots)
+        except (asyncpg.UniqueViolationError, DatabaseUnreachable):
+            for message_id, slot in slots.items():
+                roster.give_back(self._parked[message_id], slot)
+            self._look_at_parked = self._is_in_doubt = True
+            raise DatabaseUnreachable("slots to go on could not be taken") from None
+        for message_id, slot in slots.items():
+            agent_id = self._parked.pop(message_id)
+            if message_id not in granted:
+                roster.give_back(agent_id, slot)
+            elif self.on_continued is not None:
+                self.on_continued(message_id, slot)
+
+    def look_at_parked(self) -> None:
+        """Somebody who gave its slot back may go on."""
+        self._look_at_parked = True
+        self._wake.set()
 
     async def _release_delayed(self) -> None:
         self._look_at_delayed = False

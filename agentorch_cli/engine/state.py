@@ -77,6 +77,10 @@ class State:
     backlog: Backlog = field(default_factory=Backlog)
     deliveries: dict[str, Delivery] = field(default_factory=dict)
     """Live attempts of agents on this node, by message id."""
+    waiting: set[str] = field(default_factory=set)
+    """Message ids of deliveries that wait for their sub-tasks: they do not count as running."""
+    going_on: dict[str, asyncio.Future[None]] = field(default_factory=dict)
+    """By message id of attempts that want a slot to go on: done once they need not wait for it."""
     held_by: dict[str, set[str]] = field(default_factory=dict)
     """Message ids by agent."""
     gone_since: dict[str, float] = field(default_factory=dict)
@@ -94,12 +98,30 @@ class State:
         """A live attempt is on this node."""
         self.deliveries[delivery.message_id] = delivery
         self.held_by.setdefault(delivery.agent_id, set()).add(delivery.message_id)
+        if delivery.is_waiting:
+            self.waiting.add(delivery.message_id)
+
+    def go_on(self, message_id: str) -> None:
+        """Whoever waits for this attempt to own a slot again need not any more."""
+        going_on = self.going_on.pop(message_id, None)
+        if going_on is not None and not going_on.done():
+            going_on.set_result(None)
+
+    def park(self, message_id: str) -> None:
+        """It gave its slot back: others may have it."""
+        delivery = self.deliveries.get(message_id)
+        if delivery is not None and not delivery.is_parked:
+            delivery.is_parked = True
+            self.roster.give_back(delivery.agent_id, delivery.slot)
 
     def release(self, message_id: str) -> Delivery | None:
         """It is not live any more: its slot is free."""
         delivery = self.deliveries.pop(message_id, None)
         if delivery is not None:
-            self.roster.give_back(delivery.agent_id, delivery.slot)
+            self.waiting.discard(message_id)
+            self.go_on(message_id)
+            if not delivery.is_parked:
+                self.roster.give_back(delivery.agent_id, delivery.slot)
             held = self.held_by.get(delivery.agent_id)
             if held is not None:
                 held.discard(message_id)

@@ -3,31 +3,53 @@
 A sub-task is a task like any other, with its parent's id. Its idempotency key makes a
 repeated request (after a reconnect) find the same task. Whoever asked to wait is told when
 the task is final: a hint wakes, the table is looked at, and nothing is polled meanwhile.
+
+Work that waits for its sub-tasks gives its slot back, so that the agent can do other work, the
+sub-task itself perhaps. Results are handed over as they come; before the last one the work takes
+a slot again. Its time limit runs on: every wait has an end.
+
+At the spawn the lineage is looked at: how deep it is, how many sub-tasks the parent has, and
+whether an ancestor asks for the same capabilities with the same input, which would go on for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
 
 import orjson
 
+from agentorch_cli.core.canonical import NotCanonical, canonical_json
+from agentorch_cli.core.model import TaskSpec
 from agentorch_cli.core.plan import plan
 from agentorch_cli.documents import Document
 from agentorch_cli.engine.state import State
 from agentorch_cli.errors import DatabaseUnreachable, NotAllowed, OrchestratorError
 from agentorch_cli.identity import new_id
+from agentorch_cli.store.records import Delivery
 from agentorch_cli.store.store import Store
 from agentorch_cli.store.submission import insert
 from agentorch_cli.taskfile import read_tasks
 
 log = logging.getLogger("agentorch.subtasks")
 
+T = TypeVar("T")
+
 MOST_WAITING = 10_000
 """Requests of one agent that may wait at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How far work may go with sub-tasks."""
+
+    max_depth: int = 32
+    max_children: int = 1000
+    parks: bool = True
+    """Work that waits gives its slot back at once."""
 
 
 class Requester(Protocol):
@@ -46,10 +68,17 @@ class Requester(Protocol):
 class Subtasks:
     """Takes `submit_task` frames and answers them."""
 
-    def __init__(self, state: State, store: Store, *, defaults: Mapping[str, Any]) -> None:
+    def __init__(
+        self, state: State, store: Store, *, defaults: Mapping[str, Any], rules: Rules | None = None
+    ) -> None:
         self.state = state
         self.store = store
         self.defaults = defaults
+        self.rules = rules or Rules()
+        self.on_wait: Callable[[bool], None] = lambda holds_slot: None
+        """Told when work begins to wait, and whether it holds its slot."""
+        self.on_continue: Callable[[], None] = lambda: None
+        """Told when work that gave its slot back wants one."""
         self._waiting: dict[str, list[Callable[[dict[str, Any]], None]]] = {}
         self._per_agent: dict[str, int] = {}
         self._running: set[asyncio.Task[None]] = set()
@@ -82,10 +111,13 @@ class Subtasks:
 
     async def submit(self, requester: Requester, frame: Any) -> None:
         """Store the sub-task and answer. Raises InvalidTask, NotAllowed, Conflict, NotFound."""
-        parent_id = self._parent(requester.agent_id, frame.parent_message_id)
+        parent = self._parent(requester.agent_id, frame.parent_message_id)
+        parent_id = parent.task_id if parent is not None else None
         document = Document({"tasks": [frame.task]}, "submit_task")
         file = read_tasks(document, new_id=lambda: str(new_id()), defaults=self.defaults)
         specs = [replace(spec, parent_id=parent_id) for spec in plan(file.tasks, where=file.where).tasks]
+        if parent_id is not None:
+            await self._check_lineage(parent_id, specs[0])
         stored = (await insert(self.store, new_id(), specs))[0]
         data: dict[str, Any] = {
             "requestId": frame.request_id,
@@ -93,19 +125,90 @@ class Subtasks:
             "status": stored.status,
         }
         requester.message(str(new_id()), "subtask_submitted", data)
-        if frame.wait_for:
-            final = await self._until_final(stored.task_id)
-            requester.message(str(new_id()), "subtask_finished", {"requestId": frame.request_id, **final})
+        if not frame.wait_for:
+            return
+        if parent is not None:
+            await _surely(lambda: self._begin_wait(parent.message_id, stored.task_id))
+        final = await self._until_final(stored.task_id)
+        if parent is not None:
+            await _surely(lambda: self._end_wait(parent.message_id, stored.task_id))
+            if parent.message_id not in self.state.deliveries:
+                return  # its work was taken away meanwhile
+        requester.message(str(new_id()), "subtask_finished", {"requestId": frame.request_id, **final})
 
-    def _parent(self, agent_id: str, message_id: str | None) -> str | None:
+    def _parent(self, agent_id: str, message_id: str | None) -> Delivery | None:
         if message_id is None:
             return None
         delivery = self.state.deliveries.get(message_id)
         if delivery is None or delivery.agent_id != agent_id:
             raise NotAllowed("parentMessageId is not work that this agent holds")
-        return delivery.task_id
+        return delivery
+
+    async def _check_lineage(self, parent_id: str, spec: TaskSpec) -> None:
+        """Raises NotAllowed where sub-tasks would go on for ever. A repeated request is no new sub-task."""
+        db, rules = self.store.db, self.rules
+        if spec.idempotency_key and await db.fetch("known_keys", [spec.idempotency_key]):
+            return
+        line = await db.fetch("lineage_up", parent_id, rules.max_depth + 1)
+        if len(line) > rules.max_depth:
+            raise NotAllowed(
+                f"sub-tasks are {rules.max_depth} deep at most",
+                hint="engine.max_subtask_depth is the limit",
+            )
+        children = await db.fetch_one("count_children", parent_id)
+        if children is not None and children["number"] >= rules.max_children:
+            raise NotAllowed(
+                f"task {parent_id} has {rules.max_children} sub-tasks already",
+                hint="engine.max_subtasks is the limit",
+            )
+        same = (spec.type, frozenset(spec.required_capabilities))
+        for row in line:
+            if (row["task_type"], frozenset(row["required_capabilities"])) == same and _equal(
+                spec.data, row["task_data"]
+            ):
+                raise NotAllowed(
+                    f"its ancestor {row['task_id']} asks for the same with the same input:"
+                    " the sub-tasks would never end"
+                )
 
     # --- waiting ----------------------------------------------------------------------------
+
+    async def _begin_wait(self, message_id: str, task_id: str) -> None:
+        stands = await self.store.begin_wait(message_id, task_id, park=self.rules.parks)
+        delivery = self.state.deliveries.get(message_id)
+        if stands is None or delivery is None:
+            return
+        is_parked, _ = stands
+        delivery.is_waiting = True
+        self.state.waiting.add(message_id)
+        self.state.go_on(message_id)  # it waits again: what it asked for before is handed over as it is
+        if is_parked:
+            self.state.park(message_id)
+        self.on_wait(not is_parked)
+
+    async def _end_wait(self, message_id: str, task_id: str) -> None:
+        """Returns once the result may be handed over: the work owns a slot, or waits for more."""
+        wants_slot, is_waiting = await self.store.end_wait(message_id, task_id)
+        delivery = self.state.deliveries.get(message_id)
+        if delivery is None:
+            return
+        if not is_waiting:
+            delivery.is_waiting = False
+            self.state.waiting.discard(message_id)
+        if wants_slot and delivery.is_parked:
+            going_on = self.state.going_on.get(message_id)
+            if going_on is None:
+                going_on = self.state.going_on[message_id] = asyncio.get_running_loop().create_future()
+            self.on_continue()
+            await asyncio.shield(going_on)
+
+    def continued(self, message_id: str, slot: int) -> None:
+        """The work owns a slot again."""
+        delivery = self.state.deliveries.get(message_id)
+        if delivery is None:
+            return
+        delivery.is_parked, delivery.slot = False, slot
+        self.state.go_on(message_id)
 
     async def _until_final(self, task_id: str) -> dict[str, Any]:
         ended: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
@@ -162,3 +265,19 @@ class Subtasks:
         for task in list(self._running):
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
+
+
+async def _surely(step: Callable[[], Awaitable[T]]) -> T:
+    """Until the database has answered: a handler should not fail because it was away for a moment."""
+    while True:
+        try:
+            return await step()
+        except DatabaseUnreachable:
+            await asyncio.sleep(0.3)
+
+
+def _equal(data: Any, stored: str | None) -> bool:
+    try:
+        return canonical_json(data) == canonical_json(orjson.loads(stored) if stored is not None else None)
+    except NotCanonical:
+        return False

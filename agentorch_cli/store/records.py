@@ -38,6 +38,10 @@ class Delivery:
     deadline: datetime | None = None
     """When the attempt is taken away, on the database's clock: its timeout, or the task's deadline."""
     is_accepted: bool = False
+    is_parked: bool = False
+    """It waits for its sub-tasks and owns no slot meanwhile."""
+    is_waiting: bool = False
+    """It waits for its sub-tasks, with or without a slot."""
     seconds_since_sent: float = 0.0
     seconds_since_accepted: float | None = None
     due: float = 0.0

@@ -213,6 +213,29 @@ class Store:
         if payload:
             await self.db.pool.execute("select pg_notify($1, $2)", channel, payload)
 
+    # --- work that waits for its sub-tasks --------------------------------------------------
+
+    async def begin_wait(self, message_id: str, task_id: str, *, park: bool) -> tuple[bool, bool] | None:
+        """Note that an attempt waits for a task: whether it owns no slot, and whether it never has to again.
+
+        None where it is not live any more.
+        """
+        row = await self.db.fetch_one("begin_wait", message_id, task_id, park)
+        return (row["is_parked"], row["is_lent"]) if row is not None else None
+
+    async def end_wait(self, message_id: str, task_id: str) -> tuple[bool, bool]:
+        """Note that the task ended: whether the attempt now wants a slot to go on, and whether it waits for more."""
+        row = await self.db.fetch_one("end_wait", message_id, task_id)
+        return (row["wants_slot"], row["is_waiting"]) if row is not None else (False, False)
+
+    async def grant_slots(self, slots: dict[str, int]) -> set[str]:
+        """Let attempts go on, each in a slot; those that do.
+
+        Raises asyncpg.UniqueViolationError where somebody else took a slot.
+        """
+        rows = await self.db.fetch("grant_slots", list(slots), list(slots.values()))
+        return {str(row["message_id"]) for row in rows}
+
     # --- held work --------------------------------------------------------------------------
 
     async def held_work(self, agent_ids: Sequence[str]) -> list[Delivery]:
@@ -297,6 +320,8 @@ def _delivery_of(row: asyncpg.Record) -> Delivery:
         inputs=row["inputs"],
         deadline=earliest(row["sent_at"], row["timeout_seconds"], row["deadline"]),
         is_accepted=row["status"] == AttemptStatus.ACCEPTED,
+        is_parked=row["is_parked"],
+        is_waiting=row["is_waiting"],
         seconds_since_sent=row["seconds_since_sent"],
         seconds_since_accepted=row["seconds_since_accepted"],
     )

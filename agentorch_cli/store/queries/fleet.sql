@@ -86,7 +86,7 @@ select
 from agent_registry a
 left join (
   select agent_id, array_agg(slot) as slots, array_agg(task_id) as tasks
-  from task_attempts where status in ('sent', 'accepted') group by agent_id
+  from task_attempts where status in ('sent', 'accepted') and not is_parked group by agent_id
 ) l on l.agent_id = a.agent_id;
 
 
@@ -100,6 +100,7 @@ from agent_registry where exec is not null order by agent_id;
 -- The live attempts of agents, with all that is needed to send them (again).
 select
   a.message_id, a.task_id, a.agent_id, a.attempt, a.status, a.slot, a.role, a.node_id, a.sent_at, a.accepted_at,
+  a.is_parked, cardinality(a.awaits) > 0 as is_waiting,
   t.task_type, t.priority, t.required_capabilities, t.task_data, t.timeout_seconds, t.deadline, t.retries,
   t.failures, t.losses, t.max_agents, t.has_dependents, t.options::text as options, t.status as task_status,
   now() as now, extract(epoch from now() - a.sent_at)::float8 as seconds_since_sent,

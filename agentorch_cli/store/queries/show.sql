@@ -10,7 +10,8 @@ select
   q.p50 as latency_p50_ms, q.p95 as latency_p95_ms
 from agent_registry a
 left join (
-  select agent_id, count(*)::integer as busy, array_agg(task_id order by task_id) as tasks
+  select
+    agent_id, count(*) filter (where not is_parked)::integer as busy, array_agg(task_id order by task_id) as tasks
   from task_attempts where status in ('sent', 'accepted') group by agent_id
 ) l on l.agent_id = a.agent_id
 left join lateral (
