@@ -16,11 +16,14 @@ import asyncpg
 import orjson
 
 from agentorch_cli import views
+from agentorch_cli.core.ladder import Finding, Policy
 from agentorch_cli.core.model import AgentSpec, TaskSpec, TaskStatus
 from agentorch_cli.errors import NotFound, WaitTimedOut
 from agentorch_cli.frames import dumps
 from agentorch_cli.identity import new_id
 from agentorch_cli.store.database import Database
+from agentorch_cli.store.deadlocks import Deadlocks
+from agentorch_cli.store.dependencies import add_dependency
 from agentorch_cli.store.migrations import newest_version
 from agentorch_cli.store.store import Store, hint
 from agentorch_cli.store.submission import array_literal, insert
@@ -33,6 +36,10 @@ class Context:
     """What handlers work with."""
 
     store: Store
+    policy: Policy = field(default_factory=Policy)
+    """What is done about deadlocks."""
+    grace: float = 30.0
+    """Seconds for which an agent that went away still counts as there."""
     on_close: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
     @property
@@ -128,10 +135,15 @@ async def _agents(
 # --- tasks ----------------------------------------------------------------------------------
 
 
-async def submit_tasks(context: Context, tasks: Sequence[TaskSpec]) -> views.SubmitReply:
-    """Store a submission, whole or not at all. Raises Conflict, NotFound (an unknown dependency)."""
+async def submit_tasks(
+    context: Context, tasks: Sequence[TaskSpec], allow_forward: bool = False
+) -> views.SubmitReply:
+    """Store a submission, whole or not at all. Raises Conflict, NotFound (an unknown dependency).
+
+    `allow_forward`: tasks may depend on ids that do not exist yet, and wait for them to come.
+    """
     submission_id = new_id()
-    stored = await insert(context.store, submission_id, tasks)
+    stored = await insert(context.store, submission_id, tasks, allow_forward=allow_forward)
     reply = views.SubmitReply(
         submission_id=str(submission_id),
         tasks=[
@@ -301,6 +313,12 @@ async def retry_tasks(context: Context, task_ids: Sequence[str]) -> views.Change
     return reply
 
 
+async def depend_on(context: Context, task_id: str, on: str) -> views.TaskView:
+    """Let a task that has not begun wait for another. Raises NotFound, Conflict (with the cycle)."""
+    await add_dependency(context.store, task_id, on)
+    return await get_task(context, task_id)
+
+
 def _task(row: asyncpg.Record) -> views.TaskView:
     facts: dict[str, Any] = dict(row)
     for key in ("error", "options", "result"):
@@ -376,6 +394,104 @@ async def _decisions(
     return found
 
 
+# --- deadlocks ------------------------------------------------------------------------------
+
+
+async def list_deadlocks(
+    context: Context, only_open: bool = False, task_id: str | None = None, limit: int = 50
+) -> list[views.DeadlockView]:
+    """Deadlocks, newest first."""
+    return await _deadlocks(context, only_open=only_open, task_id=task_id, limit=limit)
+
+
+async def get_deadlock(context: Context, deadlock_id: str) -> views.DeadlockView:
+    """One deadlock, by its id or that of a task in it. Raises NotFound."""
+    found = await _deadlocks(context, deadlock_id=deadlock_id) or await _deadlocks(
+        context, task_id=deadlock_id, limit=1
+    )
+    if not found:
+        raise NotFound(
+            f"there is no deadlock {deadlock_id!r}", hint="agentorch deadlock list shows the newest"
+        )
+    return found[0]
+
+
+async def _deadlocks(
+    context: Context,
+    *,
+    deadlock_id: str | None = None,
+    only_open: bool = False,
+    task_id: str | None = None,
+    limit: int = 1,
+) -> list[views.DeadlockView]:
+    rows = await context.db.fetch("show_deadlocks", deadlock_id, only_open, task_id, limit)
+    return [
+        views.DeadlockView(
+            **{**dict(row), "edges": orjson.loads(row["edges"]), "cost": orjson.loads(row["cost"])}
+        )
+        for row in rows
+    ]
+
+
+async def check_deadlocks(context: Context) -> views.DeadlockCheck:
+    """Look at everything that waits, now; change nothing."""
+    look = await Deadlocks(context.store, context.policy, grace=context.grace).look()
+    return views.DeadlockCheck(
+        stuck=list(look.report.stuck),
+        components=[list(part.members) for part in look.report.components],
+        kind={task: str(kind) for task, kind in look.report.kind.items()},
+        cycles=[list(cycle) for cycle in look.report.cycles],
+        victims=list(look.report.victims),
+        found=[_finding(one) for one in look.found],
+    )
+
+
+async def resolve_deadlocks(
+    context: Context,
+    deadlock_id: str | None = None,
+    dry_run: bool = False,
+    by: str = "person",
+) -> list[views.DeadlockStep]:
+    """Take the next step of the ladder for each deadlock (or one of them) that is there now.
+
+    `dry_run`: only say what would be done. Raises NotFound.
+    """
+    deadlocks = Deadlocks(context.store, context.policy, grace=context.grace)
+    look = await deadlocks.look()
+    wanted = None
+    if deadlock_id is not None:
+        wanted = set((await get_deadlock(context, deadlock_id)).members)
+    steps = {
+        mark: pair
+        for mark, pair in deadlocks.steps(look, by_person=True).items()
+        if wanted is None or wanted & set(pair[0].members)
+    }
+    if not dry_run:
+        await deadlocks.record(look.found)
+        done = await deadlocks.resolve(look, steps, by)
+    return [
+        views.DeadlockStep(
+            **_finding(finding).model_dump(),
+            act=str(step.act),
+            step=step.sentence,
+            is_done=not dry_run and mark in done,
+        )
+        for mark, (finding, step) in steps.items()
+    ]
+
+
+def _finding(one: Finding) -> views.DeadlockFinding:
+    return views.DeadlockFinding(
+        kind=str(one.kind),
+        members=list(one.members),
+        edges=list(one.edges),
+        reason=one.reason,
+        waited_s=one.waited_s,
+        victims=list(one.victims or one.doomed),
+        cost=dict(one.cost),
+    )
+
+
 async def list_nodes(context: Context) -> list[views.NodeView]:
     """The serve processes of the last hour."""
     return [views.NodeView(**dict(row)) for row in await context.db.fetch("show_nodes")]
@@ -432,6 +548,11 @@ HANDLERS: dict[str, Handler] = {
     "task.wait": wait_for_tasks,
     "task.cancel": cancel_tasks,
     "task.retry": retry_tasks,
+    "task.depend": depend_on,
+    "deadlock.list": list_deadlocks,
+    "deadlock.get": get_deadlock,
+    "deadlock.check": check_deadlocks,
+    "deadlock.resolve": resolve_deadlocks,
     "event.list": list_events,
     "consensus.list": list_decisions,
     "consensus.get": get_decision,

@@ -159,6 +159,7 @@ class TaskFields(TypedDict, total=False):
     priority: Annotated[int, Field(ge=0, le=10)]
     depends_on: Annotated[list[Text], Field(max_length=MAX_DEPENDENCIES)]
     on_dependency_failure: Annotated[OnDependencyFailure, Field(strict=False)]
+    on_deadlock: Literal["resolve", "report"]
     timeout: Span
     deadline: Deadline
     retries: Annotated[int, Field(ge=0, le=1000)]

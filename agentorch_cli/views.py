@@ -185,6 +185,55 @@ class ChangeReply(View):
     """Id to the reason why nothing was done."""
 
 
+class DeadlockFinding(View):
+    """What is wrong with some tasks."""
+
+    kind: str
+    """`unsatisfiable`, `missing_dependency`, `failed_dependency`, `circular_dependency`, `hold_and_wait`, `timeout`."""
+    members: list[str]
+    """In the order of the cycle, where there is one: each waits for the next, the last for the first."""
+    edges: list[dict[str, Any]] = Field(default_factory=list)
+    """Of the cycle: `task`, `on`, `agent`, `reason`."""
+    reason: str
+    waited_s: float = 0.0
+    victims: list[str] = Field(default_factory=list)
+    cost: dict[str, Any] = Field(default_factory=dict)
+    """What ending the victims loses."""
+
+
+class DeadlockView(DeadlockFinding):
+    """A deadlock as it was recorded."""
+
+    deadlock_id: str
+    resolution: str | None = None
+    resolved_by: str | None = None
+    """`monitor`, or a person; None where it dissolved by itself."""
+    node_id: str | None = None
+    detected_at: datetime
+    resolved_at: datetime | None = None
+
+
+class DeadlockStep(DeadlockFinding):
+    """What is to be done, or was done, about a deadlock."""
+
+    act: str
+    """`park`, `lend`, `requeue`, `fail` or `forget`."""
+    step: str
+    is_done: bool = False
+    """False for a dry run, and where the world had moved on."""
+
+
+class DeadlockCheck(View):
+    """Everything that cannot move now."""
+
+    stuck: list[str] = Field(default_factory=list)
+    components: list[list[str]] = Field(default_factory=list)
+    kind: dict[str, str] = Field(default_factory=dict)
+    cycles: list[list[str]] = Field(default_factory=list)
+    victims: list[str] = Field(default_factory=list)
+    found: list[DeadlockFinding] = Field(default_factory=list)
+
+
 class SchemaView(View):
     """The state of the schema."""
 

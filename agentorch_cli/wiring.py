@@ -16,6 +16,7 @@ from agentorch_cli.agents.agent import Agent
 from agentorch_cli.agents.runners import exec_handler
 from agentorch_cli.client import LocalClient
 from agentorch_cli.config import Settings
+from agentorch_cli.core.ladder import Policy
 from agentorch_cli.core.model import AgentSpec, TaskSpec
 from agentorch_cli.core.plan import plan
 from agentorch_cli.core.scoring import Weights
@@ -81,7 +82,7 @@ async def _prepare(database: Database, settings: Settings) -> None:
 @contextlib.asynccontextmanager
 async def open_client(settings: Settings, *, prepare: bool = True) -> AsyncIterator[LocalClient]:
     """A client that runs operations in this process."""
-    async with open_store(settings, prepare=prepare) as store, LocalClient(handlers.Context(store)) as client:
+    async with open_store(settings, prepare=prepare) as store, LocalClient(context_of(store, settings)) as client:
         yield client
 
 
@@ -205,11 +206,14 @@ class Orchestrator:
                     settings.engine.max_subtasks,
                     settings.deadlocks.parking == "at_once",
                 ),
+                deadlocks=ladder_of(settings),
+                deadlock_sweep_interval=settings.engine.deadlock_sweep_interval,
+                deadlock_wait=settings.engine.deadlock_wait,
             ),
         )
         self._stack.push_async_callback(self._engine.stop)
         await self._engine.start(port)
-        self._context = handlers.Context(self._store)
+        self._context = context_of(self._store, settings)
         gateway.pages = {
             "/healthz": self._healthz,
             "/readyz": self._readyz,
@@ -390,6 +394,25 @@ class Orchestrator:
         facts = self._engine.desk.facts()
         facts["sessions"] = len(self._gateway.sessions)
         return 200, "text/plain; version=0.0.4; charset=utf-8", render(facts)
+
+
+def ladder_of(settings: Settings) -> Policy:
+    """What is done about deadlocks."""
+    given = settings.deadlocks
+    return Policy(
+        resolves=given.resolve,
+        parks=given.parking != "never",
+        lends=given.lending,
+        requeues=given.requeue,
+        max_restarts=given.max_restarts,
+        fails_rings=given.circular_dependency == "fail",
+        missing_after=given.missing_dependency_after,
+    )
+
+
+def context_of(store: Store, settings: Settings) -> handlers.Context:
+    """What operations work with."""
+    return handlers.Context(store, ladder_of(settings), 3 * settings.gateway.heartbeat_interval)
 
 
 def task_defaults(settings: Settings) -> dict[str, Any]:

@@ -75,6 +75,10 @@ class Backlog:
             return
         heapq.heappush(self._heaps.setdefault(task.want.required, []), (task.order, task.task_id))
 
+    def demands(self) -> set[frozenset[str]]:
+        """The sets of capabilities that are asked for."""
+        return set(self._heaps)
+
     def drop(self, task_id: str) -> None:
         """The task wants nothing any more."""
         self.tasks.pop(task_id, None)

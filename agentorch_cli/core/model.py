@@ -134,6 +134,8 @@ class TaskSpec:
     dependency_names: dict[str, str] = field(default_factory=dict)
     """Id of a dependency to the name that the file used: the key in `inputs`."""
     on_dependency_failure: OnDependencyFailure = OnDependencyFailure.FAIL
+    on_deadlock: str = "resolve"
+    """`report`: a deadlock that it takes part in is reported, and left to a person."""
     timeout_seconds: float = 300.0
     deadline: datetime | None = None
     deadline_seconds: float | None = None

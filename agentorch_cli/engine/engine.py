@@ -15,9 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from agentorch_cli.core.ladder import Policy
 from agentorch_cli.core.matching import Member, Roster
 from agentorch_cli.core.model import AgentStatus
 from agentorch_cli.core.scoring import Weights, fleet_mean, shrunk_performance
+from agentorch_cli.engine.deadlocks import Monitor
 from agentorch_cli.engine.desk import Desk
 from agentorch_cli.engine.leader import Leader
 from agentorch_cli.engine.lifeline import Lifeline
@@ -26,11 +28,19 @@ from agentorch_cli.engine.settler import Settler
 from agentorch_cli.engine.state import Courier, State
 from agentorch_cli.engine.subtasks import Rules, Subtasks
 from agentorch_cli.errors import DatabaseUnreachable
+from agentorch_cli.store.deadlocks import Deadlocks
 from agentorch_cli.store.store import Store
 
 log = logging.getLogger("agentorch.engine")
 
-CHANNELS = ("agentorch_tasks", "agentorch_fleet", "agentorch_cancel", "agentorch_done")
+CHANNELS = (
+    "agentorch_tasks",
+    "agentorch_fleet",
+    "agentorch_cancel",
+    "agentorch_done",
+    "agentorch_slots",
+    "agentorch_deadlock",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +57,9 @@ class Limits:
     task_defaults: Mapping[str, Any] = field(default_factory=dict)
     """TaskSpec fields for sub-tasks that are silent about them."""
     subtasks: Rules = field(default_factory=Rules)
+    deadlocks: Policy = field(default_factory=Policy)
+    deadlock_sweep_interval: float = 30.0
+    deadlock_wait: float = 1.0
 
 
 class Engine:
@@ -77,7 +90,15 @@ class Engine:
         )
         self.subtasks = Subtasks(self.state, store, defaults=limits.task_defaults, rules=limits.subtasks)
         self.subtasks.on_continue = self.scheduler.look_at_parked
-        self.subtasks.on_wait = lambda holds_slot: self.scheduler.wake()
+        self.subtasks.on_wait = self._on_wait
+        self.monitor = Monitor(
+            self.state,
+            Deadlocks(store, limits.deadlocks, grace=3 * limits.heartbeat_interval),
+            sweep_interval=limits.deadlock_sweep_interval,
+            wait=limits.deadlock_wait,
+        )
+        self.lifeline.on_silent = self.monitor.went_silent
+        self.scheduler.on_unservable = self.monitor.look_soon
         self.scheduler.on_continued = self.subtasks.continued
         self.leader = Leader(
             self.state, store, lease_seconds=limits.lease_seconds, on_elected=self._take_the_lead
@@ -85,6 +106,7 @@ class Engine:
         self._loops: list[asyncio.Task[None]] = []
         self._fleet_changed = asyncio.Event()
         self._called_off: set[str] | None = set()
+        self._slots_changed: set[str] | None = set()
         self._is_listening = asyncio.Event()
 
     async def start(self, port: int | None = None) -> None:
@@ -103,6 +125,7 @@ class Engine:
             run(self.lifeline.watch(), name="lifeline"),
             run(self.lifeline.sweep(self.limits.sweep_interval), name="sweep"),
             run(self.leader.run(), name="leader"),
+            run(self.monitor.run(), name="monitor"),
             run(self._follow_changes(), name="changes"),
             run(self.store.db.listen(CHANNELS, self._on_notice, self._on_listening), name="listen"),
         ]
@@ -129,13 +152,27 @@ class Engine:
             elif self._called_off is not None:
                 self._called_off.update(payload.split("\n"))
             self._fleet_changed.set()
+        elif channel == "agentorch_deadlock":
+            self.monitor.look_soon(0.0)
+        elif channel == "agentorch_slots":
+            self._slots_changed = None if payload == "*" else (self._slots_changed or set()) | {
+                *payload.split("\n")
+            }
+            self._fleet_changed.set()
         else:
             self._fleet_changed.set()
+            self.monitor.look_soon()
+
+    def _on_wait(self, holds_slot: bool) -> None:
+        self.scheduler.wake()
+        if holds_slot:
+            self.monitor.look_soon()
 
     async def _on_listening(self) -> None:
         """Whatever was said while nobody listened is in the tables."""
-        self._called_off = None
+        self._called_off = self._slots_changed = None
         self._fleet_changed.set()
+        self.monitor.look_soon()
         self.scheduler.look_again()
         self.subtasks.hinted("*")
         self._is_listening.set()
@@ -148,11 +185,12 @@ class Engine:
             called_off, self._called_off = self._called_off, set()
             try:
                 await self.stop_called_off(called_off)
+                await self.park_given_back()
                 await self.read_fleet()
                 self.scheduler.wake()
             except DatabaseUnreachable as error:
                 log.warning("cannot follow a change: %s", error)
-                self._called_off = None
+                self._called_off = self._slots_changed = None
                 await asyncio.sleep(0.3)
                 self._fleet_changed.set()
             except Exception:
@@ -173,6 +211,15 @@ class Engine:
                     self.courier.call_off(
                         delivery.agent_id, message_id, delivery.task_id, "the task was cancelled"
                     )
+
+    async def park_given_back(self) -> None:
+        """Slots that were taken from work that waits, in the tables, are free here too."""
+        asked, self._slots_changed = self._slots_changed, set()
+        ids = list(self.state.waiting if asked is None else asked & self.state.waiting)
+        if ids:
+            for row in await self.store.db.fetch("slots_of", ids):
+                if row["is_parked"]:
+                    self.state.park(str(row["message_id"]))
 
     async def read_fleet(self) -> None:
         """Make the roster what the tables say: who there is, what they can, which slots are taken."""

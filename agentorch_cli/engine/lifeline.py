@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Sequence
 
 from agentorch_cli.core.model import AttemptStatus
 from agentorch_cli.engine.settler import Settler
@@ -39,6 +40,8 @@ class Lifeline:
         self.settler = settler
         self.grace = grace
         self._given_up: set[str] = set()
+        self.on_silent: Callable[[str, Sequence[str], float], None] = lambda agent_id, tasks, seconds: None
+        """Told when an agent holds work and has been gone for too long."""
 
     # --- what this node carries -------------------------------------------------------------
 
@@ -82,6 +85,9 @@ class Lifeline:
     def lose(self, agent_id: str) -> None:
         """The agent did not come back: what it held goes elsewhere."""
         error = {"code": "agent_lost", "message": f"agent {agent_id} was disconnected for {self.grace:g} s"}
+        held = [self.state.deliveries[one].task_id for one in self.state.held_by.get(agent_id, ())]
+        if held:
+            self.on_silent(agent_id, held, self.grace)
         self._end_all(agent_id, AttemptStatus.LOST, error)
 
     def give_back(self, agent_id: str) -> None:

@@ -67,6 +67,9 @@ class Scheduler:
         self._parked: dict[str, str] = {}
         """Attempts that want a slot to go on, with their agents, in the order of service."""
         self._look_at_parked = True
+        self._unservable: set[frozenset[str]] = set()
+        self.on_unservable: Callable[[], None] = lambda: None
+        """Told when a demand came that no registered agent can meet."""
         self.on_continued: Callable[[str, int], None] | None = None
         """Told of each attempt that got a slot again."""
         self._timer: asyncio.TimerHandle | None = None
@@ -202,6 +205,14 @@ class Scheduler:
             ids, self._hinted = self._hinted, set()
             for task in await self.store.ready_tasks_by_id(list(ids)):
                 backlog.put(task)
+        self._notice_unservable()
+
+    def _notice_unservable(self) -> None:
+        """Demands that nobody who is registered could meet, however long they wait."""
+        wanted = self.state.backlog.demands() - self._unservable
+        self._unservable |= {one for one in wanted if not self.state.roster.guild(one).members}
+        if wanted & self._unservable:
+            self.on_unservable()
 
     # --- committing -------------------------------------------------------------------------
 

@@ -15,6 +15,13 @@ COUNTERS = {
     "assigned": "Attempts sent to agents",
     "task_completed": "Tasks that completed",
     "task_failed": "Tasks that failed",
+    "deadlock_detected": "Deadlocks that were found",
+    "deadlock_resolved": "Deadlocks that were resolved",
+    "deadlock_park": "Deadlocks that were resolved by parking a parent",
+    "deadlock_lend": "Deadlocks that were resolved by lending a slot",
+    "deadlock_requeue": "Deadlocks that were resolved by stopping victims and trying them again",
+    "deadlock_fail": "Deadlocks whose tasks failed",
+    "deadlock_looks": "Looks for deadlocks",
     "task_pending": "Tasks that went back to be tried again",
 }
 

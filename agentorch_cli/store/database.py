@@ -117,6 +117,16 @@ class Database:
             yield Transaction(connection, self._sql)
 
     @contextlib.asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Transaction]:
+        """Several readings of one moment."""
+        async with (
+            self._translated(),
+            self.pool.acquire() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            yield Transaction(connection, self._sql)
+
+    @contextlib.asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:
         """The driver's errors as ours."""
         try:

@@ -33,8 +33,13 @@ class Stored:
     is_new: bool = True
 
 
-async def insert(store: Store, submission_id: UUID, tasks: Sequence[TaskSpec]) -> list[Stored]:
-    """Store tasks. Raises Conflict (an id is taken), NotFound (an unknown dependency)."""
+async def insert(
+    store: Store, submission_id: UUID, tasks: Sequence[TaskSpec], *, allow_forward: bool = False
+) -> list[Stored]:
+    """Store tasks. Raises Conflict (an id is taken), NotFound (an unknown dependency).
+
+    `allow_forward`: dependencies on ids that nobody has are taken, and waited for.
+    """
     if not tasks:
         return []
     known, tasks = await _known(store, tasks)
@@ -42,7 +47,7 @@ async def insert(store: Store, submission_id: UUID, tasks: Sequence[TaskSpec]) -
     external = sorted({d for task in tasks for d in task.depends_on if d not in own})
     try:
         if external:
-            stored = await _insert_after(store, submission_id, tasks, external)
+            stored = await _insert_after(store, submission_id, tasks, external, allow_forward)
         else:
             rows = _Rows(store, submission_id, tasks, {})
             if tasks:
@@ -50,7 +55,8 @@ async def insert(store: Store, submission_id: UUID, tasks: Sequence[TaskSpec]) -
             stored = rows.stored()
     except asyncpg.UniqueViolationError as error:
         if "idempotency" in (error.constraint_name or ""):
-            return await insert(store, submission_id, [*tasks])  # somebody else was quicker with the key
+            # somebody else was quicker with the key
+            return await insert(store, submission_id, [*tasks], allow_forward=allow_forward)
         raise Conflict(
             _taken(error), hint="ids are for ever: choose another, or leave it out and one is made"
         ) from error
@@ -84,15 +90,20 @@ async def _known(store: Store, tasks: Sequence[TaskSpec]) -> tuple[list[Stored],
 
 
 async def _insert_after(
-    store: Store, submission_id: UUID, tasks: Sequence[TaskSpec], external: Sequence[str]
+    store: Store, submission_id: UUID, tasks: Sequence[TaskSpec], external: Sequence[str], allow_forward: bool
 ) -> list[Stored]:
     async with store.db.transaction() as tx:
         found = {row["task_id"]: row["status"] for row in await tx.fetch("mark_depended_on", list(external))}
         missing = [task_id for task_id in external if task_id not in found]
-        if missing:
+        if missing and not allow_forward:
             raise await _unknown(store, tasks, missing[0])
         rows = _Rows(store, submission_id, tasks, found)
         await tx.fetch("insert_tasks", *rows.arguments())
+        if missing:
+            absent = set(missing)
+            edges = [(d, task.task_id) for task in tasks for d in task.depends_on if d in absent]
+            await tx.fetch("note_forward_references", [e[0] for e in edges], [e[1] for e in edges])
+            await tx.fetch("look_for_deadlocks", "*")
     return rows.stored()
 
 
@@ -224,6 +235,8 @@ def _options(task: TaskSpec) -> str:
         options["consensus"] = task.consensus
     if task.budget:
         options["budget"] = task.budget
+    if task.on_deadlock != "resolve":
+        options["on_deadlock"] = task.on_deadlock
     if task.labels:
         options["labels"] = task.labels
     return orjson.dumps(options).decode() if options else "{}"

@@ -19,6 +19,10 @@ with input as (
     task_data, error, idempotency_key, parent_id, deadline_seconds, first_wave, position
   )
 ),
+arrived as (
+  -- earlier tasks wait for these; the table is empty but for `--allow-forward`
+  delete from forward_references f using input i where f.depends_on = i.task_id returning f.depends_on
+),
 inserted as (
   insert into task_distributions (
     task_id, name, task_type, status, priority, required_capabilities, coverage, min_agents, max_agents,
@@ -27,7 +31,8 @@ inserted as (
     idempotency_key, completed_at)
   select
     task_id, name, task_type, status, priority, required_capabilities::text[], coverage, min_agents, max_agents,
-    first_wave, wanted, waiting_on, depends_on::text[], dependency_names::text[], has_dependents, on_dependency_failure,
+    first_wave, wanted, waiting_on, depends_on::text[], dependency_names::text[],
+    has_dependents or task_id in (select a.depends_on from arrived a), on_dependency_failure,
     agentorch_urgency(coalesce(run_at, now()), priority, $28), remaining_path,
     coalesce(run_at, now()), coalesce(run_at > now() and status = 'pending', false),
     coalesce(deadline, now() + deadline_seconds * interval '1 second'), timeout_seconds,
@@ -51,8 +56,11 @@ ended as (
 ),
 hinted as (
   select pg_notify('agentorch_tasks', $31) where $31 <> ''
+),
+closed as (
+  select pg_notify('agentorch_deadlock', '*') where exists (select 1 from arrived)
 )
-select count(*) from inserted, (select count(*) from hinted) as h;
+select count(*) from inserted, (select count(*) from hinted) as h, (select count(*) from closed) as c;
 
 
 -- name: ready_tasks

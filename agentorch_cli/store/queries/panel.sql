@@ -247,12 +247,13 @@ select pg_notify('agentorch_done', $1);
 
 -- name: open_dependencies
 -- For tasks that are about to be opened again: which of their dependencies they will wait for.
--- Those are the ones that have not ended, and those that are opened with them.
-select t.task_id, array_agg(d.task_id) as waits_for
+-- Those are the ones that have not ended or do not exist, and those that are opened with them.
+select t.task_id, array_agg(x.task_id) as waits_for
 from task_distributions t
-join task_distributions d on d.task_id = any(t.depends_on)
+cross join lateral unnest(t.depends_on) as x (task_id)
+left join task_distributions d on d.task_id = x.task_id
 where t.task_id = any($1::text[])
-  and (d.status in ('blocked', 'pending', 'running') or d.task_id = any($1::text[]))
+  and (d.task_id is null or d.status in ('blocked', 'pending', 'running') or d.task_id = any($1::text[]))
 group by t.task_id;
 
 
