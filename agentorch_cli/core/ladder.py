@@ -118,12 +118,13 @@ class Step:
 
 def findings(report: Report, system: System, facts: Facts) -> list[Finding]:
     """Everything that is wrong, each once. Tasks that are only behind others are no finding of their own."""
-    found = [
-        _of_component(part, system, facts)
-        for part in report.components
-        if part.kind is not Kind.BLOCKED_BEHIND
+    knots = [part for part in report.components if part.kind is not Kind.BLOCKED_BEHIND]
+    knotted = {member for part in knots for member in part.members}
+    return [
+        *(_of_component(part, system, facts) for part in knots),
+        *_unsatisfiable(report, system, facts, knotted),
+        *_unfit(report, system, facts),
     ]
-    return [*found, *_unsatisfiable(report, system, facts), *_unfit(report, system, facts)]
 
 
 def step(finding: Finding, system: System, facts: Facts, policy: Policy) -> Step | None:
@@ -222,10 +223,11 @@ def _cost(tasks: Sequence[str], system: System) -> dict[str, Any]:
     }
 
 
-def _unsatisfiable(report: Report, system: System, facts: Facts) -> Iterator[Finding]:
+def _unsatisfiable(report: Report, system: System, facts: Facts, knotted: set[str]) -> Iterator[Finding]:
+    """One finding per demand; who is knotted has a finding of its own."""
     groups: dict[tuple[int, tuple[str, ...]], list[str]] = {}
     for task, kind in report.kind.items():
-        if kind is Kind.UNSATISFIABLE:
+        if kind is Kind.UNSATISFIABLE and task not in knotted:
             need = system.tasks[task].need
             groups.setdefault((need.count, tuple(sorted(need.caps))), []).append(task)
     for (count, caps), members in sorted(groups.items()):

@@ -20,6 +20,9 @@ from agentorch_cli.store.deadlocks import Deadlocks, Outcome
 
 log = logging.getLogger("agentorch.deadlocks")
 
+OPEN_AGAIN = 5.0
+"""Seconds between looks while a deadlock stays: it may have ended."""
+
 RATION = 10.0
 """A look may begin this many times the last one's duration after that one ended."""
 
@@ -36,6 +39,7 @@ class Monitor:
         self._due = self._began + sweep_interval
         self._not_before = 0.0
         self._wake = asyncio.Event()
+        self._open = 0
         self._silent: list[Finding] = []
 
     def look_soon(self, seconds: float | None = None) -> None:
@@ -44,6 +48,11 @@ class Monitor:
         if due < self._due:
             self._due = due
             self._wake.set()
+
+    def agent_came(self) -> None:
+        """It may be what somebody waits for."""
+        if self._open:
+            self.look_soon(0.1)
 
     def went_silent(self, agent_id: str, tasks: Sequence[str], seconds: float) -> None:
         """An agent holds work and gives no sign of life; its work goes elsewhere."""
@@ -102,8 +111,11 @@ class Monitor:
             self.state.count(f"deadlock_{step.act}")
         for mark in outcome.new:
             self.state.bus.publish("deadlock_detected", mark=mark)
-        if outcome.done:
+        self._open = outcome.open
+        if outcome.done or outcome.unsure:
             self.look_soon()  # what was behind it may be knotted too
+        elif outcome.open:
+            self.look_soon(OPEN_AGAIN)
         return outcome
 
     async def _note_silent(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -63,6 +63,8 @@ class Desk:
         self._accepted: list[str] = []
         self._progress: dict[str, tuple[float | None, str | None]] = {}
         self._something = asyncio.Event()
+        self.on_arrival: Callable[[], None] = lambda: None
+        """Told when an agent came."""
         self._leaving: list[tuple[str, UUID]] = []
 
     # --- sessions ---------------------------------------------------------------------------
@@ -95,6 +97,7 @@ class Desk:
             await self.store.adopt(adopted)
         self.state.bus.publish("agent_registered", agent_id=agent.agent_id)
         self.scheduler.wake()
+        self.on_arrival()
         return welcome
 
     def _seat(

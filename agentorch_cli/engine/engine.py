@@ -98,7 +98,8 @@ class Engine:
             wait=limits.deadlock_wait,
         )
         self.lifeline.on_silent = self.monitor.went_silent
-        self.scheduler.on_unservable = self.monitor.look_soon
+        self.scheduler.on_unservable = lambda: self.monitor.look_soon(0.0)
+        self.desk.on_arrival = self.monitor.agent_came
         self.scheduler.on_continued = self.subtasks.continued
         self.leader = Leader(
             self.state, store, lease_seconds=limits.lease_seconds, on_elected=self._take_the_lead

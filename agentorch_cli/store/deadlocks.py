@@ -9,11 +9,12 @@ record once and resolve once.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import asyncpg
@@ -45,6 +46,11 @@ log = logging.getLogger("agentorch.deadlocks")
 
 RINGS_AT_ONCE = 200
 """Rings of dependencies that fail in one transaction."""
+
+CONFIRM = 0.9
+"""Seconds for which what may be only passing is seen before it is recorded."""
+
+_PASSING = (Kind.UNSATISFIABLE, Kind.MISSING_DEPENDENCY, Kind.FAILED_DEPENDENCY)
 
 OWN_SLOT = "\x00slot of "
 """A capability that one agent has alone: parked work continues with that agent or not at all."""
@@ -79,6 +85,10 @@ class Outcome:
     done: dict[str, Step] = field(default_factory=dict)
     """By mark, what was done."""
     dissolved: list[str] = field(default_factory=list)
+    open: int = 0
+    """Findings that stay as they are."""
+    unsure: int = 0
+    """Findings that may be only passing: look again in a second."""
 
 
 class Deadlocks:
@@ -89,6 +99,8 @@ class Deadlocks:
         self.store = store
         self.policy = policy
         self.grace = grace
+        self._suspects: dict[str, float] = {}
+        """Marks of what may be only passing, and when each was seen first."""
 
     # --- looking ----------------------------------------------------------------------------
 
@@ -336,11 +348,22 @@ class Deadlocks:
         if over:
             await self.store.unlock(over)
         look = await self.look(least_away=least_away)
-        outcome = Outcome()
-        outcome.new = sorted(await self.record(look.found))
+        sure = self._confirmed(look.found, asyncio.get_running_loop().time())
+        outcome = Outcome(unsure=len(look.found) - len(sure))
+        look = replace(look, found=sure)
+        outcome.new = sorted(await self.record(sure))
         outcome.done = await self.resolve(look, self.steps(look), by)
-        outcome.dissolved = await self.dissolve(look.found, 0.0)
+        outcome.open = len(sure) - len(outcome.done)
+        outcome.dissolved = await self.dissolve(sure, 0.0)
         return outcome
+
+    def _confirmed(self, found: Sequence[Finding], now: float) -> tuple[Finding, ...]:
+        """Circles stay; a dependency that has just ended, or an agent that is just coming, is no deadlock."""
+        passing = {one.mark for one in found if one.kind in _PASSING}
+        self._suspects = {mark: self._suspects.get(mark, now) for mark in passing}
+        return tuple(
+            one for one in found if now - self._suspects.get(one.mark, 0.0) >= CONFIRM or one.mark not in passing
+        )
 
 
 class _MovedOnError(Exception):
