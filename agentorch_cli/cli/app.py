@@ -24,6 +24,7 @@ class Root(Group):
         "task": Entry(WORK, "task", "app", "Submit tasks, follow them, cancel, retry"),
         "status": Entry(LOOK, "status", "app", "The fleet on one page, or live with --watch"),
         "consensus": Entry(LOOK, "records", "consensus_app", "How votes came out, and what made them"),
+        "deadlock": Entry(LOOK, "deadlock", "app", "What can never move, why, and what is done about it"),
         "event": Entry(LOOK, "records", "event_app", "Everything that happened, in order"),
         "config": Entry(SETUP, "settings", "app", "Write a configuration, show where values come from"),
         "doctor": Entry(

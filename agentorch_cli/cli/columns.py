@@ -141,6 +141,16 @@ BALLOTS = (
     Column("SURE", lambda vote, look: percent(vote.get("confidence"), look), 5, is_right=True),
 )
 
+DEADLOCKS = (
+    Column("DEADLOCK", lambda one, look: look.text(one.deadlock_id, "dim"), 4, is_id=True),
+    Column("KIND", lambda one, look: look.text(one.kind, "bold")),
+    Column("MEMBERS", lambda one, look: look.names(one.members[:20]), 8),
+    Column("WAITED", lambda one, look: Text(span(one.waited_s)), 5, is_right=True),
+    Column("RESOLUTION", lambda one, look: look.text(one.resolution or "open", "" if one.resolution else "red"), 8),
+    Column("BY", lambda one, look: look.text(one.resolved_by or "-"), 3),
+    Column("FOUND", lambda one, look: look.age(one.detected_at), 6),
+)
+
 SUBMITTED = (
     Column("TASK", lambda task, look: look.text(task.task_id, "bold"), is_id=True),
     Column("STATUS", lambda task, look: look.state(task.status)),

@@ -42,6 +42,10 @@ def submit(
     is_dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check and show the plan, submit nothing.")
     ] = False,
+    allow_forward: Annotated[
+        bool,
+        typer.Option("--allow-forward", help="Tasks may depend on ids that do not exist yet, and wait for them."),
+    ] = False,
 ) -> None:
     """Submit the tasks of files (TOML, JSON or JSONL): all of them, or none.
 
@@ -62,7 +66,8 @@ def submit(
 
     async def work() -> Any:
         async with session.connect() as client:
-            reply = await client.call("task.submit", tasks=plan.tasks)
+            forward = {"allow_forward": True} if allow_forward else {}
+            reply = await client.call("task.submit", tasks=plan.tasks, **forward)
             for warning in reply.warnings:
                 session.say(f"warning: {warning}")
             if not should_wait:
@@ -175,6 +180,25 @@ def cancel(
     session = Session.of(ctx)
     reply = session.ask("task.cancel", task_ids=list(dict.fromkeys(task_ids)), reason=reason)
     show_change(session, reply, "cancelled")
+
+
+@verb(app, "depend")
+def depend(
+    ctx: typer.Context,
+    task_id: Annotated[str, typer.Argument(metavar="TASK", help="Id of the task.", show_default=False)],
+    on: Annotated[
+        str, typer.Option("--on", metavar="OTHER", help="Id of the task that it waits for.", show_default=False)
+    ],
+) -> None:
+    """Let a task that has not begun wait for another one.
+
+    $ agentorch task depend nightly-report --on nightly-export
+
+    What would close a circle is refused, with the circle: exit code 8.
+    """
+    session = Session.of(ctx)
+    task = session.ask("task.depend", task_id=task_id, on=on)
+    session.show(task, lambda page: _draw_tasks(page, [task]), [task.task_id])
 
 
 @verb(app, "retry")
