@@ -50,6 +50,13 @@ check: $(STAMP)  ## format, lint, types, layers
 test: $(STAMP)  ## all tests, with real PostgreSQL and real sockets (ARGS="-k name" narrows)
 	$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: bench
+bench: $(STAMP)  ## throughput and latency, real workflow graphs, the deadlock detector, start-up time
+	$(BIN)/python -m bench.throughput
+	$(BIN)/python -m bench.graphs
+	$(BIN)/python -m bench.deadlock
+	$(BIN)/python -m bench.startup
+
 .PHONY: format
 format: $(STAMP)  ## put the code into its form and repair what lint can repair
 	$(BIN)/ruff check --fix .

@@ -62,7 +62,11 @@ def submit(
 
     async def work() -> Any:
         async with session.connect() as client:
-            reply = await client.call("task.submit", tasks=plan.tasks)
+            try:
+                reply = await client.call("task.submit", tasks=plan.tasks)
+            except NotFound as error:
+                plan.refuse_unknown(error.details.get("missing", ()))
+                raise
             for warning in reply.warnings:
                 session.say(f"warning: {warning}")
             if not should_wait:

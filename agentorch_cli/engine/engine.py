@@ -76,7 +76,11 @@ class Engine:
         )
         self.subtasks = Subtasks(self.state, store, defaults=limits.task_defaults)
         self.leader = Leader(
-            self.state, store, lease_seconds=limits.lease_seconds, on_elected=self._take_the_lead
+            self.state,
+            store,
+            lease_seconds=limits.lease_seconds,
+            on_elected=self._take_the_lead,
+            on_stranded=self._reclaim,
         )
         self._loops: list[asyncio.Task[None]] = []
         self._fleet_changed = asyncio.Event()
@@ -104,6 +108,8 @@ class Engine:
         for loop in self._loops:
             loop.add_done_callback(_loop_ended)
         await self._is_listening.wait()
+        if not self.state.is_leader:
+            log.warning("another node leads: agents that connect here get work once it is gone")
         self.state.bus.publish("initialized")
 
     # --- hints ------------------------------------------------------------------------------
@@ -189,7 +195,8 @@ class Engine:
                     type=row["agent_type"],
                     capabilities=frozenset(row["capabilities"]),
                     slots=row["slots"],
-                    status=AgentStatus(row["status"]) if row["node_id"] else AgentStatus.OFFLINE,
+                    # Work goes out over this node's own connections; an agent of another node is out of reach.
+                    status=AgentStatus(row["status"]) if is_here else AgentStatus.OFFLINE,
                     node_id=row["node_id"],
                     performance=shrunk_performance(row["completed"], row["failed"], mean),
                     completed=row["completed"],
@@ -216,6 +223,12 @@ class Engine:
                 log.info("attempt %s was assigned but not sent; sending it", delivery.message_id)
                 self.desk.take_up(delivery)
                 self.courier.deliver(delivery)
+
+    async def _reclaim(self, agent_ids: list[str]) -> None:
+        """Another node took this one for dead. Its agents are still here; what they held may have moved."""
+        if await self.desk.reclaim(agent_ids):
+            self.scheduler.doubt()
+            self.scheduler.look_again()
 
     async def _take_the_lead(self) -> None:
         await self.read_fleet()

@@ -39,6 +39,7 @@ class Lifeline:
         self.settler = settler
         self.grace = grace
         self._given_up: set[str] = set()
+        self._orphans_from = 0.0
 
     # --- what this node carries -------------------------------------------------------------
 
@@ -98,6 +99,8 @@ class Lifeline:
 
     async def sweep(self, every: float) -> None:
         """For ever, while this node leads: look for what fell between the nodes."""
+        # While no node ran, agents could not come back, however long ago they lost theirs.
+        self._orphans_from = asyncio.get_running_loop().time() + self.grace
         while True:
             await asyncio.sleep(every)
             try:
@@ -112,8 +115,9 @@ class Lifeline:
         """One pass over the tables."""
         for row in await self.store.db.fetch("strand_agents", self.store.node_id):
             log.info("agent %s was on a node that is gone", row["agent_id"])
-        for row in await self.store.db.fetch("orphaned_attempts", self.grace, SWEEP_LIMIT):
-            await self._lose_orphan(str(row["message_id"]))
+        if asyncio.get_running_loop().time() >= self._orphans_from:
+            for row in await self.store.db.fetch("orphaned_attempts", self.grace, SWEEP_LIMIT):
+                await self._lose_orphan(str(row["message_id"]))
         for row in await self.store.db.fetch("overdue_tasks", SWEEP_LIMIT):
             await self._end_overdue(row["task_id"])
         missed = await self.store.missed_endings()

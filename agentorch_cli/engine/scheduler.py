@@ -87,6 +87,11 @@ class Scheduler:
         self._look_at_delayed = True
         self._wake.set()
 
+    def doubt(self) -> None:
+        """The mirror of agents and attempts may be wrong: compare it before the next assignment."""
+        self._is_in_doubt = True
+        self._wake.set()
+
     # --- the loop ---------------------------------------------------------------------------
 
     async def run(self) -> None:

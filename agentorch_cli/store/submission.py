@@ -90,19 +90,21 @@ async def _insert_after(
         found = {row["task_id"]: row["status"] for row in await tx.fetch("mark_depended_on", list(external))}
         missing = [task_id for task_id in external if task_id not in found]
         if missing:
-            raise await _unknown(store, tasks, missing[0])
+            raise _unknown(tasks, missing)
         rows = _Rows(store, submission_id, tasks, found)
         await tx.fetch("insert_tasks", *rows.arguments())
     return rows.stored()
 
 
-async def _unknown(store: Store, tasks: Sequence[TaskSpec], missing: str) -> NotFound:
-    who = next(task for task in tasks if missing in task.depends_on)
-    near = difflib.get_close_matches(missing, [t.name or t.task_id for t in tasks], n=1)
+def _unknown(tasks: Sequence[TaskSpec], missing: Sequence[str]) -> NotFound:
+    first = missing[0]
+    who = next(task for task in tasks if first in task.depends_on)
+    near = difflib.get_close_matches(first, [t.name or t.task_id for t in tasks], n=1)
     return NotFound(
-        f"task {(who.name or who.task_id)!r} depends on {missing!r},"
+        f"task {(who.name or who.task_id)!r} depends on {first!r},"
         " which is neither in this submission nor stored",
         hint=f"did you mean {near[0]!r}?" if near else "agentorch task list shows what is stored",
+        missing=list(missing),
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,11 @@ LONGEST_IDLE = 1.0
 Span = tuple[float, float]
 
 
-async def faults(cluster: Cluster, names: Sequence[str] = ()) -> list[str]:
-    """Everything that is wrong, in words; an empty list if nothing is."""
+async def faults(cluster: Cluster, *, may_idle: Collection[str] = ()) -> list[str]:
+    """Everything that is wrong, in words; an empty list if nothing is.
+
+    `may_idle` are agents of a node that does not lead: no work reaches them there.
+    """
     tasks = {row["task_id"]: dict(row) for row in await cluster.ask("select * from task_distributions")}
     attempts = [dict(row) for row in await cluster.ask("select * from task_attempts order by task_id, attempt")]
     events = [dict(row) for row in await cluster.ask("select * from events order by at, event_id")]
@@ -43,6 +46,7 @@ async def faults(cluster: Cluster, names: Sequence[str] = ()) -> list[str]:
     slots = {name: agent.slots for name, agent in cluster.agents.items()}
     found += _slots(attempts, slots)
     found += _journals(tasks, attempts, cluster.folder)
+    slots = {name: number for name, number in slots.items() if name not in may_idle}
     found += _idle(tasks, attempts, events, slots, cluster.outages)
     return found
 

@@ -147,7 +147,8 @@ from task_distributions where deadline is not null and status in ('blocked', 'pe
 
 -- name: beat
 -- One sign of life per node for all it carries: the node's row, its lease if it leads (or if nobody
--- does), the heartbeats of its agents and what they finished. Answers whether this node leads.
+-- does), the heartbeats of its agents and what they finished. Answers whether this node leads, and
+-- which of the agents that were heard here the tables think are nowhere.
 with alive as (
   insert into nodes (node_id, host_key, host, port, pid, pid_started, version, expires_at)
   values ($1, $2, $3, $4, $5, $6, $7, now() + $8 * interval '1 second')
@@ -173,7 +174,9 @@ heard as (
     as i (agent_id, completed, failed, performance_score)
   where a.agent_id = i.agent_id
 )
-select (select epoch from led) as epoch;
+select
+  (select epoch from led) as epoch,
+  (select array_agg(agent_id) from agent_registry where agent_id = any($10::text[]) and node_id is null) as stranded;
 
 
 -- name: bury_dead_nodes
@@ -190,12 +193,13 @@ select node_id, pid, pid_started from nodes where host_key = $1 and expires_at >
 
 
 -- name: strand_agents
--- Agents of nodes that are dead: offline from now on, so that their grace runs.
+-- Agents of nodes that are dead: offline from now on, so that their grace runs. Node $1, which asks,
+-- lives, whatever its row says: it may have been stopped, or without a database, for a while.
 with gone as (
   update agent_registry a
   set status = case when a.status = 'paused' then 'paused' else 'offline' end,
       node_id = null, session_id = null, disconnected_at = now(), updated_at = now()
-  where a.node_id is not null
+  where a.node_id <> $1
     and not exists (select 1 from nodes n where n.node_id = a.node_id and n.expires_at > now())
   returning a.agent_id
 ),
@@ -203,6 +207,22 @@ logged as (
   insert into events (kind, agent_id, node_id) select 'agent_offline', agent_id, $1 from gone
 )
 select agent_id from gone;
+
+
+-- name: reclaim_agents
+-- Agents with a session on node $3 that was taken for dead: they are here, and were all the time.
+with back as (
+  update agent_registry a
+  set status = case when a.status = 'paused' then 'paused' else 'online' end,
+      node_id = $3, session_id = i.session_id, disconnected_at = null, last_heartbeat = now(), updated_at = now()
+  from unnest($1::text[], $2::uuid[]) as i (agent_id, session_id)
+  where a.agent_id = i.agent_id and a.node_id is null
+  returning a.agent_id, a.status
+),
+logged as (
+  insert into events (kind, agent_id, node_id) select 'agent_online', agent_id, $3 from back
+)
+select agent_id, status from back;
 
 
 -- name: leave
