@@ -42,7 +42,10 @@ log = logging.getLogger("agentorch")
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 SUPERVISE_EVERY = 1.0
-"""Seconds between looks at the embedded server."""
+"""Seconds between looks at the embedded server's process."""
+
+PROBE_EVERY = 30.0
+"""Seconds between questions to it: a process can be there and not answer."""
 
 
 @contextlib.asynccontextmanager
@@ -445,13 +448,19 @@ def configure_logging(settings: Settings) -> None:
 
 async def _supervise(server: EmbeddedServer) -> None:
     """For ever: the embedded server comes back if it dies."""
+    loop = asyncio.get_running_loop()
+    probe_at = loop.time() + PROBE_EVERY
     while True:
         await asyncio.sleep(SUPERVISE_EVERY)
+        if server.seems_alive() and loop.time() < probe_at:
+            continue
+        probe_at = loop.time() + PROBE_EVERY
         try:
             if await server.ensure_running():
                 log.warning("the embedded PostgreSQL had died and runs again")
         except OrchestratorError as error:
             log.warning("the embedded PostgreSQL cannot be started again yet: %s", error)
+            probe_at = 0.0
 
 
 def _agent_ended(running: asyncio.Task[None]) -> None:

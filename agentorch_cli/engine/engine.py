@@ -195,7 +195,7 @@ class Engine:
                     type=row["agent_type"],
                     capabilities=frozenset(row["capabilities"]),
                     slots=row["slots"],
-                    # Work goes out over this node's own connections; an agent of another node is out of reach.
+                    # Work goes out over this node's connections: agents of others are out of reach.
                     status=AgentStatus(row["status"]) if is_here else AgentStatus.OFFLINE,
                     node_id=row["node_id"],
                     performance=shrunk_performance(row["completed"], row["failed"], mean),

@@ -117,11 +117,15 @@ class Settler:
     async def _settle_surely(self, batch: list[Report]) -> None:
         """Settle a batch whatever the database does: it may be away for a while."""
         wait = 0.05
+        is_repeated = False
         while True:
             try:
                 await self.step(batch)
+                if is_repeated:
+                    await self._catch_up()
                 return
             except DatabaseUnreachable as error:
+                is_repeated = True
                 log.warning("cannot store %d results yet: %s", len(batch), error)
                 await asyncio.sleep(wait)
                 wait = min(1.0, wait * 2)
@@ -134,6 +138,13 @@ class Settler:
                 for report in batch:
                     await self._settle_surely([report])
                 return
+
+    async def _catch_up(self) -> None:
+        """A try that failed may have been stored: what became ready by it, nobody was told."""
+        missed = await self.store.missed_endings()
+        if missed:
+            await self.unlock(missed)
+        self.scheduler.look_again()
 
     def _quarantine(self, report: Report) -> None:
         """One sick result: the agent is told, the attempt is left to its timeout."""
@@ -256,6 +267,7 @@ class Settler:
                 told = await self.store.unlock(ended)
                 break
             except DatabaseUnreachable as error:
+                self.scheduler.look_again()  # it may have been stored, and then nobody is told what is ready
                 log.warning("cannot unlock dependents yet: %s", error)
                 await asyncio.sleep(0.3)
         for task_id in told.ended:

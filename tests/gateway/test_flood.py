@@ -80,7 +80,7 @@ async def test_a_flood_slows_itself_only(fleet: Fleet, latency: Any, kind: str) 
     calm = await fleet.join("calm", "other")
     loud = await fleet.join("loud", "nothing", batch=True)
 
-    flooding = asyncio.create_task(flood(loud, FLOODS[kind], 0.8))
+    flooding = asyncio.create_task(flood(loud, FLOODS[kind], 0.5))
     await asyncio.sleep(0.1)
     longest = await latency(calm, 10)
     await flooding
@@ -100,7 +100,7 @@ async def test_a_flood_of_progress_and_repeated_results_slows_itself_only(
     progress = {"type": "task_progress", "messageId": held["messageId"], "progress": 0.5, "note": "n" * 9000}
 
     for frame in (progress, result_frame(done, 1)):
-        flooding = asyncio.create_task(flood(loud, json.dumps(frame), 0.8))
+        flooding = asyncio.create_task(flood(loud, json.dumps(frame), 0.5))
         await asyncio.sleep(0.1)
         longest = await latency(calm, 5)
         await flooding
@@ -174,7 +174,7 @@ async def test_agents_that_the_engine_does_not_read_from_are_not_called_silent(
 
     await agent.finish(work, 1)
     await agent.expect("ack")
-    await agent.quiet(1.6)
+    await agent.quiet(1.1)
     free.set()
 
     await agent.alive()

@@ -85,7 +85,7 @@ async def test_a_lost_agent_gives_its_task_back_after_its_grace(
     gone = loop.time()
     second = await other.expect("execute_task")
 
-    assert loop.time() - gone > 1.1, "the grace is three heartbeats of 0.4 s"
+    assert loop.time() - gone > 0.7, "the grace is three heartbeats of 0.25 s"
     assert second["data"]["taskId"] == task_id
     assert second["messageId"] != first["messageId"]
     await other.finish(second, "done")
@@ -131,7 +131,7 @@ async def test_an_agent_that_unregisters_gives_its_work_to_others_at_once(
     started = loop.time()
     await leaving.send({"type": "unregister", "agentId": "leaving"})
     second = await other.expect("execute_task")
-    assert loop.time() - started < 1.0, "it does not wait for the grace"
+    assert loop.time() - started < 0.6, "it does not wait for the grace"
     assert (await leaving.closed())[0] == 1000
     await other.finish(second, "done")
 
@@ -172,7 +172,7 @@ async def test_many_connections_of_one_agent_at_once_leave_one(
         return agent
 
     agents = await asyncio.gather(*(come() for _ in range(20)))
-    ends = await asyncio.gather(*(agent.closed(1.0) for agent in agents), return_exceptions=True)
+    ends = await asyncio.gather(*(agent.closed(0.6) for agent in agents), return_exceptions=True)
     [last] = [agent for agent, end in zip(agents, ends, strict=True) if isinstance(end, TimeoutError)]
     task_id = await submit(**WORK)
     await last.finish(await last.expect("execute_task"), "done")
@@ -244,7 +244,7 @@ async def test_silence_is_answered_with_pings_and_then_with_the_end(fleet: Fleet
     alive, frozen = await fleet.join("alive"), await fleet.join("frozen")
     frozen.connection.transport.pause_reading()
 
-    await alive.quiet(2.2)
+    await alive.quiet(1.4)
 
     frozen.connection.transport.resume_reading()
     code, reason = await frozen.closed()

@@ -121,6 +121,34 @@ update task_attempts set node_id = $2
 where message_id = any($1::uuid[]) and status in ('sent', 'accepted') and node_id <> $2;
 
 
+-- name: sweep
+-- Whether there is anything for the leader to pick up; each part stops at the first row it finds.
+select
+  exists (
+    select from agent_registry a
+    where a.node_id <> $1
+      and not exists (select from nodes n where n.node_id = a.node_id and n.expires_at > now())
+  ) as has_stranded,
+  exists (
+    select from task_attempts a
+    left join agent_registry r on r.agent_id = a.agent_id
+    where a.status in ('sent', 'accepted')
+      and (r.agent_id is null
+           or (r.node_id is null
+               and coalesce(r.disconnected_at, r.created_at) < now() - $2::float8 * interval '1 second'))
+  ) as has_orphans,
+  exists (
+    select from task_distributions
+    where deadline < now() and status in ('blocked', 'pending', 'running')
+  ) as has_overdue,
+  (
+    select array_agg(node_id) from nodes where expires_at between now() - interval '1 hour' and now()
+  ) as dead_nodes,
+  exists (
+    select from task_distributions where wanted > 0 and (not is_delayed or run_at <= now())
+  ) as has_ready;
+
+
 -- name: orphaned_attempts
 -- Live attempts whose agent has been gone for longer than the grace, or is not registered.
 select a.message_id

@@ -158,8 +158,8 @@ finished as (
   update task_attempts a
   set
     status = i.attempt_status,
-    accepted_at = coalesce(a.accepted_at, now()),
-    finished_at = now(),
+    accepted_at = coalesce(a.accepted_at, a.sent_at),
+    finished_at = greatest(now(), a.accepted_at),
     result = i.result::json,
     error = i.error::jsonb,
     confidence = i.confidence,

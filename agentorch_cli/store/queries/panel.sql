@@ -26,7 +26,7 @@ where message_id = any($1::uuid[]);
 select
   a.message_id, a.task_id, a.agent_id, a.attempt, a.status, a.slot, a.node_id, a.role, a.result,
   a.error::text as error, a.confidence, a.usage::text as usage, a.sent_at, a.accepted_at, a.finished_at,
-  extract(epoch from a.finished_at - coalesce(a.accepted_at, a.sent_at))::float8 as seconds
+  extract(epoch from a.finished_at - a.sent_at)::float8 as seconds
 from task_attempts a
 join task_distributions t on t.task_id = a.task_id
 where a.task_id = any($1::text[]) and a.attempt > t.attempts_before
@@ -43,7 +43,7 @@ with input as (
 update task_attempts a
 set
   status = i.status,
-  accepted_at = coalesce(a.accepted_at, a.finished_at, now()),
+  accepted_at = coalesce(a.accepted_at, a.sent_at),
   finished_at = coalesce(a.finished_at, now()),
   result = i.result::json,
   error = i.error::jsonb,

@@ -17,7 +17,7 @@ left join lateral (
   select
     percentile_cont(0.5) within group (order by ms) as p50, percentile_cont(0.95) within group (order by ms) as p95
   from (
-    select extract(epoch from finished_at - accepted_at)::float8 * 1000 as ms
+    select extract(epoch from finished_at - sent_at)::float8 * 1000 as ms
     from task_attempts t
     where $3 and t.agent_id = a.agent_id and t.status = 'completed'
   ) d
