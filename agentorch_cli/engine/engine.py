@@ -233,9 +233,7 @@ class Engine:
     async def _take_the_lead(self) -> None:
         await self.read_fleet()
         self.scheduler.look_again()
-        missed = await self.store.missed_endings()
-        if missed:
-            await self.settler.unlock(missed)
+        await self.settler.unlock_missed()
 
     # --- the end ----------------------------------------------------------------------------
 

@@ -127,7 +127,7 @@ class Lifeline:
                 await self._end_overdue(row["task_id"])
         dead = set(seen["dead_nodes"] or ()) - self._buried
         if dead:  # any of them may have died between settling a task and telling its dependents
-            await self.settler.unlock(await self.store.missed_endings())
+            await self.settler.unlock_missed()
             self._buried |= dead
         if seen["has_ready"] and any(member.is_free for member in self.state.roster.members.values()):
             self.settler.scheduler.look_again()  # hints can be lost; the table is the truth

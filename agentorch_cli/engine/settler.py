@@ -141,10 +141,13 @@ class Settler:
 
     async def _catch_up(self) -> None:
         """A try that failed may have been stored: what became ready by it, nobody was told."""
-        missed = await self.store.missed_endings()
-        if missed:
-            await self.unlock(missed)
+        await self.unlock_missed()
         self.scheduler.look_again()
+
+    async def unlock_missed(self) -> None:
+        """Tell the dependents of tasks that ended on a node which died before it could tell them."""
+        while missed := await self.store.missed_endings():
+            await self.unlock(missed)
 
     def _quarantine(self, report: Report) -> None:
         """One sick result: the agent is told, the attempt is left to its timeout."""

@@ -126,9 +126,11 @@ class Store:
         told = Unlocked()
         while good or bad:
             if bad:
-                doomed = [r[0] for r in await self.db.hot("doom_dependents", bad, self.node_id)]
-                told.ended += doomed
-                bad += doomed
+                doomed = bad
+                while doomed:  # again: somebody may have come to wait for one of them meanwhile
+                    doomed = [r[0] for r in await self.db.hot("doom_dependents", doomed, self.node_id)]
+                    told.ended += doomed
+                    bad += doomed
                 skipped = [r[0] for r in await self.db.hot("skip_dependents", bad, self.node_id)]
                 told.ended += skipped
                 good += skipped + bad  # what is left waits for them and says `run`
