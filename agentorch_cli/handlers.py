@@ -24,6 +24,7 @@ from agentorch_cli.store.database import Database
 from agentorch_cli.store.migrations import newest_version
 from agentorch_cli.store.store import Store, hint
 from agentorch_cli.store.submission import array_literal, insert
+from agentorch_cli.store.waiting import Waiting
 
 MOST_SHOWN = 1_000
 
@@ -33,6 +34,8 @@ class Context:
     """What handlers work with."""
 
     store: Store
+    waiting: Waiting | None = None
+    """In a process that listens already; elsewhere each wait listens for itself."""
     on_close: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
     @property
@@ -181,7 +184,7 @@ async def get_task(context: Context, task_id: str) -> views.TaskView:
         raise NotFound(f"there is no task {task_id!r}", hint="agentorch task list shows the newest")
     task = _task(row)
     task.attempts = [_attempt(one) for one in await context.db.fetch("show_attempts", task_id)]
-    task.events = await list_events(context, task_id=task_id, limit=MOST_SHOWN)
+    task.events = [_event(one) for one in await context.db.fetch("task_story", task_id, MOST_SHOWN)]
     decisions = await _decisions(context, task_id=task_id)
     task.decision = decisions[0] if decisions else None
     return task
@@ -198,7 +201,7 @@ async def wait_for_tasks(
         raise NotFound(f"there is no task {unknown[0]!r}")
     try:
         async with asyncio.timeout(timeout_seconds):
-            await _until_final(context, set(ids))
+            await _until_final(context, ids)
     except TimeoutError:
         left = [row["task_id"] for row in await context.db.fetch("standing", ids)]
         raise WaitTimedOut(
@@ -210,33 +213,13 @@ async def wait_for_tasks(
     return [_task(rows[task_id]) for task_id in ids]
 
 
-async def _until_final(context: Context, waiting: set[str]) -> None:
-    """Hints wake; the table is the truth; a slow look is the safety net."""
-    hinted: asyncio.Queue[str] = asyncio.Queue()
-
-    async def connected() -> None:
-        hinted.put_nowait("*")
-
-    listening = asyncio.create_task(
-        context.db.listen(["agentorch_done"], lambda _, payload: hinted.put_nowait(payload), connected)
-    )
-    try:
-        while waiting:
-            try:
-                payload = await asyncio.wait_for(hinted.get(), 5.0)
-            except TimeoutError:
-                payload = "*"
-            ended = set(payload.split("\n")) & waiting if payload != "*" else waiting
-            while not hinted.empty():
-                payload = hinted.get_nowait()
-                ended = waiting if payload == "*" else ended | (set(payload.split("\n")) & waiting)
-            if ended:
-                left = {row["task_id"] for row in await context.db.fetch("standing", list(ended))}
-                waiting -= ended - left
-    finally:
-        listening.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await listening
+async def _until_final(context: Context, ids: Sequence[str]) -> None:
+    if context.waiting is not None:
+        await context.waiting.until_final(ids)
+        return
+    waiting = Waiting(context.db)
+    async with waiting.listening():
+        await waiting.until_final(ids)
 
 
 async def cancel_tasks(
@@ -333,19 +316,20 @@ async def list_events(
     if not (tx.isdigit() and event_id.isdigit()):
         raise NotFound(f"{cursor!r} is no cursor", hint="use the cursor of an event that was shown")
     rows = await context.db.fetch("show_events", task_id, tx, int(event_id), limit)
-    return [
-        views.EventView(
-            cursor=f"{row['tx']}:{row['event_id']}",
-            at=row["at"],
-            kind=row["kind"],
-            task_id=row["task_id"],
-            agent_id=row["agent_id"],
-            message_id=str(row["message_id"]) if row["message_id"] else None,
-            node_id=row["node_id"],
-            data=orjson.loads(row["data"]) if row["data"] else {},
-        )
-        for row in rows
-    ]
+    return [_event(row) for row in rows]
+
+
+def _event(row: asyncpg.Record) -> views.EventView:
+    return views.EventView(
+        cursor=f"{row['tx']}:{row['event_id']}",
+        at=row["at"],
+        kind=row["kind"],
+        task_id=row["task_id"],
+        agent_id=row["agent_id"],
+        message_id=str(row["message_id"]) if row["message_id"] else None,
+        node_id=row["node_id"],
+        data=orjson.loads(row["data"]) if row["data"] else {},
+    )
 
 
 async def list_decisions(context: Context, limit: int = 50) -> list[views.DecisionView]:

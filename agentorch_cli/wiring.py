@@ -206,7 +206,7 @@ class Orchestrator:
         )
         self._stack.push_async_callback(self._engine.stop)
         await self._engine.start(port)
-        self._context = handlers.Context(self._store)
+        self._context = handlers.Context(self._store, waiting=self._engine.waiting)
         gateway.pages = {
             "/healthz": self._healthz,
             "/readyz": self._readyz,

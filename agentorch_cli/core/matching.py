@@ -21,7 +21,7 @@ the argument is that of renting skis until one could have bought them.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from agentorch_cli.core.model import AgentStatus
@@ -178,7 +178,7 @@ class Roster:
         crew.size += 1
         for capability in member.capabilities:
             self._having.setdefault(capability, {})[member.agent_id] = member
-        for first in ("", *member.capabilities):
+        for first in {"", *member.capabilities}:
             for guild in self._asked.get(first, {}).values():
                 if guild.required <= member.capabilities:
                     self._join(guild, member)
@@ -322,12 +322,12 @@ class Roster:
         """Whether at least so many could take it."""
         return any(found >= number for found, _ in enumerate(self._could(want), start=1))
 
-    def _avoided(self, want: Want) -> Collection[str]:
+    def _avoided(self, want: Want) -> frozenset[str]:
         """Those who failed it before, if enough others could take it, now or later."""
         if not want.rather_not:
-            return ()
+            return want.rather_not
         others = replace(want, closed_to=want.closed_to | want.rather_not)
-        return want.rather_not if self._has(others, want.number) else ()
+        return want.rather_not if self._has(others, want.number) else frozenset()
 
     # --- inside: guilds and their heaps -----------------------------------------------------
 

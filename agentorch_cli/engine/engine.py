@@ -27,6 +27,7 @@ from agentorch_cli.engine.state import Courier, State
 from agentorch_cli.engine.subtasks import Subtasks
 from agentorch_cli.errors import DatabaseUnreachable
 from agentorch_cli.store.store import Store
+from agentorch_cli.store.waiting import Waiting
 
 log = logging.getLogger("agentorch.engine")
 
@@ -74,6 +75,7 @@ class Engine:
             self.lifeline,
             response_timeout=limits.response_timeout,
         )
+        self.waiting = Waiting(store.db)
         self.subtasks = Subtasks(self.state, store, defaults=limits.task_defaults)
         self.leader = Leader(
             self.state,
@@ -117,6 +119,7 @@ class Engine:
     def _on_notice(self, channel: str, payload: str) -> None:
         if channel == "agentorch_done":
             self.subtasks.hinted(payload)
+            self.waiting.hinted(payload)
         elif channel == "agentorch_tasks":
             if payload == "*":
                 self.scheduler.look_again()
@@ -139,6 +142,7 @@ class Engine:
         self._fleet_changed.set()
         self.scheduler.look_again()
         self.subtasks.hinted("*")
+        self.waiting.hinted("*")
         self._is_listening.set()
 
     async def _follow_changes(self) -> None:

@@ -64,6 +64,7 @@ class Scheduler:
         """The table holds more ready tasks than the window."""
         self._look_at_delayed = True
         self._timer: asyncio.TimerHandle | None = None
+        self._last_failure = ""
         self._is_in_doubt = False
         """A commit failed, which does not mean that nothing was stored."""
         self.on_doubt: Callable[[], Awaitable[None]] | None = None
@@ -105,12 +106,19 @@ class Scheduler:
                 log.warning("cannot assign: %s", error)
                 self.look_again()
                 await asyncio.sleep(0.3)
-            except Exception:
-                log.exception("a scheduling step failed; the next one reads everything anew")
+            except Exception as error:
+                self._tell_once(error)
                 self.state.bus.publish("error", where="scheduler")
-                self._is_in_doubt = True
                 self.look_again()
                 await asyncio.sleep(0.3)
+
+    def _tell_once(self, error: Exception) -> None:
+        """The same failure again and again is one story: its traceback is logged the first time only."""
+        if repr(error) == self._last_failure:
+            log.warning("a scheduling step failed again in the same way: %s", type(error).__name__)
+        else:
+            log.exception("a scheduling step failed; the next one reads everything anew")
+        self._last_failure = repr(error)
 
     async def step(self) -> None:
         """Read what is new, and assign until nothing fits."""

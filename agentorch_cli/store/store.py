@@ -213,7 +213,7 @@ class Store:
     async def notify(self, channel: str, payload: str) -> None:
         """Send a hint."""
         if payload:
-            await self.db.pool.execute("select pg_notify($1, $2)", channel, payload)
+            await self.db.fetch("notify", channel, payload)
 
     # --- held work --------------------------------------------------------------------------
 

@@ -376,3 +376,8 @@ set progress = coalesce(i.progress, a.progress), note = coalesce(i.note, a.note)
 from open o join unnest($1::uuid[], $2::real[], $3::text[]) as i (message_id, progress, note)
   on i.message_id = o.message_id
 where a.message_id = o.message_id;
+
+
+-- name: notify
+-- A hint by itself.
+select pg_notify($1, $2);

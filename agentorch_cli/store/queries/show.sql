@@ -123,6 +123,16 @@ order by tx, event_id
 limit $4;
 
 
+-- name: task_story
+-- What happened to one task, in order. Its transitions are made one after the other, under the lock
+-- of its row, so nothing can come in between later: it need not wait for other transactions.
+select tx::text as tx, event_id, at, kind, task_id, agent_id, message_id, node_id, data
+from events
+where task_id = $1
+order by event_id
+limit $2;
+
+
 -- name: show_decisions
 -- Votes, newest first.
 select
