@@ -109,6 +109,7 @@ class Scheduler:
             except Exception as error:
                 self._tell_once(error)
                 self.state.bus.publish("error", where="scheduler")
+                self._is_in_doubt = True
                 self.look_again()
                 await asyncio.sleep(0.3)
 
