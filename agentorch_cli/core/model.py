@@ -106,7 +106,7 @@ class Aggregate(StrEnum):
     """How the results of several agents become the result of the task."""
 
     FIRST = "first"
-    """The first result stands; the other agents are called off."""
+    """The first result stands; agents beyond `min_agents` that are still at it are called off."""
     ALL = "all"
     """Object of agent id to result, of every agent."""
     BEST = "best"

@@ -37,6 +37,12 @@ WINDOW = 5_000
 BATCH = 500
 """Tasks per commit."""
 
+DIG_EVERY = 1.0
+"""Seconds between looks beyond the window that found nothing: they may read much of the table."""
+
+MOST_KINDS = 16
+"""Capability sets of free agents that one such look asks for."""
+
 Pair = tuple[Ready, list[Seat]]
 
 
@@ -65,6 +71,8 @@ class Scheduler:
         self._look_at_delayed = True
         self._timer: asyncio.TimerHandle | None = None
         self._last_failure = ""
+        self._dig_at = 0.0
+        self._dig_timer: asyncio.TimerHandle | None = None
         self._is_in_doubt = False
         """A commit failed, which does not mean that nothing was stored."""
         self.on_doubt: Callable[[], Awaitable[None]] | None = None
@@ -131,9 +139,13 @@ class Scheduler:
         if self._look_at_delayed:
             await self._release_delayed()
         await self._read()
-        while pairs := list(self.state.backlog.match(self.state.roster, self._room())):
-            await self._commit(pairs)
-            await self._read()
+        while True:
+            pairs = list(self.state.backlog.match(self.state.roster, self._room()))
+            if pairs:
+                await self._commit(pairs)
+                await self._read()
+            elif not await self._dig():
+                return
 
     def _room(self) -> int:
         if not self.most_running:
@@ -172,6 +184,33 @@ class Scheduler:
             ids, self._hinted = self._hinted, set()
             for task in await self.store.ready_tasks_by_id(list(ids)):
                 backlog.put(task)
+
+    async def _dig(self) -> bool:
+        """Look beyond the window for work that the free agents can do; False where there is none.
+
+        The window holds what comes first. If nobody can do that (no agent has the capability, or all
+        that have it are busy), it must not hide what others could do at once.
+        """
+        now = asyncio.get_running_loop().time()
+        kinds = {member.capabilities for member in self.state.roster.members.values() if member.is_free}
+        if not self._is_cut or not kinds or self._room() <= 0:
+            return False
+        if now < self._dig_at:
+            if self._dig_timer is None:
+                self._dig_timer = asyncio.get_running_loop().call_at(self._dig_at, self._dig_again)
+            return False
+        known = len(self.state.backlog)
+        for kind in sorted(kinds, key=sorted)[:MOST_KINDS]:
+            for task in await self.store.ready_tasks_for(sorted(kind), BATCH):
+                self.state.backlog.put(task)
+        has_more = len(self.state.backlog) > known
+        if not has_more:
+            self._dig_at = now + DIG_EVERY
+        return has_more
+
+    def _dig_again(self) -> None:
+        self._dig_timer = None
+        self._wake.set()
 
     # --- committing -------------------------------------------------------------------------
 

@@ -62,6 +62,10 @@ class Store:
         """Those of these tasks that want agents."""
         return await self._ready(await self.db.hot("ready_tasks_by_id", list(ids)))
 
+    async def ready_tasks_for(self, capabilities: Sequence[str], limit: int) -> list[Ready]:
+        """The next tasks that an agent with these capabilities could do."""
+        return await self._ready(await self.db.hot("ready_tasks_for", list(capabilities), limit))
+
     async def _ready(self, rows: list[asyncpg.Record]) -> list[Ready]:
         tasks = [_ready_of(row) for row in rows]
         votes = [task for task in tasks if "consensus" in task.options]

@@ -16,8 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-START_SECONDS = 60.0
-"""Longest wait for a process to say that it is ready, on a busy machine."""
+PROGRAM = (sys.executable, "-m", "agentorch_cli")
 
 
 class Serve:
@@ -45,8 +44,7 @@ class Serve:
         """Start the process; it is not ready yet."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "agentorch_cli", "--json", "--data-dir", str(self.data_dir)]
-                + ["serve", "--port", str(self.port)],
+                [*PROGRAM, "--json", "--data-dir", str(self.data_dir), "serve", "--port", str(self.port)],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=self._environment,

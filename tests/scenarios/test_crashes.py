@@ -85,7 +85,15 @@ async def kill_everything(cluster: Cluster) -> None:
         await cluster.restart_serve(outage)
 
 
-KILLS = (kill_serve, kill_agents, kill_serve, kill_postgres, kill_serve_and_agents, kill_serve, kill_everything)
+KILLS = (
+    kill_serve,
+    kill_agents,
+    kill_serve,
+    kill_postgres,
+    kill_serve_and_agents,
+    kill_serve,
+    kill_everything,
+)
 
 
 async def test_every_task_of_a_graph_has_one_outcome_whatever_is_killed(

@@ -67,6 +67,18 @@ order by urgency, remaining_path desc, seq
 limit $1;
 
 
+-- name: ready_tasks_for
+-- The same, of those that an agent with capabilities $1 could do.
+select
+  task_id, seq, urgency, remaining_path, task_type, priority, required_capabilities, coverage, min_agents,
+  max_agents, wanted, attempts_made, tried_agents, assigned_agents, timeout_seconds, retries, failures, losses,
+  has_dependents, options::text as options, status, deadline
+from task_distributions
+where wanted > 0 and not is_delayed and required_capabilities <@ $1::text[]
+order by urgency, remaining_path desc, seq
+limit $2;
+
+
 -- name: ready_tasks_by_id
 -- The same columns for tasks that a hint named.
 select
