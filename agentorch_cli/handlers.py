@@ -229,9 +229,8 @@ async def cancel_tasks(
     ids = list(dict.fromkeys(task_ids))
     message = reason or "cancelled by request"
     async with context.db.transaction() as tx:
-        known = {row["task_id"]: row["status"] for row in await tx.fetch("statuses", ids)}
         tree = [row["task_id"] for row in await tx.fetch("lineage_down", ids)]
-        await context.store.lock_tasks(tx, tree)
+        stood = await context.store.lock_tasks(tx, tree)
         rows = await tx.fetch("cancel_tasks", tree, message, context.store.node_id)
     off = [row["task_id"] for row in rows]
     await context.store.notify("agentorch_cancel", hint([str(m) for row in rows for m in row["messages"]]))
@@ -242,10 +241,10 @@ async def cancel_tasks(
     await context.store.notify("agentorch_tasks", hint(told.ready, delayed=told.delayed))
     reply = views.ChangeReply(changed=off)
     for task_id in ids:
-        if task_id not in known:
+        if task_id not in stood:
             reply.unchanged[task_id] = "there is no such task"
         elif task_id not in off:
-            reply.unchanged[task_id] = f"it is {known[task_id]} already"
+            reply.unchanged[task_id] = f"it is {stood[task_id].status} already"
     return reply
 
 

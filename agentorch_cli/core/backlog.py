@@ -175,8 +175,6 @@ class Backlog:
                 self._set_aside(queue, roster, kept)
                 index += 1
                 continue
-            unseen += queue.is_asleep
-            self._wake(queue)
             self._serve(task, seats, roster, kept)
             news.spent(seats)
             limit -= 1

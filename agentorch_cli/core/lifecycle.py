@@ -4,11 +4,8 @@ A task moves only along `TASK_MOVES`, an attempt only along `ATTEMPT_MOVES`; eac
 (state, event) and the value is the next state. Nothing leaves a final state but a
 person's `retry`, which opens a new generation of the task. The SQL of the store applies
 these moves with `where status = <old>`, and a trigger in the database refuses any way out of
-a final state. `docs/lifecycle.md` is what `page` makes of these tables, and a test keeps it so:
-
-    python -m agentorch_cli.core.lifecycle > docs/lifecycle.md
-
-The short of it:
+a final state. `scripts/lifecycle-page > docs/lifecycle.md` draws the page from these tables,
+and a test keeps it so. The short of it:
 
     blocked --unblocked--> pending --assigned--> running --completed--> completed
                               ^                     |
@@ -20,11 +17,11 @@ Two attempts of one task can be live at once (several agents are asked); the tas
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import Any
 
-from agentorch_cli.core.model import FINAL, AttemptStatus, TaskStatus
+from agentorch_cli.core.model import AttemptStatus, TaskStatus
 
 
 class TaskEvent(StrEnum):
@@ -81,7 +78,10 @@ TASK_MOVES: dict[tuple[TaskStatus, TaskEvent], TaskStatus] = {
     (_T.PENDING, _E.COMPLETE): _T.COMPLETED,  # a late result of an attempt given up for lost
     (_T.PENDING, _E.FAIL): _T.FAILED,  # its deadline passed
     (_T.PENDING, _E.CANCEL): _T.CANCELLED,
-    (_T.RUNNING, _E.ASSIGN): _T.RUNNING,  # more agents: a further wave of a vote, or in place of one that failed
+    (
+        _T.RUNNING,
+        _E.ASSIGN,
+    ): _T.RUNNING,  # more agents: a further wave of a vote, or in place of one that failed
     (_T.RUNNING, _E.REQUEUE): _T.PENDING,
     (_T.RUNNING, _E.COMPLETE): _T.COMPLETED,
     (_T.RUNNING, _E.FAIL): _T.FAILED,
@@ -133,60 +133,17 @@ def move_attempt(status: AttemptStatus, event: AttemptEvent) -> AttemptStatus | 
     return ATTEMPT_MOVES.get((status, event))
 
 
-Moves = Mapping[tuple[StrEnum, StrEnum], StrEnum]
-
-
-def mermaid(begins: Mapping[StrEnum, str], moves: Moves, ends: frozenset[StrEnum] = frozenset()) -> str:
-    """A state diagram, one line per move in the order of the table."""
-    lines = ["stateDiagram-v2"]
-    lines += [f"    [*] --> {status}: {when}" for status, when in begins.items()]
+def mermaid(begins: Mapping[Any, str], moves: Mapping[tuple[Any, Any], Any]) -> str:
+    """Moves as a state diagram, in the order of their table."""
+    lines = [f"    [*] --> {status}: {when}" for status, when in begins.items()]
     lines += [f"    {old} --> {new}: {event}" for (old, event), new in moves.items()]
-    lines += [f"    {status} --> [*]" for status in sorted(ends)]
-    return "\n".join(lines)
+    return "\n".join(["stateDiagram-v2", *lines])
 
 
-def text(moves: Moves) -> str:
-    """The same as a table in Markdown: which event leads from which state to which."""
-    lines = ["| from | event | to |", "|---|---|---|"]
-    lines += [f"| `{old}` | {event} | `{new}` |" for (old, event), new in moves.items()]
-    return "\n".join(lines)
-
-
-def page() -> str:
-    """The whole of `docs/lifecycle.md`."""
-    tasks: Moves = {**TASK_MOVES}
-    attempts: Moves = {**ATTEMPT_MOVES}
-    return f"""# The life of a task
-
-<!-- Made by `python -m agentorch_cli.core.lifecycle > docs/lifecycle.md`; a test compares the two. -->
-
-A task moves like this, and only like this. The database refuses every other way out of a final
-state; `retried` is a person's `agentorch task retry` and opens a new generation of the task.
-
-```mermaid
-{mermaid({**TASK_BEGINS}, tasks)}
-```
-
-{text(tasks)}
-
-What the states mean:
-
-{_meanings(_TASK_WORDS)}
-
-What the events mean:
-
-{_meanings(_TASK_EVENT_WORDS)}
-
-## The life of an attempt
-
-An attempt is one delivery of a task to one agent. While it is `sent` or `accepted` it owns a
-slot of that agent. A task that asks several agents has several live attempts.
-
-```mermaid
-{mermaid({**ATTEMPT_BEGINS}, attempts)}
-```
-
-{text(attempts)}
-
-{_meanings(_ATTEMPT_WORDS)}
-"""
+def text(moves: Mapping[tuple[Any, Any], Any]) -> str:
+    """Moves as a table in Markdown: the states from which each event leads, and where to."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for (old, event), new in moves.items():
+        rows.setdefault((event, new), []).append(old)
+    lines = [f"| {event} | {', '.join(old)} | {new} |" for (event, new), old in rows.items()]
+    return "\n".join(["| event | from | to |", "|---|---|---|", *lines])

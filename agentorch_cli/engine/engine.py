@@ -26,7 +26,7 @@ from agentorch_cli.engine.settler import Settler
 from agentorch_cli.engine.state import Courier, State
 from agentorch_cli.engine.subtasks import Subtasks
 from agentorch_cli.errors import DatabaseUnreachable
-from agentorch_cli.store.store import Store
+from agentorch_cli.store.store import DELAYED, Store
 from agentorch_cli.store.waiting import Waiting
 
 log = logging.getLogger("agentorch.engine")
@@ -66,6 +66,7 @@ class Engine:
         )
         self.scheduler.on_doubt = self.resync
         self.settler = Settler(self.state, store, courier, self.scheduler)
+        self.scheduler.on_sick = self.settler.end_sick
         self.lifeline = Lifeline(self.state, store, self.settler, grace=3 * limits.heartbeat_interval)
         self.desk = Desk(
             self.state,
@@ -125,8 +126,7 @@ class Engine:
                 self.scheduler.look_again()
             else:
                 ids = payload.split("\n")
-                delayed = "~" in ids
-                self.scheduler.hint((i for i in ids if i != "~"), delayed=delayed)
+                self.scheduler.hint((i for i in ids if i != DELAYED), delayed=DELAYED in ids)
         elif channel == "agentorch_cancel":
             if payload == "*":
                 self._called_off = None

@@ -75,6 +75,8 @@ class Scheduler:
         self._dig_timer: asyncio.TimerHandle | None = None
         self._is_in_doubt = False
         """A commit failed, which does not mean that nothing was stored."""
+        self.on_sick: Callable[[str, str], Awaitable[None]] | None = None
+        """Ends a task that cannot be handled, with the reason."""
         self.on_doubt: Callable[[], Awaitable[None]] | None = None
         """Makes the mirror what the tables say, and sends what was assigned but never sent."""
 
@@ -150,7 +152,7 @@ class Scheduler:
     def _room(self) -> int:
         if not self.most_running:
             return BATCH
-        return min(BATCH, self.most_running - len(self.state.deliveries))
+        return min(BATCH, self.most_running - len(self.state.running))
 
     async def _release_delayed(self) -> None:
         self._look_at_delayed = False
@@ -184,6 +186,16 @@ class Scheduler:
             ids, self._hinted = self._hinted, set()
             for task in await self.store.ready_tasks_by_id(list(ids)):
                 backlog.put(task)
+        if self.store.sick:
+            await self._end_sick()
+
+    async def _end_sick(self) -> None:
+        """One sick task must not stop the others."""
+        sick, self.store.sick = self.store.sick, {}
+        for task_id, reason in sick.items():
+            self.state.backlog.drop(task_id)
+            if self.on_sick is not None:
+                await self.on_sick(task_id, reason)
 
     async def _dig(self) -> bool:
         """Look beyond the window for work that the free agents can do; False where there is none.
@@ -216,28 +228,24 @@ class Scheduler:
 
     async def _commit(self, pairs: Sequence[Pair]) -> None:
         """Store the assignments and send the work. What the table refuses is taken back."""
-        pairs = [pair for pair in pairs if not _opens_vote(pair[0])] + [
-            opened for pair in pairs if _opens_vote(pair[0]) if (opened := await self._open_vote(pair))
-        ]
-        if not pairs:
-            return
-        batch = [seat for task, seats in pairs for seat in self._assignments(task, seats)]
+        opened = await self._open_votes(pairs)
+        batch = [seat for task, seats in opened for seat in self._assignments(task, seats)]
         try:
-            claimed = await self.store.assign(batch)
+            claimed = await self.store.assign(batch) if batch else {}
         except asyncpg.UniqueViolationError:
             log.info("another scheduler was quicker; reading the fleet anew")
-            self._take_back(pairs)
+            self._take_back(opened)
             self._is_in_doubt = True
             raise DatabaseUnreachable("another scheduler took the same slots") from None
         except DatabaseUnreachable:
-            self._take_back(pairs)
+            self._take_back(opened)
             self._is_in_doubt = True
             raise
         except asyncpg.PostgresError:
-            self._take_back(pairs)
-            await self._one_by_one(pairs)
+            self._take_back(opened)
+            await self._one_by_one(opened)
             return
-        self._send(pairs, batch, claimed)
+        self._send(opened, batch, claimed)
 
     def _assignments(self, task: Ready, seats: Sequence[Seat]) -> list[Assignment]:
         return [
@@ -282,7 +290,7 @@ class Scheduler:
                 self.state.roster.give_back(seat.member.agent_id, seat.slot)
 
     async def _one_by_one(self, pairs: Sequence[Pair]) -> None:
-        """One sick task must not stop the others: find it, say so, leave it aside."""
+        """Something in this batch cannot be stored: find it, and end it."""
         for task, seats in pairs:
             for seat in seats:
                 self.state.roster.take(seat.member, seat.slot)
@@ -291,12 +299,38 @@ class Scheduler:
                 claimed = await self.store.assign(batch)
             except asyncpg.PostgresError as error:
                 self._take_back([(task, seats)])
-                log.exception("task %s cannot be assigned", task.task_id)
-                self.state.bus.publish("error", task_id=task.task_id, message=str(error))
-                continue
-            self._send([(task, seats)], batch, claimed)
+                if isinstance(error, asyncpg.UniqueViolationError):
+                    self._is_in_doubt = True
+                    self.look_again()
+                else:
+                    self.store.sick[task.task_id] = str(error)
+            except BaseException:
+                self._take_back([(task, seats)])
+                self._is_in_doubt = True
+                raise
+            else:
+                self._send([(task, seats)], batch, claimed)
 
     # --- votes ------------------------------------------------------------------------------
+
+    async def _open_votes(self, pairs: Sequence[Pair]) -> list[Pair]:
+        """The pairs that can be committed now: of votes, those whose first wave has its agents."""
+        opened = [pair for pair in pairs if not _opens_vote(pair[0])]
+        votes = [pair for pair in pairs if _opens_vote(pair[0])]
+        while votes:
+            try:
+                pair = await self._open_vote(votes[0])
+            except (TypeError, ValueError, AttributeError) as error:
+                self._take_back(votes[:1])
+                self.store.sick[votes[0][0].task_id] = str(error)
+                pair = None
+            except BaseException:
+                self._take_back([*opened, *votes])
+                self._is_in_doubt = True
+                raise
+            votes.pop(0)
+            opened += [pair] if pair else []
+        return opened
 
     async def _open_vote(self, pair: Pair) -> Pair | None:
         """Freeze the electorate of a vote before its first ballot is asked for."""

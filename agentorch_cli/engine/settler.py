@@ -31,6 +31,7 @@ from agentorch_cli.store.database import Transaction
 from agentorch_cli.store.records import AttemptRow, Delivery, Ended, Ending, LockedTask
 from agentorch_cli.store.store import Store, as_uuid, hint
 from agentorch_cli.store.submission import array_literal
+from agentorch_cli.text import visible
 
 log = logging.getLogger("agentorch.settler")
 
@@ -273,8 +274,9 @@ class Settler:
                 self.scheduler.look_again()  # it may have been stored, and then nobody is told what is ready
                 log.warning("cannot unlock dependents yet: %s", error)
                 await asyncio.sleep(0.3)
-        for task_id in told.ended:
-            self.state.bus.publish("task_failed", task_id=task_id)
+        for task_id, status in told.ended:
+            self.state.count(f"task_{status}")
+            self.state.bus.publish(f"task_{status}", task_id=task_id)
         self.scheduler.hint(told.ready, delayed=told.delayed)
 
     # --- the careful path -------------------------------------------------------------------
@@ -310,7 +312,35 @@ class Settler:
     async def settle_task(
         self, task_id: str, reports: Sequence[Report] = (), *, overdue: bool = False
     ) -> None:
-        """Look at one task under lock, with what these reports add; `overdue`: its deadline has passed."""
+        """Look at one task under lock, with what these reports add; `overdue`: its deadline has passed.
+
+        A task that cannot be decided upon fails: it must not stop the others, nor wait for ever.
+        """
+        try:
+            await self._settle_task(task_id, reports, overdue)
+        except (TypeError, ValueError, AttributeError, LookupError) as error:
+            log.exception("task %s cannot be decided upon", task_id)
+            await self.end_sick(task_id, str(error))
+            self._tell(None, reports, None, [], set())
+
+    async def end_sick(self, task_id: str, reason: str) -> None:
+        """Fail a task that cannot be handled."""
+        message = f"the task cannot be handled: {visible(reason, 500)}"
+        error = {"code": "unreadable", "message": message, "retryable": False}
+        row = await self.store.end_sick(task_id, dumps(error))
+        if row is None:
+            return
+        log.error("task %s failed: %s", task_id, message)
+        for agent_id, message_id in zip(row["agents"], row["messages"], strict=True):
+            self.state.release(message_id)
+            self.courier.call_off(agent_id, message_id, task_id, message)
+        self.state.count("task_failed")
+        self.state.bus.publish("task_failed", task_id=task_id, error=error)
+        self.scheduler.wake()
+        if row["has_dependents"]:
+            await self.unlock([(task_id, "failed")])
+
+    async def _settle_task(self, task_id: str, reports: Sequence[Report], overdue: bool) -> None:
         performance = {member.agent_id: member.performance for member in self.state.roster.members.values()}
         called_off: list[AttemptRow] = []
         async with self.store.db.transaction() as tx:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Mapping
@@ -17,6 +18,9 @@ from pathlib import Path
 from typing import Any
 
 PROGRAM = (sys.executable, "-m", "agentorch_cli")
+
+START_SECONDS = 60.0
+"""A process that has not said by then that it is ready is killed."""
 
 
 class Serve:
@@ -53,12 +57,18 @@ class Serve:
     def wait_ready(self) -> None:
         """Returns once it takes agents. Raises RuntimeError with its log if it ended."""
         assert self._process is not None and self._process.stdout is not None
+        watchdog = threading.Timer(START_SECONDS, self._process.kill)
+        watchdog.start()
         said = b""
-        while not said.rstrip().endswith(b"}"):
-            line = self._process.stdout.readline()
-            if not line:
-                raise RuntimeError(f"serve ended with {self._process.wait()}: {self.log.read_text()[-3000:]}")
-            said += line
+        try:
+            while not said.rstrip().endswith(b"}"):
+                line = self._process.stdout.readline()
+                if not line:
+                    code = self._process.wait()
+                    raise RuntimeError(f"serve ended with {code}: {self.log.read_text()[-3000:]}")
+                said += line
+        finally:
+            watchdog.cancel()
         self.url = json.loads(said)["url"]
 
     def start(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
@@ -71,13 +72,21 @@ def story(orchestrator: Orchestrator) -> Callable[[str], Awaitable[list[str]]]:
 
 
 @pytest.fixture
-def sql(orchestrator: Orchestrator) -> Callable[..., Awaitable[list[Any]]]:
-    """A statement of the test's own, for looking and for breaking things."""
+def sql_of() -> Callable[..., Awaitable[list[Any]]]:
+    """A statement of the test's own, on an engine's database."""
 
-    async def sql(statement: str, *args: Any) -> list[Any]:
+    async def sql_of(orchestrator: Orchestrator, statement: str, *args: Any) -> list[Any]:
         found: list[Any] = await orchestrator.store.db.pool.fetch(statement, *args)
         return found
 
-    return sql
+    return sql_of
+
+
+@pytest.fixture
+def sql(
+    orchestrator: Orchestrator, sql_of: Callable[..., Awaitable[list[Any]]]
+) -> Callable[..., Awaitable[list[Any]]]:
+    """The same, for looking into the engine of the test, and for breaking things."""
+    return functools.partial(sql_of, orchestrator)
 
 

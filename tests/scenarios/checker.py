@@ -182,7 +182,7 @@ def _idle(
             for agent in slots.keys() - before:
                 for start, end in _within(free[agent], (_s(since), _s(attempt["sent_at"]))):
                     if end - start > LONGEST_IDLE:
-                        yield f"{task['name']} was ready for {end - start:.2f} s beside {agent}, which was free"
+                        yield f"{task['name']} was ready for {end - start:.2f} s while {agent} was free"
 
 
 def _full(spans: list[Span], slots: int) -> list[Span]:

@@ -28,7 +28,7 @@ inserted as (
   select
     task_id, name, task_type, status, priority, required_capabilities::text[], coverage, min_agents, max_agents,
     first_wave, wanted, waiting_on, depends_on::text[], dependency_names::text[], has_dependents, on_dependency_failure,
-    agentorch_urgency(coalesce(run_at, now()), priority, $28), remaining_path,
+    agentorch_urgency(greatest(run_at, now()), priority, $28), remaining_path,
     coalesce(run_at, now()), coalesce(run_at > now() and status = 'pending', false),
     coalesce(deadline, now() + deadline_seconds * interval '1 second'), timeout_seconds,
     retries, options::jsonb, task_data::json, error::jsonb, $26, parent_id, idempotency_key,
