@@ -256,7 +256,9 @@ async def retry_tasks(context: Context, task_ids: Sequence[str]) -> views.Change
         ended = [t for t, row in known.items() if row["status"] in ("failed", "cancelled", "skipped")]
         fallen = await tx.fetch("fallen_with", ended, [known[t]["submission_id"] for t in ended])
         reopened = sorted({row["task_id"] for row in fallen})
-        await context.store.lock_tasks(tx, reopened)
+        # What they depend on is locked too: it may end at this moment, and they would wait for it for ever.
+        needed = await tx.fetch("dependencies_of", reopened)
+        await context.store.lock_tasks(tx, [*reopened, *(row["task_id"] for row in needed)])
         waits = {row["task_id"]: row["waits_for"] for row in await tx.fetch("open_dependencies", reopened)}
         blocked = {row["task_id"] for row in await tx.fetch("dead_dependencies", reopened)}
         opened = [task_id for task_id in reopened if task_id not in blocked]

@@ -20,7 +20,7 @@ from agentorch_cli.core.model import AgentSpec, TaskSpec
 from agentorch_cli.core.plan import plan
 from agentorch_cli.core.scoring import Weights
 from agentorch_cli.documents import Document
-from agentorch_cli.engine.bus import News, Subscription
+from agentorch_cli.engine.bus import Bus, News, Subscription
 from agentorch_cli.engine.engine import Engine, Limits
 from agentorch_cli.engine.state import Report
 from agentorch_cli.errors import (
@@ -28,6 +28,7 @@ from agentorch_cli.errors import (
     NotAllowed,
     OrchestratorError,
     TaskFailed,
+    UsageError,
 )
 from agentorch_cli.gateway.server import Door, Gateway
 from agentorch_cli.identity import new_id
@@ -138,7 +139,9 @@ class Orchestrator:
         self.url = ""
         """Where agents connect."""
         self._stack = contextlib.AsyncExitStack()
+        self._bus = Bus()
         self._hosted: dict[str, tuple[AgentSpec, asyncio.Task[None], asyncio.Event]] = {}
+        self._hosting = asyncio.Lock()
         self._supervisor: asyncio.Task[None] | None = None
         self._is_stopping = False
         self.drain_timeout = settings.engine.drain_timeout
@@ -204,6 +207,7 @@ class Orchestrator:
                 task_defaults=task_defaults(settings),
             ),
         )
+        self._engine.state.bus = self._bus
         self._stack.push_async_callback(self._engine.stop)
         await self._engine.start(port)
         self._context = handlers.Context(self._store, waiting=self._engine.waiting)
@@ -253,13 +257,14 @@ class Orchestrator:
 
     async def host_exec_agents(self) -> None:
         """Run every registered agent that has a command; stop those that have none any more."""
-        wanted = {spec.agent_id: spec for spec in await self._exec_specs()}
-        for agent_id in list(self._hosted):
-            if wanted.get(agent_id) != self._hosted[agent_id][0]:
-                await self._stop_one(agent_id)
-        for agent_id, spec in wanted.items():
-            if agent_id not in self._hosted:
-                self._host(spec)
+        async with self._hosting:  # or what was read first would be done last
+            wanted = {spec.agent_id: spec for spec in await self._exec_specs()}
+            for agent_id in list(self._hosted):
+                if wanted.get(agent_id) != self._hosted[agent_id][0]:
+                    await self._stop_one(agent_id)
+            for agent_id, spec in wanted.items():
+                if agent_id not in self._hosted:
+                    self._host(spec)
 
     async def _exec_specs(self) -> list[AgentSpec]:
         import orjson
@@ -318,8 +323,14 @@ class Orchestrator:
             while True:
                 await changed.wait()
                 changed.clear()
-                with contextlib.suppress(DatabaseUnreachable):
+                try:
                     await self.host_exec_agents()
+                except DatabaseUnreachable as error:
+                    log.warning(
+                        "cannot look for exec agents: %s", error
+                    )  # the listener comes back, and asks again
+                except Exception:
+                    log.exception("exec agents could not be started or stopped")
         finally:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
@@ -357,15 +368,21 @@ class Orchestrator:
         return [Handle(self, one.task_id) for one in reply.tasks]
 
     def read(self, tasks: Sequence[Mapping[str, Any] | TaskSpec]) -> list[TaskSpec]:
-        """Check tasks and make them a graph. Raises InvalidTask with every error."""
-        if all(isinstance(task, TaskSpec) for task in tasks):
-            return [task for task in tasks if isinstance(task, TaskSpec)]
+        """Check tasks and make them a graph. Raises InvalidTask with every error.
+
+        A TaskSpec is taken as it is: whoever makes one has checked it, or has it from here.
+        """
+        specs = [task for task in tasks if isinstance(task, TaskSpec)]
+        if len(specs) == len(tasks):
+            return specs
+        if specs:
+            raise UsageError("a submission is of TaskSpecs or of mappings, not of both")
         document = Document({"tasks": [dict(task) for task in tasks if isinstance(task, Mapping)]}, "submit")
         return plan_of(document, self.settings)
 
     def events(self) -> Subscription:
-        """What happens from here on, as an async iterator of `News`."""
-        return self._engine.state.bus.subscribe()
+        """What happens from here on, as an async iterator of `News`; it may be asked for before the start."""
+        return self._bus.subscribe()
 
     # --- pages ------------------------------------------------------------------------------
 

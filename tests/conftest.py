@@ -27,7 +27,7 @@ from agentorch_cli.wiring import Orchestrator
 
 TEMPLATE = "agentorch_template"
 
-HEARTBEAT = 0.25
+HEARTBEAT = 0.4
 """Seconds, in place of 10: a lost agent's grace is three of these."""
 
 EMPTY = """
@@ -110,7 +110,7 @@ def quick_settings(database_url: str, **changes: dict[str, Any]) -> Settings:
             "backoff": 0.01,
             "max_concurrent_tasks": 0,
         },
-        "gateway": {"port": 0, "heartbeat_interval": HEARTBEAT, "register_timeout": 0.6},
+        "gateway": {"port": 0, "heartbeat_interval": HEARTBEAT, "register_timeout": 1.0},
     }
     for section, wanted in changes.items():
         values.setdefault(section, {}).update(wanted)

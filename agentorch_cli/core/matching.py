@@ -34,7 +34,7 @@ _OVERHEAD = 16
 """What an empty guild counts for in `MOST_SEATS`."""
 
 _SLACK = 64
-"""Entries of heaps, and changes nobody asked about, that are not worth a thought."""
+"""So many void entries of a heap, or changes that nobody asked about, are not worth a thought."""
 
 
 @dataclass(slots=True, eq=False)
@@ -159,6 +159,8 @@ class Roster:
         mistaken for what it was before."""
         self.lost_at = 0
         """The stamp at which an agent last went offline or left."""
+        self.free = 0
+        """Agents that could take work now."""
         self._crews: dict[frozenset[str], Crew] = {}
         """The one that changed last comes last."""
         self._having: dict[str, dict[str, Member]] = {}
@@ -194,6 +196,7 @@ class Roster:
         crew = self._crews[member.capabilities]
         crew.size -= 1
         crew.free -= member.is_counted
+        self.free -= member.is_counted
         if not crew.size:
             del self._crews[member.capabilities]
         for capability in member.capabilities:
@@ -248,6 +251,8 @@ class Roster:
         Agents that could serve one of `kept` (see `reservation`) are left to those. The seats
         are not taken yet: the caller does that, or leaves them.
         """
+        if self.free < want.number:
+            return None
         avoided = self._avoided(want)
         chosen: list[Member] = []
         passed: list[Entry] = []
@@ -369,8 +374,10 @@ class Roster:
         member.stamp = self.stamp
         is_free = member.is_free
         if is_free != member.is_counted and self.members.get(member.agent_id) is member:
+            change = is_free - member.is_counted
             member.is_counted = is_free
-            self._crews[member.capabilities].free += 1 if is_free else -1
+            self._crews[member.capabilities].free += change
+            self.free += change
         if not is_free or not member.guilds:
             return
         entry = self._entry(member)
@@ -381,7 +388,7 @@ class Roster:
                 guild.heap = [e for e in guild.heap if e[2] == e[3].stamp]
                 heapq.heapify(guild.heap)
             guild.unread += 1
-            if guild.unread > _SLACK + 2 * guild.size:
+            if guild.unread > _SLACK + guild.size:
                 unasked.append(guild)
         for guild in unasked:
             self._forget(guild)

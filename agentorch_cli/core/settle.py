@@ -284,15 +284,14 @@ def _choices(result: Any, sameness: Equivalence) -> tuple[str, ...]:
 def _told(case: Case, answer: str | None, sameness: Equivalence) -> Any:
     """The result as a voter wrote it: the first by agent id among those who gave the answer.
 
-    Where nobody wrote it so (an option that was ranked, a median) it is the option or the number.
+    Of options that were ranked or approved it is the option; a number that nobody wrote is itself.
     """
+    if case.options.get("rule") in OPTION_RULES:
+        each = replace(sameness, vote_on="")
+        return next((one for one in case.options["options"] if canonical_answer(one, each) == answer), answer)
     for one in sorted(_heard(case), key=lambda t: t.agent_id):
         if one.is_done and canonical_answer(one.result, sameness) == answer:
             return one.result
-    each = replace(sameness, vote_on="")
-    for option in case.options.get("options") or ():
-        if canonical_answer(option, each) == answer:
-            return option
     try:
         return json.loads(answer or "null")
     except ValueError:

@@ -101,6 +101,7 @@ class Engine:
         self._loops = [
             run(self.scheduler.run(), name="scheduler"),
             run(self.settler.run(), name="settler"),
+            run(self.settler.run_unlocks(), name="unlocks"),
             run(self.desk.run(), name="desk"),
             run(self.lifeline.watch(), name="lifeline"),
             run(self.lifeline.sweep(self.limits.sweep_interval), name="sweep"),
@@ -180,18 +181,21 @@ class Engine:
                     )
 
     async def read_fleet(self) -> None:
-        """Make the roster what the tables say: who there is, what they can, which slots are taken."""
+        """Make the roster what the tables say: who there is, what they can, which slots are taken.
+
+        An agent that connects while the rows are on their way is newer than they are.
+        """
+        before = dict(self.state.roster.members)
         rows = await self.store.db.fetch("roster")
         mean = fleet_mean(sum(row["completed"] for row in rows), sum(row["failed"] for row in rows))
         roster = self.state.roster
         for row in rows:
             known = roster.members.get(row["agent_id"])
+            if known is not before.get(row["agent_id"]):
+                continue
             is_here = row["node_id"] == self.state.node_id
             if known is not None and is_here:
-                # What a session of this node said is newer than the row: only standing may change.
-                if known.status in (AgentStatus.ONLINE, AgentStatus.PAUSED):
-                    known.status = AgentStatus(row["status"])
-                    roster.touch(known)
+                _follow_row(roster, known, dict(row))
                 continue
             roster.put(
                 Member(
@@ -209,7 +213,9 @@ class Engine:
                 )
             )
         present = {row["agent_id"] for row in rows}
-        for agent_id in [agent_id for agent_id in roster.members if agent_id not in present]:
+        for agent_id in before.keys() - present:
+            if roster.members.get(agent_id) is not before[agent_id]:
+                continue
             roster.drop(agent_id)
             self.courier.dismiss(agent_id, "the agent was removed from the registry")
 
@@ -267,6 +273,20 @@ class Engine:
                 await self.leader.beat()
                 await self.store.db.fetch("leave", self.store.node_id)
         self.state.bus.close()
+
+
+def _follow_row(roster: Roster, member: Member, row: Mapping[str, Any]) -> None:
+    """What a person may change of an agent that is connected here: standing, capabilities and slots."""
+    if member.status in (AgentStatus.ONLINE, AgentStatus.PAUSED):
+        member.status = AgentStatus(row["status"])
+    member.slots = row["slots"]
+    capabilities = frozenset(row["capabilities"])
+    if capabilities == member.capabilities:
+        roster.touch(member)
+        return
+    roster.drop(member.agent_id)
+    member.capabilities = capabilities
+    roster.put(member)
 
 
 def _loop_ended(loop: asyncio.Task[None]) -> None:

@@ -34,6 +34,9 @@ log = logging.getLogger("agentorch.scheduler")
 WINDOW = 5_000
 """Ready tasks that the mirror holds."""
 
+DOUBT_PAUSE = 0.05
+"""Seconds before the mirror is compared with the tables, so that they do not disagree in a tight loop."""
+
 BATCH = 500
 """Tasks per commit."""
 
@@ -73,6 +76,8 @@ class Scheduler:
         self._last_failure = ""
         self._dig_at = 0.0
         self._dig_timer: asyncio.TimerHandle | None = None
+        self._refused: set[str] = set()
+        """Tasks whose last assignment the tables refused. Twice in a row: the mirror is wrong."""
         self._is_in_doubt = False
         """A commit failed, which does not mean that nothing was stored."""
         self.on_sick: Callable[[str, str], Awaitable[None]] | None = None
@@ -145,6 +150,10 @@ class Scheduler:
             pairs = list(self.state.backlog.match(self.state.roster, self._room()))
             if pairs:
                 await self._commit(pairs)
+                if self._is_in_doubt:
+                    self._wake.set()
+                    await asyncio.sleep(DOUBT_PAUSE)
+                    return
                 await self._read()
             elif not await self._dig():
                 return
@@ -175,6 +184,7 @@ class Scheduler:
         if self._is_stale or (self._is_cut and len(backlog) < WINDOW // 2):
             self._is_stale = False
             self._hinted.clear()
+            self._refused.clear()
             tasks = await self.store.ready_tasks(WINDOW)
             self._is_cut = len(tasks) == WINDOW
             known = {task.task_id: task.overtaken for task in backlog.tasks.values() if task.overtaken}
@@ -280,8 +290,12 @@ class Scheduler:
                     self.state.bus.publish(
                         "task_assigned", task_id=task.task_id, agent_id=assignment.agent_id
                     )
-            if row is None:
-                self._hinted.add(task.task_id)
+            if row is not None:
+                self._refused.discard(task.task_id)
+                continue
+            self._hinted.add(task.task_id)
+            self._is_in_doubt |= task.task_id in self._refused
+            self._refused.add(task.task_id)
         self.state.count("assigned", len(batch))
 
     def _take_back(self, pairs: Sequence[Pair]) -> None:

@@ -13,6 +13,7 @@ database does not answer, reports wait here; agents keep their results until the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections import deque
@@ -70,6 +71,11 @@ class Settler:
         self._has_room.set()
         self._is_idle = asyncio.Event()
         self._is_idle.set()
+        self._ended: list[tuple[str, str]] = []
+        """Tasks whose dependents are told next."""
+        self._unlock_wake = asyncio.Event()
+        self._has_unlocked = asyncio.Event()
+        self._has_unlocked.set()
 
     # --- what others tell it ----------------------------------------------------------------
 
@@ -87,8 +93,9 @@ class Settler:
         await self._has_room.wait()
 
     async def idle(self) -> None:
-        """Returns once everything that was put has been settled."""
+        """Returns once everything that was put has been settled, and dependents know."""
         await self._is_idle.wait()
+        await self._has_unlocked.wait()
 
     # --- the loop ---------------------------------------------------------------------------
 
@@ -218,8 +225,7 @@ class Settler:
         if requeued or is_delayed:
             self.scheduler.hint(requeued, delayed=is_delayed)
         self.scheduler.wake()
-        if unlocking:
-            await self.unlock(unlocking)
+        self._unlock_soon(unlocking)
         return odd
 
     def _ending(self, report: Report, delivery: Delivery) -> Ending:
@@ -262,6 +268,29 @@ class Settler:
         if self.state.bus.is_heard:
             kind = "task_requeued" if status == TaskStatus.PENDING else f"task_{status}"
             self.state.bus.publish(kind, task_id=task_id, agent_id=report.agent_id, error=report.error)
+
+    def _unlock_soon(self, ended: Sequence[tuple[str, str]]) -> None:
+        """Tell the dependents of these beside the next batch of results, not before it."""
+        if ended:
+            self._ended += ended
+            self._has_unlocked.clear()
+            self._unlock_wake.set()
+
+    async def run_unlocks(self) -> None:
+        """For ever, beside `run`: what gathered while the last one was stored goes together."""
+        while True:
+            if not self._ended:
+                self._has_unlocked.set()
+                self._unlock_wake.clear()
+                await self._unlock_wake.wait()
+            ended, self._ended = self._ended, []
+            try:
+                await self.unlock(ended)
+            except Exception:
+                log.exception("the dependents of %d tasks could not be told", len(ended))
+                await asyncio.sleep(0.3)
+                with contextlib.suppress(Exception):
+                    await self._catch_up()
 
     async def unlock(self, ended: Iterable[tuple[str, str]]) -> None:
         """Tell the dependents of tasks that ended; again and again until the database has heard it."""

@@ -327,6 +327,7 @@ def check_books(roster: Roster) -> None:
         members = [m for m in roster.members.values() if m.capabilities == crew.capabilities]
         assert (crew.size, crew.free) == (len(members), sum(m.is_free for m in members))
     assert sum(crew.size for crew in roster._crews.values()) == len(roster.members)
+    assert roster.free == sum(m.is_free for m in roster.members.values())
     for required, guild in roster.guilds.items():
         members = [m for m in roster.members.values() if required <= m.capabilities]
         assert guild.size == len(members)

@@ -88,5 +88,3 @@ def sql(
 ) -> Callable[..., Awaitable[list[Any]]]:
     """The same, for looking into the engine of the test, and for breaking things."""
     return functools.partial(sql_of, orchestrator)
-
-

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from crew import Gate
 
+from agentorch_cli.errors import DatabaseUnreachable
+
 AGING = 60
 """Seconds; the default of the settings."""
 
@@ -44,7 +46,9 @@ async def test_higher_priority_goes_first_and_equals_go_by_age(orchestrator: Any
     ids = []
     for number, priority in enumerate([5, 0, 10, 5, 10]):
         ids.append(f"t{number}")
-        await orchestrator.submit({"id": f"t{number}", "priority": priority, "required_capabilities": ["work"]})
+        await orchestrator.submit(
+            {"id": f"t{number}", "priority": priority, "required_capabilities": ["work"]}
+        )
 
     assert await _order(crew, orchestrator, ids) == ["t2", "t4", "t0", "t3", "t1"]
 
@@ -159,9 +163,7 @@ async def test_one_agent_is_never_two_of_a_gang(orchestrator: Any, crew: Any) ->
 async def test_tasks_that_want_more_agents_than_there_are_do_not_stop_the_others(
     orchestrator: Any, crew: Any
 ) -> None:
-    await orchestrator.submit_all(
-        [{"required_capabilities": ["work"], "min_agents": 2} for _ in range(100)]
-    )
+    await orchestrator.submit_all([{"required_capabilities": ["work"], "min_agents": 2} for _ in range(100)])
     await crew.join("a")
 
     task = await orchestrator.submit({"required_capabilities": ["work"], "data": 1})
@@ -212,9 +214,7 @@ async def test_a_delayed_task_runs_on_time_after_idling(start_engine: Any, crew_
     await crew_of(orchestrator).join("a")
     run_at = datetime.now(UTC) + timedelta(seconds=0.4)
 
-    task = await (
-        await orchestrator.submit({"required_capabilities": ["work"], "run_at": run_at})
-    ).wait(10)
+    task = await (await orchestrator.submit({"required_capabilities": ["work"], "run_at": run_at})).wait(10)
 
     assert 0 <= (task.started_at - run_at).total_seconds() < 0.25
 
@@ -296,3 +296,60 @@ async def test_a_task_with_an_awkward_id_runs_like_any_other(
 
     async with asyncio.timeout(3):
         assert await task.result() == task_id
+
+
+# --- a mirror that is wrong -------------------------------------------------------------------
+
+
+async def test_a_mirror_that_is_wrong_is_corrected_and_does_not_ask_in_a_loop(
+    orchestrator: Any, crew: Any
+) -> None:
+    gate = Gate()
+    await crew.join("a", does=gate)
+    roster = orchestrator.engine.state.roster
+    roster.members["a"].slots = 3
+    roster.touch(roster.members["a"])
+
+    handles = [await orchestrator.submit({"required_capabilities": ["work"]}) for _ in range(3)]
+    await gate.work()
+    async with asyncio.timeout(3):
+        while roster.members["a"].slots != 1:
+            await asyncio.sleep(0.01)
+    asked = orchestrator.engine.state.counters["assigned"]
+    gate.is_open.set()
+
+    assert asked < 20
+    for handle in handles:
+        await handle.result(10)
+    assert roster.members["a"].used == set()
+
+
+async def test_slots_are_free_again_after_a_vote_could_not_be_opened(
+    orchestrator: Any, crew: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abc":
+        await crew.join(name)
+    fetch_one, failures = orchestrator.store.db.fetch_one, 0
+
+    async def flaky(name: str, *args: Any) -> Any:
+        nonlocal failures
+        if name == "open_decision" and failures < 2:
+            failures += 1
+            raise DatabaseUnreachable("not now")
+        return await fetch_one(name, *args)
+
+    monkeypatch.setattr(orchestrator.store.db, "fetch_one", flaky)
+    handles = await orchestrator.submit_all(
+        [
+            {"required_capabilities": ["work"], "requires_consensus": True, "data": 1},
+            {"required_capabilities": ["work"], "data": 2},
+        ]
+    )
+
+    assert [await handle.result(10) for handle in handles] == [1, 2]
+    assert failures == 2
+    assert {name: member.used for name, member in orchestrator.engine.state.roster.members.items()} == {
+        "a": set(),
+        "b": set(),
+        "c": set(),
+    }

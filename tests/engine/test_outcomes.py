@@ -201,7 +201,7 @@ async def test_work_that_takes_too_long_is_called_off_and_tried_again(
 
     assert await task.result(10) == 2
     shown = await orchestrator.call("task.get", task_id=task.task_id)
-    assert [(a.agent_id, a.status) for a in shown.attempts][0] == ("slow", "timed_out")
+    assert (shown.attempts[0].agent_id, shown.attempts[0].status) == ("slow", "timed_out")
     assert gate.stopped == [task.task_id]
 
 

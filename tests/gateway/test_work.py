@@ -19,7 +19,7 @@ async def test_an_agent_registers_and_is_in_the_registry(fleet: Fleet, orchestra
         "type": "registered",
         "engineId": orchestrator.store.node_id,
         "agentId": "anna",
-        "heartbeatInterval": 0.25,
+        "heartbeatInterval": 0.4,
         "resumed": [],
         "dropped": [],
     }

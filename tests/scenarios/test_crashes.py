@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
-from checker import faults
+from auditor import faults
 from cluster import Cluster
 
 from bench.fleet.workflow import Job, Workflow, load

@@ -70,7 +70,7 @@ async def test_a_wrong_password_is_one_sentence() -> None:
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(8)
-        fields = b"SFATAL\0VFATAL\0C28P01\0Mpassword authentication failed for user \"eve\"\0\0"
+        fields = b'SFATAL\0VFATAL\0C28P01\0Mpassword authentication failed for user "eve"\0\0'
         writer.write(b"E" + (len(fields) + 4).to_bytes(4, "big") + fields)
         await writer.drain()
         writer.close()
@@ -119,7 +119,9 @@ async def test_two_who_apply_the_schema_at_once_apply_it_once(empty_url: str) ->
 
 async def test_an_engine_on_a_database_without_a_schema_says_init_db(empty_url: str) -> None:
     with pytest.raises(SchemaMismatch) as caught:
-        async with Orchestrator(Settings.model_validate({"database": {"url": empty_url}, "gateway": {"port": 0}})):
+        async with Orchestrator(
+            Settings.model_validate({"database": {"url": empty_url}, "gateway": {"port": 0}})
+        ):
             pass
 
     assert "init-db" in (caught.value.hint or "")
@@ -156,7 +158,9 @@ async def test_the_hot_connections_are_opened_once(store: Store, database_url: s
     await asyncio.gather(*(store.ready_tasks(1) for _ in range(20)))
 
     await store.db.close()
-    left = await _count(database_url, "select count(*) from pg_stat_activity where application_name = 'tests'")
+    left = await _count(
+        database_url, "select count(*) from pg_stat_activity where application_name = 'tests'"
+    )
 
     assert left == 0
 

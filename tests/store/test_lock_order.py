@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 
 from agentorch_cli.core.model import AttemptStatus, TaskSpec, TaskStatus
-from agentorch_cli.handlers import Context, submit_tasks
+from agentorch_cli.handlers import Context, cancel_tasks, retry_tasks, submit_tasks
 from agentorch_cli.identity import new_id
 from agentorch_cli.store.records import Assignment, Ending
 from agentorch_cli.store.store import Store
@@ -167,3 +167,21 @@ async def test_what_is_submitted_while_its_dependency_is_doomed_fails_with_it(
         "failed"
     )
     assert await store.db.pool.fetchval("select count(*) from task_dependencies") == 0
+
+
+async def test_retrying_waits_for_a_dependency_that_is_ending(store: Store, other: Any) -> None:
+    context = Context(store)
+    await _sent(store, ["root"])
+    await submit_tasks(context, [TaskSpec("next", depends_on=("root",))])
+    await cancel_tasks(context, ["next"])
+    await other.execute(
+        "update task_distributions set status = 'completed', completed_at = now() where task_id = 'root'"
+    )
+
+    retrying = await _waits(store, retry_tasks(context, ["next"]))
+    await other.execute("commit")
+    await retrying
+
+    assert await store.db.pool.fetchval("select status from task_distributions where task_id = 'next'") == (
+        "pending"
+    )

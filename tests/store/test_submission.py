@@ -129,7 +129,7 @@ async def test_ten_at_once_with_one_key_store_one_task(store: Store) -> None:
     owners = {reply.tasks[1].task_id for reply in replies}
     assert len(owners) == 1
     assert sum(reply.tasks[1].is_new for reply in replies) == 1
-    assert [[task.task_id for task in reply.tasks][0] for reply in replies] == [f"x{n}" for n in range(10)]
+    assert [reply.tasks[0].task_id for reply in replies] == [f"x{n}" for n in range(10)]
     assert await store.db.pool.fetchval("select count(*) from task_distributions") == 11
 
 

@@ -276,6 +276,11 @@ from failed f;
 select pg_notify('agentorch_done', $1);
 
 
+-- name: dependencies_of
+-- Everything that tasks $1 depend on.
+select distinct unnest(depends_on) as task_id from task_distributions where task_id = any($1::text[]);
+
+
 -- name: open_dependencies
 -- For tasks that are about to be opened again: which of their dependencies they will wait for.
 -- Those are the ones that have not ended, and those that are opened with them.
