@@ -21,7 +21,7 @@ from agentorch_cli.core.model import AgentSpec, TaskSpec
 from agentorch_cli.core.plan import plan
 from agentorch_cli.core.scoring import Weights
 from agentorch_cli.documents import Document
-from agentorch_cli.engine.bus import News, Subscription
+from agentorch_cli.engine.bus import Bus, News, Subscription
 from agentorch_cli.engine.engine import Engine, Limits
 from agentorch_cli.engine.state import Report
 from agentorch_cli.engine.subtasks import Rules
@@ -30,6 +30,7 @@ from agentorch_cli.errors import (
     NotAllowed,
     OrchestratorError,
     TaskFailed,
+    UsageError,
 )
 from agentorch_cli.gateway.server import Door, Gateway
 from agentorch_cli.identity import new_id
@@ -44,7 +45,10 @@ log = logging.getLogger("agentorch")
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 SUPERVISE_EVERY = 1.0
-"""Seconds between looks at the embedded server."""
+"""Seconds between looks at the embedded server's process."""
+
+PROBE_EVERY = 30.0
+"""Seconds between questions to it: a process can be there and not answer."""
 
 
 @contextlib.asynccontextmanager
@@ -82,7 +86,10 @@ async def _prepare(database: Database, settings: Settings) -> None:
 @contextlib.asynccontextmanager
 async def open_client(settings: Settings, *, prepare: bool = True) -> AsyncIterator[LocalClient]:
     """A client that runs operations in this process."""
-    async with open_store(settings, prepare=prepare) as store, LocalClient(context_of(store, settings)) as client:
+    async with (
+        open_store(settings, prepare=prepare) as store,
+        LocalClient(context_of(store, settings)) as client,
+    ):
         yield client
 
 
@@ -137,7 +144,9 @@ class Orchestrator:
         self.url = ""
         """Where agents connect."""
         self._stack = contextlib.AsyncExitStack()
+        self._bus = Bus()
         self._hosted: dict[str, tuple[AgentSpec, asyncio.Task[None], asyncio.Event]] = {}
+        self._hosting = asyncio.Lock()
         self._supervisor: asyncio.Task[None] | None = None
         self._is_stopping = False
         self.drain_timeout = settings.engine.drain_timeout
@@ -211,9 +220,11 @@ class Orchestrator:
                 deadlock_wait=settings.engine.deadlock_wait,
             ),
         )
+        self._engine.state.bus = self._bus
         self._stack.push_async_callback(self._engine.stop)
         await self._engine.start(port)
         self._context = context_of(self._store, settings)
+        self._context.waiting = self._engine.waiting
         gateway.pages = {
             "/healthz": self._healthz,
             "/readyz": self._readyz,
@@ -260,13 +271,14 @@ class Orchestrator:
 
     async def host_exec_agents(self) -> None:
         """Run every registered agent that has a command; stop those that have none any more."""
-        wanted = {spec.agent_id: spec for spec in await self._exec_specs()}
-        for agent_id in list(self._hosted):
-            if wanted.get(agent_id) != self._hosted[agent_id][0]:
-                await self._stop_one(agent_id)
-        for agent_id, spec in wanted.items():
-            if agent_id not in self._hosted:
-                self._host(spec)
+        async with self._hosting:  # or what was read first would be done last
+            wanted = {spec.agent_id: spec for spec in await self._exec_specs()}
+            for agent_id in list(self._hosted):
+                if wanted.get(agent_id) != self._hosted[agent_id][0]:
+                    await self._stop_one(agent_id)
+            for agent_id, spec in wanted.items():
+                if agent_id not in self._hosted:
+                    self._host(spec)
 
     async def _exec_specs(self) -> list[AgentSpec]:
         import orjson
@@ -325,8 +337,14 @@ class Orchestrator:
             while True:
                 await changed.wait()
                 changed.clear()
-                with contextlib.suppress(DatabaseUnreachable):
+                try:
                     await self.host_exec_agents()
+                except DatabaseUnreachable as error:
+                    log.warning(
+                        "cannot look for exec agents: %s", error
+                    )  # the listener comes back, and asks again
+                except Exception:
+                    log.exception("exec agents could not be started or stopped")
         finally:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
@@ -364,15 +382,21 @@ class Orchestrator:
         return [Handle(self, one.task_id) for one in reply.tasks]
 
     def read(self, tasks: Sequence[Mapping[str, Any] | TaskSpec]) -> list[TaskSpec]:
-        """Check tasks and make them a graph. Raises InvalidTask with every error."""
-        if all(isinstance(task, TaskSpec) for task in tasks):
-            return [task for task in tasks if isinstance(task, TaskSpec)]
+        """Check tasks and make them a graph. Raises InvalidTask with every error.
+
+        A TaskSpec is taken as it is: whoever makes one has checked it, or has it from here.
+        """
+        specs = [task for task in tasks if isinstance(task, TaskSpec)]
+        if len(specs) == len(tasks):
+            return specs
+        if specs:
+            raise UsageError("a submission is of TaskSpecs or of mappings, not of both")
         document = Document({"tasks": [dict(task) for task in tasks if isinstance(task, Mapping)]}, "submit")
         return plan_of(document, self.settings)
 
     def events(self) -> Subscription:
-        """What happens from here on, as an async iterator of `News`."""
-        return self._engine.state.bus.subscribe()
+        """What happens from here on, as an async iterator of `News`; it may be asked for before the start."""
+        return self._bus.subscribe()
 
     # --- pages ------------------------------------------------------------------------------
 
@@ -412,7 +436,7 @@ def ladder_of(settings: Settings) -> Policy:
 
 def context_of(store: Store, settings: Settings) -> handlers.Context:
     """What operations work with."""
-    return handlers.Context(store, ladder_of(settings), 3 * settings.gateway.heartbeat_interval)
+    return handlers.Context(store, policy=ladder_of(settings), grace=3 * settings.gateway.heartbeat_interval)
 
 
 def task_defaults(settings: Settings) -> dict[str, Any]:
@@ -474,13 +498,19 @@ def configure_logging(settings: Settings) -> None:
 
 async def _supervise(server: EmbeddedServer) -> None:
     """For ever: the embedded server comes back if it dies."""
+    loop = asyncio.get_running_loop()
+    probe_at = loop.time() + PROBE_EVERY
     while True:
         await asyncio.sleep(SUPERVISE_EVERY)
+        if server.seems_alive() and loop.time() < probe_at:
+            continue
+        probe_at = loop.time() + PROBE_EVERY
         try:
             if await server.ensure_running():
                 log.warning("the embedded PostgreSQL had died and runs again")
         except OrchestratorError as error:
             log.warning("the embedded PostgreSQL cannot be started again yet: %s", error)
+            probe_at = 0.0
 
 
 def _agent_ended(running: asyncio.Task[None]) -> None:

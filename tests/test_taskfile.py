@@ -57,6 +57,7 @@ max_agents = 4
 priority = 9
 depends_on = ["a", "b"]
 on_dependency_failure = "run"
+on_deadlock = "report"
 timeout = "1m30s"
 deadline = 2030-02-01T00:00:00+01:00
 retries = 5

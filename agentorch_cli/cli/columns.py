@@ -17,7 +17,7 @@ from agentorch_cli.views import AttemptView, DecisionView, TaskView
 
 def took(task: TaskView | AttemptView, look: Look) -> Text:
     """How long the work took, or has taken so far."""
-    start = task.started_at if isinstance(task, TaskView) else (task.accepted_at or task.sent_at)
+    start = task.started_at if isinstance(task, TaskView) else task.sent_at
     end = task.completed_at if isinstance(task, TaskView) else task.finished_at
     if start is None:
         return look.nothing()
@@ -146,7 +146,11 @@ DEADLOCKS = (
     Column("KIND", lambda one, look: look.text(one.kind, "bold")),
     Column("MEMBERS", lambda one, look: look.names(one.members[:20]), 8),
     Column("WAITED", lambda one, look: Text(span(one.waited_s)), 5, is_right=True),
-    Column("RESOLUTION", lambda one, look: look.text(one.resolution or "open", "" if one.resolution else "red"), 8),
+    Column(
+        "RESOLUTION",
+        lambda one, look: look.text(one.resolution or "open", "" if one.resolution else "red"),
+        8,
+    ),
     Column("BY", lambda one, look: look.text(one.resolved_by or "-"), 3),
     Column("FOUND", lambda one, look: look.age(one.detected_at), 6),
 )

@@ -202,7 +202,7 @@ def _draw_report(page: Page, report: Report) -> None:
         page.line(look.text(part.kind, "bold"))
         page.pairs([("", look.text(edge.reason)) for edge in part.edges])
         if part.victims:
-            page.pairs([("victims", look.names(part.victims))])
+            page.pairs([("victims", look.names(list(part.victims)))])
     if report.components:
         page.gap()
     page.pairs([(kind, look.text(report.explain(task))) for task, kind in report.kind.items()], indent=0)

@@ -44,7 +44,9 @@ def submit(
     ] = False,
     allow_forward: Annotated[
         bool,
-        typer.Option("--allow-forward", help="Tasks may depend on ids that do not exist yet, and wait for them."),
+        typer.Option(
+            "--allow-forward", help="Tasks may depend on ids that do not exist yet, and wait for them."
+        ),
     ] = False,
 ) -> None:
     """Submit the tasks of files (TOML, JSON or JSONL): all of them, or none.
@@ -67,7 +69,11 @@ def submit(
     async def work() -> Any:
         async with session.connect() as client:
             forward = {"allow_forward": True} if allow_forward else {}
-            reply = await client.call("task.submit", tasks=plan.tasks, **forward)
+            try:
+                reply = await client.call("task.submit", tasks=plan.tasks, **forward)
+            except NotFound as error:
+                plan.refuse_unknown(error.details.get("missing", ()))
+                raise
             for warning in reply.warnings:
                 session.say(f"warning: {warning}")
             if not should_wait:
@@ -187,7 +193,8 @@ def depend(
     ctx: typer.Context,
     task_id: Annotated[str, typer.Argument(metavar="TASK", help="Id of the task.", show_default=False)],
     on: Annotated[
-        str, typer.Option("--on", metavar="OTHER", help="Id of the task that it waits for.", show_default=False)
+        str,
+        typer.Option("--on", metavar="OTHER", help="Id of the task that it waits for.", show_default=False),
     ],
 ) -> None:
     """Let a task that has not begun wait for another one.

@@ -176,9 +176,7 @@ def _open_slots(finding: Finding, system: System, facts: Facts, policy: Policy) 
         ]
         if worn:
             return Step(Act.FAIL, f"failed {some(worn)} after {policy.max_restarts} restarts", tuple(worn))
-        return Step(
-            Act.REQUEUE, f"stopped {some(finding.victims)}, to be tried again later", finding.victims
-        )
+        return Step(Act.REQUEUE, f"stopped {some(finding.victims)}, to be tried again later", finding.victims)
     return None
 
 

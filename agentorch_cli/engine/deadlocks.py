@@ -3,7 +3,7 @@
 It looks at everything every so often, and soon after something happened that may close a circle: edges
 between tasks that exist, work that waits while it holds a slot, an agent that went away, a
 demand that nobody meets. Looks are rationed: one that took long is not followed by another at once,
-so that the monitor never takes more than a tenth of the time.
+so that the monitor never takes more than a quarter of the time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ log = logging.getLogger("agentorch.deadlocks")
 OPEN_AGAIN = 5.0
 """Seconds between looks while a deadlock stays: it may have ended."""
 
-RATION = 10.0
+RATION = 3.0
 """A look may begin this many times the last one's duration after that one ended."""
 
 

@@ -66,6 +66,8 @@ class Desk:
         self.on_arrival: Callable[[], None] = lambda: None
         """Told when an agent came."""
         self._leaving: list[tuple[str, UUID]] = []
+        self._sessions: dict[str, UUID] = {}
+        """Of the agents that are here."""
 
     # --- sessions ---------------------------------------------------------------------------
 
@@ -85,6 +87,7 @@ class Desk:
         held = await self.store.held_work([agent.agent_id])
         self.state.gone_since.pop(agent.agent_id, None)
         self.state.heard.add(agent.agent_id)
+        self._sessions[agent.agent_id] = session_id
         adopted = [delivery.message_id for delivery in held if delivery.node_id != self.state.node_id]
         self._seat(agent, AgentStatus(row["status"]), row["completed"], row["failed"], held)
         welcome = Welcome()
@@ -150,9 +153,27 @@ class Desk:
             self.lifeline.give_back(agent_id)
         elif agent_id in self.state.held_by:
             self.state.gone_since[agent_id] = asyncio.get_running_loop().time()
+        self._sessions.pop(agent_id, None)
         self._leaving.append((agent_id, session_id))
         self._something.set()
         self.state.bus.publish("agent_offline", agent_id=agent_id)
+
+    async def reclaim(self, agent_ids: Sequence[str]) -> list[str]:
+        """Of these agents, which the tables think are nowhere, those that are here; now the tables know."""
+        mine = {agent_id: self._sessions[agent_id] for agent_id in agent_ids if agent_id in self._sessions}
+        if not mine:
+            return []
+        rows = await self.store.db.fetch(
+            "reclaim_agents", list(mine), list(mine.values()), self.store.node_id
+        )
+        for row in rows:
+            log.warning("agent %r was taken for gone with this node, but is here", row["agent_id"])
+            member = self.state.roster.members.get(row["agent_id"])
+            if member is not None and row["agent_id"] in self._sessions:
+                member.node_id = self.state.node_id
+                member.status = AgentStatus(row["status"])
+                self.state.roster.touch(member)
+        return [row["agent_id"] for row in rows]
 
     # --- what agents say --------------------------------------------------------------------
 

@@ -29,7 +29,8 @@ from agentorch_cli.engine.state import Courier, State
 from agentorch_cli.engine.subtasks import Rules, Subtasks
 from agentorch_cli.errors import DatabaseUnreachable
 from agentorch_cli.store.deadlocks import Deadlocks
-from agentorch_cli.store.store import Store
+from agentorch_cli.store.store import DELAYED, Store
+from agentorch_cli.store.waiting import Waiting
 
 log = logging.getLogger("agentorch.engine")
 
@@ -79,6 +80,7 @@ class Engine:
         )
         self.scheduler.on_doubt = self.resync
         self.settler = Settler(self.state, store, courier, self.scheduler)
+        self.scheduler.on_sick = self.settler.end_sick
         self.lifeline = Lifeline(self.state, store, self.settler, grace=3 * limits.heartbeat_interval)
         self.desk = Desk(
             self.state,
@@ -88,6 +90,7 @@ class Engine:
             self.lifeline,
             response_timeout=limits.response_timeout,
         )
+        self.waiting = Waiting(store.db)
         self.subtasks = Subtasks(self.state, store, defaults=limits.task_defaults, rules=limits.subtasks)
         self.subtasks.on_continue = self.scheduler.look_at_parked
         self.subtasks.on_wait = self._on_wait
@@ -102,7 +105,11 @@ class Engine:
         self.desk.on_arrival = self.monitor.agent_came
         self.scheduler.on_continued = self.subtasks.continued
         self.leader = Leader(
-            self.state, store, lease_seconds=limits.lease_seconds, on_elected=self._take_the_lead
+            self.state,
+            store,
+            lease_seconds=limits.lease_seconds,
+            on_elected=self._take_the_lead,
+            on_stranded=self._reclaim,
         )
         self._loops: list[asyncio.Task[None]] = []
         self._fleet_changed = asyncio.Event()
@@ -122,6 +129,7 @@ class Engine:
         self._loops = [
             run(self.scheduler.run(), name="scheduler"),
             run(self.settler.run(), name="settler"),
+            run(self.settler.run_unlocks(), name="unlocks"),
             run(self.desk.run(), name="desk"),
             run(self.lifeline.watch(), name="lifeline"),
             run(self.lifeline.sweep(self.limits.sweep_interval), name="sweep"),
@@ -133,6 +141,8 @@ class Engine:
         for loop in self._loops:
             loop.add_done_callback(_loop_ended)
         await self._is_listening.wait()
+        if not self.state.is_leader:
+            log.warning("another node leads: agents that connect here get work once it is gone")
         self.state.bus.publish("initialized")
 
     # --- hints ------------------------------------------------------------------------------
@@ -140,13 +150,13 @@ class Engine:
     def _on_notice(self, channel: str, payload: str) -> None:
         if channel == "agentorch_done":
             self.subtasks.hinted(payload)
+            self.waiting.hinted(payload)
         elif channel == "agentorch_tasks":
             if payload == "*":
                 self.scheduler.look_again()
             else:
                 ids = payload.split("\n")
-                delayed = "~" in ids
-                self.scheduler.hint((i for i in ids if i != "~"), delayed=delayed)
+                self.scheduler.hint((i for i in ids if i != DELAYED), delayed=DELAYED in ids)
         elif channel == "agentorch_cancel":
             if payload == "*":
                 self._called_off = None
@@ -156,9 +166,10 @@ class Engine:
         elif channel == "agentorch_deadlock":
             self.monitor.look_soon(0.0)
         elif channel == "agentorch_slots":
-            self._slots_changed = None if payload == "*" else (self._slots_changed or set()) | {
-                *payload.split("\n")
-            }
+            if payload == "*":
+                self._slots_changed = None
+            elif self._slots_changed is not None:
+                self._slots_changed.update(payload.split("\n"))
             self._fleet_changed.set()
         else:
             self._fleet_changed.set()
@@ -176,6 +187,7 @@ class Engine:
         self.monitor.look_soon()
         self.scheduler.look_again()
         self.subtasks.hinted("*")
+        self.waiting.hinted("*")
         self._is_listening.set()
 
     async def _follow_changes(self) -> None:
@@ -223,18 +235,21 @@ class Engine:
                     self.state.park(str(row["message_id"]))
 
     async def read_fleet(self) -> None:
-        """Make the roster what the tables say: who there is, what they can, which slots are taken."""
+        """Make the roster what the tables say: who there is, what they can, which slots are taken.
+
+        An agent that connects while the rows are on their way is newer than they are.
+        """
+        before = dict(self.state.roster.members)
         rows = await self.store.db.fetch("roster")
         mean = fleet_mean(sum(row["completed"] for row in rows), sum(row["failed"] for row in rows))
         roster = self.state.roster
         for row in rows:
             known = roster.members.get(row["agent_id"])
+            if known is not before.get(row["agent_id"]):
+                continue
             is_here = row["node_id"] == self.state.node_id
             if known is not None and is_here:
-                # What a session of this node said is newer than the row: only standing may change.
-                if known.status in (AgentStatus.ONLINE, AgentStatus.PAUSED):
-                    known.status = AgentStatus(row["status"])
-                    roster.touch(known)
+                _follow_row(roster, known, dict(row))
                 continue
             roster.put(
                 Member(
@@ -242,7 +257,8 @@ class Engine:
                     type=row["agent_type"],
                     capabilities=frozenset(row["capabilities"]),
                     slots=row["slots"],
-                    status=AgentStatus(row["status"]) if row["node_id"] else AgentStatus.OFFLINE,
+                    # Work goes out over this node's connections: agents of others are out of reach.
+                    status=AgentStatus(row["status"]) if is_here else AgentStatus.OFFLINE,
                     node_id=row["node_id"],
                     performance=shrunk_performance(row["completed"], row["failed"], mean),
                     completed=row["completed"],
@@ -251,7 +267,9 @@ class Engine:
                 )
             )
         present = {row["agent_id"] for row in rows}
-        for agent_id in [agent_id for agent_id in roster.members if agent_id not in present]:
+        for agent_id in before.keys() - present:
+            if roster.members.get(agent_id) is not before[agent_id]:
+                continue
             roster.drop(agent_id)
             self.courier.dismiss(agent_id, "the agent was removed from the registry")
 
@@ -270,12 +288,16 @@ class Engine:
                 self.desk.take_up(delivery)
                 self.courier.deliver(delivery)
 
+    async def _reclaim(self, agent_ids: list[str]) -> None:
+        """Another node took this one for dead. Its agents are still here; what they held may have moved."""
+        if await self.desk.reclaim(agent_ids):
+            self.scheduler.doubt()
+            self.scheduler.look_again()
+
     async def _take_the_lead(self) -> None:
         await self.read_fleet()
         self.scheduler.look_again()
-        missed = await self.store.missed_endings()
-        if missed:
-            await self.settler.unlock(missed)
+        await self.settler.unlock_missed()
 
     # --- the end ----------------------------------------------------------------------------
 
@@ -305,6 +327,20 @@ class Engine:
                 await self.leader.beat()
                 await self.store.db.fetch("leave", self.store.node_id)
         self.state.bus.close()
+
+
+def _follow_row(roster: Roster, member: Member, row: Mapping[str, Any]) -> None:
+    """What a person may change of an agent that is connected here: standing, capabilities and slots."""
+    if member.status in (AgentStatus.ONLINE, AgentStatus.PAUSED):
+        member.status = AgentStatus(row["status"])
+    member.slots = row["slots"]
+    capabilities = frozenset(row["capabilities"])
+    if capabilities == member.capabilities:
+        roster.touch(member)
+        return
+    roster.drop(member.agent_id)
+    member.capabilities = capabilities
+    roster.put(member)
 
 
 def _loop_ended(loop: asyncio.Task[None]) -> None:

@@ -30,12 +30,19 @@ class Leader:
     """The loop that beats."""
 
     def __init__(
-        self, state: State, store: Store, *, lease_seconds: float, on_elected: Callable[[], Awaitable[None]]
+        self,
+        state: State,
+        store: Store,
+        *,
+        lease_seconds: float,
+        on_elected: Callable[[], Awaitable[None]],
+        on_stranded: Callable[[list[str]], Awaitable[None]],
     ) -> None:
         self.state = state
         self.store = store
         self.lease_seconds = lease_seconds
         self.on_elected = on_elected
+        self.on_stranded = on_stranded
         self.port: int | None = None
         self.epoch: int | None = None
         self._last_beat = 0.0
@@ -95,7 +102,10 @@ class Leader:
                 kept.failed += tally.failed
             raise
         self._last_beat = asyncio.get_running_loop().time()
-        await self._follow(row["epoch"] if row is not None else None)
+        assert row is not None  # a select without from has one row
+        if row["stranded"]:
+            await self.on_stranded(row["stranded"])
+        await self._follow(row["epoch"])
 
     def _reckon(self, tallies: dict[str, Tally]) -> None:
         """Performance of the agents that finished something, against the fleet's mean."""

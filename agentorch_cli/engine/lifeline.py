@@ -42,6 +42,8 @@ class Lifeline:
         self._given_up: set[str] = set()
         self.on_silent: Callable[[str, Sequence[str], float], None] = lambda agent_id, tasks, seconds: None
         """Told when an agent holds work and has been gone for too long."""
+        self._orphans_from = 0.0
+        self._buried: set[str] = set()
 
     # --- what this node carries -------------------------------------------------------------
 
@@ -104,6 +106,8 @@ class Lifeline:
 
     async def sweep(self, every: float) -> None:
         """For ever, while this node leads: look for what fell between the nodes."""
+        # While no node ran, agents could not come back, however long ago they lost theirs.
+        self._orphans_from = asyncio.get_running_loop().time() + self.grace
         while True:
             await asyncio.sleep(every)
             try:
@@ -115,17 +119,23 @@ class Lifeline:
                 log.exception("a sweep failed; the next one tries again")
 
     async def sweep_once(self) -> None:
-        """One pass over the tables."""
-        for row in await self.store.db.fetch("strand_agents", self.store.node_id):
-            log.info("agent %s was on a node that is gone", row["agent_id"])
-        for row in await self.store.db.fetch("orphaned_attempts", self.grace, SWEEP_LIMIT):
-            await self._lose_orphan(str(row["message_id"]))
-        for row in await self.store.db.fetch("overdue_tasks", SWEEP_LIMIT):
-            await self._end_overdue(row["task_id"])
-        missed = await self.store.missed_endings()
-        if missed:
-            await self.settler.unlock(missed)
-        if any(member.is_free for member in self.state.roster.members.values()):
+        """One pass over the tables: one question, and more only where it finds something."""
+        seen = await self.store.db.fetch_one("sweep", self.store.node_id, self.grace)
+        assert seen is not None  # a select without from has one row
+        if seen["has_stranded"]:
+            for row in await self.store.db.fetch("strand_agents", self.store.node_id):
+                log.info("agent %s was on a node that is gone", row["agent_id"])
+        if seen["has_orphans"] and asyncio.get_running_loop().time() >= self._orphans_from:
+            for row in await self.store.db.fetch("orphaned_attempts", self.grace, SWEEP_LIMIT):
+                await self._lose_orphan(str(row["message_id"]))
+        if seen["has_overdue"]:
+            for row in await self.store.db.fetch("overdue_tasks", SWEEP_LIMIT):
+                await self._end_overdue(row["task_id"])
+        dead = set(seen["dead_nodes"] or ()) - self._buried
+        if dead:  # any of them may have died between settling a task and telling its dependents
+            await self.settler.unlock_missed()
+            self._buried |= dead
+        if seen["has_ready"] and any(member.is_free for member in self.state.roster.members.values()):
             self.settler.scheduler.look_again()  # hints can be lost; the table is the truth
 
     async def _lose_orphan(self, message_id: str) -> None:

@@ -35,8 +35,17 @@ log = logging.getLogger("agentorch.scheduler")
 WINDOW = 5_000
 """Ready tasks that the mirror holds."""
 
+DOUBT_PAUSE = 0.05
+"""Seconds before the mirror is compared with the tables, so that they do not disagree in a tight loop."""
+
 BATCH = 500
 """Tasks per commit."""
+
+DIG_EVERY = 1.0
+"""Seconds between looks beyond the window that found nothing: they may read much of the table."""
+
+MOST_KINDS = 16
+"""Capability sets of free agents that one such look asks for."""
 
 Pair = tuple[Ready, list[Seat]]
 
@@ -73,8 +82,15 @@ class Scheduler:
         self.on_continued: Callable[[str, int], None] | None = None
         """Told of each attempt that got a slot again."""
         self._timer: asyncio.TimerHandle | None = None
+        self._last_failure = ""
+        self._dig_at = 0.0
+        self._dig_timer: asyncio.TimerHandle | None = None
+        self._refused: set[str] = set()
+        """Tasks whose last assignment the tables refused. Twice in a row: the mirror is wrong."""
         self._is_in_doubt = False
         """A commit failed, which does not mean that nothing was stored."""
+        self.on_sick: Callable[[str, str], Awaitable[None]] | None = None
+        """Ends a task that cannot be handled, with the reason."""
         self.on_doubt: Callable[[], Awaitable[None]] | None = None
         """Makes the mirror what the tables say, and sends what was assigned but never sent."""
 
@@ -97,6 +113,11 @@ class Scheduler:
         self._look_at_parked = True
         self._wake.set()
 
+    def doubt(self) -> None:
+        """The mirror of agents and attempts may be wrong: compare it before the next assignment."""
+        self._is_in_doubt = True
+        self._wake.set()
+
     # --- the loop ---------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -110,12 +131,20 @@ class Scheduler:
                 log.warning("cannot assign: %s", error)
                 self.look_again()
                 await asyncio.sleep(0.3)
-            except Exception:
-                log.exception("a scheduling step failed; the next one reads everything anew")
+            except Exception as error:
+                self._tell_once(error)
                 self.state.bus.publish("error", where="scheduler")
                 self._is_in_doubt = True
                 self.look_again()
                 await asyncio.sleep(0.3)
+
+    def _tell_once(self, error: Exception) -> None:
+        """The same failure again and again is one story: its traceback is logged the first time only."""
+        if repr(error) == self._last_failure:
+            log.warning("a scheduling step failed again in the same way: %s", type(error).__name__)
+        else:
+            log.exception("a scheduling step failed; the next one reads everything anew")
+        self._last_failure = repr(error)
 
     async def step(self) -> None:
         """Read what is new, and assign until nothing fits."""
@@ -128,16 +157,24 @@ class Scheduler:
             await self._release_delayed()
         await self._read()
         await self._continue()
-        while pairs := list(self.state.backlog.match(self.state.roster, self._room())):
-            await self._commit(pairs)
-            await self._read()
-            if self._look_at_parked or self._parked:
-                await self._continue()
+        while True:
+            pairs = list(self.state.backlog.match(self.state.roster, self._room()))
+            if pairs:
+                await self._commit(pairs)
+                if self._is_in_doubt:
+                    self._wake.set()
+                    await asyncio.sleep(DOUBT_PAUSE)
+                    return
+                await self._read()
+                if self._look_at_parked or self._parked:
+                    await self._continue()
+            elif not await self._dig():
+                return
 
     def _room(self) -> int:
         if not self.most_running:
             return BATCH
-        return min(BATCH, self.most_running - len(self.state.deliveries) + len(self.state.waiting))
+        return min(BATCH, self.most_running - len(self.state.running))
 
     async def _continue(self) -> None:
         """Parents whose sub-tasks ended go on before anything new begins, each in a slot of its agent."""
@@ -194,6 +231,7 @@ class Scheduler:
         if self._is_stale or (self._is_cut and len(backlog) < WINDOW // 2):
             self._is_stale = False
             self._hinted.clear()
+            self._refused.clear()
             tasks = await self.store.ready_tasks(WINDOW)
             self._is_cut = len(tasks) == WINDOW
             known = {task.task_id: task.overtaken for task in backlog.tasks.values() if task.overtaken}
@@ -201,45 +239,82 @@ class Scheduler:
             for task in tasks:
                 task.overtaken = known.get(task.task_id, 0)
                 backlog.put(task)
+            self._notice_unservable(tasks)
         elif self._hinted:
             ids, self._hinted = self._hinted, set()
-            for task in await self.store.ready_tasks_by_id(list(ids)):
+            tasks = await self.store.ready_tasks_by_id(list(ids))
+            for task in tasks:
                 backlog.put(task)
-        self._notice_unservable()
+            self._notice_unservable(tasks)
+        if self.store.sick:
+            await self._end_sick()
 
-    def _notice_unservable(self) -> None:
+    def _notice_unservable(self, tasks: Sequence[Ready]) -> None:
         """Demands that nobody who is registered could meet, however long they wait."""
-        wanted = self.state.backlog.demands() - self._unservable
-        self._unservable |= {one for one in wanted if not self.state.roster.guild(one).members}
-        if wanted & self._unservable:
-            self.on_unservable()
+        for required in {task.want.required for task in tasks}:
+            if required not in self._unservable and not self.state.roster.guild(required).size:
+                if len(self._unservable) >= MOST_KINDS:
+                    self._unservable.clear()
+                self._unservable.add(required)
+                self.on_unservable()
+
+    async def _end_sick(self) -> None:
+        """One sick task must not stop the others."""
+        sick, self.store.sick = self.store.sick, {}
+        for task_id, reason in sick.items():
+            self.state.backlog.drop(task_id)
+            if self.on_sick is not None:
+                await self.on_sick(task_id, reason)
+
+    async def _dig(self) -> bool:
+        """Look beyond the window for work that the free agents can do; False where there is none.
+
+        The window holds what comes first. If nobody can do that (no agent has the capability, or all
+        that have it are busy), it must not hide what others could do at once.
+        """
+        now = asyncio.get_running_loop().time()
+        kinds = {member.capabilities for member in self.state.roster.members.values() if member.is_free}
+        if not self._is_cut or not kinds or self._room() <= 0:
+            return False
+        if now < self._dig_at:
+            if self._dig_timer is None:
+                self._dig_timer = asyncio.get_running_loop().call_at(self._dig_at, self._dig_again)
+            return False
+        known = len(self.state.backlog)
+        for kind in sorted(kinds, key=sorted)[:MOST_KINDS]:
+            for task in await self.store.ready_tasks_for(sorted(kind), BATCH):
+                self.state.backlog.put(task)
+        has_more = len(self.state.backlog) > known
+        if not has_more:
+            self._dig_at = now + DIG_EVERY
+        return has_more
+
+    def _dig_again(self) -> None:
+        self._dig_timer = None
+        self._wake.set()
 
     # --- committing -------------------------------------------------------------------------
 
     async def _commit(self, pairs: Sequence[Pair]) -> None:
         """Store the assignments and send the work. What the table refuses is taken back."""
-        pairs = [pair for pair in pairs if not _opens_vote(pair[0])] + [
-            opened for pair in pairs if _opens_vote(pair[0]) if (opened := await self._open_vote(pair))
-        ]
-        if not pairs:
-            return
-        batch = [seat for task, seats in pairs for seat in self._assignments(task, seats)]
+        opened = await self._open_votes(pairs)
+        batch = [seat for task, seats in opened for seat in self._assignments(task, seats)]
         try:
-            claimed = await self.store.assign(batch)
+            claimed = await self.store.assign(batch) if batch else {}
         except asyncpg.UniqueViolationError:
             log.info("another scheduler was quicker; reading the fleet anew")
-            self._take_back(pairs)
+            self._take_back(opened)
             self._is_in_doubt = True
             raise DatabaseUnreachable("another scheduler took the same slots") from None
         except DatabaseUnreachable:
-            self._take_back(pairs)
+            self._take_back(opened)
             self._is_in_doubt = True
             raise
         except asyncpg.PostgresError:
-            self._take_back(pairs)
-            await self._one_by_one(pairs)
+            self._take_back(opened)
+            await self._one_by_one(opened)
             return
-        self._send(pairs, batch, claimed)
+        self._send(opened, batch, claimed)
 
     def _assignments(self, task: Ready, seats: Sequence[Seat]) -> list[Assignment]:
         return [
@@ -274,8 +349,12 @@ class Scheduler:
                     self.state.bus.publish(
                         "task_assigned", task_id=task.task_id, agent_id=assignment.agent_id
                     )
-            if row is None:
-                self._hinted.add(task.task_id)
+            if row is not None:
+                self._refused.discard(task.task_id)
+                continue
+            self._hinted.add(task.task_id)
+            self._is_in_doubt |= task.task_id in self._refused
+            self._refused.add(task.task_id)
         self.state.count("assigned", len(batch))
 
     def _take_back(self, pairs: Sequence[Pair]) -> None:
@@ -284,7 +363,7 @@ class Scheduler:
                 self.state.roster.give_back(seat.member.agent_id, seat.slot)
 
     async def _one_by_one(self, pairs: Sequence[Pair]) -> None:
-        """One sick task must not stop the others: find it, say so, leave it aside."""
+        """Something in this batch cannot be stored: find it, and end it."""
         for task, seats in pairs:
             for seat in seats:
                 self.state.roster.take(seat.member, seat.slot)
@@ -293,12 +372,38 @@ class Scheduler:
                 claimed = await self.store.assign(batch)
             except asyncpg.PostgresError as error:
                 self._take_back([(task, seats)])
-                log.exception("task %s cannot be assigned", task.task_id)
-                self.state.bus.publish("error", task_id=task.task_id, message=str(error))
-                continue
-            self._send([(task, seats)], batch, claimed)
+                if isinstance(error, asyncpg.UniqueViolationError):
+                    self._is_in_doubt = True
+                    self.look_again()
+                else:
+                    self.store.sick[task.task_id] = str(error)
+            except BaseException:
+                self._take_back([(task, seats)])
+                self._is_in_doubt = True
+                raise
+            else:
+                self._send([(task, seats)], batch, claimed)
 
     # --- votes ------------------------------------------------------------------------------
+
+    async def _open_votes(self, pairs: Sequence[Pair]) -> list[Pair]:
+        """The pairs that can be committed now: of votes, those whose first wave has its agents."""
+        opened = [pair for pair in pairs if not _opens_vote(pair[0])]
+        votes = [pair for pair in pairs if _opens_vote(pair[0])]
+        while votes:
+            try:
+                pair = await self._open_vote(votes[0])
+            except (TypeError, ValueError, AttributeError) as error:
+                self._take_back(votes[:1])
+                self.store.sick[votes[0][0].task_id] = str(error)
+                pair = None
+            except BaseException:
+                self._take_back([*opened, *votes])
+                self._is_in_doubt = True
+                raise
+            votes.pop(0)
+            opened += [pair] if pair else []
+        return opened
 
     async def _open_vote(self, pair: Pair) -> Pair | None:
         """Freeze the electorate of a vote before its first ballot is asked for."""

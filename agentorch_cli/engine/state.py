@@ -7,6 +7,7 @@ database could not be asked for a while.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -78,9 +79,11 @@ class State:
     deliveries: dict[str, Delivery] = field(default_factory=dict)
     """Live attempts of agents on this node, by message id."""
     waiting: set[str] = field(default_factory=set)
-    """Message ids of deliveries that wait for their sub-tasks: they do not count as running."""
+    """Message ids of deliveries that wait for their sub-tasks."""
     going_on: dict[str, asyncio.Future[None]] = field(default_factory=dict)
     """By message id of attempts that want a slot to go on: done once they need not wait for it."""
+    running: Counter[str] = field(default_factory=Counter)
+    """How many live attempts on this node each task has, without those that wait for their sub-tasks."""
     held_by: dict[str, set[str]] = field(default_factory=dict)
     """Message ids by agent."""
     gone_since: dict[str, float] = field(default_factory=dict)
@@ -96,10 +99,29 @@ class State:
 
     def hold(self, delivery: Delivery) -> None:
         """A live attempt is on this node."""
+        if delivery.message_id not in self.deliveries and not delivery.is_waiting:
+            self.running[delivery.task_id] += 1
         self.deliveries[delivery.message_id] = delivery
         self.held_by.setdefault(delivery.agent_id, set()).add(delivery.message_id)
         if delivery.is_waiting:
             self.waiting.add(delivery.message_id)
+
+    def waits(self, delivery: Delivery, does_wait: bool) -> None:
+        """It waits for its sub-tasks, or does so no more: what waits does not count as running."""
+        if does_wait == delivery.is_waiting or delivery.message_id not in self.deliveries:
+            return
+        delivery.is_waiting = does_wait
+        if does_wait:
+            self.waiting.add(delivery.message_id)
+            self._count_out(delivery.task_id)
+        else:
+            self.waiting.discard(delivery.message_id)
+            self.running[delivery.task_id] += 1
+
+    def _count_out(self, task_id: str) -> None:
+        self.running[task_id] -= 1
+        if not self.running[task_id]:
+            del self.running[task_id]
 
     def go_on(self, message_id: str) -> None:
         """Whoever waits for this attempt to own a slot again need not any more."""
@@ -118,10 +140,13 @@ class State:
         """It is not live any more: its slot is free."""
         delivery = self.deliveries.pop(message_id, None)
         if delivery is not None:
-            self.waiting.discard(message_id)
             self.go_on(message_id)
             if not delivery.is_parked:
                 self.roster.give_back(delivery.agent_id, delivery.slot)
+            if message_id in self.waiting:
+                self.waiting.remove(message_id)
+            else:
+                self._count_out(delivery.task_id)
             held = self.held_by.get(delivery.agent_id)
             if held is not None:
                 held.discard(message_id)

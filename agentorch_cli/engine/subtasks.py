@@ -179,8 +179,7 @@ class Subtasks:
         if stands is None or delivery is None:
             return
         is_parked, _ = stands
-        delivery.is_waiting = True
-        self.state.waiting.add(message_id)
+        self.state.waits(delivery, True)
         self.state.go_on(message_id)  # it waits again: what it asked for before is handed over as it is
         if is_parked:
             self.state.park(message_id)
@@ -193,8 +192,7 @@ class Subtasks:
         if delivery is None:
             return
         if not is_waiting:
-            delivery.is_waiting = False
-            self.state.waiting.discard(message_id)
+            self.state.waits(delivery, False)
         if wants_slot and delivery.is_parked:
             going_on = self.state.going_on.get(message_id)
             if going_on is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -41,7 +42,13 @@ library_log.setLevel(logging.CRITICAL)  # it logs every broken handshake of a st
 TURN = 64
 """Frames of one agent that are handled before others get their turn."""
 
+MOST_REFUSED = 100
+"""Wrong items of one array after which the rest is not looked at."""
+
 UUID_LENGTH = 36
+
+MOST_READ_AHEAD = 8
+"""Frames of a connection that are read before they are handled; each may have max_message_bytes."""
 
 REFUSAL_PAUSE = 0.005
 """Seconds that an agent waits after each frame that was refused: a flood of them slows itself only."""
@@ -120,17 +127,17 @@ class Gateway:
                 process_request=self._process_request,
                 compression=None,
                 max_size=self.door.max_message_bytes,
-                max_queue=64,
+                max_queue=MOST_READ_AHEAD,
                 ping_interval=None,
                 close_timeout=2,
-                open_timeout=10,
+                open_timeout=self.door.register_timeout,
                 server_header=None,
                 logger=library_log,
             )
         except OSError as error:
             if error.errno in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
                 raise PortTaken(
-                    f"cannot listen on {self.door.host}:{self.door.port}: {error.strerror}",
+                    f"cannot listen on {self.door.host}:{self.door.port}: {os.strerror(error.errno).lower()}",
                     hint="is another serve running there? choose a free port: agentorch serve --port 3002",
                 ) from error
             raise
@@ -305,25 +312,33 @@ class Gateway:
                 raise InvalidMessage('arrays are for agents that register with "batch": true')
         except InvalidMessage as error:
             session.refuse(error.code, str(error))
-            await asyncio.sleep(REFUSAL_PAUSE)
+            await session.pause(REFUSAL_PAUSE)
             return
+        refused = 0
         for one in frame if isinstance(frame, list) else (frame,):
-            await self._take_one(session, one)
+            refused += not await self._take_one(session, one)
             session.frames_taken += 1
             if session.frames_taken % TURN == 0:
                 await asyncio.sleep(0)
             if session.is_leaving:
                 return
+            if refused == MOST_REFUSED:
+                session.refuse(
+                    "invalid_message", f"{refused} items of this array are wrong; its rest is passed over"
+                )
+                break
         session.is_held = True
         await session.room()
         await self._desk.room()
         session.is_held = False
         session.last_heard = asyncio.get_running_loop().time()
 
-    async def _take_one(self, session: Session, frame: Any) -> None:
+    async def _take_one(self, session: Session, frame: Any) -> bool:
+        """Handle one frame; False where it was refused."""
         try:
             if not self._take_result(session, frame):
                 await self._take_checked(session, read_frame(frame))
+            return True
         except OrchestratorError as error:
             message_id = frame.get("messageId") if isinstance(frame, dict) else None
             request_id = frame.get("requestId") if isinstance(frame, dict) else None
@@ -333,7 +348,8 @@ class Gateway:
                 message_id if isinstance(message_id, str) else None,
                 request_id if isinstance(request_id, str) else None,
             )
-            await asyncio.sleep(REFUSAL_PAUSE)
+            await session.pause(REFUSAL_PAUSE)
+            return False
 
     def _take_result(self, session: Session, frame: Any) -> bool:
         """The common result, checked by hand; False where a closer look is needed."""
@@ -428,11 +444,14 @@ class Gateway:
 
     async def _watch_silence(self) -> None:
         """For ever: ping who has said nothing for one interval, close who has been silent for three."""
-        interval = self.door.heartbeat_interval
+        interval, loop = self.door.heartbeat_interval, asyncio.get_running_loop()
         while True:
+            before = loop.time()
             await asyncio.sleep(interval)
-            now = asyncio.get_running_loop().time()
+            now = loop.time()
+            lag = now - before - interval  # while this process was stopped or busy it could not hear
             for session in self.sessions.values():
+                session.last_heard += lag
                 silent = now - session.last_heard
                 if session.is_held:
                     continue

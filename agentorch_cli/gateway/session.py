@@ -18,6 +18,7 @@ from uuid import UUID
 import orjson
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
+from websockets.protocol import State
 
 from agentorch_cli.core.model import AgentSpec
 from agentorch_cli.store.records import Delivery
@@ -63,6 +64,7 @@ class Session:
         self._has_room.set()
         self._sent_early: set[str] | None = set()
         """Work that was assigned before the welcome, by message id; None once that is sent."""
+        self._is_cut = False
         self._outbox: list[bytes] = []
         self._size = 0
         self._wake = asyncio.Event()
@@ -76,6 +78,8 @@ class Session:
 
     def send(self, frame: bytes) -> None:
         """Put a frame into the outbox."""
+        if self._is_cut:
+            return
         self._outbox.append(frame)
         self._size += len(frame)
         if self._size > MOST_IN_OUTBOX:
@@ -137,6 +141,11 @@ class Session:
         if self._unsettled < MOST_UNSETTLED:
             self._has_room.set()
 
+    async def pause(self, seconds: float) -> None:
+        """Let the agent wait, if it is still there."""
+        if self.connection.state is State.OPEN:
+            await asyncio.sleep(seconds)
+
     async def room(self) -> None:
         """Returns once this agent may bring more results."""
         await self._has_room.wait()
@@ -170,6 +179,8 @@ class Session:
 
     def abort(self) -> None:
         """Cut the connection without waiting for anything: the other side may not be reading."""
+        self._is_cut = True
+        self._outbox, self._size = [], 0
         self.connection.transport.abort()
 
     async def close(self, code: int, reason: str) -> None:

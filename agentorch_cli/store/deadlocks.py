@@ -18,7 +18,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import asyncpg
-import orjson
 
 from agentorch_cli.core.deadlock import Kind, Report, detect
 from agentorch_cli.core.ladder import (
@@ -302,9 +301,7 @@ class Deadlocks:
                 return False
             if task.status.is_final:
                 return False
-        seen = {
-            one.message_id: one for member in members for one in look.facts.holdings.get(member, ())
-        }
+        seen = {one.message_id: one for member in members for one in look.facts.holdings.get(member, ())}
         rows = {str(row["message_id"]): row for row in await tx.fetch("waiting_attempts")}
         return all(
             message_id in rows
@@ -337,14 +334,18 @@ class Deadlocks:
         if not failed:
             return
         ids = [row["task_id"] for row in failed]
-        told = await self.store.unlock([(row["task_id"], "failed") for row in failed if row["has_dependents"]])
+        told = await self.store.unlock(
+            [(row["task_id"], "failed") for row in failed if row["has_dependents"]]
+        )
         await self.store.notify("agentorch_done", hint(ids))
         await self.store.notify("agentorch_tasks", hint(told.ready, delayed=told.delayed))
 
     async def pass_once(self, *, by: str = "monitor", least_away: float = 0.0) -> Outcome:
         """One look with all that follows from it."""
         arrived = await self.store.db.fetch("arrived_references")
-        over = [(row[0], row[1]) for row in arrived if row[1] in ("completed", "skipped", "failed", "cancelled")]
+        over = [
+            (row[0], row[1]) for row in arrived if row[1] in ("completed", "skipped", "failed", "cancelled")
+        ]
         if over:
             await self.store.unlock(over)
         look = await self.look(least_away=least_away)
@@ -362,7 +363,9 @@ class Deadlocks:
         passing = {one.mark for one in found if one.kind in _PASSING}
         self._suspects = {mark: self._suspects.get(mark, now) for mark in passing}
         return tuple(
-            one for one in found if now - self._suspects.get(one.mark, 0.0) >= CONFIRM or one.mark not in passing
+            one
+            for one in found
+            if now - self._suspects.get(one.mark, 0.0) >= CONFIRM or one.mark not in passing
         )
 
 
@@ -428,9 +431,7 @@ def _photograph(
         for row in agents
     }
     needs: dict[tuple[int, tuple[str, ...]], Need] = {}
-    found: dict[str, Task] = {
-        row["task_id"]: Task(state=_STATES[row["status"]]) for row in ended
-    }
+    found: dict[str, Task] = {row["task_id"]: Task(state=_STATES[row["status"]]) for row in ended}
     age: dict[str, float] = {}
     generation: dict[str, int] = {}
     report_only: set[str] = set()
@@ -494,5 +495,3 @@ def _awaiting(own: Sequence[Holding], lent: set[str], row: asyncpg.Record) -> Ta
         work_seconds=row["work_s"],
         created_at=-row["age_s"],
     )
-
-

@@ -36,57 +36,80 @@ class Stored:
 async def insert(
     store: Store, submission_id: UUID, tasks: Sequence[TaskSpec], *, allow_forward: bool = False
 ) -> list[Stored]:
-    """Store tasks. Raises Conflict (an id is taken), NotFound (an unknown dependency).
+    """Store tasks; answers in their order. Raises Conflict (an id is taken, a key is there twice),
+    NotFound (an unknown dependency).
 
     `allow_forward`: dependencies on ids that nobody has are taken, and waited for.
     """
-    if not tasks:
-        return []
-    known, tasks = await _known(store, tasks)
-    own = {task.task_id for task in tasks}
-    external = sorted({d for task in tasks for d in task.depends_on if d not in own})
-    try:
-        if external:
-            stored = await _insert_after(store, submission_id, tasks, external, allow_forward)
-        else:
-            rows = _Rows(store, submission_id, tasks, {})
-            if tasks:
-                await store.db.hot("insert_tasks", *rows.arguments())
-            stored = rows.stored()
-    except asyncpg.UniqueViolationError as error:
-        if "idempotency" in (error.constraint_name or ""):
-            # somebody else was quicker with the key
-            return await insert(store, submission_id, [*tasks], allow_forward=allow_forward)
-        raise Conflict(
-            _taken(error), hint="ids are for ever: choose another, or leave it out and one is made"
-        ) from error
-    return [*known, *stored]
+    _refuse_repeated_keys(tasks)
+    answers: dict[str, Stored] = {}
+    left = tasks
+    while left:
+        known, left = await _known(store, left)
+        answers |= known
+        try:
+            stored = await _insert(store, submission_id, left, allow_forward) if left else []
+        except asyncpg.UniqueViolationError as error:
+            if "idempotency" in (error.constraint_name or ""):
+                continue  # somebody else was quicker with a key: now it is known
+            raise Conflict(
+                _taken(error), hint="ids are for ever: choose another, or leave it out and one is made"
+            ) from error
+        answers |= {one.task_id: one for one in stored}
+        break
+    return [answers[task.task_id] for task in tasks]
 
 
-async def _known(store: Store, tasks: Sequence[TaskSpec]) -> tuple[list[Stored], Sequence[TaskSpec]]:
-    """Those whose idempotency key is stored already, and the rest, pointing at them."""
+def _refuse_repeated_keys(tasks: Sequence[TaskSpec]) -> None:
+    seen: dict[str, TaskSpec] = {}
+    for task in tasks:
+        if task.idempotency_key is None:
+            continue
+        first = seen.setdefault(task.idempotency_key, task)
+        if first is not task:
+            raise Conflict(
+                f"the tasks {(first.name or first.task_id)!r} and {(task.name or task.task_id)!r}"
+                f" have the same idempotency key {task.idempotency_key!r}",
+                hint="a key stands for one task: give each its own",
+            )
+
+
+async def _known(store: Store, tasks: Sequence[TaskSpec]) -> tuple[dict[str, Stored], Sequence[TaskSpec]]:
+    """Those whose idempotency key is stored already, by the id that was asked for, and the rest,
+    pointing at them."""
     keys = [task.idempotency_key for task in tasks if task.idempotency_key is not None]
     if not keys:
-        return [], tasks
+        return {}, tasks
     rows = {row["idempotency_key"]: row for row in await store.db.fetch("known_keys", keys)}
     if not rows:
-        return [], tasks
-    instead = {
-        task.task_id: rows[task.idempotency_key]["task_id"] for task in tasks if task.idempotency_key in rows
+        return {}, tasks
+    known = {
+        task.task_id: Stored(row["task_id"], row["name"], row["status"], is_new=False)
+        for task in tasks
+        if (row := rows.get(task.idempotency_key)) is not None
     }
-    known = [
-        Stored(row["task_id"], row["name"], row["status"], is_new=False)
-        for row in (rows[task.idempotency_key] for task in tasks if task.idempotency_key in rows)
-    ]
+    instead = {task_id: one.task_id for task_id, one in known.items()}
     return known, [
         replace(
             task,
-            depends_on=tuple(instead.get(d, d) for d in task.depends_on),
+            depends_on=tuple(dict.fromkeys(instead.get(d, d) for d in task.depends_on)),
             dependency_names={instead.get(d, d): name for d, name in task.dependency_names.items()},
         )
         for task in tasks
         if task.task_id not in instead
     ]
+
+
+async def _insert(
+    store: Store, submission_id: UUID, tasks: Sequence[TaskSpec], allow_forward: bool
+) -> list[Stored]:
+    own = {task.task_id for task in tasks}
+    external = sorted({d for task in tasks for d in task.depends_on if d not in own})
+    if external:
+        return await _insert_after(store, submission_id, tasks, external, allow_forward)
+    rows = _Rows(store, submission_id, tasks, {})
+    await store.db.hot("insert_tasks", *rows.arguments())
+    return rows.stored()
 
 
 async def _insert_after(
@@ -96,7 +119,7 @@ async def _insert_after(
         found = {row["task_id"]: row["status"] for row in await tx.fetch("mark_depended_on", list(external))}
         missing = [task_id for task_id in external if task_id not in found]
         if missing and not allow_forward:
-            raise await _unknown(store, tasks, missing[0])
+            raise _unknown(tasks, missing)
         rows = _Rows(store, submission_id, tasks, found)
         await tx.fetch("insert_tasks", *rows.arguments())
         if missing:
@@ -107,13 +130,15 @@ async def _insert_after(
     return rows.stored()
 
 
-async def _unknown(store: Store, tasks: Sequence[TaskSpec], missing: str) -> NotFound:
-    who = next(task for task in tasks if missing in task.depends_on)
-    near = difflib.get_close_matches(missing, [t.name or t.task_id for t in tasks], n=1)
+def _unknown(tasks: Sequence[TaskSpec], missing: Sequence[str]) -> NotFound:
+    first = missing[0]
+    who = next(task for task in tasks if first in task.depends_on)
+    near = difflib.get_close_matches(first, [t.name or t.task_id for t in tasks], n=1)
     return NotFound(
-        f"task {(who.name or who.task_id)!r} depends on {missing!r},"
+        f"task {(who.name or who.task_id)!r} depends on {first!r},"
         " which is neither in this submission nor stored",
         hint=f"did you mean {near[0]!r}?" if near else "agentorch task list shows what is stored",
+        missing=list(missing),
     )
 
 
@@ -249,7 +274,8 @@ def array_literal(texts: Iterable[str]) -> str:
 
 
 def _taken(error: asyncpg.UniqueViolationError) -> str:
-    detail = error.detail or ""
-    if "(task_id)=(" in detail:
-        return f"there is a task with the id {detail.split('(task_id)=(', 1)[1].split(')', 1)[0]!r} already"
+    """PostgreSQL says `Key (task_id)=(the id) already exists.`, and the id may hold brackets too."""
+    _, found, rest = (error.detail or "").partition("(task_id)=(")
+    if found:
+        return f"there is a task with the id {rest.rpartition(')')[0]!r} already"
     return "there is a task with one of these ids already"

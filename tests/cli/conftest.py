@@ -40,7 +40,7 @@ def desk(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Desk:
     desk = Desk()
 
     @asynccontextmanager
-    async def open_client(settings: Any) -> Any:
+    async def open_client(settings: Any, *, prepare: bool = True) -> Any:
         yield desk
 
     desk.wiring = types.ModuleType("agentorch_cli.wiring")

@@ -32,7 +32,7 @@ class Desk:
 
 
 @asynccontextmanager
-async def open_client(settings: Any) -> Any:
+async def open_client(settings: Any, *, prepare: bool = True) -> Any:
     yield Desk()
 
 

@@ -30,4 +30,6 @@ class Fleet:
 
     async def vanish(self) -> None:
         for agent in self.agents:
-            await agent.vanish()
+            agent.connection.transport.abort()
+        for agent in self.agents:
+            await agent.connection.wait_closed()

@@ -44,7 +44,9 @@ AWAY = (
     asyncpg.InternalClientError,  # what the driver makes of a server that dies between two messages
 )
 
-FIRST_ASSIGNMENT = "select extract(epoch from min(at))::float8 from events where kind = 'task_assigned' and at > to_timestamp($1)"
+FIRST_ASSIGNMENT = """
+  select extract(epoch from min(at))::float8 from events
+  where kind = 'task_assigned' and at > greatest(to_timestamp($1), pg_postmaster_start_time())"""
 
 
 @dataclass
@@ -95,7 +97,11 @@ class Cluster:
         for _ in range(number):
             name = f"agent-{len(self.agents)}"
             self.agents[name] = AgentProcess(
-                url, name, slots=slots, journal=self.folder / f"{name}.journal", log=self.folder / "agents.log"
+                url,
+                name,
+                slots=slots,
+                journal=self.folder / f"{name}.journal",
+                log=self.folder / "agents.log",
             )
             self.agents[name].start()
 
@@ -165,15 +171,25 @@ class Cluster:
         return found
 
     async def completed(self) -> int:
-        return int(
-            await self.ask_one("select count(*) from task_distributions where status = 'completed'")
-        )
+        return int(await self.ask_one("select count(*) from task_distributions where status = 'completed'"))
 
     async def until_completed(self, number: int, seconds: float = 60.0) -> None:
         async def enough() -> bool:
             return await self.completed() >= number
 
         await self.until(f"{number} tasks completed", enough, seconds)
+
+    async def until_over(self, number: int, seconds: float = 60.0) -> None:
+        """That many tasks are completed, and nothing is live any more."""
+        await self.until_completed(number, seconds)
+        await self.until_live(0)
+
+    async def until_live(self, number: int) -> None:
+        async def as_many() -> bool:
+            live = "select count(*) from task_attempts where status in ('sent', 'accepted')"
+            return int(await self.ask_one(live)) == number
+
+        await self.until(f"{number} live attempts", as_many, 10)
 
     async def until_online(self, number: int | None = None) -> None:
         wanted = len(self.agents) if number is None else number
@@ -184,15 +200,14 @@ class Cluster:
 
         await self.until(f"{wanted} agents online", enough, 30)
 
-    async def live(self) -> int:
-        return int(
-            await self.ask_one("select count(*) from task_attempts where status in ('sent', 'accepted')")
-        )
-
     async def standing(self) -> str:
         """Where everything is, for a test that waits in vain."""
-        tasks = await self.ask("select status, wanted, is_delayed, count(*) from task_distributions group by 1, 2, 3")
-        attempts = await self.ask("select agent_id, status, count(*) from task_attempts group by 1, 2 order by 1, 2")
+        tasks = await self.ask(
+            "select status, wanted, is_delayed, count(*) from task_distributions group by 1, 2, 3"
+        )
+        attempts = await self.ask(
+            "select agent_id, status, count(*) from task_attempts group by 1, 2 order by 1, 2"
+        )
         agents = await self.ask("select agent_id, status, node_id from agent_registry order by 1")
         logs = [node.log.read_text()[-2500:] for node in self.nodes]
         return "\n".join(map(str, [*tasks, *attempts, *agents, *logs]))
@@ -206,10 +221,15 @@ class Cluster:
         yield outage
         outage.restarted = outage.restarted or time.time()
         await self.ask("select 1")
-        outage.answered = time.time()
+        outage.answered = outage.answered or time.time()
 
         async def assigned() -> float | None:
-            if await self.ask_one("select count(*) from task_distributions where status in ('pending', 'blocked')") == 0:
+            if (
+                await self.ask_one(
+                    "select count(*) from task_distributions where status in ('pending', 'blocked')"
+                )
+                == 0
+            ):
                 return time.time()
             found: float | None = await self.ask_one(FIRST_ASSIGNMENT, outage.restarted)
             return found
@@ -227,6 +247,16 @@ class Cluster:
         pid = self.serve.postmaster_pid()
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
+
+    async def until_postgres_is_back(self, outage: Outage) -> None:
+        """Nobody but `serve` starts it again."""
+
+        async def is_new() -> bool:
+            age = "select pg_postmaster_start_time() > to_timestamp($1)"
+            return bool(await self.ask_one(age, outage.began))
+
+        await self.until("PostgreSQL is back", is_new, 30)
+        outage.answered = time.time()
 
     async def close(self) -> None:
         if self._db is not None:

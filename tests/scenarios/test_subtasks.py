@@ -105,7 +105,9 @@ async def test_the_number_of_sub_tasks_of_one_task_is_limited(start_engine: Star
     async def spread(work: Work) -> int:
         for number in range(5):
             try:
-                await work.submit({"type": "leaf", "required_capabilities": ["x"], "data": number}, wait=False)
+                await work.submit(
+                    {"type": "leaf", "required_capabilities": ["x"], "data": number}, wait=False
+                )
             except WorkFailed as error:
                 refusals.append(error.message)
         return len(refusals)

@@ -122,6 +122,34 @@ update task_attempts set node_id = $2
 where message_id = any($1::uuid[]) and status in ('sent', 'accepted') and node_id <> $2;
 
 
+-- name: sweep
+-- Whether there is anything for the leader to pick up; each part stops at the first row it finds.
+select
+  exists (
+    select from agent_registry a
+    where a.node_id <> $1
+      and not exists (select from nodes n where n.node_id = a.node_id and n.expires_at > now())
+  ) as has_stranded,
+  exists (
+    select from task_attempts a
+    left join agent_registry r on r.agent_id = a.agent_id
+    where a.status in ('sent', 'accepted')
+      and (r.agent_id is null
+           or (r.node_id is null
+               and coalesce(r.disconnected_at, r.created_at) < now() - $2::float8 * interval '1 second'))
+  ) as has_orphans,
+  exists (
+    select from task_distributions
+    where deadline < now() and status in ('blocked', 'pending', 'running')
+  ) as has_overdue,
+  (
+    select array_agg(node_id) from nodes where expires_at between now() - interval '1 hour' and now()
+  ) as dead_nodes,
+  exists (
+    select from task_distributions where wanted > 0 and (not is_delayed or run_at <= now())
+  ) as has_ready;
+
+
 -- name: orphaned_attempts
 -- Live attempts whose agent has been gone for longer than the grace, or is not registered.
 select a.message_id
@@ -148,7 +176,8 @@ from task_distributions where deadline is not null and status in ('blocked', 'pe
 
 -- name: beat
 -- One sign of life per node for all it carries: the node's row, its lease if it leads (or if nobody
--- does), the heartbeats of its agents and what they finished. Answers whether this node leads.
+-- does), the heartbeats of its agents and what they finished. Answers whether this node leads, and
+-- which of the agents that were heard here the tables think are nowhere.
 with alive as (
   insert into nodes (node_id, host_key, host, port, pid, pid_started, version, expires_at)
   values ($1, $2, $3, $4, $5, $6, $7, now() + $8 * interval '1 second')
@@ -174,7 +203,9 @@ heard as (
     as i (agent_id, completed, failed, performance_score)
   where a.agent_id = i.agent_id
 )
-select (select epoch from led) as epoch;
+select
+  (select epoch from led) as epoch,
+  (select array_agg(agent_id) from agent_registry where agent_id = any($10::text[]) and node_id is null) as stranded;
 
 
 -- name: bury_dead_nodes
@@ -191,12 +222,13 @@ select node_id, pid, pid_started from nodes where host_key = $1 and expires_at >
 
 
 -- name: strand_agents
--- Agents of nodes that are dead: offline from now on, so that their grace runs.
+-- Agents of nodes that are dead: offline from now on, so that their grace runs. Node $1, which asks,
+-- lives, whatever its row says: it may have been stopped, or without a database, for a while.
 with gone as (
   update agent_registry a
   set status = case when a.status = 'paused' then 'paused' else 'offline' end,
       node_id = null, session_id = null, disconnected_at = now(), updated_at = now()
-  where a.node_id is not null
+  where a.node_id <> $1
     and not exists (select 1 from nodes n where n.node_id = a.node_id and n.expires_at > now())
   returning a.agent_id
 ),
@@ -204,6 +236,22 @@ logged as (
   insert into events (kind, agent_id, node_id) select 'agent_offline', agent_id, $1 from gone
 )
 select agent_id from gone;
+
+
+-- name: reclaim_agents
+-- Agents with a session on node $3 that was taken for dead: they are here, and were all the time.
+with back as (
+  update agent_registry a
+  set status = case when a.status = 'paused' then 'paused' else 'online' end,
+      node_id = $3, session_id = i.session_id, disconnected_at = null, last_heartbeat = now(), updated_at = now()
+  from unnest($1::text[], $2::uuid[]) as i (agent_id, session_id)
+  where a.agent_id = i.agent_id and a.node_id is null
+  returning a.agent_id, a.status
+),
+logged as (
+  insert into events (kind, agent_id, node_id) select 'agent_online', agent_id, $3 from back
+)
+select agent_id, status from back;
 
 
 -- name: leave
