@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import asyncpg
@@ -28,6 +28,7 @@ from agentorch_cli.store.migrations import newest_version
 from agentorch_cli.store.store import Store, hint
 from agentorch_cli.store.submission import array_literal, insert
 from agentorch_cli.store.waiting import Waiting
+from agentorch_cli.store.why import idle_beside_work, why
 
 MOST_SHOWN = 1_000
 
@@ -297,6 +298,22 @@ async def retry_tasks(context: Context, task_ids: Sequence[str]) -> views.Change
     return reply
 
 
+async def why_task(context: Context, task_id: str) -> views.WhyView:
+    """Why a task waits, link by link, from the rules that assign. Raises NotFound."""
+    found = await why(context.store, task_id)
+    links = [views.WhyLink(**asdict(link)) for link in found.links]
+    for one in await _deadlocks(context, only_open=True, task_id=task_id, limit=3):
+        links.append(
+            views.WhyLink(
+                task_id=task_id,
+                code="deadlock",
+                sentence=f"{one.kind}: {one.reason} (agentorch deadlock show {one.deadlock_id})",
+                seconds=one.waited_s,
+            )
+        )
+    return views.WhyView(task_id=task_id, status=found.status, is_clear=found.is_clear, links=links)
+
+
 async def depend_on(context: Context, task_id: str, on: str) -> views.TaskView:
     """Let a task that has not begun wait for another. Raises NotFound, Conflict (with the cycle)."""
     await add_dependency(context.store, task_id, on)
@@ -505,6 +522,12 @@ async def get_status(context: Context, limit: int = 20) -> views.StatusView:
     for row in unserved:
         wanted = " and ".join(row["required_capabilities"]) or "any capability"
         alarms.append(f"{row['number']} ready tasks want an agent with {wanted}; none is registered")
+    alarms += await idle_beside_work(context.store)
+    stuck = await context.db.fetch_one("open_deadlocks")
+    if stuck is not None and stuck["number"]:
+        alarms.append(
+            f"{stuck['number']} deadlocks are open ({stuck['kinds']}): agentorch deadlock list --open"
+        )
     return views.StatusView(
         at=now["now"],
         nodes=live,
@@ -534,6 +557,7 @@ HANDLERS: dict[str, Handler] = {
     "task.cancel": cancel_tasks,
     "task.retry": retry_tasks,
     "task.depend": depend_on,
+    "task.why": why_task,
     "deadlock.list": list_deadlocks,
     "deadlock.get": get_deadlock,
     "deadlock.check": check_deadlocks,

@@ -185,11 +185,35 @@ class ChangeReply(View):
     """Id to the reason why nothing was done."""
 
 
+class WhyLink(View):
+    """One reason for a wait, and how long it has held."""
+
+    task_id: str
+    depth: int = 0
+    """0 for the task that was asked about; what it waits for is one deeper."""
+    code: str
+    sentence: str
+    seconds: float | None = None
+    agents: dict[str, str | None] = Field(default_factory=dict)
+    """Agent by agent, why not; null for those that could."""
+
+
+class WhyView(View):
+    """Why a task waits."""
+
+    task_id: str
+    status: str
+    is_clear: bool
+    """Nothing stands in the way."""
+    links: list[WhyLink] = Field(default_factory=list)
+
+
 class DeadlockFinding(View):
     """What is wrong with some tasks."""
 
     kind: str
-    """`unsatisfiable`, `missing_dependency`, `failed_dependency`, `circular_dependency`, `hold_and_wait`, `timeout`."""
+    """`unsatisfiable`, `missing_dependency`, `failed_dependency`, `circular_dependency`, `hold_and_wait`
+    or `timeout`."""
     members: list[str]
     """In the order of the cycle, where there is one: each waits for the next, the last for the first."""
     edges: list[dict[str, Any]] = Field(default_factory=list)

@@ -10,7 +10,7 @@ from rich.text import Text
 from agentorch_cli.cli import columns
 from agentorch_cli.cli.look import Look, moment, span
 from agentorch_cli.cli.tables import Column, Page
-from agentorch_cli.views import DecisionView, EventView, TaskView
+from agentorch_cli.views import DecisionView, EventView, TaskView, WhyView
 
 WORDS = {
     # kind of event: how the story says it; where an agent takes part, its name follows
@@ -67,6 +67,21 @@ def told(event: EventView, start: datetime, look: Look) -> tuple[Text, Text]:
     if details := _details(event.data):
         parts += ["  ", look.text(details, "dim")]
     return Text(when, "dim"), Text.assemble(*parts)
+
+
+def draw_why(page: Page, why: WhyView) -> None:
+    """The chain of reasons, each as deep as it lies, with how long it has held."""
+    look = page.look
+    page.title(why.status, why.task_id, "")
+    for link in why.links:
+        margin = "  " * (link.depth + 1)
+        name = f"{link.task_id} " if link.depth else ""
+        since = f"  for {span(link.seconds)}" if link.seconds is not None else ""
+        page.line(margin, look.text(name, "bold"), look.text(link.sentence), look.text(since, "dim"))
+        for agent_id, reason in link.agents.items():
+            page.line(
+                margin + "  ", look.text(agent_id, "bold"), " ", look.text(reason or "could take it", "dim")
+            )
 
 
 def offset(seconds: float) -> str:

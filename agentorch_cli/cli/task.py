@@ -188,6 +188,24 @@ def cancel(
     show_change(session, reply, "cancelled")
 
 
+@verb(app, "why")
+def why(
+    ctx: typer.Context,
+    task_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the task.", show_default=False)],
+) -> None:
+    """Say why a task waits: what it waits for, agent by agent why not, and since when.
+
+    $ agentorch task why nightly-report
+
+    The answer comes from the rules that assign, with a running serve or without one.
+    """
+    from agentorch_cli.cli import story
+
+    session = Session.of(ctx)
+    found = session.ask("task.why", task_id=task_id)
+    session.show(found, lambda page: story.draw_why(page, found), [found.task_id])
+
+
 @verb(app, "depend")
 def depend(
     ctx: typer.Context,

@@ -186,7 +186,7 @@ class Deadlocks:
     async def resolve(
         self, look: Look, chosen: Mapping[str, tuple[Finding, Step]], by: str
     ) -> dict[str, Step]:
-        """Perform steps. One that fails does not keep the others from theirs; those that were done, by mark."""
+        """Perform steps. One that fails does not stop the others; those that were done, by mark."""
         done: dict[str, Step] = {}
         rings = [pair for pair in chosen.values() if pair[1].act is Act.FAIL and pair[0].doomed]
         for start in range(0, len(rings), RINGS_AT_ONCE):
@@ -330,7 +330,7 @@ class Deadlocks:
         )
 
     async def _tell_failed(self, failed: Sequence[asyncpg.Record]) -> None:
-        """After the commit: their dependents, and those who wait for them. A sweep finds what is lost here."""
+        """After the commit: their dependents, and who waits for them. A sweep finds what is lost here."""
         if not failed:
             return
         ids = [row["task_id"] for row in failed]

@@ -246,7 +246,7 @@ class Store:
         return (row["is_parked"], row["is_lent"]) if row is not None else None
 
     async def end_wait(self, message_id: str, task_id: str) -> tuple[bool, bool]:
-        """Note that the task ended: whether the attempt now wants a slot to go on, and whether it waits for more."""
+        """Note that the task ended: whether the attempt now wants a slot, and whether it waits for more."""
         row = await self.db.fetch_one("end_wait", message_id, task_id)
         return (row["wants_slot"], row["is_waiting"]) if row is not None else (False, False)
 

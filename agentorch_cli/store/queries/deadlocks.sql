@@ -214,6 +214,12 @@ order by detected_at desc, deadlock_id desc
 limit $4;
 
 
+-- name: open_deadlocks
+-- How many there are now; what nobody can serve has a line of its own.
+select count(*)::integer as number, string_agg(distinct kind, ', ') as kinds
+from deadlocks where resolved_at is null and kind <> 'unsatisfiable';
+
+
 -- name: lock_edges
 -- One dependency at a time is added between tasks that exist, so that two cannot close a cycle together.
 select pg_advisory_xact_lock(7203917453);

@@ -1,0 +1,384 @@
+"""Why a task waits, from the tables alone: with a running engine or without one.
+
+Fleet and ready tasks are read and put into a roster and a backlog like the scheduler's, and
+its own rules are asked (`core/why.py`). What a task waits for is followed until something is found that
+moves, or that nobody can move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+import orjson
+
+from agentorch_cli.core.backlog import Backlog, Ready
+from agentorch_cli.core.matching import Member, Roster
+from agentorch_cli.core.model import FINAL, AgentStatus
+from agentorch_cli.core.scoring import fleet_mean, shrunk_performance
+from agentorch_cli.core.why import Known, Standing, seconds_in_words, standing
+from agentorch_cli.errors import NotFound
+from agentorch_cli.store.store import Store
+
+WINDOW = 5_000
+"""Ready tasks that are looked at, as many as the scheduler holds."""
+
+DEEPEST = 50
+"""Links of a chain that are followed."""
+
+WIDEST = 5
+"""Dependencies of one task that are told; the others are counted."""
+
+IDLE_SECONDS = 5.0
+"""Ready work and a free slot may be side by side for so long before it is an alarm."""
+
+
+@dataclass(slots=True)
+class Link:
+    """One reason, and how long it has held."""
+
+    task_id: str
+    code: str
+    """`dependency`, `running`, `sub_task`, `slot`, `delayed`, `no_serve`, `limit`, `agents`, …"""
+    sentence: str
+    seconds: float | None = None
+    depth: int = 0
+    agents: dict[str, str | None] = field(default_factory=dict)
+    """Agent by agent, why not."""
+
+
+@dataclass(slots=True)
+class Why:
+    """The chain."""
+
+    task_id: str
+    status: str
+    is_clear: bool
+    """Nothing stands in the way: it runs, it is over, or the next step of the scheduler assigns it."""
+    links: list[Link]
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """The fleet and the ready tasks, to be put into rosters and backlogs, each of which is used up once."""
+
+    agents: Sequence[asyncpg.Record]
+    ready: Sequence[Ready]
+    live_nodes: int
+    most_running: int
+    running: int
+    no_node_s: float | None
+
+    @property
+    def room(self) -> int:
+        return max(0, self.most_running - self.running) if self.most_running else 10**9
+
+    def roster(self) -> Roster:
+        """As the leader would read it."""
+        roster = Roster()
+        rows = self.agents
+        mean = fleet_mean(sum(row["completed"] for row in rows), sum(row["failed"] for row in rows))
+        for row in rows:
+            roster.put(
+                Member(
+                    agent_id=row["agent_id"],
+                    type=row["agent_type"],
+                    capabilities=frozenset(row["capabilities"]),
+                    slots=row["slots"],
+                    status=AgentStatus(row["status"]) if row["node_id"] else AgentStatus.OFFLINE,
+                    node_id=row["node_id"],
+                    performance=shrunk_performance(row["completed"], row["failed"], mean),
+                    completed=row["completed"],
+                    failed=row["failed"],
+                    used=set(row["used_slots"]),
+                )
+            )
+        return roster
+
+    def backlog(self) -> Backlog:
+        backlog = Backlog()
+        for task in self.ready:
+            backlog.put(task)
+        return backlog
+
+    def known(self) -> dict[str, Known]:
+        return {
+            row["agent_id"]: Known(row["away_s"], tuple(zip(row["tasks"], row["since"], strict=True)))
+            for row in self.agents
+        }
+
+    def standing(self, task_id: str) -> Standing:
+        return standing(
+            self.backlog(),
+            self.roster(),
+            task_id,
+            room=self.room if self.live_nodes else 0,
+            known=self.known(),
+        )
+
+
+async def read_fleet(store: Store, task_ids: Sequence[str] = ()) -> Fleet:
+    """The fleet and the ready tasks, these among them wherever they stand."""
+    limits = await store.db.fetch_one("why_limits")
+    agents = await store.db.fetch("why_agents")
+    ready = {task.task_id: task for task in await store.ready_tasks(WINDOW)}
+    if further := [task_id for task_id in task_ids if task_id not in ready]:
+        ready |= {task.task_id: task for task in await store.ready_tasks_by_id(further)}
+    assert limits is not None
+    return Fleet(
+        agents,
+        list(ready.values()),
+        limits["live_nodes"],
+        limits["most_running"] or 0,
+        limits["running"],
+        limits["no_node_s"],
+    )
+
+
+async def why(store: Store, task_id: str) -> Why:
+    """The chain of reasons for which a task is not over yet. Raises NotFound."""
+    teller = _Teller(store)
+    links = await teller.follow(task_id)
+    row = teller.rows[task_id]
+    clear = row["status"] in FINAL or all(link.code in _MOVING for link in links)
+    return Why(task_id, row["status"], clear, links)
+
+
+_MOVING = frozenset({"over", "running", "sent", "clear"})
+
+
+class _Teller:
+    """Reads level by level, and tells each task once."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.rows: dict[str, asyncpg.Record] = {}
+        self.attempts: dict[str, list[asyncpg.Record]] = {}
+        self._fleet: Fleet | None = None
+
+    async def follow(self, task_id: str) -> list[Link]:
+        await self._read([task_id])
+        if task_id not in self.rows:
+            raise NotFound(f"there is no task {task_id!r}", hint="agentorch task list shows the newest")
+        links: list[Link] = []
+        told: set[str] = set()
+        todo = [(task_id, 0)]
+        while todo:
+            current, depth = todo.pop(0)
+            if current in told:
+                continue
+            told.add(current)
+            own, further = await self._tell(current)
+            for link in own:
+                link.depth = depth
+            links += own
+            if depth < DEEPEST:
+                todo = [(one, depth + 1) for one in further] + todo
+        return links
+
+    async def _read(self, ids: Sequence[str]) -> None:
+        unread = [one for one in ids if one not in self.rows]
+        if unread:
+            for row in await self.store.db.fetch("why_tasks", unread):
+                self.rows[row["task_id"]] = row
+            for row in await self.store.db.fetch("why_attempts", unread):
+                self.attempts.setdefault(row["task_id"], []).append(row)
+
+    async def _tell(self, task_id: str) -> tuple[list[Link], list[str]]:
+        row = self.rows[task_id]
+        if row["status"] in FINAL:
+            reason = (orjson.loads(row["error"]) if row["error"] else {}).get("message")
+            sentence = f"is {row['status']}" + (f": {reason}" if reason else "")
+            return [Link(task_id, "over", sentence, row["ended_s"])], []
+        match row["status"]:
+            case "blocked":
+                return await self._tell_blocked(row)
+            case "running":
+                links, further = await self._tell_running(row)
+                if row["wanted"] and not row["is_delayed"]:
+                    links += await self._tell_ready(row)
+                return links, further
+            case _:
+                return await self._tell_ready(row), []
+
+    async def _tell_blocked(self, row: asyncpg.Record) -> tuple[list[Link], list[str]]:
+        needed = list(row["depends_on"])
+        await self._read(needed)
+        links, further = [], []
+        unmet = [
+            one
+            for one in needed
+            if one not in self.rows or self.rows[one]["status"] not in ("completed", "skipped")
+        ]
+        for one in unmet[:WIDEST]:
+            other = self.rows.get(one)
+            if other is None:
+                links.append(
+                    Link(
+                        row["task_id"],
+                        "missing",
+                        f"waits for {one}, which does not exist (yet)",
+                        row["age_s"],
+                    )
+                )
+            elif other["status"] in FINAL:
+                sentence = f"waits for task {one}, which is {other['status']}"
+                links.append(Link(row["task_id"], "dependency", sentence, other["ended_s"]))
+            else:
+                links.append(
+                    Link(row["task_id"], "dependency", f"waits for task {self._called(other)}", row["age_s"])
+                )
+                further.append(one)
+        if len(unmet) > WIDEST:
+            links.append(
+                Link(row["task_id"], "dependency", f"and for {len(unmet) - WIDEST:,} more", row["age_s"])
+            )
+        return links, further
+
+    def _called(self, row: asyncpg.Record) -> str:
+        """`B (running on agent x since 12 s)`."""
+        name = row["task_id"]
+        live = self.attempts.get(name, [])
+        if row["status"] == "running" and live:
+            on = ", ".join(
+                f"{one['agent_id']} since {seconds_in_words(one['accepted_s'] or one['sent_s'])}"
+                for one in live[:3]
+            )
+            return f"{name} (running on {on})"
+        return f"{name} ({row['status']})"
+
+    async def _tell_running(self, row: asyncpg.Record) -> tuple[list[Link], list[str]]:
+        links, further = [], []
+        for one in self.attempts.get(row["task_id"], []):
+            agent = one["agent_id"]
+            if one["awaits"]:
+                children = list(one["awaits"])
+                await self._read(children)
+                shown = ", ".join(children[:3]) + (
+                    f" and {len(children) - 3} more" if len(children) > 3 else ""
+                )
+                slot = (
+                    f"goes on beyond the slots of {agent}"
+                    if one["is_lent"]
+                    else f"gave its slot of {agent} back"
+                    if one["is_parked"]
+                    else f"holds a slot of {agent}"
+                )
+                links.append(
+                    Link(
+                        row["task_id"],
+                        "sub_task",
+                        f"waits for its sub-task {shown}, and {slot}",
+                        one["waits_s"],
+                    )
+                )
+                further += [child for child in children if child in self.rows]
+            elif one["wants_slot_s"] is not None:
+                links.append(
+                    Link(row["task_id"], "slot", f"waits for a slot of {agent} to go on", one["wants_slot_s"])
+                )
+            elif one["status"] == "sent":
+                links.append(
+                    Link(
+                        row["task_id"],
+                        "sent",
+                        f"was sent to {agent}, which has not taken it yet",
+                        one["sent_s"],
+                    )
+                )
+            else:
+                progress = f", {one['progress']:.0%} done" if one["progress"] is not None else ""
+                links.append(
+                    Link(row["task_id"], "running", f"runs on agent {agent}{progress}", one["accepted_s"])
+                )
+        return links, further
+
+    async def _tell_ready(self, row: asyncpg.Record) -> list[Link]:
+        task_id, due = row["task_id"], row["due_in_s"]
+        if row["is_delayed"] and due is not None and due > 0:
+            again = row["failures"] or row["restarts"]
+            what = f"retry {row['failures'] or row['restarts']} is due" if again else "is to start"
+            return [Link(task_id, "delayed", f"{what} in {seconds_in_words(due)}", None)]
+        if self._fleet is None:
+            self._fleet = await read_fleet(self.store, [task_id])
+        fleet = self._fleet
+        if not any(one.task_id == task_id for one in fleet.ready):
+            fleet = self._fleet = await read_fleet(self.store, [task_id])
+        waited = max(0.0, -(due or 0.0))
+        links: list[Link] = []
+        if not fleet.live_nodes:
+            links.append(
+                Link(
+                    task_id,
+                    "no_serve",
+                    "no serve is running; start one with: agentorch serve",
+                    fleet.no_node_s,
+                )
+            )
+        if not any(one.task_id == task_id for one in fleet.ready):
+            return links or [Link(task_id, "clear", "has just moved on; ask again", None)]
+        return links + _told(task_id, fleet, waited)
+
+
+def _told(task_id: str, fleet: Fleet, waited: float) -> list[Link]:
+    stands = fleet.standing(task_id)
+    if stands.is_clear:
+        return [Link(task_id, "clear", "nothing stands in the way: it is about to be assigned", waited)]
+    task = next(one for one in fleet.ready if one.task_id == task_id)
+    links = []
+    if fleet.live_nodes and fleet.room <= 0:
+        links.append(
+            Link(
+                task_id,
+                "limit",
+                f"{fleet.running} tasks run, as many as engine.max_concurrent_tasks allows",
+                waited,
+            )
+        )
+    elif stands.is_full and fleet.live_nodes:
+        links.append(Link(task_id, "limit", "those ahead use up engine.max_concurrent_tasks", waited))
+    free = sum(reason is None for reason in stands.reasons.values())
+    if free < task.want.number:
+        needs = " and ".join(sorted(task.want.required)) or "nothing special"
+        who = f"{task.want.number} agents at once" if task.want.number > 1 else "an agent"
+        found = f", {free} would be free" if task.want.number > 1 else ""
+        if not stands.reasons:
+            found = ": there is no agent"
+        links.append(
+            Link(task_id, "agents", f"wants {who} with {needs}{found}", waited, 0, dict(stands.reasons))
+        )
+    if stands.ahead:
+        higher = (
+            f", {stands.ahead_by_priority:,} of them of higher priority" if stands.ahead_by_priority else ""
+        )
+        links.append(Link(task_id, "ahead", f"{stands.ahead:,} ready tasks are ahead of it{higher}", waited))
+    return links
+
+
+async def idle_beside_work(store: Store) -> list[str]:
+    """Sentences about ready work and free slots that were side by side for too long: the engine's fault."""
+    waiting = await store.db.fetch("ready_for", IDLE_SECONDS, WINDOW)
+    if not waiting:
+        return []
+    fleet = await read_fleet(store)
+    if not fleet.live_nodes or not fleet.room:
+        return []
+    waited: Mapping[str, float] = {row["task_id"]: row["waited_s"] for row in waiting}
+    pairs = [
+        (task.task_id, [seat.member.agent_id for seat in seats])
+        for task, seats in fleet.backlog().match(fleet.roster(), min(fleet.room, WINDOW))
+        if task.task_id in waited
+    ]
+    if not pairs:
+        return []
+    agents = sorted({agent for _, chosen in pairs for agent in chosen})
+    rows = await store.db.fetch("busy_lately", agents, IDLE_SECONDS)
+    busy: set[Any] = {row["agent_id"] for row in rows}
+    return [
+        f"task {task} has been ready for {seconds_in_words(waited[task])} beside a free slot of"
+        f" {', '.join(chosen)}: the engine should have assigned it"
+        for task, chosen in pairs
+        if not busy.intersection(chosen)
+    ][:5]
