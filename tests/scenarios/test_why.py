@@ -40,6 +40,10 @@ async def test_the_chain_goes_from_dependency_to_the_agent_that_works(orchestrat
         await submit(orchestrator, link("a"), link("b", "a"), link("c", "b"))
         await asyncio.wait_for(begun.wait(), 5)
 
+        async def taken() -> bool:
+            return (await chain(orchestrator, "a"))[0].startswith("0 running")
+
+        await until("taken", taken, 3)
         told = await chain(orchestrator, "c")
 
         assert told[0] == "0 dependency waits for task b (blocked)"
