@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from agentorch_cli.core.hints import did_you_mean
 from agentorch_cli.core.model import AgentSpec, TaskSpec
 from agentorch_cli.core.plan import MOST_ERRORS, Plan, Problem, examine, plan, refuse
-from agentorch_cli.core.vote import OPTION_RULES, Rule
+from agentorch_cli.core.vote import OPTION_RULES, SEQUENTIAL_RULES, Rule
 from agentorch_cli.documents import Document, Format, show_path
 from agentorch_cli.messages import AGENTS, TASKS, Table
 from agentorch_cli.payloads import first_fault
@@ -269,7 +269,7 @@ def _task(
     defaults: Mapping[str, Any],
     has_dates: bool,
 ) -> TaskSpec:
-    fields: dict[str, Any] = dict(defaults)
+    fields: dict[str, Any] = {key: value for key, value in defaults.items() if key != "consensus"}
     for key, value in table.items():
         if key not in _APART:
             fields[_RENAMED.get(key, key)] = tuple(dict.fromkeys(value)) if key in _TUPLES else value
@@ -282,17 +282,24 @@ def _task(
         fields["deadline" if isinstance(deadline, datetime) else "deadline_seconds"] = deadline
     if "delay" in table:
         fields["run_at"] = now + timedelta(seconds=table["delay"])
-    _fill_agents(fields, table)
+    if "verifies" in table:
+        waited_for = fields.get("depends_on", ())
+        fields["depends_on"] = tuple(dict.fromkeys((*waited_for, table["verifies"])))
+    _fill_agents(fields, table, defaults.get("consensus", {}))
     return TaskSpec(**fields)
 
 
-def _fill_agents(fields: dict[str, Any], table: Mapping[str, Any]) -> None:
-    """1 and 1; 2 and 3 for a vote, where a panel is the most; a team may have one for each capability."""
+def _fill_agents(fields: dict[str, Any], table: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """1 and 1; 2 and 3 for a vote, unless a panel or a cap is the most; a team may have one per capability."""
     least, most = 1, 1
     options = table.get("consensus")
     if table.get("requires_consensus") or options is not None:
-        fields["consensus"] = _vote(options or {})
-        least, most = 2, (options or {}).get("panel", 3)
+        fields["consensus"] = vote = _vote(options or {}, defaults)
+        least, most = 2, vote.get("panel", 3)
+        if vote["rule"] in SEQUENTIAL_RULES:
+            most = vote.get("cap", most)
+        elif options is not None and "panel" in defaults:
+            most = vote.setdefault("panel", defaults["panel"])
     elif table.get("coverage") == "team":
         most = max(1, len(fields.get("required_capabilities", ())))
     if "min_agents" in fields:
@@ -302,8 +309,11 @@ def _fill_agents(fields: dict[str, Any], table: Mapping[str, Any]) -> None:
         fields["min_agents"] = min(least, fields["max_agents"])
 
 
-def _vote(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of `core.consensus` as plain JSON; the rule is always named."""
+def _vote(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of `core.consensus` as plain JSON; the rule is always named.
+
+    `defaults` fill in what the rule uses and the file is silent about.
+    """
     options = dict(given)
     rule = options.pop("rule", None)
     if "adaptive" in options:
@@ -315,7 +325,12 @@ def _vote(given: Mapping[str, Any]) -> dict[str, Any]:
         options["tolerance"] = tolerance["abs"]
     if "rel" in tolerance:
         options["relative_tolerance"] = tolerance["rel"]
-    return {"rule": str(rule), **options}
+    used = ["threshold"] if rule is Rule.SUPERMAJORITY else []
+    used += ["confidence"] if rule in SEQUENTIAL_RULES else []
+    if rule in SEQUENTIAL_RULES or options.get("on_no_consensus") == "escalate":
+        used.append("cap")
+    silent = {key: defaults[key] for key in used if key in defaults and key not in options}
+    return {"rule": str(rule), **silent, **options}
 
 
 def _agent(table: dict[str, Any]) -> AgentSpec:

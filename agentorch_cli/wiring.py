@@ -31,6 +31,7 @@ from agentorch_cli.errors import (
 )
 from agentorch_cli.gateway.server import Door, Gateway
 from agentorch_cli.identity import new_id
+from agentorch_cli.settings import task_defaults
 from agentorch_cli.store.database import Database
 from agentorch_cli.store.embedded import EmbeddedServer, inspect
 from agentorch_cli.store.migrations import newest_version
@@ -210,6 +211,7 @@ class Orchestrator:
             "/metrics": self._metrics,
         }
         gateway.on_submit = self._engine.subtasks.take
+        gateway.on_vote = self._engine.proposals.take
         gateway.desk = self._engine.desk
         host = settings.gateway.host
         shown = f"[{host}]" if ":" in host else host
@@ -384,15 +386,6 @@ class Orchestrator:
         facts = self._engine.desk.facts()
         facts["sessions"] = len(self._gateway.sessions)
         return 200, "text/plain; version=0.0.4; charset=utf-8", render(facts)
-
-
-def task_defaults(settings: Settings) -> dict[str, Any]:
-    """TaskSpec fields for tasks that are silent about them."""
-    return {
-        "timeout_seconds": settings.engine.task_timeout,
-        "retries": settings.engine.retries,
-        "backoff_seconds": settings.engine.backoff,
-    }
 
 
 def plan_of(document: Document, settings: Settings) -> list[TaskSpec]:

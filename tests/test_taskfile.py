@@ -64,6 +64,7 @@ backoff = 0.5
 run_at = "2030-01-31T12:00:00Z"
 idempotency_key = "k"
 aggregate = "merge"
+verifies = "a"
 budget = { cost_usd = 0.5, tokens = 1000 }
 labels = { team = "blue" }
 [task.consensus]
@@ -98,6 +99,7 @@ def test_every_field_arrives() -> None:
         run_at=datetime(2030, 1, 31, 12, tzinfo=UTC),
         idempotency_key="k",
         aggregate=Aggregate.MERGE,
+        verifies="a",
         consensus={
             "rule": "supermajority",
             "threshold": 0.75,

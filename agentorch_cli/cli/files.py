@@ -26,11 +26,9 @@ SUFFIXES = (".toml", ".json", ".jsonl", ".ndjson")
 
 def read_submission(names: Sequence[str], settings: Settings) -> Plan:
     """The tasks of all files as one graph. Raises InvalidFile or InvalidTask; then nothing is submitted."""
-    defaults = {
-        "timeout_seconds": settings.engine.task_timeout,
-        "retries": settings.engine.retries,
-        "backoff_seconds": settings.engine.backoff,
-    }
+    from agentorch_cli.settings import task_defaults
+
+    defaults = task_defaults(settings)
     files = [_tasks_of(document, defaults) for document in documents(names)]
     owners = [(file, position) for file in files for position in range(len(file.tasks))]
 

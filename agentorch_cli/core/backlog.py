@@ -50,6 +50,10 @@ class Ready:
     required_capabilities: list[str]
     deadline: datetime | None = None
     overtaken: int = 0
+    role: str | None = None
+    """What its next agent is told to be."""
+    brief: str | None = None
+    """What that agent is told besides the inputs, as JSON text of an object."""
 
     @property
     def order(self) -> tuple[int, float, int]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from agentorch_cli.core.model import AgentStatus
@@ -69,8 +69,8 @@ class Want:
     """Agents that must not get it (again)."""
     rather_not: frozenset[str] = frozenset()
     """Agents that failed it: only if there is nobody else who could, busy or not."""
-    only: frozenset[str] | None = None
-    """A frozen electorate: nobody else."""
+    only: tuple[str, ...] | None = None
+    """A frozen electorate, best first: nobody else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +174,8 @@ class Roster:
 
         The seats are not taken yet: the caller does that, or leaves them.
         """
+        if want.only is not None:
+            return self._elect(want, want.only)
         guild = self.guild(want.required)
         avoided = self._avoided(guild, want)
         chosen: list[Member] = []
@@ -188,6 +190,14 @@ class Roster:
                 break
         for entry in passed:
             heapq.heappush(guild.heap, entry)
+        if len(chosen) < want.number:
+            return None
+        return [Seat(member, member.free_slot()) for member in chosen]
+
+    def _elect(self, want: Want, voters: Sequence[str]) -> list[Seat] | None:
+        """The first of these agents that may take it, in their order and not by score."""
+        found = (self.members[agent_id] for agent_id in voters if agent_id in self.members)
+        chosen = [member for member in found if obstacle(member, want) is None][: want.most]
         if len(chosen) < want.number:
             return None
         return [Seat(member, member.free_slot()) for member in chosen]

@@ -152,6 +152,10 @@ class TaskSpec:
     labels: dict[str, str] = field(default_factory=dict)
     data: Any = None
     parent_id: str | None = None
+    verifies: str | None = None
+    """The dependency (by the name that the file used, or its id) whose result this task checks."""
+    compares: dict[str, Any] | None = None
+    """The two answers of a vote that this task holds against each other."""
     remaining_path: float = 1.0
     """Length of the longest chain from this task to the end of its graph, itself included."""
 

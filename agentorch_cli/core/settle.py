@@ -9,18 +9,17 @@ answer is data (`Move`); the engine performs it under the lock of the task.
 * A loss (the agent vanished, left, or never accepted) is nobody's failure: it is repeated at
   once and does not count as a retry. But work that loses `MOST_LOSSES` agents is taken for
   poison and fails.
-* A vote goes by `core.consensus`: the ballots are the attempts.
+* A vote is settled by `core.election`: its ballots are its attempts.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from agentorch_cli.core import consensus
-from agentorch_cli.core.equivalence import Equivalence, canonical_answer, canonical_options
 from agentorch_cli.core.model import Aggregate, AttemptStatus, TaskStatus
 
 MOST_LOSSES = 5
@@ -57,10 +56,6 @@ class Case:
     losses: int = 0
     backoff_seconds: float = 1.0
     aggregate: Aggregate = Aggregate.FIRST
-    options: Mapping[str, Any] = field(default_factory=dict)
-    electorate: Sequence[str] = ()
-    """Frozen voters; empty where the task is no vote."""
-    on_no_consensus: str = "fail"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +117,6 @@ def settle_one(
 
 def settle(case: Case, jitter: Jitter) -> Move:
     """What the task does now; `case.failures` and `case.losses` count all its ended attempts."""
-    if case.electorate:
-        return _settle_vote(case, jitter)
     live = [one for one in case.tried if one.status.is_live]
     done = [one for one in case.tried if one.status is AttemptStatus.COMPLETED]
     if case.aggregate is Aggregate.FIRST and len(done) >= 1 and case.min_agents <= 1:
@@ -145,94 +138,6 @@ def settle(case: Case, jitter: Jitter) -> Move:
     status = TaskStatus.RUNNING if live or done else TaskStatus.PENDING
     wait = backoff(case.backoff_seconds, case.failures, jitter) if case.failures else 0.0
     return Move(status, wanted=lacking, delay_seconds=wait, error=error)
-
-
-def policy_of(options: Mapping[str, Any], panel: int) -> consensus.Policy:
-    """The counting rules of a task's `consensus` options; `panel` voters sit."""
-    known = {
-        key: options[key]
-        for key in ("threshold", "quorum", "min_votes", "confidence", "trim")
-        if options.get(key) is not None
-    }
-    tolerance = options.get("tolerance") or {}
-    return consensus.Policy(
-        rule=consensus.Rule(options.get("rule", "supermajority")),
-        panel=panel,
-        cap=options.get("cap", 7),
-        options=canonical_options(options.get("options") or (), sameness_of(options)),
-        tolerance=tolerance.get("abs", 0.0),
-        relative_tolerance=tolerance.get("rel", 0.0),
-        **{"min_votes": min(2, panel), **known},
-    )
-
-
-def sameness_of(options: Mapping[str, Any]) -> Equivalence:
-    """What makes two answers the same, from a task's `consensus` options."""
-    return Equivalence(
-        vote_on=options.get("vote_on", ""),
-        normalize=options.get("normalize", False),
-        number=options.get("number", False),
-    )
-
-
-def first_wave(options: Mapping[str, Any] | None, min_agents: int, max_agents: int) -> int:
-    """How many agents a task wants when it becomes ready."""
-    if options is None:
-        return min_agents
-    policy = policy_of(options, max_agents)
-    voters = [consensus.Voter(f"voter-{number}") for number in range(max_agents)]
-    return max(1, consensus.decide(policy, voters, ()).needed)
-
-
-def _settle_vote(case: Case, jitter: Jitter) -> Move:
-    policy = policy_of(case.options, len(case.electorate))
-    sameness = sameness_of(case.options)
-    performance = {one.agent_id: one.performance for one in case.tried}
-    electorate = [
-        consensus.Voter(agent, performance=performance.get(agent, 0.5)) for agent in case.electorate
-    ]
-    ballots = [_ballot(one, sameness) for one in case.tried if not one.status.is_live]
-    live = [one for one in case.tried if one.status.is_live]
-    verdict = consensus.decide(policy, electorate, ballots, out=len(live))
-    match verdict.status:
-        case consensus.VoteStatus.REACHED:
-            return Move(
-                TaskStatus.COMPLETED,
-                result=_told(case, verdict.answer, sameness),
-                call_off=_ids(live),
-                verdict=verdict,
-            )
-        case consensus.VoteStatus.FAILED if (
-            case.on_no_consensus == "plurality" and verdict.leader is not None
-        ):
-            return Move(
-                TaskStatus.COMPLETED,
-                result=_told(case, verdict.leader, sameness),
-                call_off=_ids(live),
-                verdict=verdict,
-            )
-        case consensus.VoteStatus.FAILED:
-            return Move(TaskStatus.FAILED, error=_disagreement(verdict), call_off=_ids(live), verdict=verdict)
-        case consensus.VoteStatus.PENDING:
-            status = TaskStatus.RUNNING if case.tried else TaskStatus.PENDING
-            return Move(status, wanted=verdict.needed, verdict=verdict)
-
-
-def _ballot(one: Tried, sameness: Equivalence) -> consensus.Ballot:
-    if one.status is not AttemptStatus.COMPLETED:
-        return consensus.Ballot(one.agent_id, status=consensus.BallotStatus.LOST)
-    answer = canonical_answer(one.result, sameness)
-    if answer is None:
-        return consensus.Ballot(one.agent_id, status=consensus.BallotStatus.ABSTAINED)
-    return consensus.Ballot(one.agent_id, answer=answer)
-
-
-def _told(case: Case, answer: str | None, sameness: Equivalence) -> Any:
-    """The result as a voter wrote it: the first by agent id among those who gave the answer."""
-    for one in sorted(case.tried, key=lambda t: t.agent_id):
-        if one.status is AttemptStatus.COMPLETED and canonical_answer(one.result, sameness) == answer:
-            return one.result
-    return answer
 
 
 def _aggregated(case: Case, done: Sequence[Tried]) -> Move:
@@ -296,16 +201,4 @@ def _poison(losses: int, error: Mapping[str, Any] | None) -> dict[str, Any]:
         "code": "agents_lost",
         "message": f"{losses} agents were lost while they held this task; it is not given to another",
         "last": dict(error or {}),
-    }
-
-
-def _disagreement(verdict: consensus.Verdict) -> dict[str, Any]:
-    return {
-        "code": "consensus_not_reached",
-        "message": (
-            f"no answer can reach {verdict.threshold_count} of {verdict.electorate} votes"
-            if verdict.threshold_count is not None
-            else f"{verdict.votes_used} votes made no decision"
-        ),
-        "counts": dict(verdict.counts),
     }

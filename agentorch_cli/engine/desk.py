@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -64,6 +64,8 @@ class Desk:
         self._progress: dict[str, tuple[float | None, str | None]] = {}
         self._something = asyncio.Event()
         self._leaving: list[tuple[str, UUID]] = []
+        self.on_arrival: Callable[[str], None] | None = None
+        """Is told of agents that came in."""
         self._sessions: dict[str, UUID] = {}
         """Of the agents that are here."""
 
@@ -98,6 +100,8 @@ class Desk:
             await self.store.adopt(adopted)
         self.state.bus.publish("agent_registered", agent_id=agent.agent_id)
         self.scheduler.wake()
+        if self.on_arrival is not None:
+            self.on_arrival(agent.agent_id)
         return welcome
 
     def _seat(

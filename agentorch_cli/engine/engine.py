@@ -19,8 +19,10 @@ from agentorch_cli.core.matching import Member, Roster
 from agentorch_cli.core.model import AgentStatus
 from agentorch_cli.core.scoring import Weights, fleet_mean, shrunk_performance
 from agentorch_cli.engine.desk import Desk
+from agentorch_cli.engine.historian import Historian
 from agentorch_cli.engine.leader import Leader
 from agentorch_cli.engine.lifeline import Lifeline
+from agentorch_cli.engine.proposals import Proposals
 from agentorch_cli.engine.scheduler import Scheduler
 from agentorch_cli.engine.settler import Settler
 from agentorch_cli.engine.state import Courier, State
@@ -30,7 +32,7 @@ from agentorch_cli.store.store import Store
 
 log = logging.getLogger("agentorch.engine")
 
-CHANNELS = ("agentorch_tasks", "agentorch_fleet", "agentorch_cancel", "agentorch_done")
+CHANNELS = ("agentorch_tasks", "agentorch_fleet", "agentorch_cancel", "agentorch_done", "agentorch_votes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,10 @@ class Engine:
             response_timeout=limits.response_timeout,
         )
         self.subtasks = Subtasks(self.state, store, defaults=limits.task_defaults)
+        self.proposals = Proposals(self.state, store, courier)
+        self.desk.on_arrival = self.proposals.arrived
+        self.lifeline.errands.append(self.proposals.close_overdue)
+        self.historian = Historian(store)
         self.leader = Leader(
             self.state,
             store,
@@ -102,6 +108,8 @@ class Engine:
             run(self.lifeline.watch(), name="lifeline"),
             run(self.lifeline.sweep(self.limits.sweep_interval), name="sweep"),
             run(self.leader.run(), name="leader"),
+            run(self.proposals.run(), name="proposals"),
+            run(self.historian.run(lambda: self.state.is_leader), name="historian"),
             run(self._follow_changes(), name="changes"),
             run(self.store.db.listen(CHANNELS, self._on_notice, self._on_listening), name="listen"),
         ]
@@ -117,6 +125,8 @@ class Engine:
     def _on_notice(self, channel: str, payload: str) -> None:
         if channel == "agentorch_done":
             self.subtasks.hinted(payload)
+        elif channel == "agentorch_votes":
+            self.proposals.opened(payload)
         elif channel == "agentorch_tasks":
             if payload == "*":
                 self.scheduler.look_again()
@@ -139,6 +149,7 @@ class Engine:
         self._fleet_changed.set()
         self.scheduler.look_again()
         self.subtasks.hinted("*")
+        self.proposals.opened("*")
         self._is_listening.set()
 
     async def _follow_changes(self) -> None:

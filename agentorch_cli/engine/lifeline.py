@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable, Collection
 
 from agentorch_cli.core.model import AttemptStatus
 from agentorch_cli.engine.settler import Settler
@@ -39,6 +40,8 @@ class Lifeline:
         self.settler = settler
         self.grace = grace
         self._given_up: set[str] = set()
+        self.errands: list[Callable[[], Awaitable[None]]] = []
+        """What others do with each sweep."""
         self._orphans_from = 0.0
 
     # --- what this node carries -------------------------------------------------------------
@@ -120,6 +123,12 @@ class Lifeline:
                 await self._lose_orphan(str(row["message_id"]))
         for row in await self.store.db.fetch("overdue_tasks", SWEEP_LIMIT):
             await self._end_overdue(row["task_id"])
+        for row in await self.store.db.fetch("absent_voters", self.grace, SWEEP_LIMIT, self.store.node_id):
+            await self._look_at_vote(row["task_id"], row["gone"])
+        for row in await self.store.db.fetch("idle_votes", SWEEP_LIMIT):
+            await self._look_at_vote(row["task_id"], ())
+        for errand in self.errands:
+            await errand()
         missed = await self.store.missed_endings()
         if missed:
             await self.settler.unlock(missed)
@@ -136,6 +145,15 @@ class Lifeline:
         error = {"code": "agent_lost", "message": f"agent {row['agent_id']} is gone"}
         report = Report(message_id, row["agent_id"], AttemptStatus.LOST, error=error, from_agent=False)
         self.settler.put(report)
+
+    async def _look_at_vote(self, task_id: str, gone: Collection[str]) -> None:
+        """A vote waits for voters that are gone, or for nothing at all."""
+        try:
+            await self.settler.settle_task(task_id, gone=gone)
+        except DatabaseUnreachable:
+            raise
+        except Exception:
+            log.exception("the vote of task %s cannot be looked at", task_id)
 
     async def _end_overdue(self, task_id: str) -> None:
         try:

@@ -440,6 +440,14 @@ class Gateway:
             session.refuse("not_found", reason)
             self._run(session.close(1008, reason))
 
+    def session_of(self, agent_id: str) -> Session | None:
+        """The session of an agent that is connected here."""
+        return self.sessions.get(agent_id)
+
+    def connected(self) -> list[str]:
+        """The agents that are connected here."""
+        return list(self.sessions)
+
     # --- silence ----------------------------------------------------------------------------
 
     async def _watch_silence(self) -> None:

@@ -17,9 +17,11 @@ from uuid import UUID
 import asyncpg
 import orjson
 
+from agentorch_cli.core.election import first_wave
 from agentorch_cli.core.model import Aggregate, OnDependencyFailure, TaskSpec, TaskStatus
-from agentorch_cli.core.settle import first_wave
 from agentorch_cli.errors import Conflict, NotFound
+from agentorch_cli.identity import new_id
+from agentorch_cli.store.database import Transaction
 from agentorch_cli.store.store import Store, hint
 
 
@@ -55,6 +57,15 @@ async def insert(store: Store, submission_id: UUID, tasks: Sequence[TaskSpec]) -
             _taken(error), hint="ids are for ever: choose another, or leave it out and one is made"
         ) from error
     return [*known, *stored]
+
+
+async def insert_within(tx: Transaction, store: Store, tasks: Sequence[TaskSpec]) -> None:
+    """Store tasks without dependencies in somebody's transaction; a known key is left alone."""
+    keys = [task.idempotency_key for task in tasks if task.idempotency_key is not None]
+    known = {row["idempotency_key"] for row in await tx.fetch("known_keys", keys)}
+    new = [task for task in tasks if task.idempotency_key not in known]
+    if new:
+        await tx.fetch("insert_tasks", *_Rows(store, new_id(), new, {}).arguments())
 
 
 async def _known(store: Store, tasks: Sequence[TaskSpec]) -> tuple[list[Stored], Sequence[TaskSpec]]:
@@ -224,6 +235,11 @@ def _options(task: TaskSpec) -> str:
         options["aggregate"] = task.aggregate
     if task.consensus is not None:
         options["consensus"] = task.consensus
+    if task.verifies is not None:
+        named = (d for d, name in task.dependency_names.items() if name == task.verifies)
+        options["verifies"] = next(named, task.verifies)
+    if task.compares is not None:
+        options["compares"] = task.compares
     if task.budget:
         options["budget"] = task.budget
     if task.labels:

@@ -6,7 +6,7 @@ import re
 from functools import cache
 from importlib import resources
 
-FILES = ("hot.sql", "panel.sql", "fleet.sql", "show.sql")
+FILES = ("hot.sql", "panel.sql", "consensus.sql", "fleet.sql", "show.sql")
 
 _HEADING = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 

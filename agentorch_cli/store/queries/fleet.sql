@@ -102,6 +102,9 @@ select
   a.message_id, a.task_id, a.agent_id, a.attempt, a.status, a.slot, a.role, a.node_id, a.sent_at, a.accepted_at,
   t.task_type, t.priority, t.required_capabilities, t.task_data, t.timeout_seconds, t.deadline, t.retries,
   t.failures, t.losses, t.max_agents, t.has_dependents, t.options::text as options, t.status as task_status,
+  case when a.role = 'judge' then (
+    select json_build_object('answers', d.brief) from consensus_decisions d where d.task_id = t.task_id
+  )::text end as brief,
   now() as now, extract(epoch from now() - a.sent_at)::float8 as seconds_since_sent,
   extract(epoch from now() - a.accepted_at)::float8 as seconds_since_accepted,
   case when cardinality(t.depends_on) > 0 then (
