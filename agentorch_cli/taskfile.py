@@ -298,7 +298,7 @@ def _fill_agents(fields: dict[str, Any], table: Mapping[str, Any], defaults: Map
         least, most = 2, vote.get("panel", 3)
         if vote["rule"] in SEQUENTIAL_RULES:
             most = vote.get("cap", most)
-        elif options is not None and "panel" in defaults:
+        elif options is not None and "panel" in defaults and "max_agents" not in fields:
             most = vote.setdefault("panel", defaults["panel"])
     elif table.get("coverage") == "team":
         most = max(1, len(fields.get("required_capabilities", ())))

@@ -1,4 +1,4 @@
-"""Questions that agents and people vote on, over real sockets and through the operations of the command line."""
+"""Questions that agents and people vote on, over real sockets and through the operations of the program."""
 
 from __future__ import annotations
 
