@@ -245,6 +245,7 @@ class Orchestrator:
         if self._is_stopping:
             return
         self._is_stopping = True
+        self._gateway.drain()
         drain = asyncio.create_task(self._engine.drain(self.drain_timeout))
         cut = asyncio.create_task(at_once.wait()) if at_once is not None else None
         await asyncio.wait([drain, cut] if cut else [drain], return_when=asyncio.FIRST_COMPLETED)
@@ -435,6 +436,7 @@ async def serve(
     """Run a node until `stop` is set; `stop_now` ends the waiting for what runs."""
     orchestrator = Orchestrator(settings)
     configure_logging(settings)
+    _raise_descriptor_limit()
     await orchestrator.__aenter__()
     try:
         if on_ready is not None:
@@ -442,6 +444,16 @@ async def serve(
         await stop.wait()
     finally:
         await orchestrator.stop(at_once=stop_now)
+
+
+def _raise_descriptor_limit() -> None:
+    """A connection is a descriptor: take what the system allows, not the small number it starts with."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def configure_logging(settings: Settings) -> None:

@@ -176,6 +176,9 @@ class Backlog:
                 index += 1
                 continue
             self._serve(task, seats, roster, kept)
+            if self._first(queue) is None:
+                unseen -= not queue.is_asleep
+                self._close(queue)
             news.spent(seats)
             limit -= 1
             yield task, seats

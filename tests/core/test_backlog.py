@@ -431,6 +431,7 @@ def check_books(backlog: Backlog) -> None:
         assert backlog._queues[queue.want] is queue
         assert (order, task_id) in queue.heap
         assert queue.place <= order
+    assert all(queue.heap or not queue.is_asleep for queue in backlog._queues.values())
     assert backlog._line == sorted((q.place, q.number, q) for q in backlog._queues.values())
     assert backlog._awake == sum(not queue.is_asleep for queue in backlog._queues.values())
     assert backlog._entries == sum(len(queue.heap) for queue in backlog._queues.values())

@@ -32,7 +32,7 @@ with stored as (
   values ($1, $2, $3, $4, $5::jsonb, 'online', $6, $7, now(), now())
   on conflict (agent_id) do update set
     agent_type = excluded.agent_type, capabilities = excluded.capabilities, slots = excluded.slots,
-    metadata = a.metadata || excluded.metadata,
+    metadata = case when excluded.metadata = '{}' then a.metadata else excluded.metadata end,
     status = case when a.status = 'paused' then 'paused' else 'online' end,
     node_id = excluded.node_id, session_id = excluded.session_id, connected_at = now(),
     disconnected_at = null, last_heartbeat = now(), updated_at = now()
