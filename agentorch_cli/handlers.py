@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ import orjson
 
 from agentorch_cli import views
 from agentorch_cli.core.model import AgentSpec, TaskSpec, TaskStatus
-from agentorch_cli.errors import NotFound, WaitTimedOut
+from agentorch_cli.errors import Conflict, NotFound, WaitTimedOut
 from agentorch_cli.frames import dumps
 from agentorch_cli.identity import new_id
 from agentorch_cli.store.database import Database
@@ -64,6 +65,9 @@ async def apply_schema(context: Context, check: bool = False) -> views.SchemaVie
 
 async def register_agents(context: Context, agents: Sequence[AgentSpec]) -> list[views.AgentView]:
     """Upsert registrations."""
+    twice = [agent_id for agent_id, number in Counter(a.agent_id for a in agents).items() if number > 1]
+    if twice:
+        raise Conflict(f"agent {twice[0]!r} is there twice")
     await context.db.fetch(
         "register_agents",
         [a.agent_id for a in agents],

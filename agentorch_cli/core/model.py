@@ -143,6 +143,8 @@ class TaskSpec:
     backoff_seconds: float = 1.0
     """Wait before the first retry; doubles each time, with jitter, up to five minutes."""
     run_at: datetime | None = None
+    delay_seconds: float | None = None
+    """Relative form of `run_at`: counted from acceptance by the database."""
     idempotency_key: str | None = None
     aggregate: Aggregate = Aggregate.FIRST
     consensus: dict[str, Any] | None = None

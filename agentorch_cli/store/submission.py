@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -37,6 +38,7 @@ async def insert(store: Store, submission_id: UUID, tasks: Sequence[TaskSpec]) -
     """Store tasks; answers in their order. Raises Conflict (an id is taken, a key is there twice),
     NotFound (an unknown dependency)."""
     _refuse_repeated_keys(tasks)
+    tasks = await _placed_in_time(store, tasks)
     answers: dict[str, Stored] = {}
     left = tasks
     while left:
@@ -53,6 +55,20 @@ async def insert(store: Store, submission_id: UUID, tasks: Sequence[TaskSpec]) -
         answers |= {one.task_id: one for one in stored}
         break
     return [answers[task.task_id] for task in tasks]
+
+
+async def _placed_in_time(store: Store, tasks: Sequence[TaskSpec]) -> Sequence[TaskSpec]:
+    """Delays as moments on the database's clock."""
+    if all(task.delay_seconds is None for task in tasks):
+        return tasks
+    clock = await store.db.fetch_one("clock")
+    assert clock is not None
+    return [
+        task
+        if task.delay_seconds is None
+        else replace(task, run_at=clock["now"] + timedelta(seconds=task.delay_seconds))
+        for task in tasks
+    ]
 
 
 def _refuse_repeated_keys(tasks: Sequence[TaskSpec]) -> None:

@@ -440,7 +440,7 @@ def check_books(backlog: Backlog) -> None:
     assert backlog._gangs == gangs
 
 
-@settings(max_examples=300, derandomize=True, deadline=None)
+@settings(max_examples=150, derandomize=True, deadline=None)
 @given(st.lists(steps, min_size=15, max_size=80))
 def test_what_is_served_is_what_a_walk_over_everything_serves(history: list[tuple]) -> None:
     most, backlog_room.MOST_OVERTAKES = backlog_room.MOST_OVERTAKES, 2
