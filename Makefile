@@ -50,12 +50,17 @@ check: $(STAMP)  ## format, lint, types, layers
 test: $(STAMP)  ## all tests, with real PostgreSQL and real sockets (ARGS="-k name" narrows)
 	$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: chaos-short
+chaos-short: $(STAMP)  ## a large graph under thirty kills of serve, agents and PostgreSQL (minutes)
+	AGENTORCH_CHAOS=1 $(BIN)/python -m pytest tests/scenarios/test_crashes.py
+
 .PHONY: bench
 bench: $(STAMP)  ## throughput and latency, real workflow graphs, the deadlock detector, start-up time
 	$(BIN)/python -m bench.throughput
 	$(BIN)/python -m bench.graphs
 	$(BIN)/python -m bench.deadlock
 	$(BIN)/python -m bench.startup
+	$(BIN)/python -m bench.idle
 
 .PHONY: format
 format: $(STAMP)  ## put the code into its form and repair what lint can repair

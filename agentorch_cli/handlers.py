@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -30,6 +31,7 @@ from agentorch_cli.store.migrations import newest_version
 from agentorch_cli.store.store import Store, hint
 from agentorch_cli.store.submission import array_literal, insert
 from agentorch_cli.store.truth import Truth, verify
+from agentorch_cli.store.waiting import Waiting
 
 MOST_SHOWN = 1_000
 
@@ -39,6 +41,8 @@ class Context:
     """What handlers work with."""
 
     store: Store
+    waiting: Waiting | None = None
+    """In a process that listens already; elsewhere each wait listens for itself."""
     on_close: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
     @property
@@ -67,6 +71,9 @@ async def apply_schema(context: Context, check: bool = False) -> views.SchemaVie
 
 async def register_agents(context: Context, agents: Sequence[AgentSpec]) -> list[views.AgentView]:
     """Upsert registrations."""
+    twice = [agent_id for agent_id, number in Counter(a.agent_id for a in agents).items() if number > 1]
+    if twice:
+        raise Conflict(f"agent {twice[0]!r} is there twice")
     await context.db.fetch(
         "register_agents",
         [a.agent_id for a in agents],
@@ -187,7 +194,7 @@ async def get_task(context: Context, task_id: str) -> views.TaskView:
         raise NotFound(f"there is no task {task_id!r}", hint="agentorch task list shows the newest")
     task = _task(row)
     task.attempts = [_attempt(one) for one in await context.db.fetch("show_attempts", task_id)]
-    task.events = await list_events(context, task_id=task_id, limit=MOST_SHOWN)
+    task.events = [_event(one) for one in await context.db.fetch("task_story", task_id, MOST_SHOWN)]
     decisions = await _decisions(context, task_id=task_id)
     task.decision = decisions[0] if decisions else None
     return task
@@ -204,7 +211,7 @@ async def wait_for_tasks(
         raise NotFound(f"there is no task {unknown[0]!r}")
     try:
         async with asyncio.timeout(timeout_seconds):
-            await _until_final(context, set(ids))
+            await _until_final(context, ids)
     except TimeoutError:
         left = [row["task_id"] for row in await context.db.fetch("standing", ids)]
         raise WaitTimedOut(
@@ -216,33 +223,13 @@ async def wait_for_tasks(
     return [_task(rows[task_id]) for task_id in ids]
 
 
-async def _until_final(context: Context, waiting: set[str]) -> None:
-    """Hints wake; the table is the truth; a slow look is the safety net."""
-    hinted: asyncio.Queue[str] = asyncio.Queue()
-
-    async def connected() -> None:
-        hinted.put_nowait("*")
-
-    listening = asyncio.create_task(
-        context.db.listen(["agentorch_done"], lambda _, payload: hinted.put_nowait(payload), connected)
-    )
-    try:
-        while waiting:
-            try:
-                payload = await asyncio.wait_for(hinted.get(), 5.0)
-            except TimeoutError:
-                payload = "*"
-            ended = set(payload.split("\n")) & waiting if payload != "*" else waiting
-            while not hinted.empty():
-                payload = hinted.get_nowait()
-                ended = waiting if payload == "*" else ended | (set(payload.split("\n")) & waiting)
-            if ended:
-                left = {row["task_id"] for row in await context.db.fetch("standing", list(ended))}
-                waiting -= ended - left
-    finally:
-        listening.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await listening
+async def _until_final(context: Context, ids: Sequence[str]) -> None:
+    if context.waiting is not None:
+        await context.waiting.until_final(ids)
+        return
+    waiting = Waiting(context.db)
+    async with waiting.listening():
+        await waiting.until_final(ids)
 
 
 async def cancel_tasks(
@@ -252,9 +239,8 @@ async def cancel_tasks(
     ids = list(dict.fromkeys(task_ids))
     message = reason or "cancelled by request"
     async with context.db.transaction() as tx:
-        known = {row["task_id"]: row["status"] for row in await tx.fetch("statuses", ids)}
         tree = [row["task_id"] for row in await tx.fetch("lineage_down", ids)]
-        await context.store.lock_tasks(tx, tree)
+        stood = await context.store.lock_tasks(tx, tree)
         rows = await tx.fetch("cancel_tasks", tree, message, context.store.node_id)
     off = [row["task_id"] for row in rows]
     await context.store.notify("agentorch_cancel", hint([str(m) for row in rows for m in row["messages"]]))
@@ -265,10 +251,10 @@ async def cancel_tasks(
     await context.store.notify("agentorch_tasks", hint(told.ready, delayed=told.delayed))
     reply = views.ChangeReply(changed=off)
     for task_id in ids:
-        if task_id not in known:
+        if task_id not in stood:
             reply.unchanged[task_id] = "there is no such task"
         elif task_id not in off:
-            reply.unchanged[task_id] = f"it is {known[task_id]} already"
+            reply.unchanged[task_id] = f"it is {stood[task_id].status} already"
     return reply
 
 
@@ -280,7 +266,9 @@ async def retry_tasks(context: Context, task_ids: Sequence[str]) -> views.Change
         ended = [t for t, row in known.items() if row["status"] in ("failed", "cancelled", "skipped")]
         fallen = await tx.fetch("fallen_with", ended, [known[t]["submission_id"] for t in ended])
         reopened = sorted({row["task_id"] for row in fallen})
-        await context.store.lock_tasks(tx, reopened)
+        # What they depend on is locked too: it may end at this moment, and they would wait for it for ever.
+        needed = await tx.fetch("dependencies_of", reopened)
+        await context.store.lock_tasks(tx, [*reopened, *(row["task_id"] for row in needed)])
         waits = {row["task_id"]: row["waits_for"] for row in await tx.fetch("open_dependencies", reopened)}
         blocked = {row["task_id"] for row in await tx.fetch("dead_dependencies", reopened)}
         opened = [task_id for task_id in reopened if task_id not in blocked]
@@ -339,19 +327,20 @@ async def list_events(
     if not (tx.isdigit() and event_id.isdigit()):
         raise NotFound(f"{cursor!r} is no cursor", hint="use the cursor of an event that was shown")
     rows = await context.db.fetch("show_events", task_id, tx, int(event_id), limit)
-    return [
-        views.EventView(
-            cursor=f"{row['tx']}:{row['event_id']}",
-            at=row["at"],
-            kind=row["kind"],
-            task_id=row["task_id"],
-            agent_id=row["agent_id"],
-            message_id=str(row["message_id"]) if row["message_id"] else None,
-            node_id=row["node_id"],
-            data=orjson.loads(row["data"]) if row["data"] else {},
-        )
-        for row in rows
-    ]
+    return [_event(row) for row in rows]
+
+
+def _event(row: asyncpg.Record) -> views.EventView:
+    return views.EventView(
+        cursor=f"{row['tx']}:{row['event_id']}",
+        at=row["at"],
+        kind=row["kind"],
+        task_id=row["task_id"],
+        agent_id=row["agent_id"],
+        message_id=str(row["message_id"]) if row["message_id"] else None,
+        node_id=row["node_id"],
+        data=orjson.loads(row["data"]) if row["data"] else {},
+    )
 
 
 async def list_decisions(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, time
 from typing import Any, Final
 
 import orjson
@@ -63,18 +63,15 @@ def read_tasks(
     document: Document,
     *,
     new_id: Callable[[], str],
-    now: datetime | None = None,
     defaults: Mapping[str, Any] | None = None,
 ) -> TaskFile:
     """The tasks of a task file, or of a value that came by the wire (`Document(value, name)`).
 
-    `new_id` makes ids for tasks that have none. `now` is what `delay` counts from: the
-    database's clock where there is one. `defaults` are TaskSpec fields to use where the file
-    is silent (`timeout_seconds`, `retries`, `backoff_seconds`). Raises InvalidTask with every error.
+    `new_id` makes ids for tasks that have none. `defaults` are TaskSpec fields to use where the
+    file is silent (`timeout_seconds`, `retries`, `backoff_seconds`). Raises InvalidTask with every error.
     """
     paths, items = _entries(document, "task")
     reader = _Reader(document, TASKS, paths, items)
-    moment = now or datetime.now(UTC)
     tables = reader.tables()
     tasks, positions = [], []
     large = document.format is None or len(document.text) > MAX_DATA
@@ -84,7 +81,7 @@ def read_tasks(
             wrong += _oversize(table["data"])
         reader.problems += [Problem(position, path, message) for path, message in wrong]
         if not wrong:
-            tasks.append(_task(table, new_id, moment, defaults or {}, document.format is Format.TOML))
+            tasks.append(_task(table, new_id, defaults or {}, document.format is Format.TOML))
             positions.append(position)
     if reader.problems:
         _, _, more = examine(tasks)
@@ -265,7 +262,6 @@ def _oversize(data: Any) -> list[tuple[Path, str]]:
 def _task(
     table: dict[str, Any],
     new_id: Callable[[], str],
-    now: datetime,
     defaults: Mapping[str, Any],
     has_dates: bool,
 ) -> TaskSpec:
@@ -281,7 +277,7 @@ def _task(
         deadline = table["deadline"]
         fields["deadline" if isinstance(deadline, datetime) else "deadline_seconds"] = deadline
     if "delay" in table:
-        fields["run_at"] = now + timedelta(seconds=table["delay"])
+        fields["delay_seconds"] = table["delay"]
     if "verifies" in table:
         waited_for = fields.get("depends_on", ())
         fields["depends_on"] = tuple(dict.fromkeys((*waited_for, table["verifies"])))
@@ -290,7 +286,7 @@ def _task(
 
 
 def _fill_agents(fields: dict[str, Any], table: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    """1 and 1; 2 and 3 for a vote, unless a panel or a cap is the most; a team may have one per capability."""
+    """1 and 1; 2 and 3 for a vote, unless a panel or a cap says more; a team may have one per capability."""
     least, most = 1, 1
     options = table.get("consensus")
     if table.get("requires_consensus") or options is not None:

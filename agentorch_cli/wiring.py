@@ -20,7 +20,7 @@ from agentorch_cli.core.model import AgentSpec, TaskSpec
 from agentorch_cli.core.plan import plan
 from agentorch_cli.core.scoring import Weights
 from agentorch_cli.documents import Document
-from agentorch_cli.engine.bus import News, Subscription
+from agentorch_cli.engine.bus import Bus, News, Subscription
 from agentorch_cli.engine.engine import Engine, Limits
 from agentorch_cli.engine.state import Report
 from agentorch_cli.errors import (
@@ -28,6 +28,7 @@ from agentorch_cli.errors import (
     NotAllowed,
     OrchestratorError,
     TaskFailed,
+    UsageError,
 )
 from agentorch_cli.gateway.server import Door, Gateway
 from agentorch_cli.identity import new_id
@@ -43,7 +44,10 @@ log = logging.getLogger("agentorch")
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 SUPERVISE_EVERY = 1.0
-"""Seconds between looks at the embedded server."""
+"""Seconds between looks at the embedded server's process."""
+
+PROBE_EVERY = 30.0
+"""Seconds between questions to it: a process can be there and not answer."""
 
 
 @contextlib.asynccontextmanager
@@ -136,7 +140,9 @@ class Orchestrator:
         self.url = ""
         """Where agents connect."""
         self._stack = contextlib.AsyncExitStack()
+        self._bus = Bus()
         self._hosted: dict[str, tuple[AgentSpec, asyncio.Task[None], asyncio.Event]] = {}
+        self._hosting = asyncio.Lock()
         self._supervisor: asyncio.Task[None] | None = None
         self._is_stopping = False
         self.drain_timeout = settings.engine.drain_timeout
@@ -202,9 +208,10 @@ class Orchestrator:
                 task_defaults=task_defaults(settings),
             ),
         )
+        self._engine.state.bus = self._bus
         self._stack.push_async_callback(self._engine.stop)
         await self._engine.start(port)
-        self._context = handlers.Context(self._store)
+        self._context = handlers.Context(self._store, waiting=self._engine.waiting)
         gateway.pages = {
             "/healthz": self._healthz,
             "/readyz": self._readyz,
@@ -240,6 +247,7 @@ class Orchestrator:
         if self._is_stopping:
             return
         self._is_stopping = True
+        self._gateway.drain()
         drain = asyncio.create_task(self._engine.drain(self.drain_timeout))
         cut = asyncio.create_task(at_once.wait()) if at_once is not None else None
         await asyncio.wait([drain, cut] if cut else [drain], return_when=asyncio.FIRST_COMPLETED)
@@ -252,13 +260,14 @@ class Orchestrator:
 
     async def host_exec_agents(self) -> None:
         """Run every registered agent that has a command; stop those that have none any more."""
-        wanted = {spec.agent_id: spec for spec in await self._exec_specs()}
-        for agent_id in list(self._hosted):
-            if wanted.get(agent_id) != self._hosted[agent_id][0]:
-                await self._stop_one(agent_id)
-        for agent_id, spec in wanted.items():
-            if agent_id not in self._hosted:
-                self._host(spec)
+        async with self._hosting:  # or what was read first would be done last
+            wanted = {spec.agent_id: spec for spec in await self._exec_specs()}
+            for agent_id in list(self._hosted):
+                if wanted.get(agent_id) != self._hosted[agent_id][0]:
+                    await self._stop_one(agent_id)
+            for agent_id, spec in wanted.items():
+                if agent_id not in self._hosted:
+                    self._host(spec)
 
     async def _exec_specs(self) -> list[AgentSpec]:
         import orjson
@@ -317,8 +326,14 @@ class Orchestrator:
             while True:
                 await changed.wait()
                 changed.clear()
-                with contextlib.suppress(DatabaseUnreachable):
+                try:
                     await self.host_exec_agents()
+                except DatabaseUnreachable as error:
+                    log.warning(
+                        "cannot look for exec agents: %s", error
+                    )  # the listener comes back, and asks again
+                except Exception:
+                    log.exception("exec agents could not be started or stopped")
         finally:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
@@ -356,15 +371,21 @@ class Orchestrator:
         return [Handle(self, one.task_id) for one in reply.tasks]
 
     def read(self, tasks: Sequence[Mapping[str, Any] | TaskSpec]) -> list[TaskSpec]:
-        """Check tasks and make them a graph. Raises InvalidTask with every error."""
-        if all(isinstance(task, TaskSpec) for task in tasks):
-            return [task for task in tasks if isinstance(task, TaskSpec)]
+        """Check tasks and make them a graph. Raises InvalidTask with every error.
+
+        A TaskSpec is taken as it is: whoever makes one has checked it, or has it from here.
+        """
+        specs = [task for task in tasks if isinstance(task, TaskSpec)]
+        if len(specs) == len(tasks):
+            return specs
+        if specs:
+            raise UsageError("a submission is of TaskSpecs or of mappings, not of both")
         document = Document({"tasks": [dict(task) for task in tasks if isinstance(task, Mapping)]}, "submit")
         return plan_of(document, self.settings)
 
     def events(self) -> Subscription:
-        """What happens from here on, as an async iterator of `News`."""
-        return self._engine.state.bus.subscribe()
+        """What happens from here on, as an async iterator of `News`; it may be asked for before the start."""
+        return self._bus.subscribe()
 
     # --- pages ------------------------------------------------------------------------------
 
@@ -408,6 +429,7 @@ async def serve(
     """Run a node until `stop` is set; `stop_now` ends the waiting for what runs."""
     orchestrator = Orchestrator(settings)
     configure_logging(settings)
+    _raise_descriptor_limit()
     await orchestrator.__aenter__()
     try:
         if on_ready is not None:
@@ -415,6 +437,16 @@ async def serve(
         await stop.wait()
     finally:
         await orchestrator.stop(at_once=stop_now)
+
+
+def _raise_descriptor_limit() -> None:
+    """A connection is a descriptor: take what the system allows, not the small number it starts with."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def configure_logging(settings: Settings) -> None:
@@ -438,13 +470,19 @@ def configure_logging(settings: Settings) -> None:
 
 async def _supervise(server: EmbeddedServer) -> None:
     """For ever: the embedded server comes back if it dies."""
+    loop = asyncio.get_running_loop()
+    probe_at = loop.time() + PROBE_EVERY
     while True:
         await asyncio.sleep(SUPERVISE_EVERY)
+        if server.seems_alive() and loop.time() < probe_at:
+            continue
+        probe_at = loop.time() + PROBE_EVERY
         try:
             if await server.ensure_running():
                 log.warning("the embedded PostgreSQL had died and runs again")
         except OrchestratorError as error:
             log.warning("the embedded PostgreSQL cannot be started again yet: %s", error)
+            probe_at = 0.0
 
 
 def _agent_ended(running: asyncio.Task[None]) -> None:

@@ -103,9 +103,7 @@ async def run(workflow: Workflow, slots: int, client: LocalClient, db: asyncpg.C
     reply = await client.call("task.submit", tasks=specs(workflow))
     ids = [one.task_id for one in reply.tasks]
     await client.call("task.wait", task_ids=ids, timeout_seconds=60 + 10 * workflow.lower_bound(slots))
-    submission = await db.fetchval(
-        "select submission_id from task_distributions where task_id = $1", ids[0]
-    )
+    submission = await db.fetchval("select submission_id from task_distributions where task_id = $1", ids[0])
     rows = await db.fetch(ATTEMPTS, submission)
     started, ended = min(row["created_at"] for row in rows), max(row["completed_at"] for row in rows)
     figures = Figures(

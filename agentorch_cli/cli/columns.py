@@ -17,7 +17,7 @@ from agentorch_cli.views import AttemptView, DecisionView, TaskView
 
 def took(task: TaskView | AttemptView, look: Look) -> Text:
     """How long the work took, or has taken so far."""
-    start = task.started_at if isinstance(task, TaskView) else (task.accepted_at or task.sent_at)
+    start = task.started_at if isinstance(task, TaskView) else task.sent_at
     end = task.completed_at if isinstance(task, TaskView) else task.finished_at
     if start is None:
         return look.nothing()

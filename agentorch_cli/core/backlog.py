@@ -1,29 +1,36 @@
 """The tasks that want agents, in the order of service.
 
 The order is that of the database: (urgency, remaining_path descending, seq), where urgency is
-the minute of readiness less the priority. Tasks are kept in one heap per set of required
-capabilities, because tasks that ask for the same agents are stuck and freed together: a step
-looks only at the heads of those heaps that have a free agent.
+the minute of readiness less the priority.
 
-A task that wants several agents at once may be overtaken by tasks that want fewer, at most
-`MOST_OVERTAKES` times; from then on the agents that it could use are kept for it.
+Tasks that want the same are stuck and freed together, so each different `Want` has one `Queue`
+and only its first task is ever tried. The queues stand in a `line` by their first tasks. A
+queue that found too few agents sleeps until somebody who has the capabilities can take more
+than before, so a step looks at what is new and not at all that waits. Who walks the line meets
+every task that could be served, in the order of service: no idle agent is left beside a ready
+task that it could take.
+
+A task that wants several agents at once may be overtaken by tasks behind it that use an agent
+it could use, at most `MOST_OVERTAKES` times; from then on such agents are kept for it until it
+runs. They are not kept where fewer agents are online than it wants.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from bisect import bisect_left, insort
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from agentorch_cli.core.matching import Roster, Seat, Want
+from agentorch_cli.core.matching import Crew, Roster, Seat, Want, lasting_obstacle
 
 MOST_OVERTAKES = 20
 """Measured: bounded overtaking keeps agents busy and bounds the wait of large gangs."""
 
-_SCAN = 64
-"""How many tasks of one heap a step tries that the free agents cannot serve."""
+Order = tuple[int, float, int]
+"""Lower goes first."""
 
 
 @dataclass(slots=True)
@@ -50,96 +57,284 @@ class Ready:
     required_capabilities: list[str]
     deadline: datetime | None = None
     overtaken: int = 0
+    """Tasks behind it that were served, while it waited, by an agent that it could have used."""
     role: str | None = None
     """What its next agent is told to be."""
     brief: str | None = None
     """What that agent is told besides the inputs, as JSON text of an object."""
 
     @property
-    def order(self) -> tuple[int, float, int]:
+    def order(self) -> Order:
         return (self.urgency, -self.remaining_path, self.seq)
 
 
+@dataclass(slots=True, eq=False)
+class Queue:
+    """Tasks that want the same."""
+
+    want: Want
+    number: int
+    """Settles equal orders: which queue was there first."""
+    heap: list[tuple[Order, str]] = field(default_factory=list)
+    place: Order = (0, 0.0, 0)
+    """Where it stands in the line: at its first task, or before it where that has left."""
+    is_asleep: bool = False
+    """Nobody could serve it, and nothing was kept then for others."""
+    overtaken: int = 0
+    """No task in it was overtaken more often."""
+
+
 class Backlog:
-    """Ready tasks by required capabilities."""
+    """Ready tasks by what they want."""
 
     def __init__(self) -> None:
         self.tasks: dict[str, Ready] = {}
-        self._heaps: dict[frozenset[str], list[tuple[tuple[int, float, int], str]]] = {}
+        self._queued: dict[str, tuple[Queue, Order]] = {}
+        """Where each task waits. Entries of heaps that say otherwise are thrown away when met."""
+        self._queues: dict[Want, Queue] = {}
+        self._line: list[tuple[Order, int, Queue]] = []
+        self._gangs: dict[Want, Queue] = {}
+        """The queues of tasks that want several agents at once."""
+        self._entries = 0
+        self._founded = 0
+        self._awake = 0
+        self._roster: Roster | None = None
+        self._seen = 0
+        """The roster's stamp up to which sleeping queues know what happened."""
+        self._is_disturbed = False
+        """Something was put during a walk: the walk may have missed a queue."""
 
     def __len__(self) -> int:
         return len(self.tasks)
 
+    # --- changes ----------------------------------------------------------------------------
+
     def put(self, task: Ready) -> None:
         """Add a task, or replace what was known of it."""
         known = self.tasks.get(task.task_id)
+        if known is not None:
+            task.overtaken = max(task.overtaken, known.overtaken)
         self.tasks[task.task_id] = task
-        if known is not None and known.order == task.order and known.want.required == task.want.required:
-            task.overtaken = known.overtaken
+        queue = self._queues.get(task.want)
+        if queue is None:
+            queue = self._open(task)
+        queue.overtaken = max(queue.overtaken, task.overtaken)
+        if queue.overtaken >= MOST_OVERTAKES:
+            self._wake(queue)
+        self._is_disturbed = True
+        there = (queue, task.order)
+        if self._queued.get(task.task_id) == there:
             return
-        heapq.heappush(self._heaps.setdefault(task.want.required, []), (task.order, task.task_id))
+        self._queued[task.task_id] = there
+        heapq.heappush(queue.heap, (task.order, task.task_id))
+        self._entries += 1
+        if task.order < queue.place:
+            self._move(queue, task.order)
+        if self._entries > 64 + 4 * len(self.tasks):
+            self._sweep()
 
     def drop(self, task_id: str) -> None:
         """The task wants nothing any more."""
-        self.tasks.pop(task_id, None)
+        if self.tasks.pop(task_id, None) is not None:
+            del self._queued[task_id]
 
     def clear(self) -> None:
+        """Nothing wants anything any more."""
         self.tasks.clear()
-        self._heaps.clear()
+        self._queued.clear()
+        self._queues.clear()
+        self._line.clear()
+        self._gangs.clear()
+        self._entries = self._awake = 0
 
-    def worst(self) -> tuple[int, float, int] | None:
-        """The order of the task that would be served last."""
-        return max((task.order for task in self.tasks.values()), default=None)
+    # --- the walk ---------------------------------------------------------------------------
 
     def match(self, roster: Roster, limit: int) -> Iterator[tuple[Ready, list[Seat]]]:
         """Pairs of task and agents, best task first, at most `limit`.
 
         Each pair's slots are taken in the roster and its task leaves the backlog.
         """
-        heads = [
-            (heap[0][0], number, required)
-            for number, (required, heap) in enumerate(self._heaps.items())
-            if heap and roster.has_free(required)
-        ]
-        heapq.heapify(heads)
-        stuck: list[tuple[frozenset[str], tuple[tuple[int, float, int], str]]] = []
-        passed: dict[frozenset[str], int] = {}
-        kept: set[str] = set()
-        gangs: list[Ready] = []
-        while heads and limit > 0:
-            _, number, required = heapq.heappop(heads)
-            heap = self._heaps[required]
-            entry = heapq.heappop(heap)
-            task = self.tasks.get(entry[1])
-            if task is not None and task.order == entry[0] and task.want.required == required:
-                seats = self._seats(roster, task, kept)
-                if seats is None:
-                    stuck.append((required, entry))
-                    passed[required] = passed.get(required, 0) + 1
-                    if task.want.number > 1:
-                        gangs.append(task)
-                        if task.overtaken >= MOST_OVERTAKES:
-                            kept.update(m.agent_id for m in roster.eligible(task.want))
-                else:
-                    for seat in seats:
-                        roster.take(seat.member, seat.slot)
-                    del self.tasks[task.task_id]
-                    limit -= 1
-                    for gang in gangs:
-                        gang.overtaken += any(
-                            gang.want.required <= seat.member.capabilities for seat in seats
-                        )
-                    yield task, seats
-            if heap and passed.get(required, 0) < _SCAN and roster.has_free(required):
-                heapq.heappush(heads, (heap[0][0], number, required))
-        for required, entry in stuck:
-            heapq.heappush(self._heaps[required], entry)
-        for required in [key for key, heap in self._heaps.items() if not heap]:
-            del self._heaps[required]
+        stamp = roster.stamp
+        self._is_disturbed = False
+        news = self._news(roster)
+        kept: list[Want] = []
+        unseen = self._awake
+        index = 0
+        while limit > 0 and index < len(self._line) and (unseen > 0 or news):
+            place, _, queue = self._line[index]
+            if queue.is_asleep and not news.concern(queue.want):
+                index += 1
+                continue
+            task = self._first(queue)
+            if task is None:
+                unseen -= not queue.is_asleep
+                self._close(queue)
+                continue
+            if task.order != place:
+                self._move(queue, task.order)
+                continue
+            seats = roster.choose(task.want, kept)
+            if seats is None:
+                unseen -= not queue.is_asleep
+                self._set_aside(queue, roster, kept)
+                index += 1
+                continue
+            self._serve(task, seats, roster, kept)
+            if self._first(queue) is None:
+                unseen -= not queue.is_asleep
+                self._close(queue)
+            news.spent(seats)
+            limit -= 1
+            yield task, seats
+        if limit > 0 and not self._is_disturbed:
+            # Every queue was seen, so all of them know what happened until the walk began.
+            self._seen = stamp
 
-    @staticmethod
-    def _seats(roster: Roster, task: Ready, kept: Iterable[str]) -> list[Seat] | None:
-        seats = roster.choose(task.want)
-        if seats is None or not kept:
-            return seats
-        return None if any(seat.member.agent_id in kept for seat in seats) else seats
+    def explain(self, roster: Roster, task: Ready) -> dict[str, str | None]:
+        """Agent by agent, what stands in the way of a waiting task; None for those it would be given."""
+        found = roster.explain(task.want)
+        for gang in self.kept_ahead(task):
+            kept = roster.reservation(gang.want)
+            if kept is None:
+                continue
+            for agent_id, reason in found.items():
+                if reason is None and lasting_obstacle(roster.members[agent_id], kept) is None:
+                    found[agent_id] = f"is kept for task {gang.task_id}, which wants {gang.want.number}"
+        return found
+
+    def kept_ahead(self, task: Ready) -> list[Ready]:
+        """Tasks before this one that were overtaken often enough: they get their agents first."""
+        ahead = [
+            first
+            for queue in self._gangs.values()
+            if self._is_kept(queue)
+            and (first := self._first(queue)) is not None
+            and first.order < task.order
+            and first.want != task.want
+        ]
+        return sorted(ahead, key=lambda gang: gang.order)
+
+    def _news(self, roster: Roster) -> _News:
+        if roster is not self._roster:
+            self._roster, self._seen = roster, 0
+            for queue in self._queues.values():
+                self._wake(queue)
+        return _News(roster, self._seen)
+
+    def _serve(self, task: Ready, seats: Sequence[Seat], roster: Roster, kept: list[Want]) -> None:
+        """Its agents are taken, it leaves, and those whom it passed by count it."""
+        for seat in seats:
+            roster.take(seat.member, seat.slot)
+        self.drop(task.task_id)
+        for queue in self._gangs.values():
+            if queue.place >= task.order or queue.want == task.want:
+                continue
+            could_use = queue.want
+            if could_use.rather_not:
+                could_use = roster.reservation(could_use) or could_use
+            if not any(lasting_obstacle(seat.member, could_use) is None for seat in seats):
+                continue
+            was_kept = self._is_kept(queue)
+            for passed in self._tasks_of(queue):
+                if passed.order < task.order:
+                    passed.overtaken += 1
+                    queue.overtaken = max(queue.overtaken, passed.overtaken)
+            if not was_kept and self._is_kept(queue):
+                self._keep(queue, roster, kept)
+
+    def _set_aside(self, queue: Queue, roster: Roster, kept: list[Want]) -> None:
+        """Too few agents for its tasks: it sleeps, unless what happens to others can change that."""
+        if queue.want.number > 1 and self._is_kept(queue):
+            self._keep(queue, roster, kept)
+        elif not kept:
+            self._awake -= not queue.is_asleep
+            queue.is_asleep = True
+            return
+        self._wake(queue)
+
+    def _keep(self, queue: Queue, roster: Roster, kept: list[Want]) -> None:
+        self._wake(queue)
+        reservation = roster.reservation(queue.want)
+        if reservation is not None:
+            kept.append(reservation)
+
+    def _is_kept(self, queue: Queue) -> bool:
+        """Whether one of its tasks was overtaken often enough."""
+        if queue.overtaken >= MOST_OVERTAKES:  # the bound may be that of a task that has left
+            queue.overtaken = max((task.overtaken for task in self._tasks_of(queue)), default=0)
+        return queue.overtaken >= MOST_OVERTAKES
+
+    # --- queues and their line --------------------------------------------------------------
+
+    def _open(self, task: Ready) -> Queue:
+        self._founded += 1
+        queue = self._queues[task.want] = Queue(task.want, self._founded, place=task.order)
+        insort(self._line, (queue.place, queue.number, queue))
+        self._awake += 1
+        if task.want.number > 1:
+            self._gangs[task.want] = queue
+        return queue
+
+    def _close(self, queue: Queue) -> None:
+        self._leave_line(queue)
+        del self._queues[queue.want]
+        self._gangs.pop(queue.want, None)
+        self._awake -= not queue.is_asleep
+
+    def _move(self, queue: Queue, place: Order) -> None:
+        self._leave_line(queue)
+        queue.place = place
+        insort(self._line, (place, queue.number, queue))
+
+    def _leave_line(self, queue: Queue) -> None:
+        del self._line[bisect_left(self._line, (queue.place, queue.number, queue))]
+
+    def _wake(self, queue: Queue) -> None:
+        self._awake += queue.is_asleep
+        queue.is_asleep = False
+
+    def _first(self, queue: Queue) -> Ready | None:
+        while queue.heap:
+            order, task_id = queue.heap[0]
+            if self._queued.get(task_id) == (queue, order):
+                return self.tasks[task_id]
+            heapq.heappop(queue.heap)
+            self._entries -= 1
+        return None
+
+    def _tasks_of(self, queue: Queue) -> list[Ready]:
+        return [self.tasks[task_id] for _, task_id in self._standing(queue)]
+
+    def _standing(self, queue: Queue) -> set[tuple[Order, str]]:
+        return {entry for entry in queue.heap if self._queued.get(entry[1]) == (queue, entry[0])}
+
+    def _sweep(self) -> None:
+        """Throw away all entries that stand for nothing."""
+        for queue in list(self._queues.values()):
+            queue.heap = sorted(self._standing(queue))
+            if not queue.heap:
+                self._close(queue)
+        self._entries = sum(len(queue.heap) for queue in self._queues.values())
+
+
+class _News:
+    """What happened to the fleet that could wake a sleeping queue."""
+
+    def __init__(self, roster: Roster, seen: int) -> None:
+        self._crews: list[Crew] = roster.changed_since(seen)
+        self._any = frozenset().union(*(crew.capabilities for crew in self._crews))
+        self._somebody_left = roster.lost_at > seen
+
+    def __bool__(self) -> bool:
+        return bool(self._crews) or self._somebody_left
+
+    def concern(self, want: Want) -> bool:
+        """Whether there may be an agent now for what found none."""
+        if self._somebody_left and want.rather_not:
+            return True  # perhaps nobody is left but those who failed it
+        return want.required <= self._any and any(want.required <= crew.capabilities for crew in self._crews)
+
+    def spent(self, seats: Sequence[Seat]) -> None:
+        """These seats were taken: crews of which nobody is free any more wake nobody."""
+        if any(not seat.member.is_free for seat in seats):
+            self._crews = [crew for crew in self._crews if crew.free]

@@ -136,10 +136,11 @@ def policy_of(options: Mapping[str, Any], panel: int) -> Policy:
 
 def sameness_of(options: Mapping[str, Any]) -> Equivalence:
     """What makes two answers the same, from a task's `consensus` options."""
+    is_tolerant = bool(options.get("tolerance") or options.get("relative_tolerance"))
     return Equivalence(
         vote_on=options.get("vote_on", ""),
         normalize=options.get("normalize", False),
-        number=options.get("number", False),
+        number=options.get("number", False) or is_tolerant or options.get("rule") in NUMERIC_RULES,
     )
 
 
@@ -174,19 +175,7 @@ def ballot_of(agent: str, value: Any, options: Mapping[str, Any], policy: Policy
     answer = canonical_answer(value, sameness)
     if answer is None or (policy.options and answer not in policy.options):
         return Ballot(agent, answer, BallotStatus.ABSTAINED)
-    if (policy.rule in NUMERIC_RULES or policy.tolerant) and _number_in(answer) is None:
-        return Ballot(agent, answer, BallotStatus.ABSTAINED)
-    if policy.rule in NUMERIC_RULES or policy.tolerant:
-        answer = str(_number_in(answer))
     return Ballot(agent, answer)
-
-
-def _number_in(answer: str) -> str | None:
-    """The number that a canonical answer writes; JSON texts stand in quotes there."""
-    plain = answer
-    if answer.startswith('"'):
-        plain = str(json.loads(answer))
-    return plain if parse_number(plain) is not None else None
 
 
 def _choice_ballot(agent: str, value: Any, sameness: Equivalence, policy: Policy) -> Ballot:
@@ -214,7 +203,8 @@ def ballots_of(tried: Iterable[Tried], election: Election, policy: Policy) -> li
     for one in tried:
         if one.agent_id not in voters or one.status.is_live:
             continue
-        if one.status is AttemptStatus.COMPLETED:
+        heard = found.get(one.agent_id)
+        if one.status is AttemptStatus.COMPLETED and (heard is None or heard.status is BallotStatus.LOST):
             found[one.agent_id] = ballot_of(one.agent_id, one.result, election.options, policy)
         else:
             found.setdefault(one.agent_id, Ballot(one.agent_id, status=BallotStatus.LOST))

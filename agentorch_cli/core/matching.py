@@ -1,13 +1,19 @@
 """Who may, and why each other may not.
 
 A `Roster` mirrors the fleet: which agents are online, with which capabilities, and which of
-their slots are taken. Agents are grouped into one `Guild` per set of required capabilities
-that was ever asked for; each guild keeps its members in a heap by score, so that a choice
-costs a few heap steps and not a walk over the fleet.
+their slots are taken. Agents are grouped into one `Guild` per set of capabilities that tasks
+ask for; each guild keeps its members in a heap by score, so that a choice costs a few heap
+steps and not a walk over the fleet.
 
 Heap entries carry the stamp that their agent had when they were pushed. Whenever an agent's
-load or standing changes its stamp goes up and a new entry is pushed; an entry with an old
-stamp is thrown away when it comes to the top. So the heap is right without ever being sorted.
+load or standing changes its stamp goes up and one new entry goes to all its guilds; an entry
+with an old stamp is thrown away when it comes to the top. So the heap is right without ever
+being sorted.
+
+A guild that hears of more changes than it would cost to build it anew, and was not asked in
+between, is forgotten, and built again when it is asked. So the price of a change does not
+grow with the number of different sets that were ever asked for, and neither does the memory:
+the argument is that of renting skis until one could have bought them.
 
 `obstacle` is the one rule of eligibility. `Roster.choose` and every explanation use it.
 """
@@ -15,17 +21,25 @@ stamp is thrown away when it comes to the top. So the heap is right without ever
 from __future__ import annotations
 
 import heapq
-import itertools
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from agentorch_cli.core.model import AgentStatus
 from agentorch_cli.core.scoring import Weights, score
 
+MOST_SEATS = 500_000
+"""Memberships that all guilds together may hold; about 60 bytes each."""
+
+_OVERHEAD = 16
+"""What an empty guild counts for in `MOST_SEATS`."""
+
+_SLACK = 64
+"""So many void entries of a heap, or changes that nobody asked about, are not worth a thought."""
+
 
 @dataclass(slots=True, eq=False)
 class Member:
-    """One agent as the scheduler sees it."""
+    """One agent as the scheduler sees it. Whoever changes it in place calls `Roster.touch`."""
 
     agent_id: str
     type: str
@@ -39,7 +53,9 @@ class Member:
     used: set[int] = field(default_factory=set)
     """Numbers of the slots that live attempts own."""
     stamp: int = 0
-    guilds: list[Guild] = field(default_factory=list)
+    is_counted: bool = False
+    """Its crew counts it as free."""
+    guilds: dict[frozenset[str], Guild] = field(default_factory=dict)
 
     @property
     def busy(self) -> int:
@@ -50,7 +66,7 @@ class Member:
         return self.status is AgentStatus.ONLINE and len(self.used) < self.slots
 
     def free_slot(self) -> int:
-        """The lowest number that no live attempt owns. Only for a free member."""
+        """A number that no live attempt owns. Only for a free member."""
         number = len(self.used)
         if number not in self.used:
             return number
@@ -59,7 +75,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """What a task asks of its agents at this moment."""
+    """What a task asks of its agents at this moment. Tasks with equal wants are stuck and freed together."""
 
     required: frozenset[str]
     number: int = 1
@@ -68,7 +84,7 @@ class Want:
     closed_to: frozenset[str] = frozenset()
     """Agents that must not get it (again)."""
     rather_not: frozenset[str] = frozenset()
-    """Agents that failed it: only if there is nobody else who could, busy or not."""
+    """Agents that failed it: left out as long as `number` others are online, busy or not."""
     only: tuple[str, ...] | None = None
     """A frozen electorate, best first: nobody else."""
 
@@ -81,17 +97,35 @@ class Seat:
     slot: int
 
 
+Entry = tuple[float, str, int, Member]
+"""Negated score, id, stamp: the best comes first, equal scores by id."""
+
+
 @dataclass(slots=True, eq=False)
 class Guild:
     """The agents that have one set of capabilities."""
 
     required: frozenset[str]
-    members: dict[str, Member] = field(default_factory=dict)
-    heap: list[tuple[float, str, int, Member]] = field(default_factory=list)
+    size: int = 0
+    heap: list[Entry] = field(default_factory=list)
+    unread: int = 0
+    """Changes since it was last asked."""
 
 
-def obstacle(member: Member, want: Want) -> str | None:
-    """Why this agent may not take this work now, in words; None where nothing stands in the way."""
+@dataclass(slots=True, eq=False)
+class Crew:
+    """The agents whose capabilities are the same: what wakes tasks that wait for somebody."""
+
+    capabilities: frozenset[str]
+    size: int = 0
+    free: int = 0
+    """Members that could take work now."""
+    changed: int = 0
+    """The stamp at which one of them last became able to take more, or different, work."""
+
+
+def lasting_obstacle(member: Member, want: Want) -> str | None:
+    """Why this agent could not take this work even if it were idle; None where it could."""
     lacking = want.required - member.capabilities
     if lacking:
         return "lacks " + ", ".join(sorted(lacking))
@@ -101,9 +135,15 @@ def obstacle(member: Member, want: Want) -> str | None:
         return "is not in the electorate"
     if member.status is not AgentStatus.ONLINE:
         return f"is {member.status}"
-    if len(member.used) >= member.slots:
-        return f"all {member.slots} slots are busy"
     return None
+
+
+def obstacle(member: Member, want: Want) -> str | None:
+    """Why this agent may not take this work now, in words; None where nothing stands in the way."""
+    lasting = lasting_obstacle(member, want)
+    if lasting is None and len(member.used) >= member.slots:
+        return f"all {member.slots} slots are busy" if member.slots != 1 else "is busy"
+    return lasting
 
 
 class Roster:
@@ -113,8 +153,21 @@ class Roster:
         self.weights = weights or Weights()
         self.members: dict[str, Member] = {}
         self.guilds: dict[frozenset[str], Guild] = {}
-        self._stamps = itertools.count(1)
-        """Never the same twice: an agent that came anew must not be mistaken for what it was before."""
+        """Those that are asked; the one that was not asked for longest comes first."""
+        self.stamp = 0
+        """Goes up with each change; never the same twice, so that an agent that came anew is not
+        mistaken for what it was before."""
+        self.lost_at = 0
+        """The stamp at which an agent last went offline or left."""
+        self.free = 0
+        """Agents that could take work now."""
+        self._crews: dict[frozenset[str], Crew] = {}
+        """The one that changed last comes last."""
+        self._having: dict[str, dict[str, Member]] = {}
+        """Members by capability."""
+        self._asked: dict[str, dict[frozenset[str], Guild]] = {}
+        """Guilds by the first of their capabilities."""
+        self._seats = 0
 
     # --- changes ----------------------------------------------------------------------------
 
@@ -122,23 +175,44 @@ class Roster:
         """Add an agent, or replace what was known of it."""
         self.drop(member.agent_id)
         self.members[member.agent_id] = member
-        member.stamp = next(self._stamps)
-        for guild in self.guilds.values():
-            self._join(guild, member)
+        member.is_counted = False
+        crew = self._crews.setdefault(member.capabilities, Crew(member.capabilities))
+        crew.size += 1
+        for capability in member.capabilities:
+            self._having.setdefault(capability, {})[member.agent_id] = member
+        for first in {"", *member.capabilities}:
+            for guild in self._asked.get(first, {}).values():
+                if guild.required <= member.capabilities:
+                    self._join(guild, member)
+        self.touch(member)
 
     def drop(self, agent_id: str) -> None:
         """Forget an agent."""
         member = self.members.pop(agent_id, None)
-        if member is not None:
-            member.stamp = next(self._stamps)
-            for guild in member.guilds:
-                guild.members.pop(agent_id, None)
-            member.guilds = []
+        if member is None:
+            return
+        self.stamp += 1
+        self.lost_at = member.stamp = self.stamp
+        crew = self._crews[member.capabilities]
+        crew.size -= 1
+        crew.free -= member.is_counted
+        self.free -= member.is_counted
+        if not crew.size:
+            del self._crews[member.capabilities]
+        for capability in member.capabilities:
+            del self._having[capability][agent_id]
+            if not self._having[capability]:
+                del self._having[capability]
+        for guild in member.guilds.values():
+            guild.size -= 1
+            self._seats -= 1
+        member.guilds = {}
 
     def take(self, member: Member, slot: int) -> None:
         """A live attempt owns this slot from now on."""
+        member = self.members.get(member.agent_id, member)  # it may have come anew since it was chosen
         member.used.add(slot)
-        self.touch(member)
+        self._offer(member)
 
     def give_back(self, agent_id: str, slot: int) -> None:
         """The attempt that owned this slot has ended."""
@@ -149,119 +223,197 @@ class Roster:
 
     def touch(self, member: Member) -> None:
         """The member's load, status or performance changed: offer it anew."""
-        member.stamp = next(self._stamps)
+        self._offer(member)
+        crew = self._crews.get(member.capabilities)
+        if crew is None or self.members.get(member.agent_id) is not member:
+            return
         if member.is_free:
-            for guild in member.guilds:
-                self._offer(guild, member)
+            crew.changed = self.stamp
+            self._crews[crew.capabilities] = self._crews.pop(crew.capabilities)
+        elif member.status is not AgentStatus.ONLINE:
+            self.lost_at = self.stamp
+
+    def changed_since(self, stamp: int) -> list[Crew]:
+        """Crews of which somebody became able to take work after `stamp`, and somebody still is."""
+        found = []
+        for crew in reversed(self._crews.values()):
+            if crew.changed <= stamp:
+                break
+            if crew.free:
+                found.append(crew)
+        return found
 
     # --- choices ----------------------------------------------------------------------------
 
-    def guild(self, required: frozenset[str]) -> Guild:
-        """The agents that have these capabilities."""
-        guild = self.guilds.get(required)
-        if guild is None:
-            guild = self.guilds[required] = Guild(required)
-            for member in self.members.values():
-                self._join(guild, member)
-        return guild
-
-    def has_free(self, required: frozenset[str]) -> bool:
-        """Whether anybody with these capabilities has a free slot."""
-        return next(self._best(self.guild(required)), None) is not None
-
-    def choose(self, want: Want) -> list[Seat] | None:
+    def choose(self, want: Want, kept: Sequence[Want] = ()) -> list[Seat] | None:
         """The best free agents for this work, all or nothing; None where too few are free.
 
-        The seats are not taken yet: the caller does that, or leaves them.
+        Agents that could serve one of `kept` (see `reservation`) are left to those. The seats
+        are not taken yet: the caller does that, or leaves them.
         """
+        if self.free < want.number:
+            return None
         if want.only is not None:
-            return self._elect(want, want.only)
-        guild = self.guild(want.required)
-        avoided = self._avoided(guild, want)
+            return self._elect(want, want.only, kept)
+        avoided = self._avoided(want)
         chosen: list[Member] = []
-        passed: list[tuple[float, str, int, Member]] = []
-        for entry in self._pops(guild):
-            passed.append(entry)
+        passed: list[Entry] = []
+        guild = self.guild(want.required)
+        while (entry := self._best(guild)) is not None:
             member = entry[3]
-            if member.agent_id in avoided or obstacle(member, want) is not None:
-                continue
-            chosen.append(member)
-            if len(chosen) == want.most:
-                break
+            if (
+                obstacle(member, want) is None
+                and member.agent_id not in avoided
+                and not (kept and any(lasting_obstacle(member, other) is None for other in kept))
+            ):
+                chosen.append(member)
+                if len(chosen) == want.most:
+                    break
+            passed.append(heapq.heappop(guild.heap))
         for entry in passed:
             heapq.heappush(guild.heap, entry)
         if len(chosen) < want.number:
             return None
         return [Seat(member, member.free_slot()) for member in chosen]
 
-    def _elect(self, want: Want, voters: Sequence[str]) -> list[Seat] | None:
+    def _elect(self, want: Want, voters: Sequence[str], kept: Sequence[Want]) -> list[Seat] | None:
         """The first of these agents that may take it, in their order and not by score."""
         found = (self.members[agent_id] for agent_id in voters if agent_id in self.members)
-        chosen = [member for member in found if obstacle(member, want) is None][: want.most]
+        chosen = [
+            member
+            for member in found
+            if obstacle(member, want) is None
+            and not (kept and any(lasting_obstacle(member, other) is None for other in kept))
+        ][: want.most]
         if len(chosen) < want.number:
             return None
         return [Seat(member, member.free_slot()) for member in chosen]
 
     def eligible(self, want: Want) -> list[Member]:
         """Online agents that could take this work, free or busy, best first."""
-        found = [
-            member
-            for member in self.guild(want.required).members.values()
-            if member.status is AgentStatus.ONLINE and member.agent_id not in want.closed_to
-        ]
-        return sorted(found, key=lambda m: (-m.performance, m.agent_id))
+        return sorted(self._could(want), key=lambda m: (-m.performance, m.agent_id))
+
+    def reservation(self, want: Want) -> Want | None:
+        """What to keep for a task that wants several agents: who could serve it, by `lasting_obstacle`.
+
+        None where fewer agents are online than it wants: they would be kept for nothing.
+        """
+        avoided = self._avoided(want)
+        kept = replace(want, closed_to=want.closed_to | avoided, rather_not=frozenset()) if avoided else want
+        return kept if self._has(kept, want.number) else None
 
     def explain(self, want: Want) -> dict[str, str | None]:
         """Agent by agent, what stands in the way; None for those who could take it at once."""
-        avoided = self._avoided(self.guild(want.required), want)
+        avoided = self._avoided(want)
         return {
             agent_id: obstacle(member, want) or ("failed it before" if agent_id in avoided else None)
             for agent_id, member in sorted(self.members.items())
         }
 
-    # --- inside -----------------------------------------------------------------------------
+    def guild(self, required: frozenset[str]) -> Guild:
+        """The agents that have these capabilities."""
+        guild = self.guilds.pop(required, None)
+        if guild is None:
+            guild = self._found(required)
+        self.guilds[required] = guild  # asked last, forgotten last
+        guild.unread = 0
+        return guild
+
+    # --- inside: who could ------------------------------------------------------------------
+
+    def _having_all(self, required: frozenset[str]) -> Iterator[Member]:
+        """Members with these capabilities, by way of the rarest of them."""
+        rarest: Iterable[Member] = self.members.values()
+        if required:
+            nobody: dict[str, Member] = {}
+            rarest = min((self._having.get(one, nobody) for one in required), key=len).values()
+        return (member for member in rarest if required <= member.capabilities)
+
+    def _could(self, want: Want) -> Iterator[Member]:
+        """Those who could take it, free or busy."""
+        members: Iterable[Member] = (
+            self._having_all(want.required)
+            if want.only is None
+            else [self.members[one] for one in want.only if one in self.members]
+        )
+        return (member for member in members if lasting_obstacle(member, want) is None)
+
+    def _has(self, want: Want, number: int) -> bool:
+        """Whether at least so many could take it."""
+        return any(found >= number for found, _ in enumerate(self._could(want), start=1))
+
+    def _avoided(self, want: Want) -> frozenset[str]:
+        """Those who failed it before, if enough others could take it, now or later."""
+        if not want.rather_not:
+            return want.rather_not
+        others = replace(want, closed_to=want.closed_to | want.rather_not)
+        return want.rather_not if self._has(others, want.number) else frozenset()
+
+    # --- inside: guilds and their heaps -----------------------------------------------------
+
+    def _found(self, required: frozenset[str]) -> Guild:
+        guild = Guild(required)
+        self._asked.setdefault(min(required, default=""), {})[required] = guild
+        self._seats += _OVERHEAD
+        for member in self._having_all(required):
+            self._join(guild, member)
+            if member.is_free:
+                guild.heap.append(self._entry(member))
+        heapq.heapify(guild.heap)
+        while self._seats > MOST_SEATS and self.guilds:
+            self._forget(next(iter(self.guilds.values())))
+        return guild
 
     def _join(self, guild: Guild, member: Member) -> None:
-        if guild.required <= member.capabilities:
-            guild.members[member.agent_id] = member
-            member.guilds.append(guild)
-            if member.is_free:
-                self._offer(guild, member)
+        guild.size += 1
+        self._seats += 1
+        member.guilds[guild.required] = guild
 
-    def _offer(self, guild: Guild, member: Member) -> None:
+    def _forget(self, guild: Guild) -> None:
+        del self.guilds[guild.required]
+        first = min(guild.required, default="")
+        del self._asked[first][guild.required]
+        if not self._asked[first]:
+            del self._asked[first]
+        for member in self._having_all(guild.required):
+            del member.guilds[guild.required]
+        self._seats -= guild.size + _OVERHEAD
+
+    def _entry(self, member: Member) -> Entry:
         value = score(self.weights, member.performance, len(member.used), member.slots)
-        heapq.heappush(guild.heap, (-value, member.agent_id, member.stamp, member))
-        if len(guild.heap) > 64 + 4 * len(guild.members):
-            guild.heap = [entry for entry in guild.heap if entry[2] == entry[3].stamp]
-            heapq.heapify(guild.heap)
+        return (-value, member.agent_id, member.stamp, member)
 
-    def _best(self, guild: Guild) -> Iterator[tuple[float, str, int, Member]]:
+    def _offer(self, member: Member) -> None:
+        """Make its old entries invalid; if it is free, give its guilds a new one."""
+        self.stamp += 1
+        member.stamp = self.stamp
+        is_free = member.is_free
+        if is_free != member.is_counted and self.members.get(member.agent_id) is member:
+            change = is_free - member.is_counted
+            member.is_counted = is_free
+            self._crews[member.capabilities].free += change
+            self.free += change
+        if not is_free or not member.guilds:
+            return
+        entry = self._entry(member)
+        unasked: list[Guild] = []
+        for guild in member.guilds.values():
+            heapq.heappush(guild.heap, entry)
+            if len(guild.heap) > _SLACK + 4 * guild.size:
+                guild.heap = [e for e in guild.heap if e[2] == e[3].stamp]
+                heapq.heapify(guild.heap)
+            guild.unread += 1
+            if guild.unread > _SLACK + guild.size:
+                unasked.append(guild)
+        for guild in unasked:
+            self._forget(guild)
+
+    def _best(self, guild: Guild) -> Entry | None:
         """The best valid entry, left in place."""
         heap = guild.heap
         while heap:
             entry = heap[0]
-            if entry[2] == entry[3].stamp and entry[3].is_free:
-                yield entry
-                return
+            if entry[2] == entry[3].stamp:
+                return entry
             heapq.heappop(heap)
-
-    def _pops(self, guild: Guild) -> Iterator[tuple[float, str, int, Member]]:
-        """Valid entries, best first, taken out of the heap."""
-        while next(self._best(guild), None) is not None:
-            yield heapq.heappop(guild.heap)
-
-    def _avoided(self, guild: Guild, want: Want) -> Collection[str]:
-        """Those who failed it before, if anybody else could ever take it."""
-        if not want.rather_not:
-            return ()
-        others: Iterable[Member] = guild.members.values()
-        if want.only is not None:
-            others = (m for m in others if m.agent_id in want.only)
-        if any(
-            m.status is AgentStatus.ONLINE
-            and m.agent_id not in want.rather_not
-            and m.agent_id not in want.closed_to
-            for m in others
-        ):
-            return want.rather_not
-        return ()
+        return None

@@ -26,7 +26,7 @@ class TaskStatus(StrEnum):
     PENDING = "pending"
     """Ready, or waiting for its `run_at`: wants agents."""
     RUNNING = "running"
-    """Agents hold it."""
+    """Agents hold it, or some of those that it wants have answered."""
     COMPLETED = "completed"
     """Has its result."""
     FAILED = "failed"
@@ -57,11 +57,11 @@ class AttemptStatus(StrEnum):
     FAILED = "failed"
     """Brought an error."""
     LOST = "lost"
-    """The agent vanished, left, or never accepted. A late result may still count."""
+    """The agent vanished or never accepted. A late result may still count."""
     TIMED_OUT = "timed_out"
     """Ran longer than the task's timeout. A late result may still count."""
     CANCELLED = "cancelled"
-    """Called off: the task was cancelled, or decided without it."""
+    """Called off (the task was cancelled, or decided without it), or given back by an agent that left."""
 
     @property
     def is_live(self) -> bool:
@@ -106,7 +106,7 @@ class Aggregate(StrEnum):
     """How the results of several agents become the result of the task."""
 
     FIRST = "first"
-    """The first result stands; the other agents are called off."""
+    """The first result stands; agents beyond `min_agents` that are still at it are called off."""
     ALL = "all"
     """Object of agent id to result, of every agent."""
     BEST = "best"
@@ -143,6 +143,8 @@ class TaskSpec:
     backoff_seconds: float = 1.0
     """Wait before the first retry; doubles each time, with jitter, up to five minutes."""
     run_at: datetime | None = None
+    delay_seconds: float | None = None
+    """Relative form of `run_at`: counted from acceptance by the database."""
     idempotency_key: str | None = None
     aggregate: Aggregate = Aggregate.FIRST
     consensus: dict[str, Any] | None = None

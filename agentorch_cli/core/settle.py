@@ -3,27 +3,29 @@
 Every ended attempt asks this question, and so do timeouts, losses and late results. The
 answer is data (`Move`); the engine performs it under the lock of the task.
 
-* A result that suffices completes the task, and calls off attempts that are still out.
+* Results that suffice complete the task, and call off attempts that are still out.
 * An error is retried, up to `retries` times, after a backoff, elsewhere where there is an
   elsewhere; one that says `retryable: false` is not.
-* A loss (the agent vanished, left, or never accepted) is nobody's failure: it is repeated at
-  once and does not count as a retry. But work that loses `MOST_LOSSES` agents is taken for
-  poison and fails.
+* A loss (the agent vanished or never accepted) is nobody's failure: it is repeated at once and
+  does not count as a retry. But work that loses `MOST_LOSSES` agents is taken for poison and
+  fails. Work that an agent gave back in good order does not count at all.
 * A vote is settled by `core.election`: its ballots are its attempts.
+
+An agent counts once, however many of its attempts brought something: the first stands.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agentorch_cli.core import consensus
 from agentorch_cli.core.model import Aggregate, AttemptStatus, TaskStatus
 
 MOST_LOSSES = 5
-"""Agents that one task may lose before it is taken for the cause."""
+"""Agents that a task may lose, for each that it asks for, before it is taken for the cause."""
 
 MOST_BACKOFF = 300.0
 """Longest wait before a retry, in seconds."""
@@ -42,10 +44,20 @@ class Tried:
     performance: float = 0.5
     seconds: float | None = None
 
+    @property
+    def is_done(self) -> bool:
+        """Brought a result."""
+        return self.status is AttemptStatus.COMPLETED
+
+    @property
+    def went_wrong(self) -> bool:
+        """Counts as a failure of the task."""
+        return self.status in (AttemptStatus.FAILED, AttemptStatus.TIMED_OUT)
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A task as this room sees it, with all attempts of its generation."""
+    """A task as this room sees it, with all attempts of its generation, oldest first."""
 
     task_id: str
     tried: Sequence[Tried]
@@ -63,7 +75,7 @@ class Move:
     """What happens to the task."""
 
     status: TaskStatus
-    """COMPLETED, FAILED, PENDING (wants agents, none is out) or RUNNING (some are out)."""
+    """COMPLETED, FAILED, RUNNING (agents are out, or have answered) or PENDING (it starts anew)."""
     result: Any = None
     error: Mapping[str, Any] | None = None
     wanted: int = 0
@@ -94,17 +106,17 @@ def settle_one(
     backoff_seconds: float,
     jitter: Jitter,
 ) -> Move:
-    """The same answer for the common case: one agent, and its attempt has just ended.
+    """The same answer as `settle` for the common case: one agent, and its attempt has just ended.
 
-    `failures` and `losses` do not include this attempt.
+    `failures` and `losses` do not include this attempt. The result is the caller's to keep.
     """
     if status is AttemptStatus.COMPLETED:
         return Move(TaskStatus.COMPLETED)
+    if status is AttemptStatus.LOST and losses + 1 >= MOST_LOSSES:
+        return Move(TaskStatus.FAILED, error=_poison(losses + 1, error))
     if status in (AttemptStatus.LOST, AttemptStatus.CANCELLED):
-        if losses + 1 >= MOST_LOSSES:
-            return Move(TaskStatus.FAILED, error=_poison(losses + 1, error))
         return Move(TaskStatus.PENDING, wanted=1, error=error)
-    may_retry = bool((error or {}).get("retryable", True))
+    may_retry = _may_retry(error)
     if may_retry and failures < retries:
         return Move(
             TaskStatus.PENDING,
@@ -118,31 +130,53 @@ def settle_one(
 def settle(case: Case, jitter: Jitter) -> Move:
     """What the task does now; `case.failures` and `case.losses` count all its ended attempts."""
     live = [one for one in case.tried if one.status.is_live]
-    done = [one for one in case.tried if one.status is AttemptStatus.COMPLETED]
-    if case.aggregate is Aggregate.FIRST and len(done) >= 1 and case.min_agents <= 1:
-        return Move(TaskStatus.COMPLETED, result=done[0].result, call_off=_ids(live))
-    if len(done) >= case.min_agents and not live:
-        return _aggregated(case, done)
-    lacking = case.min_agents - len(done) - len(live)
+    done = _one_per_agent(one for one in case.tried if one.is_done)
+    out = {one.agent_id for one in live} - {one.agent_id for one in done}
+    if len(done) >= case.min_agents and (case.aggregate is Aggregate.FIRST or not out):
+        return replace(_aggregated(case.aggregate, done), call_off=_ids(live))
+    lacking = case.min_agents - len(done) - len(out)
     if lacking <= 0:
         return Move(TaskStatus.RUNNING)
-    if case.losses >= MOST_LOSSES:
-        return Move(TaskStatus.FAILED, error=_poison(case.losses, _last_error(case)), call_off=_ids(live))
-    error = _last_error(case)
-    if case.failures > case.retries or not (error or {}).get("retryable", True):
-        return Move(
-            TaskStatus.FAILED,
-            error=_last_word(error, case.failures, bool((error or {}).get("retryable", True))),
-            call_off=_ids(live),
-        )
-    status = TaskStatus.RUNNING if live or done else TaskStatus.PENDING
-    wait = backoff(case.backoff_seconds, case.failures, jitter) if case.failures else 0.0
-    return Move(status, wanted=lacking, delay_seconds=wait, error=error)
+    return _gone_wrong(case, live) or _asked_again(case, lacking, jitter, live or done)
 
 
-def _aggregated(case: Case, done: Sequence[Tried]) -> Move:
+def _gone_wrong(case: Case, live: Sequence[Tried]) -> Move | None:
+    """The end of a task that lacks results and must not ask for more; None where it may."""
+    if case.losses >= MOST_LOSSES * case.min_agents:
+        lost = [one.error for one in case.tried if one.status is AttemptStatus.LOST]
+        error = _poison(case.losses, lost[-1] if lost else None)
+        return Move(TaskStatus.FAILED, error=error, call_off=_ids(live))
+    wrong = [one.error for one in case.tried if one.went_wrong]
+    hopeless = [error for error in wrong if not _may_retry(error)]
+    if hopeless or case.failures > case.retries:
+        last = (hopeless or wrong or [None])[-1]
+        error = _last_word(last, case.failures, may_retry=not hopeless)
+        return Move(TaskStatus.FAILED, error=error, call_off=_ids(live))
+    return None
+
+
+def _asked_again(case: Case, lacking: int, jitter: Jitter, counted: Sequence[Tried]) -> Move:
+    """More agents, at once for those that were lost or gave the work back, later after a failure."""
+    in_vain = [one for one in case.tried if not one.status.is_live and not one.is_done]
+    is_failure = any(one.went_wrong for one in in_vain[-lacking:])
+    return Move(
+        TaskStatus.RUNNING if counted else TaskStatus.PENDING,
+        wanted=lacking,
+        delay_seconds=backoff(case.backoff_seconds, case.failures, jitter) if is_failure else 0.0,
+        error=in_vain[-1].error if in_vain else None,
+    )
+
+
+def _one_per_agent(tried: Iterable[Tried]) -> list[Tried]:
+    found: dict[str, Tried] = {}
+    for one in tried:
+        found.setdefault(one.agent_id, one)
+    return list(found.values())
+
+
+def _aggregated(aggregate: Aggregate, done: Sequence[Tried]) -> Move:
     in_order = sorted(done, key=lambda one: one.agent_id)
-    match case.aggregate:
+    match aggregate:
         case Aggregate.FIRST:
             return Move(TaskStatus.COMPLETED, result=done[0].result)
         case Aggregate.ALL:
@@ -184,8 +218,8 @@ def _ids(attempts: Sequence[Tried]) -> tuple[str, ...]:
     return tuple(one.message_id for one in attempts)
 
 
-def _last_error(case: Case) -> Mapping[str, Any] | None:
-    return next((one.error for one in reversed(case.tried) if one.error), None)
+def _may_retry(error: Mapping[str, Any] | None) -> bool:
+    return bool((error or {}).get("retryable", True))
 
 
 def _last_word(error: Mapping[str, Any] | None, failures: int, may_retry: bool) -> dict[str, Any]:

@@ -28,7 +28,8 @@ from agentorch_cli.engine.settler import Settler
 from agentorch_cli.engine.state import Courier, State
 from agentorch_cli.engine.subtasks import Subtasks
 from agentorch_cli.errors import DatabaseUnreachable
-from agentorch_cli.store.store import Store
+from agentorch_cli.store.store import DELAYED, Store
+from agentorch_cli.store.waiting import Waiting
 
 log = logging.getLogger("agentorch.engine")
 
@@ -67,6 +68,7 @@ class Engine:
         )
         self.scheduler.on_doubt = self.resync
         self.settler = Settler(self.state, store, courier, self.scheduler)
+        self.scheduler.on_sick = self.settler.end_sick
         self.lifeline = Lifeline(self.state, store, self.settler, grace=3 * limits.heartbeat_interval)
         self.desk = Desk(
             self.state,
@@ -76,6 +78,7 @@ class Engine:
             self.lifeline,
             response_timeout=limits.response_timeout,
         )
+        self.waiting = Waiting(store.db)
         self.subtasks = Subtasks(self.state, store, defaults=limits.task_defaults)
         self.proposals = Proposals(self.state, store, courier)
         self.desk.on_arrival = self.proposals.arrived
@@ -104,6 +107,7 @@ class Engine:
         self._loops = [
             run(self.scheduler.run(), name="scheduler"),
             run(self.settler.run(), name="settler"),
+            run(self.settler.run_unlocks(), name="unlocks"),
             run(self.desk.run(), name="desk"),
             run(self.lifeline.watch(), name="lifeline"),
             run(self.lifeline.sweep(self.limits.sweep_interval), name="sweep"),
@@ -125,6 +129,7 @@ class Engine:
     def _on_notice(self, channel: str, payload: str) -> None:
         if channel == "agentorch_done":
             self.subtasks.hinted(payload)
+            self.waiting.hinted(payload)
         elif channel == "agentorch_votes":
             self.proposals.opened(payload)
         elif channel == "agentorch_tasks":
@@ -132,8 +137,7 @@ class Engine:
                 self.scheduler.look_again()
             else:
                 ids = payload.split("\n")
-                delayed = "~" in ids
-                self.scheduler.hint((i for i in ids if i != "~"), delayed=delayed)
+                self.scheduler.hint((i for i in ids if i != DELAYED), delayed=DELAYED in ids)
         elif channel == "agentorch_cancel":
             if payload == "*":
                 self._called_off = None
@@ -150,6 +154,7 @@ class Engine:
         self.scheduler.look_again()
         self.subtasks.hinted("*")
         self.proposals.opened("*")
+        self.waiting.hinted("*")
         self._is_listening.set()
 
     async def _follow_changes(self) -> None:
@@ -187,18 +192,21 @@ class Engine:
                     )
 
     async def read_fleet(self) -> None:
-        """Make the roster what the tables say: who there is, what they can, which slots are taken."""
+        """Make the roster what the tables say: who there is, what they can, which slots are taken.
+
+        An agent that connects while the rows are on their way is newer than they are.
+        """
+        before = dict(self.state.roster.members)
         rows = await self.store.db.fetch("roster")
         mean = fleet_mean(sum(row["completed"] for row in rows), sum(row["failed"] for row in rows))
         roster = self.state.roster
         for row in rows:
             known = roster.members.get(row["agent_id"])
+            if known is not before.get(row["agent_id"]):
+                continue
             is_here = row["node_id"] == self.state.node_id
             if known is not None and is_here:
-                # What a session of this node said is newer than the row: only standing may change.
-                if known.status in (AgentStatus.ONLINE, AgentStatus.PAUSED):
-                    known.status = AgentStatus(row["status"])
-                    roster.touch(known)
+                _follow_row(roster, known, dict(row))
                 continue
             roster.put(
                 Member(
@@ -206,7 +214,7 @@ class Engine:
                     type=row["agent_type"],
                     capabilities=frozenset(row["capabilities"]),
                     slots=row["slots"],
-                    # Work goes out over this node's own connections; an agent of another node is out of reach.
+                    # Work goes out over this node's connections: agents of others are out of reach.
                     status=AgentStatus(row["status"]) if is_here else AgentStatus.OFFLINE,
                     node_id=row["node_id"],
                     performance=shrunk_performance(row["completed"], row["failed"], mean),
@@ -216,7 +224,9 @@ class Engine:
                 )
             )
         present = {row["agent_id"] for row in rows}
-        for agent_id in [agent_id for agent_id in roster.members if agent_id not in present]:
+        for agent_id in before.keys() - present:
+            if roster.members.get(agent_id) is not before[agent_id]:
+                continue
             roster.drop(agent_id)
             self.courier.dismiss(agent_id, "the agent was removed from the registry")
 
@@ -244,9 +254,7 @@ class Engine:
     async def _take_the_lead(self) -> None:
         await self.read_fleet()
         self.scheduler.look_again()
-        missed = await self.store.missed_endings()
-        if missed:
-            await self.settler.unlock(missed)
+        await self.settler.unlock_missed()
 
     # --- the end ----------------------------------------------------------------------------
 
@@ -276,6 +284,20 @@ class Engine:
                 await self.leader.beat()
                 await self.store.db.fetch("leave", self.store.node_id)
         self.state.bus.close()
+
+
+def _follow_row(roster: Roster, member: Member, row: Mapping[str, Any]) -> None:
+    """What a person may change of an agent that is connected here: standing, capabilities and slots."""
+    if member.status in (AgentStatus.ONLINE, AgentStatus.PAUSED):
+        member.status = AgentStatus(row["status"])
+    member.slots = row["slots"]
+    capabilities = frozenset(row["capabilities"])
+    if capabilities == member.capabilities:
+        roster.touch(member)
+        return
+    roster.drop(member.agent_id)
+    member.capabilities = capabilities
+    roster.put(member)
 
 
 def _loop_ended(loop: asyncio.Task[None]) -> None:

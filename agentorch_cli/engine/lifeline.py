@@ -41,8 +41,9 @@ class Lifeline:
         self.grace = grace
         self._given_up: set[str] = set()
         self.errands: list[Callable[[], Awaitable[None]]] = []
-        """What others do with each sweep."""
+        """What others do with each sweep that finds open votes."""
         self._orphans_from = 0.0
+        self._buried: set[str] = set()
 
     # --- what this node carries -------------------------------------------------------------
 
@@ -115,24 +116,25 @@ class Lifeline:
                 log.exception("a sweep failed; the next one tries again")
 
     async def sweep_once(self) -> None:
-        """One pass over the tables."""
-        for row in await self.store.db.fetch("strand_agents", self.store.node_id):
-            log.info("agent %s was on a node that is gone", row["agent_id"])
-        if asyncio.get_running_loop().time() >= self._orphans_from:
+        """One pass over the tables: one question, and more only where it finds something."""
+        seen = await self.store.db.fetch_one("sweep", self.store.node_id, self.grace)
+        assert seen is not None  # a select without from has one row
+        if seen["has_stranded"]:
+            for row in await self.store.db.fetch("strand_agents", self.store.node_id):
+                log.info("agent %s was on a node that is gone", row["agent_id"])
+        if seen["has_orphans"] and asyncio.get_running_loop().time() >= self._orphans_from:
             for row in await self.store.db.fetch("orphaned_attempts", self.grace, SWEEP_LIMIT):
                 await self._lose_orphan(str(row["message_id"]))
-        for row in await self.store.db.fetch("overdue_tasks", SWEEP_LIMIT):
-            await self._end_overdue(row["task_id"])
-        for row in await self.store.db.fetch("absent_voters", self.grace, SWEEP_LIMIT, self.store.node_id):
-            await self._look_at_vote(row["task_id"], row["gone"])
-        for row in await self.store.db.fetch("idle_votes", SWEEP_LIMIT):
-            await self._look_at_vote(row["task_id"], ())
-        for errand in self.errands:
-            await errand()
-        missed = await self.store.missed_endings()
-        if missed:
-            await self.settler.unlock(missed)
-        if any(member.is_free for member in self.state.roster.members.values()):
+        if seen["has_overdue"]:
+            for row in await self.store.db.fetch("overdue_tasks", SWEEP_LIMIT):
+                await self._end_overdue(row["task_id"])
+        if seen["has_votes"]:
+            await self._look_at_votes()
+        dead = set(seen["dead_nodes"] or ()) - self._buried
+        if dead:  # any of them may have died between settling a task and telling its dependents
+            await self.settler.unlock_missed()
+            self._buried |= dead
+        if seen["has_ready"] and any(member.is_free for member in self.state.roster.members.values()):
             self.settler.scheduler.look_again()  # hints can be lost; the table is the truth
 
     async def _lose_orphan(self, message_id: str) -> None:
@@ -145,6 +147,15 @@ class Lifeline:
         error = {"code": "agent_lost", "message": f"agent {row['agent_id']} is gone"}
         report = Report(message_id, row["agent_id"], AttemptStatus.LOST, error=error, from_agent=False)
         self.settler.put(report)
+
+    async def _look_at_votes(self) -> None:
+        """Open votes that wait for voters who are gone, or for nobody; and questions that are overdue."""
+        for row in await self.store.db.fetch("absent_voters", self.grace, SWEEP_LIMIT, self.store.node_id):
+            await self._look_at_vote(row["task_id"], row["gone"])
+        for row in await self.store.db.fetch("idle_votes", SWEEP_LIMIT):
+            await self._look_at_vote(row["task_id"], ())
+        for errand in self.errands:
+            await errand()
 
     async def _look_at_vote(self, task_id: str, gone: Collection[str]) -> None:
         """A vote waits for voters that are gone, or for nothing at all."""

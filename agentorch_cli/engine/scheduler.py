@@ -21,7 +21,7 @@ import asyncpg
 from agentorch_cli.core.backlog import Ready
 from agentorch_cli.core.matching import Seat, Want
 from agentorch_cli.engine.state import Courier, State
-from agentorch_cli.errors import DatabaseUnreachable
+from agentorch_cli.errors import DatabaseUnreachable, OrchestratorError
 from agentorch_cli.identity import new_id
 from agentorch_cli.store.records import Assignment, Claimed, Delivery
 from agentorch_cli.store.store import Store, earliest, is_simple, joined
@@ -32,8 +32,17 @@ log = logging.getLogger("agentorch.scheduler")
 WINDOW = 5_000
 """Ready tasks that the mirror holds."""
 
+DOUBT_PAUSE = 0.05
+"""Seconds before the mirror is compared with the tables, so that they do not disagree in a tight loop."""
+
 BATCH = 500
 """Tasks per commit."""
+
+DIG_EVERY = 1.0
+"""Seconds between looks beyond the window that found nothing: they may read much of the table."""
+
+MOST_KINDS = 16
+"""Capability sets of free agents that one such look asks for."""
 
 Pair = tuple[Ready, list[Seat]]
 
@@ -62,8 +71,15 @@ class Scheduler:
         """The table holds more ready tasks than the window."""
         self._look_at_delayed = True
         self._timer: asyncio.TimerHandle | None = None
+        self._last_failure = ""
+        self._dig_at = 0.0
+        self._dig_timer: asyncio.TimerHandle | None = None
+        self._refused: set[str] = set()
+        """Tasks whose last assignment the tables refused. Twice in a row: the mirror is wrong."""
         self._is_in_doubt = False
         """A commit failed, which does not mean that nothing was stored."""
+        self.on_sick: Callable[[str, str], Awaitable[None]] | None = None
+        """Ends a task that cannot be handled, with the reason."""
         self.on_doubt: Callable[[], Awaitable[None]] | None = None
         """Makes the mirror what the tables say, and sends what was assigned but never sent."""
 
@@ -103,12 +119,20 @@ class Scheduler:
                 log.warning("cannot assign: %s", error)
                 self.look_again()
                 await asyncio.sleep(0.3)
-            except Exception:
-                log.exception("a scheduling step failed; the next one reads everything anew")
+            except Exception as error:
+                self._tell_once(error)
                 self.state.bus.publish("error", where="scheduler")
                 self._is_in_doubt = True
                 self.look_again()
                 await asyncio.sleep(0.3)
+
+    def _tell_once(self, error: Exception) -> None:
+        """The same failure again and again is one story: its traceback is logged the first time only."""
+        if repr(error) == self._last_failure:
+            log.warning("a scheduling step failed again in the same way: %s", type(error).__name__)
+        else:
+            log.exception("a scheduling step failed; the next one reads everything anew")
+        self._last_failure = repr(error)
 
     async def step(self) -> None:
         """Read what is new, and assign until nothing fits."""
@@ -120,14 +144,22 @@ class Scheduler:
         if self._look_at_delayed:
             await self._release_delayed()
         await self._read()
-        while pairs := list(self.state.backlog.match(self.state.roster, self._room())):
-            await self._commit(pairs)
-            await self._read()
+        while True:
+            pairs = list(self.state.backlog.match(self.state.roster, self._room()))
+            if pairs:
+                await self._commit(pairs)
+                if self._is_in_doubt:
+                    self._wake.set()
+                    await asyncio.sleep(DOUBT_PAUSE)
+                    return
+                await self._read()
+            elif not await self._dig():
+                return
 
     def _room(self) -> int:
         if not self.most_running:
             return BATCH
-        return min(BATCH, self.most_running - len(self.state.deliveries))
+        return min(BATCH, self.most_running - len(self.state.running))
 
     async def _release_delayed(self) -> None:
         self._look_at_delayed = False
@@ -150,6 +182,7 @@ class Scheduler:
         if self._is_stale or (self._is_cut and len(backlog) < WINDOW // 2):
             self._is_stale = False
             self._hinted.clear()
+            self._refused.clear()
             tasks = await self.store.ready_tasks(WINDOW)
             self._is_cut = len(tasks) == WINDOW
             known = {task.task_id: task.overtaken for task in backlog.tasks.values() if task.overtaken}
@@ -161,39 +194,66 @@ class Scheduler:
             ids, self._hinted = self._hinted, set()
             for task in await self.store.ready_tasks_by_id(list(ids)):
                 backlog.put(task)
+        if self.store.sick:
+            await self._end_sick()
+
+    async def _end_sick(self) -> None:
+        """One sick task must not stop the others."""
+        sick, self.store.sick = self.store.sick, {}
+        for task_id, reason in sick.items():
+            self.state.backlog.drop(task_id)
+            if self.on_sick is not None:
+                await self.on_sick(task_id, reason)
+
+    async def _dig(self) -> bool:
+        """Look beyond the window for work that the free agents can do; False where there is none.
+
+        The window holds what comes first. If nobody can do that (no agent has the capability, or all
+        that have it are busy), it must not hide what others could do at once.
+        """
+        now = asyncio.get_running_loop().time()
+        kinds = {member.capabilities for member in self.state.roster.members.values() if member.is_free}
+        if not self._is_cut or not kinds or self._room() <= 0:
+            return False
+        if now < self._dig_at:
+            if self._dig_timer is None:
+                self._dig_timer = asyncio.get_running_loop().call_at(self._dig_at, self._dig_again)
+            return False
+        known = len(self.state.backlog)
+        for kind in sorted(kinds, key=sorted)[:MOST_KINDS]:
+            for task in await self.store.ready_tasks_for(sorted(kind), BATCH):
+                self.state.backlog.put(task)
+        has_more = len(self.state.backlog) > known
+        if not has_more:
+            self._dig_at = now + DIG_EVERY
+        return has_more
+
+    def _dig_again(self) -> None:
+        self._dig_timer = None
+        self._wake.set()
 
     # --- committing -------------------------------------------------------------------------
 
     async def _commit(self, pairs: Sequence[Pair]) -> None:
         """Store the assignments and send the work. What the table refuses is taken back."""
-        opening = [pair for pair in pairs if _opens_vote(pair[0])]
-        pairs = [pair for pair in pairs if not _opens_vote(pair[0])]
-        self._take_back(opening)  # the best voters are asked first, and those may be others
+        opened = await self._open_votes(pairs)
+        batch = [seat for task, seats in opened for seat in self._assignments(task, seats)]
         try:
-            for pair in opening:
-                await self._open_vote(pair)
-        except BaseException:
-            self._take_back(pairs)
-            raise
-        if not pairs:
-            return
-        batch = [seat for task, seats in pairs for seat in self._assignments(task, seats)]
-        try:
-            claimed = await self.store.assign(batch)
+            claimed = await self.store.assign(batch) if batch else {}
         except asyncpg.UniqueViolationError:
             log.info("another scheduler was quicker; reading the fleet anew")
-            self._take_back(pairs)
+            self._take_back(opened)
             self._is_in_doubt = True
             raise DatabaseUnreachable("another scheduler took the same slots") from None
         except DatabaseUnreachable:
-            self._take_back(pairs)
+            self._take_back(opened)
             self._is_in_doubt = True
             raise
         except asyncpg.PostgresError:
-            self._take_back(pairs)
-            await self._one_by_one(pairs)
+            self._take_back(opened)
+            await self._one_by_one(opened)
             return
-        self._send(pairs, batch, claimed)
+        self._send(opened, batch, claimed)
 
     def _assignments(self, task: Ready, seats: Sequence[Seat]) -> list[Assignment]:
         return [
@@ -228,8 +288,14 @@ class Scheduler:
                     self.state.bus.publish(
                         "task_assigned", task_id=task.task_id, agent_id=assignment.agent_id
                     )
-            if row is None or ("consensus" in task.options and len(seats) < task.want.most):
-                self._hinted.add(task.task_id)
+            if row is not None:
+                self._refused.discard(task.task_id)
+                if "consensus" in task.options and len(seats) < task.want.most:
+                    self._hinted.add(task.task_id)  # a vote may be given fewer agents than it wants
+                continue
+            self._hinted.add(task.task_id)
+            self._is_in_doubt |= task.task_id in self._refused
+            self._refused.add(task.task_id)
         self.state.count("assigned", len(batch))
 
     def _take_back(self, pairs: Sequence[Pair]) -> None:
@@ -238,7 +304,7 @@ class Scheduler:
                 self.state.roster.give_back(seat.member.agent_id, seat.slot)
 
     async def _one_by_one(self, pairs: Sequence[Pair]) -> None:
-        """One sick task must not stop the others: find it, say so, leave it aside."""
+        """Something in this batch cannot be stored: find it, and end it."""
         for task, seats in pairs:
             for seat in seats:
                 self.state.roster.take(seat.member, seat.slot)
@@ -247,12 +313,39 @@ class Scheduler:
                 claimed = await self.store.assign(batch)
             except asyncpg.PostgresError as error:
                 self._take_back([(task, seats)])
-                log.exception("task %s cannot be assigned", task.task_id)
-                self.state.bus.publish("error", task_id=task.task_id, message=str(error))
-                continue
-            self._send([(task, seats)], batch, claimed)
+                if isinstance(error, asyncpg.UniqueViolationError):
+                    self._is_in_doubt = True
+                    self.look_again()
+                else:
+                    self.store.sick[task.task_id] = str(error)
+            except BaseException:
+                self._take_back([(task, seats)])
+                self._is_in_doubt = True
+                raise
+            else:
+                self._send([(task, seats)], batch, claimed)
 
     # --- votes ------------------------------------------------------------------------------
+
+    async def _open_votes(self, pairs: Sequence[Pair]) -> list[Pair]:
+        """Open the votes among these; the pairs that can be committed now: all that open none."""
+        ready = [pair for pair in pairs if not _opens_vote(pair[0])]
+        votes = [pair for pair in pairs if _opens_vote(pair[0])]
+        self._take_back(votes)  # the best voters are asked first, and those may be others
+        for pair in votes:
+            try:
+                await self._open_vote(pair)
+            except (TypeError, ValueError, AttributeError, OrchestratorError) as error:
+                if isinstance(error, DatabaseUnreachable):
+                    self._take_back(ready)
+                    self._is_in_doubt = True
+                    raise
+                self.store.sick[pair[0].task_id] = str(error)
+            except BaseException:
+                self._take_back(ready)
+                self._is_in_doubt = True
+                raise
+        return ready
 
     async def _open_vote(self, pair: Pair) -> None:
         """Freeze the electorate of a vote before its first ballot is asked for."""

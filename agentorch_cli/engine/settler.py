@@ -13,6 +13,7 @@ database does not answer, reports wait here; agents keep their results until the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections import deque
@@ -33,6 +34,7 @@ from agentorch_cli.store.records import AttemptRow, Delivery, Ended, Ending, Loc
 from agentorch_cli.store.store import Store, as_uuid, hint
 from agentorch_cli.store.submission import array_literal
 from agentorch_cli.store.truth import note_comparison, verdict_of, verify
+from agentorch_cli.text import visible
 
 log = logging.getLogger("agentorch.settler")
 
@@ -70,6 +72,11 @@ class Settler:
         self._has_room.set()
         self._is_idle = asyncio.Event()
         self._is_idle.set()
+        self._ended: list[tuple[str, str]] = []
+        """Tasks whose dependents are told next."""
+        self._unlock_wake = asyncio.Event()
+        self._has_unlocked = asyncio.Event()
+        self._has_unlocked.set()
 
     # --- what others tell it ----------------------------------------------------------------
 
@@ -87,8 +94,9 @@ class Settler:
         await self._has_room.wait()
 
     async def idle(self) -> None:
-        """Returns once everything that was put has been settled."""
+        """Returns once everything that was put has been settled, and dependents know."""
         await self._is_idle.wait()
+        await self._has_unlocked.wait()
 
     # --- the loop ---------------------------------------------------------------------------
 
@@ -118,11 +126,15 @@ class Settler:
     async def _settle_surely(self, batch: list[Report]) -> None:
         """Settle a batch whatever the database does: it may be away for a while."""
         wait = 0.05
+        is_repeated = False
         while True:
             try:
                 await self.step(batch)
+                if is_repeated:
+                    await self._catch_up()
                 return
             except DatabaseUnreachable as error:
+                is_repeated = True
                 log.warning("cannot store %d results yet: %s", len(batch), error)
                 await asyncio.sleep(wait)
                 wait = min(1.0, wait * 2)
@@ -135,6 +147,16 @@ class Settler:
                 for report in batch:
                     await self._settle_surely([report])
                 return
+
+    async def _catch_up(self) -> None:
+        """A try that failed may have been stored: what became ready by it, nobody was told."""
+        await self.unlock_missed()
+        self.scheduler.look_again()
+
+    async def unlock_missed(self) -> None:
+        """Tell the dependents of tasks that ended on a node which died before it could tell them."""
+        while missed := await self.store.missed_endings():
+            await self.unlock(missed)
 
     def _quarantine(self, report: Report) -> None:
         """One sick result: the agent is told, the attempt is left to its timeout."""
@@ -204,8 +226,7 @@ class Settler:
         if requeued or is_delayed:
             self.scheduler.hint(requeued, delayed=is_delayed)
         self.scheduler.wake()
-        if unlocking:
-            await self.unlock(unlocking)
+        self._unlock_soon(unlocking)
         return odd
 
     def _ending(self, report: Report, delivery: Delivery) -> Ending:
@@ -249,6 +270,29 @@ class Settler:
             kind = "task_requeued" if status == TaskStatus.PENDING else f"task_{status}"
             self.state.bus.publish(kind, task_id=task_id, agent_id=report.agent_id, error=report.error)
 
+    def _unlock_soon(self, ended: Sequence[tuple[str, str]]) -> None:
+        """Tell the dependents of these beside the next batch of results, not before it."""
+        if ended:
+            self._ended += ended
+            self._has_unlocked.clear()
+            self._unlock_wake.set()
+
+    async def run_unlocks(self) -> None:
+        """For ever, beside `run`: what gathered while the last one was stored goes together."""
+        while True:
+            if not self._ended:
+                self._has_unlocked.set()
+                self._unlock_wake.clear()
+                await self._unlock_wake.wait()
+            ended, self._ended = self._ended, []
+            try:
+                await self.unlock(ended)
+            except Exception:
+                log.exception("the dependents of %d tasks could not be told", len(ended))
+                await asyncio.sleep(0.3)
+                with contextlib.suppress(Exception):
+                    await self._catch_up()
+
     async def unlock(self, ended: Iterable[tuple[str, str]]) -> None:
         """Tell the dependents of tasks that ended; again and again until the database has heard it."""
         ended = list(ended)
@@ -257,10 +301,12 @@ class Settler:
                 told = await self.store.unlock(ended)
                 break
             except DatabaseUnreachable as error:
+                self.scheduler.look_again()  # it may have been stored, and then nobody is told what is ready
                 log.warning("cannot unlock dependents yet: %s", error)
                 await asyncio.sleep(0.3)
-        for task_id in told.ended:
-            self.state.bus.publish("task_failed", task_id=task_id)
+        for task_id, status in told.ended:
+            self.state.count(f"task_{status}")
+            self.state.bus.publish(f"task_{status}", task_id=task_id)
         self.scheduler.hint(told.ready, delayed=told.delayed)
 
     # --- the careful path -------------------------------------------------------------------
@@ -303,8 +349,36 @@ class Settler:
     ) -> None:
         """Look at one task under lock, with what these reports add.
 
-        `overdue`: its deadline has passed. `gone`: look at its vote, without these voters.
+        `overdue`: its deadline has passed. `gone`: look at its vote, without these voters. A task that
+        cannot be decided upon fails: it must not stop the others, nor wait for ever.
         """
+        try:
+            await self._settle_task(task_id, reports, overdue, gone)
+        except (TypeError, ValueError, AttributeError, LookupError) as error:
+            log.exception("task %s cannot be decided upon", task_id)
+            await self.end_sick(task_id, str(error))
+            self._tell(None, reports, None, [], set())
+
+    async def end_sick(self, task_id: str, reason: str) -> None:
+        """Fail a task that cannot be handled."""
+        message = f"the task cannot be handled: {visible(reason, 500)}"
+        error = {"code": "unreadable", "message": message, "retryable": False}
+        row = await self.store.end_sick(task_id, dumps(error))
+        if row is None:
+            return
+        log.error("task %s failed: %s", task_id, message)
+        for agent_id, message_id in zip(row["agents"], row["messages"], strict=True):
+            self.state.release(message_id)
+            self.courier.call_off(agent_id, message_id, task_id, message)
+        self.state.count("task_failed")
+        self.state.bus.publish("task_failed", task_id=task_id, error=error)
+        self.scheduler.wake()
+        if row["has_dependents"]:
+            await self.unlock([(task_id, "failed")])
+
+    async def _settle_task(
+        self, task_id: str, reports: Sequence[Report], overdue: bool, gone: Collection[str] | None
+    ) -> None:
         performance = {member.agent_id: member.performance for member in self.state.roster.members.values()}
         called_off: list[AttemptRow] = []
         informed: str | None = None

@@ -7,6 +7,7 @@ database could not be asked for a while.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -85,6 +86,8 @@ class State:
     backlog: Backlog = field(default_factory=Backlog)
     deliveries: dict[str, Delivery] = field(default_factory=dict)
     """Live attempts of agents on this node, by message id."""
+    running: Counter[str] = field(default_factory=Counter)
+    """How many live attempts on this node each task has."""
     held_by: dict[str, set[str]] = field(default_factory=dict)
     """Message ids by agent."""
     gone_since: dict[str, float] = field(default_factory=dict)
@@ -100,6 +103,8 @@ class State:
 
     def hold(self, delivery: Delivery) -> None:
         """A live attempt is on this node."""
+        if delivery.message_id not in self.deliveries:
+            self.running[delivery.task_id] += 1
         self.deliveries[delivery.message_id] = delivery
         self.held_by.setdefault(delivery.agent_id, set()).add(delivery.message_id)
 
@@ -108,6 +113,9 @@ class State:
         delivery = self.deliveries.pop(message_id, None)
         if delivery is not None:
             self.roster.give_back(delivery.agent_id, delivery.slot)
+            self.running[delivery.task_id] -= 1
+            if not self.running[delivery.task_id]:
+                del self.running[delivery.task_id]
             held = self.held_by.get(delivery.agent_id)
             if held is not None:
                 held.discard(message_id)

@@ -433,6 +433,11 @@ class Gateway:
         if session is not None:
             session.refuse_result(code, message, message_id)
 
+    def drain(self) -> None:
+        """Tell all agents that no more will come: they finish what they hold."""
+        for session in self.sessions.values():
+            session.message(str(new_id()), "drain", {})
+
     def dismiss(self, agent_id: str, reason: str) -> None:
         """End an agent's session."""
         session = self.sessions.get(agent_id)

@@ -55,6 +55,7 @@ class Database:
         self._command_timeout = command_timeout
         self._pool: asyncpg.Pool | None = None
         self._by_key: asyncpg.Pool | None = None
+        self._opening = asyncio.Lock()
         self._sql = statements()
 
     async def open(self) -> None:
@@ -70,6 +71,7 @@ class Database:
             timeout=10,
             command_timeout=self._command_timeout,
             max_inactive_connection_lifetime=0,
+            reset=_keep_as_it_is,
             server_settings={"application_name": self.node_id, **session},
         )
         return pool
@@ -105,10 +107,15 @@ class Database:
     async def hot(self, name: str, *args: Any) -> list[asyncpg.Record]:
         """Run a named statement of the hot path, on a connection that plans by key."""
         async with self._translated():
+            pool = self._by_key or await self._open_by_key()
+            rows: list[asyncpg.Record] = await pool.fetch(self._sql[name], *args)
+            return rows
+
+    async def _open_by_key(self) -> asyncpg.Pool:
+        async with self._opening:
             if self._by_key is None:
                 self._by_key = await self._create_pool(1, 6, _SESSION | _BY_KEY)
-            rows: list[asyncpg.Record] = await self._by_key.fetch(self._sql[name], *args)
-            return rows
+            return self._by_key
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
@@ -287,6 +294,11 @@ class Transaction:
         """The first row."""
         row: asyncpg.Record | None = await self._connection.fetchrow(self._sql[name], *args)
         return row
+
+
+async def _keep_as_it_is(connection: Any) -> None:
+    """No statement here leaves anything behind in its session, so none is sent to clean it up:
+    that would be a second round trip for each."""
 
 
 def shown_address(dsn: str) -> str:

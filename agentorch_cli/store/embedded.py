@@ -134,6 +134,10 @@ class EmbeddedServer:
             async with _start_lock(self.data_dir, self._tell):
                 return self._hold is not None and await self._bring_up(programs, account)
 
+    def seems_alive(self) -> bool:
+        """Whether there is a process that could be the server: no question asked, so it may be done often."""
+        return postmaster.living_pid(self._files) is not None
+
     async def release(self) -> None:
         """Gives up this process's hold; the last one stops the server and returns when it is gone."""
         hold, self._hold = self._hold, None

@@ -101,8 +101,8 @@ class Unlocked:
 
     ready: list[str] = field(default_factory=list)
     delayed: bool = False
-    ended: list[str] = field(default_factory=list)
-    """Dependents that failed or were left out in turn."""
+    ended: list[tuple[str, str]] = field(default_factory=list)
+    """Dependents that failed or were skipped in turn, each with that status."""
 
 
 @dataclass(slots=True)

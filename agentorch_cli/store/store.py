@@ -34,11 +34,13 @@ MOST_HINTED = 7_800
 """A notification carries at most 7,999 bytes; longer lists of ids become `*`: look for yourself."""
 
 
+DELAYED = "\t"
+"""Stands among the ids of a hint for those that are ready later. No id has control characters."""
+
+
 def hint(ids: Sequence[str], *, delayed: bool = False) -> str:
-    """The payload that tells listeners which ids are worth a look; `~` stands for the delayed ones."""
-    if not ids:
-        return "~" if delayed else ""
-    text = "\n".join([*ids, "~"] if delayed else ids)
+    """The payload that tells listeners which ids are worth a look."""
+    text = "\n".join([*ids, DELAYED] if delayed else ids)
     return text if len(text.encode()) <= MOST_HINTED else "*"
 
 
@@ -48,6 +50,8 @@ class Store:
     def __init__(self, database: Database, *, aging_seconds: float = 60.0) -> None:
         self.db = database
         self.aging_seconds = aging_seconds
+        self.sick: dict[str, str] = {}
+        """Ready tasks whose rows do not say what they should, with the reason; the scheduler ends them."""
 
     @property
     def node_id(self) -> str:
@@ -63,8 +67,17 @@ class Store:
         """Those of these tasks that want agents."""
         return await self._ready(await self.db.hot("ready_tasks_by_id", list(ids)))
 
+    async def ready_tasks_for(self, capabilities: Sequence[str], limit: int) -> list[Ready]:
+        """The next tasks that an agent with these capabilities could do."""
+        return await self._ready(await self.db.hot("ready_tasks_for", list(capabilities), limit))
+
     async def _ready(self, rows: list[asyncpg.Record]) -> list[Ready]:
-        tasks = [_ready_of(row) for row in rows]
+        tasks = []
+        for row in rows:
+            try:
+                tasks.append(_ready_of(row))
+            except (TypeError, ValueError, AttributeError) as error:
+                self.sick[row["task_id"]] = str(error)
         votes = [task for task in tasks if "consensus" in task.options]
         if votes:
             found = await self.db.fetch("electorates", [task.task_id for task in votes])
@@ -119,6 +132,13 @@ class Store:
         )
         return {str(row[0]): Ended(row[1], row[2], bool(row[3])) for row in rows}
 
+    async def end_sick(self, task_id: str, error: str) -> asyncpg.Record | None:
+        """Fail a task that cannot be handled, whatever its row says; None where it has ended already.
+
+        `error` is JSON text. Answers has_dependents, and the agents and messages of its live attempts.
+        """
+        return await self.db.fetch_one("end_sick", task_id, error, self.node_id)
+
     async def unlock(self, ended: Iterable[tuple[str, str]]) -> Unlocked:
         """Tell the dependents of tasks that ended, (task_id, status) each, and theirs in turn."""
         good: list[str] = []
@@ -128,11 +148,13 @@ class Store:
         told = Unlocked()
         while good or bad:
             if bad:
-                doomed = [r[0] for r in await self.db.hot("doom_dependents", bad, self.node_id)]
-                told.ended += doomed
-                bad += doomed
+                doomed = bad
+                while doomed:  # again: somebody may have come to wait for one of them meanwhile
+                    doomed = [r[0] for r in await self.db.hot("doom_dependents", doomed, self.node_id)]
+                    told.ended += [(task_id, "failed") for task_id in doomed]
+                    bad += doomed
                 skipped = [r[0] for r in await self.db.hot("skip_dependents", bad, self.node_id)]
-                told.ended += skipped
+                told.ended += [(task_id, "skipped") for task_id in skipped]
                 good += skipped + bad  # what is left waits for them and says `run`
                 bad = []
             rows = await self.db.hot("unlock_dependents", good, self.aging_seconds)
@@ -140,7 +162,7 @@ class Store:
             told.delayed |= any(row[1] for row in rows)
             good = []
         if told.ended:
-            await self.notify("agentorch_done", hint(told.ended))
+            await self.notify("agentorch_done", hint([task_id for task_id, _ in told.ended]))
         return told
 
     async def missed_endings(self, limit: int = 1000) -> list[tuple[str, str]]:
@@ -184,7 +206,7 @@ class Store:
                 tried_agents=row["tried_agents"],
                 assigned_agents=row["assigned_agents"],
                 has_dependents=row["has_dependents"],
-                options=orjson.loads(row["options"]),
+                options=_options(row["options"]),
                 required_capabilities=row["required_capabilities"],
             )
             for row in await tx.fetch("lock_tasks", list(ids))
@@ -214,7 +236,7 @@ class Store:
     async def notify(self, channel: str, payload: str) -> None:
         """Send a hint."""
         if payload:
-            await self.db.pool.execute("select pg_notify($1, $2)", channel, payload)
+            await self.db.fetch("notify", channel, payload)
 
     # --- held work --------------------------------------------------------------------------
 
@@ -241,7 +263,7 @@ def _seat_voters(task: Ready, vote: asyncpg.Record) -> None:
 
 
 def _ready_of(row: asyncpg.Record) -> Ready:
-    options = orjson.loads(row["options"]) if row["options"] != "{}" else {}
+    options = _options(row["options"])
     wanted, most = row["wanted"], row["max_agents"]
     is_vote = "consensus" in options
     is_first = row["status"] == "pending"
@@ -276,6 +298,16 @@ def _ready_of(row: asyncpg.Record) -> Ready:
     )
 
 
+def _options(text: str) -> dict[str, Any]:
+    """Raises ValueError where they are not what a submission stores."""
+    if text == "{}":
+        return {}
+    options = orjson.loads(text)
+    if not isinstance(options, dict) or not isinstance(options.get("consensus", {}), dict):
+        raise ValueError("its options are not what a submission stores")  # noqa: TRY004  one kind for all of them
+    return options
+
+
 def is_simple(max_agents: int, options: dict[str, Any]) -> bool:
     """Whether a task is settled by its one attempt alone."""
     return (
@@ -289,7 +321,10 @@ def is_simple(max_agents: int, options: dict[str, Any]) -> bool:
 
 
 def _delivery_of(row: asyncpg.Record) -> Delivery:
-    options = orjson.loads(row["options"])
+    try:
+        options = _options(row["options"])
+    except ValueError:
+        options = {"aggregate": None}  # whatever it brings is looked at closely, and the task ended
     return Delivery(
         message_id=str(row["message_id"]),
         task_id=row["task_id"],

@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -36,27 +37,26 @@ class Stored:
 
 
 async def insert(store: Store, submission_id: UUID, tasks: Sequence[TaskSpec]) -> list[Stored]:
-    """Store tasks. Raises Conflict (an id is taken), NotFound (an unknown dependency)."""
-    if not tasks:
-        return []
-    known, tasks = await _known(store, tasks)
-    own = {task.task_id for task in tasks}
-    external = sorted({d for task in tasks for d in task.depends_on if d not in own})
-    try:
-        if external:
-            stored = await _insert_after(store, submission_id, tasks, external)
-        else:
-            rows = _Rows(store, submission_id, tasks, {})
-            if tasks:
-                await store.db.hot("insert_tasks", *rows.arguments())
-            stored = rows.stored()
-    except asyncpg.UniqueViolationError as error:
-        if "idempotency" in (error.constraint_name or ""):
-            return await insert(store, submission_id, [*tasks])  # somebody else was quicker with the key
-        raise Conflict(
-            _taken(error), hint="ids are for ever: choose another, or leave it out and one is made"
-        ) from error
-    return [*known, *stored]
+    """Store tasks; answers in their order. Raises Conflict (an id is taken, a key is there twice),
+    NotFound (an unknown dependency)."""
+    _refuse_repeated_keys(tasks)
+    tasks = await _placed_in_time(store, tasks)
+    answers: dict[str, Stored] = {}
+    left = tasks
+    while left:
+        known, left = await _known(store, left)
+        answers |= known
+        try:
+            stored = await _insert(store, submission_id, left) if left else []
+        except asyncpg.UniqueViolationError as error:
+            if "idempotency" in (error.constraint_name or ""):
+                continue  # somebody else was quicker with a key: now it is known
+            raise Conflict(
+                _taken(error), hint="ids are for ever: choose another, or leave it out and one is made"
+            ) from error
+        answers |= {one.task_id: one for one in stored}
+        break
+    return [answers[task.task_id] for task in tasks]
 
 
 async def insert_within(tx: Transaction, store: Store, tasks: Sequence[TaskSpec]) -> None:
@@ -68,30 +68,68 @@ async def insert_within(tx: Transaction, store: Store, tasks: Sequence[TaskSpec]
         await tx.fetch("insert_tasks", *_Rows(store, new_id(), new, {}).arguments())
 
 
-async def _known(store: Store, tasks: Sequence[TaskSpec]) -> tuple[list[Stored], Sequence[TaskSpec]]:
-    """Those whose idempotency key is stored already, and the rest, pointing at them."""
+async def _placed_in_time(store: Store, tasks: Sequence[TaskSpec]) -> Sequence[TaskSpec]:
+    """Delays as moments on the database's clock."""
+    if all(task.delay_seconds is None for task in tasks):
+        return tasks
+    clock = await store.db.fetch_one("clock")
+    assert clock is not None
+    return [
+        task
+        if task.delay_seconds is None
+        else replace(task, run_at=clock["now"] + timedelta(seconds=task.delay_seconds))
+        for task in tasks
+    ]
+
+
+def _refuse_repeated_keys(tasks: Sequence[TaskSpec]) -> None:
+    seen: dict[str, TaskSpec] = {}
+    for task in tasks:
+        if task.idempotency_key is None:
+            continue
+        first = seen.setdefault(task.idempotency_key, task)
+        if first is not task:
+            raise Conflict(
+                f"the tasks {(first.name or first.task_id)!r} and {(task.name or task.task_id)!r}"
+                f" have the same idempotency key {task.idempotency_key!r}",
+                hint="a key stands for one task: give each its own",
+            )
+
+
+async def _known(store: Store, tasks: Sequence[TaskSpec]) -> tuple[dict[str, Stored], Sequence[TaskSpec]]:
+    """Those whose idempotency key is stored already, by the id that was asked for, and the rest,
+    pointing at them."""
     keys = [task.idempotency_key for task in tasks if task.idempotency_key is not None]
     if not keys:
-        return [], tasks
+        return {}, tasks
     rows = {row["idempotency_key"]: row for row in await store.db.fetch("known_keys", keys)}
     if not rows:
-        return [], tasks
-    instead = {
-        task.task_id: rows[task.idempotency_key]["task_id"] for task in tasks if task.idempotency_key in rows
+        return {}, tasks
+    known = {
+        task.task_id: Stored(row["task_id"], row["name"], row["status"], is_new=False)
+        for task in tasks
+        if (row := rows.get(task.idempotency_key)) is not None
     }
-    known = [
-        Stored(row["task_id"], row["name"], row["status"], is_new=False)
-        for row in (rows[task.idempotency_key] for task in tasks if task.idempotency_key in rows)
-    ]
+    instead = {task_id: one.task_id for task_id, one in known.items()}
     return known, [
         replace(
             task,
-            depends_on=tuple(instead.get(d, d) for d in task.depends_on),
+            depends_on=tuple(dict.fromkeys(instead.get(d, d) for d in task.depends_on)),
             dependency_names={instead.get(d, d): name for d, name in task.dependency_names.items()},
         )
         for task in tasks
         if task.task_id not in instead
     ]
+
+
+async def _insert(store: Store, submission_id: UUID, tasks: Sequence[TaskSpec]) -> list[Stored]:
+    own = {task.task_id for task in tasks}
+    external = sorted({d for task in tasks for d in task.depends_on if d not in own})
+    if external:
+        return await _insert_after(store, submission_id, tasks, external)
+    rows = _Rows(store, submission_id, tasks, {})
+    await store.db.hot("insert_tasks", *rows.arguments())
+    return rows.stored()
 
 
 async def _insert_after(
@@ -254,7 +292,8 @@ def array_literal(texts: Iterable[str]) -> str:
 
 
 def _taken(error: asyncpg.UniqueViolationError) -> str:
-    detail = error.detail or ""
-    if "(task_id)=(" in detail:
-        return f"there is a task with the id {detail.split('(task_id)=(', 1)[1].split(')', 1)[0]!r} already"
+    """PostgreSQL says `Key (task_id)=(the id) already exists.`, and the id may hold brackets too."""
+    _, found, rest = (error.detail or "").partition("(task_id)=(")
+    if found:
+        return f"there is a task with the id {rest.rpartition(')')[0]!r} already"
     return "there is a task with one of these ids already"

@@ -10,14 +10,17 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+PROGRAM = (sys.executable, "-m", "agentorch_cli")
+
 START_SECONDS = 60.0
-"""Longest wait for a process to say that it is ready, on a busy machine."""
+"""A process that has not said by then that it is ready is killed."""
 
 
 class Serve:
@@ -45,8 +48,7 @@ class Serve:
         """Start the process; it is not ready yet."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "agentorch_cli", "--json", "--data-dir", str(self.data_dir)]
-                + ["serve", "--port", str(self.port)],
+                [*PROGRAM, "--json", "--data-dir", str(self.data_dir), "serve", "--port", str(self.port)],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=self._environment,
@@ -55,12 +57,18 @@ class Serve:
     def wait_ready(self) -> None:
         """Returns once it takes agents. Raises RuntimeError with its log if it ended."""
         assert self._process is not None and self._process.stdout is not None
+        watchdog = threading.Timer(START_SECONDS, self._process.kill)
+        watchdog.start()
         said = b""
-        while not said.rstrip().endswith(b"}"):
-            line = self._process.stdout.readline()
-            if not line:
-                raise RuntimeError(f"serve ended with {self._process.wait()}: {self.log.read_text()[-3000:]}")
-            said += line
+        try:
+            while not said.rstrip().endswith(b"}"):
+                line = self._process.stdout.readline()
+                if not line:
+                    code = self._process.wait()
+                    raise RuntimeError(f"serve ended with {code}: {self.log.read_text()[-3000:]}")
+                said += line
+        finally:
+            watchdog.cancel()
         self.url = json.loads(said)["url"]
 
     def start(self) -> None:

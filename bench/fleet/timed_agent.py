@@ -61,7 +61,7 @@ def main() -> None:
                 journal.write("acked", message["messageId"])
             super().receive(message)
 
-    agent_room.Desk = ListeningDesk  # type: ignore[misc]
+    agent_room.Desk = ListeningDesk  # type: ignore[attr-defined]
     agent = Agent(args.agent_id, capabilities=(CAPABILITY,), slots=args.slots)
 
     @agent.handler()

@@ -234,7 +234,7 @@ async def test_progress_counts_as_acceptance(start_engine: Any, fleet_of: Any) -
 
     await agent.send({"type": "task_progress", "messageId": work["messageId"]})
 
-    await agent.quiet(0.8)
+    await agent.quiet(0.6)
 
 
 async def test_several_agents_answer_one_task(fleet: Fleet, submit: Any, outcome: Any) -> None:

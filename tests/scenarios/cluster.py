@@ -97,7 +97,11 @@ class Cluster:
         for _ in range(number):
             name = f"agent-{len(self.agents)}"
             self.agents[name] = AgentProcess(
-                url, name, slots=slots, journal=self.folder / f"{name}.journal", log=self.folder / "agents.log"
+                url,
+                name,
+                slots=slots,
+                journal=self.folder / f"{name}.journal",
+                log=self.folder / "agents.log",
             )
             self.agents[name].start()
 
@@ -167,9 +171,7 @@ class Cluster:
         return found
 
     async def completed(self) -> int:
-        return int(
-            await self.ask_one("select count(*) from task_distributions where status = 'completed'")
-        )
+        return int(await self.ask_one("select count(*) from task_distributions where status = 'completed'"))
 
     async def until_completed(self, number: int, seconds: float = 60.0) -> None:
         async def enough() -> bool:
@@ -200,8 +202,12 @@ class Cluster:
 
     async def standing(self) -> str:
         """Where everything is, for a test that waits in vain."""
-        tasks = await self.ask("select status, wanted, is_delayed, count(*) from task_distributions group by 1, 2, 3")
-        attempts = await self.ask("select agent_id, status, count(*) from task_attempts group by 1, 2 order by 1, 2")
+        tasks = await self.ask(
+            "select status, wanted, is_delayed, count(*) from task_distributions group by 1, 2, 3"
+        )
+        attempts = await self.ask(
+            "select agent_id, status, count(*) from task_attempts group by 1, 2 order by 1, 2"
+        )
         agents = await self.ask("select agent_id, status, node_id from agent_registry order by 1")
         logs = [node.log.read_text()[-2500:] for node in self.nodes]
         return "\n".join(map(str, [*tasks, *attempts, *agents, *logs]))
@@ -218,7 +224,12 @@ class Cluster:
         outage.answered = outage.answered or time.time()
 
         async def assigned() -> float | None:
-            if await self.ask_one("select count(*) from task_distributions where status in ('pending', 'blocked')") == 0:
+            if (
+                await self.ask_one(
+                    "select count(*) from task_distributions where status in ('pending', 'blocked')"
+                )
+                == 0
+            ):
                 return time.time()
             found: float | None = await self.ask_one(FIRST_ASSIGNMENT, outage.restarted)
             return found

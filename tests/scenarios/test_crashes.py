@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
-from checker import faults
+from auditor import faults
 from cluster import Cluster
 
 from bench.fleet.workflow import Job, Workflow, load
@@ -85,7 +85,15 @@ async def kill_everything(cluster: Cluster) -> None:
         await cluster.restart_serve(outage)
 
 
-KILLS = (kill_serve, kill_agents, kill_serve, kill_postgres, kill_serve_and_agents, kill_serve, kill_everything)
+KILLS = (
+    kill_serve,
+    kill_agents,
+    kill_serve,
+    kill_postgres,
+    kill_serve_and_agents,
+    kill_serve,
+    kill_everything,
+)
 
 
 async def test_every_task_of_a_graph_has_one_outcome_whatever_is_killed(
@@ -205,7 +213,7 @@ async def test_another_node_takes_over_from_one_that_is_killed(cluster: Cluster)
 
     by_node = await cluster.ask("select node_id, count(*) from task_attempts group by 1")
     assert outage.ended - outage.began < LEASE_SECONDS + 2
-    assert len(by_node) == 2, "each node led for a while"
+    assert len(by_node) >= 2, "each node led for a while"
     assert await faults(cluster, may_idle=["agent-0", "agent-1"]) == []
 
 
@@ -217,15 +225,16 @@ async def test_agents_of_a_node_that_was_taken_for_dead_work_again(cluster: Clus
 
     first.send(signal.SIGSTOP)
 
-    async def has_lead() -> bool:
-        dead = "select count(*) from agent_registry where node_id is null"
-        return int(await cluster.ask_one(dead)) == 2
+    async def has_noticed() -> bool:
+        stranded = "select count(*) from agent_registry where node_id is null"
+        return int(await cluster.ask_one(stranded)) == 2
 
-    await cluster.until("the other node noticed", has_lead, 15)
+    await cluster.until("the other node noticed", has_noticed, 15)
     first.send(signal.SIGCONT)
     await cluster.until_online()
-    await cluster.submit(alike(4, 0.01))
-    second.kill()
-    await cluster.until_over(4, 20)
+    async with cluster.outage("the other node killed"):
+        second.kill()
+        await cluster.submit(alike(4, 0.01))
+    await cluster.until_over(4)
 
     assert await faults(cluster) == []

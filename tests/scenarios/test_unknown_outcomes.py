@@ -1,4 +1,4 @@
-"""A write that reports a failure may have been stored all the same. Nothing is lost by that, or done twice."""
+"""A write that reports a failure may have been stored all the same: nothing is lost or done twice by that."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ with stored as (
   values ($1, $2, $3, $4, $5::jsonb, 'online', $6, $7, now(), now())
   on conflict (agent_id) do update set
     agent_type = excluded.agent_type, capabilities = excluded.capabilities, slots = excluded.slots,
-    metadata = a.metadata || excluded.metadata,
+    metadata = case when excluded.metadata = '{}' then a.metadata else excluded.metadata end,
     status = case when a.status = 'paused' then 'paused' else 'online' end,
     node_id = excluded.node_id, session_id = excluded.session_id, connected_at = now(),
     disconnected_at = null, last_heartbeat = now(), updated_at = now()
@@ -122,6 +122,35 @@ order by a.sent_at;
 -- Work that its agent holds on to across a reconnect now belongs to this node.
 update task_attempts set node_id = $2
 where message_id = any($1::uuid[]) and status in ('sent', 'accepted') and node_id <> $2;
+
+
+-- name: sweep
+-- Whether there is anything for the leader to pick up; each part stops at the first row it finds.
+select
+  exists (
+    select from agent_registry a
+    where a.node_id <> $1
+      and not exists (select from nodes n where n.node_id = a.node_id and n.expires_at > now())
+  ) as has_stranded,
+  exists (
+    select from task_attempts a
+    left join agent_registry r on r.agent_id = a.agent_id
+    where a.status in ('sent', 'accepted')
+      and (r.agent_id is null
+           or (r.node_id is null
+               and coalesce(r.disconnected_at, r.created_at) < now() - $2::float8 * interval '1 second'))
+  ) as has_orphans,
+  exists (
+    select from task_distributions
+    where deadline < now() and status in ('blocked', 'pending', 'running')
+  ) as has_overdue,
+  (
+    select array_agg(node_id) from nodes where expires_at between now() - interval '1 hour' and now()
+  ) as dead_nodes,
+  exists (
+    select from task_distributions where wanted > 0 and (not is_delayed or run_at <= now())
+  ) as has_ready,
+  exists (select from consensus_decisions where status = 'pending') as has_votes;
 
 
 -- name: orphaned_attempts

@@ -28,7 +28,7 @@ inserted as (
   select
     task_id, name, task_type, status, priority, required_capabilities::text[], coverage, min_agents, max_agents,
     first_wave, wanted, waiting_on, depends_on::text[], dependency_names::text[], has_dependents, on_dependency_failure,
-    agentorch_urgency(coalesce(run_at, now()), priority, $28), remaining_path,
+    agentorch_urgency(greatest(run_at, now()), priority, $28), remaining_path,
     coalesce(run_at, now()), coalesce(run_at > now() and status = 'pending', false),
     coalesce(deadline, now() + deadline_seconds * interval '1 second'), timeout_seconds,
     retries, options::jsonb, task_data::json, error::jsonb, $26, parent_id, idempotency_key,
@@ -67,6 +67,18 @@ order by urgency, remaining_path desc, seq
 limit $1;
 
 
+-- name: ready_tasks_for
+-- The same, of those that an agent with capabilities $1 could do.
+select
+  task_id, seq, urgency, remaining_path, task_type, priority, required_capabilities, coverage, min_agents,
+  max_agents, wanted, attempts_made, tried_agents, assigned_agents, timeout_seconds, retries, failures, losses,
+  has_dependents, options::text as options, status, deadline
+from task_distributions
+where wanted > 0 and not is_delayed and required_capabilities <@ $1::text[]
+order by urgency, remaining_path desc, seq
+limit $2;
+
+
 -- name: ready_tasks_by_id
 -- The same columns for tasks that a hint named.
 select
@@ -94,6 +106,7 @@ select
 -- name: assign_batch
 -- Claim tasks and send them to agents, all or nothing per task. A task is claimed only as it was
 -- seen (the same number of attempts) and only while each chosen agent is online with that slot.
+-- Counting `locked` makes it happen first, here and below: tasks are locked in the order of their ids.
 -- The unique indexes on task_attempts refuse whatever a second scheduler did meanwhile.
 with input as (
   select *
@@ -111,6 +124,9 @@ wish as (
     on a.agent_id = i.agent_id and a.status = 'online' and i.slot < a.slots
   group by i.task_id
 ),
+locked as (
+  select task_id from task_distributions where task_id = any($1::text[]) order by task_id for no key update
+),
 claimed as (
   update task_distributions t
   set
@@ -123,6 +139,7 @@ claimed as (
   from wish w
   where t.task_id = w.task_id and w.is_possible and t.wanted > 0 and t.attempts_made = w.seen_attempts
     and (w.number <= t.wanted or t.status = 'pending')
+    and (select count(*) from locked) > 0
   returning
     t.task_id, t.task_data, t.deadline,
     case when cardinality(t.depends_on) > 0 then (
@@ -146,7 +163,8 @@ select task_id, task_data, deadline, inputs, now() as now from claimed;
 
 -- name: settle_batch
 -- End attempts of tasks with one agent, and move their tasks, in one go. An attempt that is not
--- live any more, or a task that is not running, changes nothing: the caller looks again.
+-- live any more, or a task that is not running, changes nothing: the caller looks again. The tasks
+-- are locked before their attempts are touched.
 with input as (
   select *
   from unnest(
@@ -156,18 +174,22 @@ with input as (
     message_id, task_id, agent_id, attempt_status, verdict, result, error, confidence, usage, delay_seconds
   )
 ),
+locked as (
+  select task_id from task_distributions where task_id = any($2::text[]) order by task_id for no key update
+),
 finished as (
   update task_attempts a
   set
     status = i.attempt_status,
-    accepted_at = coalesce(a.accepted_at, now()),
-    finished_at = now(),
+    accepted_at = coalesce(a.accepted_at, a.sent_at),
+    finished_at = greatest(now(), a.accepted_at),
     result = i.result::json,
     error = i.error::jsonb,
     confidence = i.confidence,
     usage = i.usage::jsonb
   from input i
   where a.message_id = i.message_id and a.status in ('sent', 'accepted')
+    and (select count(*) from locked) > 0
   returning a.message_id
 ),
 settled as (
@@ -209,31 +231,36 @@ left join hinted h on true;
 
 -- name: unlock_dependents
 -- Tasks $1 ended well: take their edges away, count down those who wait, and make ready who waits
--- no more. Deleting the edge is what makes it happen once.
-with gone as (
-  delete from task_dependencies where depends_on = any($1::text[]) returning task_id
-),
-counted as (
-  select task_id, count(*)::integer as number from gone group by task_id
-),
-locked as (
-  select t.task_id, c.number
-  from task_distributions t join counted c on c.task_id = t.task_id
+-- no more. Deleting the edge is what makes it happen once; those who wait are locked before.
+with locked as (
+  select t.task_id
+  from task_distributions t
   where t.status = 'blocked'
+    and t.task_id in (select e.task_id from task_dependencies e where e.depends_on = any($1::text[]))
   order by t.task_id
   for no key update of t
+),
+gone as (
+  delete from task_dependencies
+  where depends_on = any($1::text[]) and (select count(*) from locked) >= 0
+  returning task_id
+),
+counted as (
+  select g.task_id, count(*)::integer as number
+  from gone g join locked l on l.task_id = g.task_id
+  group by g.task_id
 ),
 unlocked as (
   update task_distributions t
   set
-    waiting_on = t.waiting_on - l.number,
-    status = case when t.waiting_on > l.number then 'blocked' else 'pending' end,
-    wanted = case when t.waiting_on > l.number then 0 else t.first_wave end,
+    waiting_on = t.waiting_on - c.number,
+    status = case when t.waiting_on > c.number then 'blocked' else 'pending' end,
+    wanted = case when t.waiting_on > c.number then 0 else t.first_wave end,
     run_at = greatest(t.run_at, now()),
-    is_delayed = t.waiting_on <= l.number and t.run_at > now(),
+    is_delayed = t.waiting_on <= c.number and t.run_at > now(),
     urgency = agentorch_urgency(greatest(t.run_at, now()), t.priority, $2)
-  from locked l
-  where t.task_id = l.task_id
+  from counted c
+  where t.task_id = c.task_id
   returning t.task_id, t.status, t.is_delayed, t.run_at
 )
 select task_id, is_delayed from unlocked where status = 'pending';
@@ -257,6 +284,12 @@ with recursive doomed (task_id, because_of) as (
 once as (
   select distinct on (task_id) task_id, because_of from doomed order by task_id, because_of
 ),
+locked as (
+  select t.task_id
+  from task_distributions t join once o on o.task_id = t.task_id
+  order by t.task_id
+  for no key update of t
+),
 failed as (
   update task_distributions t
   set
@@ -267,7 +300,7 @@ failed as (
       'message', 'task ' || o.because_of || ', which it depends on, did not complete',
       'depends_on', o.because_of)
   from once o
-  where t.task_id = o.task_id and t.status = 'blocked'
+  where t.task_id = o.task_id and t.status = 'blocked' and (select count(*) from locked) > 0
   returning t.task_id, o.because_of, t.error
 ),
 gone as (
@@ -289,6 +322,12 @@ with hit as (
   where e.depends_on = any($1::text[]) and t.status = 'blocked' and t.on_dependency_failure = 'skip'
   order by e.task_id, e.depends_on
 ),
+locked as (
+  select t.task_id
+  from task_distributions t join hit h on h.task_id = t.task_id
+  order by t.task_id
+  for no key update of t
+),
 skipped as (
   update task_distributions t
   set
@@ -299,7 +338,7 @@ skipped as (
       'message', 'left out: task ' || h.because_of || ', which it depends on, did not complete',
       'depends_on', h.because_of)
   from hit h
-  where t.task_id = h.task_id and t.status = 'blocked'
+  where t.task_id = h.task_id and t.status = 'blocked' and (select count(*) from locked) > 0
   returning t.task_id, t.error
 ),
 gone as (
@@ -322,20 +361,37 @@ limit $1;
 
 
 -- name: accept_attempts
--- Agents took the work.
-with taken as (
-  update task_attempts
-  set status = 'accepted', accepted_at = now()
+-- Agents took the work. An attempt that is locked is ending at this moment: it is passed over.
+with open as (
+  select message_id from task_attempts
   where message_id = any($1::uuid[]) and status = 'sent'
-  returning task_id, agent_id, message_id
+  for no key update skip locked
+),
+taken as (
+  update task_attempts a
+  set status = 'accepted', accepted_at = now()
+  from open o
+  where a.message_id = o.message_id
+  returning a.task_id, a.agent_id, a.message_id
 )
 insert into events (kind, task_id, agent_id, message_id, node_id)
 select 'attempt_accepted', task_id, agent_id, message_id, $2 from taken;
 
 
 -- name: note_progress
--- The last progress of each attempt; shown, never decided upon.
+-- The last progress of each attempt; shown, never decided upon. Attempts that are ending are passed over.
+with open as (
+  select message_id from task_attempts
+  where message_id = any($1::uuid[]) and status in ('sent', 'accepted')
+  for no key update skip locked
+)
 update task_attempts a
 set progress = coalesce(i.progress, a.progress), note = coalesce(i.note, a.note)
-from unnest($1::uuid[], $2::real[], $3::text[]) as i (message_id, progress, note)
-where a.message_id = i.message_id and a.status in ('sent', 'accepted');
+from open o join unnest($1::uuid[], $2::real[], $3::text[]) as i (message_id, progress, note)
+  on i.message_id = o.message_id
+where a.message_id = o.message_id;
+
+
+-- name: notify
+-- A hint by itself.
+select pg_notify($1, $2);

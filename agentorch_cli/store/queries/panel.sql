@@ -26,7 +26,7 @@ where message_id = any($1::uuid[]);
 select
   a.message_id, a.task_id, a.agent_id, a.attempt, a.status, a.slot, a.node_id, a.role, a.result,
   a.error::text as error, a.confidence, a.usage::text as usage, a.sent_at, a.accepted_at, a.finished_at,
-  extract(epoch from a.finished_at - coalesce(a.accepted_at, a.sent_at))::float8 as seconds
+  extract(epoch from a.finished_at - a.sent_at)::float8 as seconds
 from task_attempts a
 join task_distributions t on t.task_id = a.task_id
 where a.task_id = any($1::text[]) and a.attempt > t.attempts_before
@@ -43,7 +43,7 @@ with input as (
 update task_attempts a
 set
   status = i.status,
-  accepted_at = coalesce(a.accepted_at, a.finished_at, now()),
+  accepted_at = coalesce(a.accepted_at, a.sent_at),
   finished_at = coalesce(a.finished_at, now()),
   result = i.result::json,
   error = i.error::jsonb,
@@ -219,9 +219,51 @@ with failed as (
 delete from task_dependencies e using failed f where e.task_id = f.task_id;
 
 
+-- name: end_sick
+-- A task that cannot be handled fails, whatever its row says; its live attempts are called off.
+with failed as (
+  update task_distributions
+  set status = 'failed', completed_at = now(), wanted = 0, is_delayed = false, error = $2::jsonb
+  where task_id = $1 and status in ('blocked', 'pending', 'running')
+  returning task_id, has_dependents
+),
+stopped as (
+  update task_attempts a
+  set status = 'cancelled', finished_at = now()
+  from failed f
+  where a.task_id = f.task_id and a.status in ('sent', 'accepted')
+  returning a.agent_id, a.message_id
+),
+edges as (
+  delete from task_dependencies e using failed f where e.task_id = f.task_id
+),
+votes as (
+  update consensus_decisions d
+  set status = 'failed', decided_by = 'unreadable', decided_at = now()
+  from failed f
+  where d.task_id = f.task_id and d.status = 'pending'
+),
+logged as (
+  insert into events (kind, task_id, node_id, data) select 'task_failed', task_id, $3, $2::json from failed
+),
+hinted as (
+  select pg_notify('agentorch_done', task_id) from failed
+)
+select
+  f.has_dependents, array(select agent_id from stopped order by message_id) as agents,
+  array(select message_id::text from stopped order by message_id) as messages,
+  (select count(*) from hinted) as told
+from failed f;
+
+
 -- name: tell_done
 -- Those who wait for tasks may look.
 select pg_notify('agentorch_done', $1);
+
+
+-- name: dependencies_of
+-- Everything that tasks $1 depend on.
+select distinct unnest(depends_on) as task_id from task_distributions where task_id = any($1::text[]);
 
 
 -- name: open_dependencies

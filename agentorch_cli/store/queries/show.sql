@@ -17,7 +17,7 @@ left join lateral (
   select
     percentile_cont(0.5) within group (order by ms) as p50, percentile_cont(0.95) within group (order by ms) as p95
   from (
-    select extract(epoch from finished_at - accepted_at)::float8 * 1000 as ms
+    select extract(epoch from finished_at - sent_at)::float8 * 1000 as ms
     from task_attempts t
     where $3 and t.agent_id = a.agent_id and t.status = 'completed'
   ) d
@@ -121,6 +121,16 @@ where ($1::text is null or task_id = $1)
   and tx < pg_snapshot_xmin(pg_current_snapshot())
 order by tx, event_id
 limit $4;
+
+
+-- name: task_story
+-- What happened to one task, in order. Its transitions are made one after the other, under the lock
+-- of its row, so nothing can come in between later: it need not wait for other transactions.
+select tx::text as tx, event_id, at, kind, task_id, agent_id, message_id, node_id, data
+from events
+where task_id = $1
+order by event_id
+limit $2;
 
 
 -- name: show_nodes

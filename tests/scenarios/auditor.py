@@ -36,7 +36,9 @@ async def faults(cluster: Cluster, *, may_idle: Collection[str] = ()) -> list[st
     `may_idle` are agents of a node that does not lead: no work reaches them there.
     """
     tasks = {row["task_id"]: dict(row) for row in await cluster.ask("select * from task_distributions")}
-    attempts = [dict(row) for row in await cluster.ask("select * from task_attempts order by task_id, attempt")]
+    attempts = [
+        dict(row) for row in await cluster.ask("select * from task_attempts order by task_id, attempt")
+    ]
     events = [dict(row) for row in await cluster.ask("select * from events order by at, event_id")]
     edges = await cluster.ask("select * from task_dependencies")
     found = [f"an edge was left: {dict(edge)}" for edge in edges]
@@ -105,7 +107,8 @@ def _order(tasks: dict[str, Any], attempts: list[Any]) -> Iterable[str]:
         for dependency in tasks[attempt["task_id"]]["depends_on"]:
             ended = tasks[dependency]["completed_at"]
             if ended is None or attempt["sent_at"] < ended:
-                yield f"{tasks[attempt['task_id']]['name']} was sent before {tasks[dependency]['name']} was complete"
+                name, awaited = tasks[attempt["task_id"]]["name"], tasks[dependency]["name"]
+                yield f"{name} was sent before {awaited} was complete"
 
 
 def _busy(attempts: list[Any]) -> dict[str, list[Span]]:
@@ -179,7 +182,7 @@ def _idle(
             for agent in slots.keys() - before:
                 for start, end in _within(free[agent], (_s(since), _s(attempt["sent_at"]))):
                     if end - start > LONGEST_IDLE:
-                        yield f"{task['name']} was ready for {end - start:.2f} s beside {agent} with a free slot"
+                        yield f"{task['name']} was ready for {end - start:.2f} s while {agent} was free"
 
 
 def _full(spans: list[Span], slots: int) -> list[Span]:

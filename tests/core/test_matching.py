@@ -1,0 +1,415 @@
+"""Who may take work, and who should: the roster against a twin that sorts everybody each time."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterable, Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agentorch_cli.core import matching
+from agentorch_cli.core.matching import Member, Roster, Want, lasting_obstacle, obstacle
+from agentorch_cli.core.model import AgentStatus
+from agentorch_cli.core.scoring import Weights, score
+
+ONLINE = AgentStatus.ONLINE
+
+
+def agent(agent_id: str, *capabilities: str, slots: int = 1, performance: float = 1.0) -> Member:
+    return Member(
+        agent_id, "worker", frozenset(capabilities or {"work"}), slots, ONLINE, performance=performance
+    )
+
+
+def roster_of(*members: Member, weights: Weights | None = None) -> Roster:
+    roster = Roster(weights)
+    for member in members:
+        roster.put(member)
+    return roster
+
+
+def want(*required: str, **more: object) -> Want:
+    return Want(frozenset(required or {"work"}), **more)  # type: ignore[arg-type]
+
+
+def names(roster: Roster, wanted: Want, kept: Sequence[Want] = ()) -> list[str] | None:
+    seats = roster.choose(wanted, kept)
+    return None if seats is None else [seat.member.agent_id for seat in seats]
+
+
+# --- the rule, example by example ---------------------------------------------------------------
+
+
+def test_the_best_performer_is_chosen_and_a_tie_goes_by_id() -> None:
+    roster = roster_of(agent("b"), agent("a"), agent("weak", performance=0.2))
+
+    assert names(roster, want(number=1, most=3)) == ["a", "b", "weak"]
+
+
+def test_load_weighs_against_performance() -> None:
+    roster = roster_of(agent("busy", slots=2, performance=1.0), agent("idle", slots=2, performance=0.9))
+    roster.take(roster.members["busy"], 0)
+
+    assert names(roster, want()) == ["idle"]
+    assert names(roster_of(*roster.members.values(), weights=Weights(1.0, 0.0)), want()) == ["busy"]
+
+
+def test_an_agent_is_given_work_up_to_its_slots_and_never_a_slot_twice() -> None:
+    roster = roster_of(agent("a", slots=3))
+    slots = set()
+    for _ in range(3):
+        (seat,) = roster.choose(want()) or ()
+        slots.add(seat.slot)
+        roster.take(seat.member, seat.slot)
+
+    assert slots == {0, 1, 2}
+    assert roster.choose(want()) is None
+    roster.give_back("a", 1)
+    assert [seat.slot for seat in roster.choose(want()) or ()] == [1]
+
+
+def test_a_slot_number_beyond_the_slots_counts_as_busy() -> None:
+    member = agent("a", slots=2)
+    member.used = {7}  # it came back with fewer slots than it had
+
+    assert (member.busy, member.is_free, member.free_slot()) == (1, True, 1)
+
+
+def test_several_agents_are_chosen_all_or_nothing() -> None:
+    roster = roster_of(agent("a"), agent("b"), agent("c", "other"))
+
+    assert names(roster, want(number=3, most=3)) is None
+    assert names(roster, want(number=2, most=3)) == ["a", "b"]
+    assert names(roster, want(number=1, most=1)) == ["a"], "what was looked at is still there"
+
+
+def test_no_agent_sits_twice_for_one_task() -> None:
+    roster = roster_of(agent("a", slots=5))
+
+    assert names(roster, want(number=2, most=2)) is None
+
+
+def test_whoever_failed_it_is_left_out_while_another_could_take_it_even_a_busy_one() -> None:
+    roster = roster_of(agent("failed"), agent("other"))
+    again = want(rather_not=frozenset({"failed"}))
+
+    assert names(roster, again) == ["other"]
+    roster.take(roster.members["other"], 0)
+    assert names(roster, again) is None
+    assert roster.explain(again) == {"failed": "failed it before", "other": "is busy"}
+
+
+@pytest.mark.parametrize("leaves", ["drop", "offline", "paused", "closed", "not a voter", "lacks"])
+def test_whoever_failed_it_may_take_it_again_when_there_is_nobody_else(leaves: str) -> None:
+    roster = roster_of(agent("failed"), agent("other", "other" if leaves == "lacks" else "work"))
+    again = want(
+        rather_not=frozenset({"failed"}),
+        closed_to=frozenset({"other"} if leaves == "closed" else ()),
+        only=frozenset({"failed"}) if leaves == "not a voter" else None,
+    )
+    if leaves == "drop":
+        roster.drop("other")
+    elif leaves in ("offline", "paused"):
+        roster.members["other"].status = AgentStatus(leaves)
+        roster.touch(roster.members["other"])
+
+    assert names(roster, again) == ["failed"]
+
+
+def test_whoever_failed_it_may_sit_with_others_where_the_others_are_too_few() -> None:
+    roster = roster_of(agent("failed"), agent("b"), agent("c"))
+    failed = frozenset({"failed"})
+
+    assert names(roster, want(number=2, most=3, rather_not=failed)) == ["b", "c"]
+    assert names(roster, want(number=3, most=3, rather_not=failed)) == ["b", "c", "failed"]
+
+
+def test_a_frozen_electorate_lets_nobody_else_in() -> None:
+    roster = roster_of(agent("a"), agent("b"), agent("c"))
+    votes = want(number=2, most=2, only=("b", "c", "gone"))
+
+    assert names(roster, votes) == ["b", "c"]
+    assert [member.agent_id for member in roster.eligible(votes)] == ["b", "c"]
+
+
+def test_each_obstacle_has_its_words() -> None:
+    member = agent("a", "read")
+
+    assert obstacle(member, want("read", "write", "speak")) == "lacks speak, write"
+    assert obstacle(member, want("read", closed_to=frozenset({"a"}))) == "has it already"
+    assert obstacle(member, want("read", only=("b",))) == "is not in the electorate"
+    member.used = {0}
+    assert obstacle(member, want("read")) == "is busy"
+    assert lasting_obstacle(member, want("read")) is None
+    member.slots, member.used = 2, {0, 1}
+    assert obstacle(member, want("read")) == "all 2 slots are busy"
+    member.status = AgentStatus.DRAINING
+    assert obstacle(member, want("read")) == "is draining"
+
+
+def test_what_is_kept_for_a_gang_is_not_given_away_but_the_next_best_is() -> None:
+    roster = roster_of(agent("a", "work", "gpu"), agent("b", "work", "gpu", performance=0.5), agent("c"))
+    roster.members["c"].performance = 0.1
+    roster.touch(roster.members["c"])
+    gang = roster.reservation(want("gpu", number=2, most=2))
+
+    assert gang is not None
+    assert names(roster, want(), [gang]) == ["c"]
+    assert names(roster, want("gpu"), [gang]) is None
+    assert roster.reservation(want("gpu", number=3, most=3)) is None, "two can never be three"
+
+
+def test_a_reservation_leaves_out_whoever_the_gang_would_rather_not_have() -> None:
+    roster = roster_of(agent("a"), agent("b"), agent("failed"))
+
+    gang = roster.reservation(want(number=2, most=2, rather_not=frozenset({"failed"})))
+
+    assert gang is not None
+    assert names(roster, want(), [gang]) == ["failed"]
+
+
+def test_an_agent_that_comes_anew_is_not_taken_for_what_it_was() -> None:
+    roster = roster_of(agent("a", slots=2, performance=1.0))
+    roster.choose(want())
+    (stale,) = roster.choose(want()) or ()
+
+    roster.put(agent("a", slots=1, performance=0.1))
+    roster.take(stale.member, 0)
+
+    assert roster.members["a"].used == {0}
+    assert names(roster, want()) is None
+
+
+# --- against a twin -----------------------------------------------------------------------------
+
+
+def twin_explains(members: Iterable[Member], wanted: Want) -> dict[str, str | None]:
+    """By the definition of each field, in the order of the fields."""
+    members = list(members)
+    others = [
+        m
+        for m in members
+        if wanted.required <= m.capabilities
+        and m.status is ONLINE
+        and m.agent_id not in wanted.closed_to | wanted.rather_not
+        and (wanted.only is None or m.agent_id in wanted.only)
+    ]
+    told = {}
+    for member in members:
+        reason = obstacle(member, wanted)
+        if reason is None and member.agent_id in wanted.rather_not and len(others) >= wanted.number:
+            reason = "failed it before"
+        told[member.agent_id] = reason
+    return told
+
+
+def twin_chooses(
+    weights: Weights, members: Iterable[Member], wanted: Want, kept: Sequence[Want] = ()
+) -> list[str] | None:
+    members = sorted(
+        members, key=lambda m: (-score(weights, m.performance, len(m.used), m.slots), m.agent_id)
+    )
+    told = twin_explains(members, wanted)
+    free = [
+        member.agent_id
+        for member in members
+        if told[member.agent_id] is None
+        and not any(lasting_obstacle(member, other) is None for other in kept)
+    ]
+    return free[: wanted.most] if len(free) >= wanted.number else None
+
+
+AGENTS = [f"agent-{number}" for number in range(6)]
+CAPABILITIES = ("read", "write", "speak")
+some_capabilities = st.frozensets(st.sampled_from(CAPABILITIES))
+some_agents = st.frozensets(st.sampled_from(AGENTS))
+wants = st.builds(
+    lambda required, number, more, closed_to, rather_not, only: Want(
+        required, number, number + more, closed_to, rather_not, only
+    ),
+    some_capabilities,
+    st.integers(1, 4),
+    st.integers(0, 2),
+    st.one_of(st.just(frozenset[str]()), some_agents),
+    st.one_of(st.just(frozenset[str]()), some_agents),
+    st.one_of(st.none(), some_agents),
+)
+an_agent = st.sampled_from(AGENTS)
+changes = st.one_of(
+    st.tuples(
+        st.just("put"),
+        an_agent,
+        some_capabilities,
+        st.integers(1, 3),
+        st.sampled_from(list(AgentStatus)),
+        st.sampled_from([0.0, 0.5, 0.9, 1.0]),
+    ),
+    st.tuples(st.just("drop"), an_agent),
+    st.tuples(st.just("take"), an_agent),
+    st.tuples(st.just("give back"), an_agent, st.integers(0, 3)),
+    st.tuples(st.just("status"), an_agent, st.sampled_from(list(AgentStatus))),
+    st.tuples(st.just("performance"), an_agent, st.sampled_from([0.0, 0.3, 1.0])),
+    st.tuples(st.just("ask"), wants),
+    st.tuples(st.just("ask"), wants),
+)
+
+
+def apply(roster: Roster, change: tuple) -> None:
+    match change:
+        case ("put", agent_id, capabilities, slots, status, performance):
+            known = roster.members.get(agent_id)
+            used = set(known.used) if known is not None else set()
+            roster.put(
+                Member(agent_id, "worker", capabilities, slots, status, performance=performance, used=used)
+            )
+        case ("drop", agent_id):
+            roster.drop(agent_id)
+        case ("take", agent_id):
+            member = roster.members.get(agent_id)
+            if member is not None and member.is_free:
+                roster.take(member, member.free_slot())
+        case ("give back", agent_id, slot):
+            roster.give_back(agent_id, slot)
+        case ("status", agent_id, status) if agent_id in roster.members:
+            roster.members[agent_id].status = status
+            roster.touch(roster.members[agent_id])
+        case ("performance", agent_id, performance) if agent_id in roster.members:
+            roster.members[agent_id].performance = performance
+            roster.touch(roster.members[agent_id])
+
+
+@settings(max_examples=150, derandomize=True, deadline=None)
+@given(st.lists(changes, max_size=40), wants, wants, st.booleans())
+def test_a_choice_is_the_head_of_everybody_sorted(
+    history: list[tuple], wanted: Want, other: Want, is_forgetful: bool
+) -> None:
+    slack, matching._SLACK = matching._SLACK, 0 if is_forgetful else 64
+    most, matching.MOST_SEATS = matching.MOST_SEATS, 40 if is_forgetful else 500_000
+    try:
+        roster = Roster()
+        for change in history:
+            apply(roster, change)
+            asked = change[1] if change[0] == "ask" else wanted
+            kept = [kept for kept in [roster.reservation(other)] if kept is not None]
+            assert names(roster, asked) == twin_chooses(roster.weights, roster.members.values(), asked)
+            assert names(roster, asked, kept) == twin_chooses(
+                roster.weights, roster.members.values(), asked, kept
+            )
+            check_books(roster)
+    finally:
+        matching._SLACK, matching.MOST_SEATS = slack, most
+
+
+@settings(max_examples=150, derandomize=True, deadline=None)
+@given(st.lists(changes, max_size=25), wants)
+def test_nothing_stands_in_the_way_exactly_of_those_who_would_be_chosen(
+    history: list[tuple], wanted: Want
+) -> None:
+    roster = Roster()
+    for change in history:
+        apply(roster, change)
+    for number in (1, wanted.number):
+        one = Want(wanted.required, number, len(AGENTS), wanted.closed_to, wanted.rather_not, wanted.only)
+
+        told = roster.explain(one)
+
+        assert told == twin_explains(roster.members.values(), one)
+        free = {agent_id for agent_id, reason in told.items() if reason is None}
+        assert set(names(roster, one) or ()) == (free if len(free) >= number else set())
+
+
+def check_books(roster: Roster) -> None:
+    """What the roster keeps beside its members agrees with them, and its heaps hold little garbage."""
+    for crew in roster._crews.values():
+        members = [m for m in roster.members.values() if m.capabilities == crew.capabilities]
+        assert (crew.size, crew.free) == (len(members), sum(m.is_free for m in members))
+    assert sum(crew.size for crew in roster._crews.values()) == len(roster.members)
+    assert roster.free == sum(m.is_free for m in roster.members.values())
+    for required, guild in roster.guilds.items():
+        members = [m for m in roster.members.values() if required <= m.capabilities]
+        assert guild.size == len(members)
+        assert all(m.guilds[required] is guild for m in members)
+        assert len(guild.heap) <= matching._SLACK + 4 * guild.size + 1
+    assert all(set(m.guilds) <= roster.guilds.keys() for m in roster.members.values())
+    assert roster._seats == sum(guild.size + matching._OVERHEAD for guild in roster.guilds.values())
+    assert sum(len(of) for of in roster._asked.values()) == len(roster.guilds)
+
+
+# --- bounds -------------------------------------------------------------------------------------
+
+
+def test_heaps_stay_small_however_often_agents_change() -> None:
+    roster = roster_of(*(agent(f"a{number}", slots=2) for number in range(10)))
+    guild = roster.guild(frozenset({"work"}))
+    longest = 0
+    for number in range(20_000):
+        roster.touch(roster.members[f"a{number % 10}"])
+        longest = max(longest, len(guild.heap))
+        if number % 20 == 0:
+            roster.choose(want())
+
+    assert longest <= 64 + 4 * 10 + 1
+    assert roster.guilds[frozenset({"work"})] is guild, "it is asked, so it stays"
+
+
+def test_sets_that_nobody_asks_for_any_more_cost_nothing() -> None:
+    capabilities = [f"c{number}" for number in range(2_000)]
+    roster = roster_of(*(agent(f"a{number}", *capabilities) for number in range(4)))
+    for capability in capabilities:
+        roster.choose(want(capability))
+    assert len(roster.members["a0"].guilds) == 2_000
+
+    for _ in range(50):
+        for member in roster.members.values():
+            roster.touch(member)
+
+    assert len(roster.guilds) == 0
+    assert names(roster, want("c7")) == ["a0"]
+
+
+def test_the_guilds_together_hold_a_bounded_number_of_seats(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matching, "MOST_SEATS", 1_000)
+    capabilities = [f"c{number}" for number in range(100)]
+    roster = roster_of(*(agent(f"a{number}", *capabilities) for number in range(50)))
+
+    for capability in capabilities:
+        assert names(roster, want(capability)) == ["a0"]
+
+    assert roster._seats <= 1_000
+    assert frozenset({"c99"}) in roster.guilds
+
+
+def seconds_per_task(roster: Roster, wanted: Sequence[Want], tasks: int) -> float:
+    """The best of three: choose, take, and give back what was taken some tasks ago."""
+    best = float("inf")
+    for _ in range(3):
+        held: list[tuple[str, int]] = []
+        started = time.perf_counter()
+        for number in range(tasks):
+            (seat,) = roster.choose(wanted[number % len(wanted)]) or ()
+            roster.take(seat.member, seat.slot)
+            held.append((seat.member.agent_id, seat.slot))
+            if len(held) > 50:
+                roster.give_back(*held.pop(0))
+        best = min(best, time.perf_counter() - started)
+        for one in held:
+            roster.give_back(*one)
+    return best / tasks
+
+
+def test_a_hundred_times_the_agents_do_not_make_a_choice_dear() -> None:
+    wanted = [want(f"c{number}") for number in range(10)]
+    cost = {}
+    for size in (100, 10_000):
+        rng = random.Random(3)
+        fleet = (
+            agent(f"a{n}", *(f"c{c}" for c in rng.sample(range(10), 5)), slots=4, performance=rng.random())
+            for n in range(size)
+        )
+        cost[size] = seconds_per_task(roster_of(*fleet), wanted, 1_500)
+
+    # The goal is 2; a shared machine is granted some more.
+    assert cost[10_000] < 3 * cost[100], cost

@@ -1,0 +1,35 @@
+"""The window of ready tasks must not hide what agents could do."""
+
+from __future__ import annotations
+
+import pytest
+from crew import Crew
+
+from agentorch_cli.engine import scheduler
+from agentorch_cli.wiring import Orchestrator
+
+
+async def test_work_that_nobody_can_do_does_not_hide_work_that_somebody_can(
+    orchestrator: Orchestrator, crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "WINDOW", 10)
+    hopeless = [{"required_capabilities": ["missing"], "priority": 10} for _ in range(300)]
+    possible = [{"required_capabilities": ["work"], "priority": 0, "data": number} for number in range(30)]
+    handles = (await orchestrator.submit_all([*hopeless, *possible]))[300:]
+
+    await crew.join("able")
+
+    assert [await handle.result(10) for handle in handles] == list(range(30))
+
+
+async def test_a_backlog_larger_than_the_window_is_done_to_its_end(
+    orchestrator: Orchestrator, crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "WINDOW", 10)
+    handles = await orchestrator.submit_all(
+        [{"required_capabilities": ["work"], "data": number} for number in range(395)]
+    )
+
+    await crew.join("able", slots=3)
+
+    assert [await handle.result(10) for handle in handles] == list(range(395))

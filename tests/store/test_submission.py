@@ -1,0 +1,162 @@
+"""A submission goes in whole or not at all, whatever its ids look like."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from agentorch_cli.core.model import TaskSpec
+from agentorch_cli.errors import Conflict
+from agentorch_cli.handlers import Context, get_task, list_tasks, submit_tasks
+from agentorch_cli.store.store import Store
+
+AWKWARD = [
+    'a"b\\c,{}',
+    "NULL",
+    "null",
+    "~",
+    "*",
+    "{}",
+    '""',
+    " leading and trailing ",
+    "ünï—çødé 🦀 \u202e",
+    "a)b",
+    "it's; drop table task_distributions; --",
+    "$1",
+    "x" * 200,
+]
+
+
+def spec(task_id: str, *depends_on: str, **fields: Any) -> TaskSpec:
+    return TaskSpec(task_id, depends_on=depends_on, required_capabilities=("work",), **fields)
+
+
+@pytest.mark.parametrize("text", AWKWARD)
+async def test_awkward_texts_come_back_as_they_went_in(store: Store, text: str) -> None:
+    context = Context(store)
+    task = replace(
+        spec(text),
+        name=text,
+        type=text,
+        required_capabilities=(text, "b"),
+        idempotency_key=text,
+        labels={text: text},
+        data={text: [text]},
+    )
+    await submit_tasks(context, [task, spec("next", text, dependency_names={text: text})])
+
+    shown, after = await get_task(context, text), await get_task(context, "next")
+    ready = {one.task_id: one for one in await store.ready_tasks(10)}[text]
+
+    assert (shown.name, shown.type, shown.idempotency_key) == (text, text, text)
+    assert shown.required_capabilities == [text, "b"]
+    assert shown.labels == {text: text} and shown.data == {text: [text]}
+    assert after.depends_on == [text]
+    assert ready.want.required == {text, "b"}
+
+
+@pytest.mark.parametrize("text", ["a)b", 'a"b\\c,{}', "task"])
+async def test_an_id_that_is_taken_is_named_and_nothing_is_stored(store: Store, text: str) -> None:
+    context = Context(store)
+    await submit_tasks(context, [spec(text)])
+
+    with pytest.raises(Conflict) as caught:
+        await submit_tasks(context, [*(spec(f"new {n}") for n in range(99)), spec(text)])
+
+    assert repr(text) in caught.value.message
+    assert [task.task_id for task in await list_tasks(context)] == [text]
+
+
+async def test_an_id_that_is_taken_undoes_edges_and_events_too(store: Store) -> None:
+    context = Context(store)
+    await submit_tasks(context, [spec("old")])
+
+    with pytest.raises(Conflict):
+        await submit_tasks(context, [spec("a", "old"), spec("b", "a"), spec("old")])
+
+    counts = await store.db.pool.fetchrow(
+        "select (select count(*) from task_dependencies), (select count(*) from events)"
+    )
+    assert tuple(counts) == (0, 1)
+
+
+async def test_ten_thousand_tasks_go_in_at_once(store: Store) -> None:
+    reply = await submit_tasks(Context(store), [spec(f"t{n}") for n in range(10_000)])
+
+    assert len(reply.tasks) == 10_000
+    assert await store.db.pool.fetchval("select count(*) from task_distributions") == 10_000
+    assert [task.task_id for task in await store.ready_tasks(3)] == ["t0", "t1", "t2"]
+
+
+# --- idempotency keys -------------------------------------------------------------------------
+
+
+async def test_a_known_key_is_answered_with_its_task_in_the_place_of_the_new_one(store: Store) -> None:
+    context = Context(store)
+    first = await submit_tasks(context, [spec("a", idempotency_key="k")])
+
+    again = await submit_tasks(
+        context, [spec("b"), spec("c", "b", idempotency_key="k"), spec("d", "c", dependency_names={"c": "C"})]
+    )
+
+    assert [(t.task_id, t.is_new) for t in again.tasks] == [("b", True), ("a", False), ("d", True)]
+    assert first.tasks[0].is_new
+    assert (await get_task(context, "d")).depends_on == ["a"]
+
+
+async def test_the_same_file_twice_changes_nothing(store: Store) -> None:
+    context = Context(store)
+    file = [spec("a", idempotency_key="1"), spec("b", "a", idempotency_key="2")]
+    again = [spec("c", idempotency_key="1"), spec("d", "c", idempotency_key="2")]
+
+    await submit_tasks(context, file)
+    reply = await submit_tasks(context, again)
+
+    assert [(task.task_id, task.is_new) for task in reply.tasks] == [("a", False), ("b", False)]
+    assert len(await list_tasks(context)) == 2
+
+
+async def test_ten_at_once_with_one_key_store_one_task(store: Store) -> None:
+    context = Context(store)
+
+    replies = await asyncio.gather(
+        *(submit_tasks(context, [spec(f"x{n}"), spec(f"t{n}", idempotency_key="k")]) for n in range(10))
+    )
+
+    owners = {reply.tasks[1].task_id for reply in replies}
+    assert len(owners) == 1
+    assert sum(reply.tasks[1].is_new for reply in replies) == 1
+    assert [reply.tasks[0].task_id for reply in replies] == [f"x{n}" for n in range(10)]
+    assert await store.db.pool.fetchval("select count(*) from task_distributions") == 11
+
+
+async def test_keys_that_are_taken_one_after_the_other_are_all_answered(store: Store) -> None:
+    context = Context(store)
+    keys = [f"k{n}" for n in range(5)]
+
+    replies = await asyncio.gather(
+        *(
+            submit_tasks(context, [spec(f"{who} {key}", idempotency_key=key) for key in keys])
+            for who in range(8)
+        )
+    )
+
+    for reply in replies:
+        assert len(reply.tasks) == 5
+    assert len({tuple(task.task_id for task in reply.tasks) for reply in replies}) == 1
+    assert await store.db.pool.fetchval("select count(*) from task_distributions") == 5
+
+
+async def test_one_key_twice_in_a_submission_is_refused(store: Store) -> None:
+    context = Context(store)
+
+    with pytest.raises(Conflict, match="'k'"):
+        async with asyncio.timeout(5):
+            await submit_tasks(
+                context, [spec("a", idempotency_key="k"), spec("b", idempotency_key="k"), spec("c")]
+            )
+
+    assert await list_tasks(context) == []
