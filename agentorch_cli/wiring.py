@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from agentorch_cli import handlers
+from agentorch_cli import handlers, logs
 from agentorch_cli.agents.agent import Agent
 from agentorch_cli.agents.runners import exec_handler
 from agentorch_cli.client import LocalClient
@@ -66,14 +66,24 @@ async def open_store(settings: Settings, *, prepare: bool = True) -> AsyncIterat
         database = Database(
             dsn,
             node_id="orchestrator_client",
-            pool_size=settings.database.pool_size,
-            command_timeout=settings.database.command_timeout,
+            **_limits(settings),
         )
         stack.push_async_callback(database.close)
         await database.open()
         if prepare:
             await _prepare(database, settings)
         yield Store(database, aging_seconds=settings.engine.aging_seconds)
+
+
+def _limits(settings: Settings) -> dict[str, Any]:
+    database = settings.database
+    return {
+        "pool_size": database.pool_size,
+        "command_timeout": database.command_timeout,
+        "connect_timeout": database.connect_timeout,
+        "lock_timeout": database.lock_timeout,
+        "idle_in_transaction_timeout": database.idle_in_transaction_timeout,
+    }
 
 
 async def _prepare(database: Database, settings: Settings) -> None:
@@ -187,8 +197,7 @@ class Orchestrator:
         database = Database(
             dsn,
             node_id=engine_id,
-            pool_size=settings.database.pool_size,
-            command_timeout=settings.database.command_timeout,
+            **_limits(settings),
         )
         self._stack.push_async_callback(database.close)
         await database.open()
@@ -428,7 +437,7 @@ async def serve(
 ) -> None:
     """Run a node until `stop` is set; `stop_now` ends the waiting for what runs."""
     orchestrator = Orchestrator(settings)
-    configure_logging(settings)
+    logs.configure(settings.logging.level, settings.logging.format)
     _raise_descriptor_limit()
     await orchestrator.__aenter__()
     try:
@@ -447,25 +456,6 @@ def _raise_descriptor_limit() -> None:
     if soft != hard:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def configure_logging(settings: Settings) -> None:
-    """Logs go to stderr; the driver's own tracebacks do not."""
-    from agentorch_cli.text import one_line
-
-    class Plain(logging.Formatter):
-        def format(self, record: logging.LogRecord) -> str:
-            return one_line(super().format(record)) if record.exc_info is None else super().format(record)
-
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Plain("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger("agentorch")
-    root.handlers = [handler]
-    root.propagate = False
-    root.setLevel(settings.logging.level.upper())
-    logging.getLogger("agentorch.websockets").setLevel(logging.CRITICAL)
-    for noisy in ("asyncpg", "asyncio"):
-        logging.getLogger(noisy).setLevel(logging.CRITICAL)
 
 
 async def _supervise(server: EmbeddedServer) -> None:

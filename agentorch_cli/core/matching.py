@@ -206,6 +206,7 @@ class Roster:
         for guild in member.guilds.values():
             guild.size -= 1
             self._seats -= 1
+            _trim(guild)
         member.guilds = {}
 
     def take(self, member: Member, slot: int) -> None:
@@ -399,9 +400,7 @@ class Roster:
         unasked: list[Guild] = []
         for guild in member.guilds.values():
             heapq.heappush(guild.heap, entry)
-            if len(guild.heap) > _SLACK + 4 * guild.size:
-                guild.heap = [e for e in guild.heap if e[2] == e[3].stamp]
-                heapq.heapify(guild.heap)
+            _trim(guild)
             guild.unread += 1
             if guild.unread > _SLACK + guild.size:
                 unasked.append(guild)
@@ -417,3 +416,10 @@ class Roster:
                 return entry
             heapq.heappop(heap)
         return None
+
+
+def _trim(guild: Guild) -> None:
+    """Throw void entries away once they are most of the heap."""
+    if len(guild.heap) > _SLACK + 4 * guild.size:
+        guild.heap = [entry for entry in guild.heap if entry[2] == entry[3].stamp]
+        heapq.heapify(guild.heap)

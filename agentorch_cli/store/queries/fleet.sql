@@ -171,12 +171,6 @@ where deadline < now() and status in ('blocked', 'pending', 'running')
 limit $1;
 
 
--- name: next_deadline
--- Seconds until the next deadline of an open task.
-select extract(epoch from min(deadline) - now())::float8
-from task_distributions where deadline is not null and status in ('blocked', 'pending', 'running');
-
-
 -- name: beat
 -- One sign of life per node for all it carries: the node's row, its lease if it leads (or if nobody
 -- does), the heartbeats of its agents and what they finished. Answers whether this node leads, and
