@@ -210,16 +210,6 @@ def user_config_path() -> Path:
     return Path(platformdirs.user_config_dir(APP, appauthor=False)) / USER_FILE
 
 
-def task_defaults(settings: Settings) -> dict[str, Any]:
-    """TaskSpec fields for tasks that are silent about them, and the options of votes likewise."""
-    return {
-        "timeout_seconds": settings.engine.task_timeout,
-        "retries": settings.engine.retries,
-        "backoff_seconds": settings.engine.backoff,
-        "consensus": settings.consensus.model_dump(),
-    }
-
-
 def setting_names() -> list[str]:
     """Every setting as `section.name`, in the order of this page."""
     names = []

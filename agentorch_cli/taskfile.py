@@ -22,6 +22,7 @@ from agentorch_cli.documents import Document, Format, show_path
 from agentorch_cli.messages import AGENTS, TASKS, Table
 from agentorch_cli.payloads import first_fault
 from agentorch_cli.sentences import explain, found
+from agentorch_cli.settings import Settings
 
 Path = tuple[str | int, ...]
 
@@ -88,6 +89,21 @@ def read_tasks(
         reader.problems += [_moved(problem, positions) for problem in more]
         refuse(reader.problems, reader.where)
     return TaskFile(tasks, document, paths, items)
+
+
+def task_defaults(settings: Settings) -> dict[str, Any]:
+    """TaskSpec fields for tasks that are silent about them, and the options of votes likewise."""
+    return {
+        "timeout_seconds": settings.engine.task_timeout,
+        "retries": settings.engine.retries,
+        "backoff_seconds": settings.engine.backoff,
+        "consensus": {
+            "threshold": settings.consensus.threshold,
+            "panel": settings.consensus.panel,
+            "cap": settings.consensus.cap,
+            "confidence": settings.consensus.confidence,
+        },
+    }
 
 
 def read_agents(document: Document) -> list[AgentSpec]:

@@ -32,12 +32,11 @@ from agentorch_cli.errors import (
 )
 from agentorch_cli.gateway.server import Door, Gateway
 from agentorch_cli.identity import new_id
-from agentorch_cli.settings import task_defaults
 from agentorch_cli.store.database import Database
 from agentorch_cli.store.embedded import EmbeddedServer, inspect
 from agentorch_cli.store.migrations import newest_version
 from agentorch_cli.store.store import Store
-from agentorch_cli.taskfile import read_tasks
+from agentorch_cli.taskfile import read_tasks, task_defaults
 from agentorch_cli.views import AgentView, TaskView
 
 log = logging.getLogger("agentorch")
