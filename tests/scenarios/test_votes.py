@@ -532,3 +532,69 @@ async def test_confidence_is_calibrated_after_fifty_outcomes(
     assert task.decision.confidence_basis == "calibrated(50)"
     assert task.decision.confidence == pytest.approx(0.9, abs=0.05)
     assert task.decision.raw_confidence == 1.0
+
+
+async def test_a_vote_whose_deadline_passes_is_closed_with_its_task(
+    orchestrator: Orchestrator, voters: Voters, submit: Any, outcome: Any
+) -> None:
+    await voters.join("one", "yes")
+    await voters.join("two", SILENT)
+
+    task = await decided(
+        orchestrator, outcome, await submit(**vote(panel=2, rule="unanimous") | {"deadline": "600ms"})
+    )
+
+    assert (task.status, task.error["code"]) == ("failed", "deadline_exceeded")
+    assert (task.decision.status, task.decision.decided_by) == ("failed", "deadline")
+
+
+async def test_a_vote_that_is_called_off_is_closed_with_its_task(
+    orchestrator: Orchestrator, voters: Voters, submit: Any, outcome: Any
+) -> None:
+    await voters.join("one", SILENT)
+    await voters.join("two", SILENT)
+    task_id = await submit(**vote(panel=2))
+    await voters.until(lambda: len(voters.asked) == 2)
+
+    await orchestrator.call("task.cancel", task_ids=[task_id])
+
+    task = await outcome(task_id)
+    assert (task.status, task.decision.status, task.decision.decided_by) == (
+        "cancelled",
+        "failed",
+        "cancelled",
+    )
+    await voters.until(lambda: len(voters.told_off) == 2)
+
+
+async def test_a_vote_leaves_its_steps_in_the_log(
+    orchestrator: Orchestrator, voters: Voters, submit: Any, outcome: Any
+) -> None:
+    for number in range(3):
+        await voters.join(f"v{number}", "yes")
+
+    task = await outcome(await submit(**vote(panel=3, rule="unanimous")))
+
+    kinds = [event.kind for event in task.events if event.kind.startswith(("consensus", "ballot"))]
+    assert kinds == ["consensus_opened", "ballot_cast", "ballot_cast", "ballot_cast", "consensus_decided"]
+
+
+async def test_a_vote_asks_those_who_are_free_and_the_others_as_they_come_free(
+    orchestrator: Orchestrator, voters: Voters, submit: Any, outcome: Any
+) -> None:
+    await voters.join("busy", SILENT, "vote", "other")
+    await voters.join("one", "yes")
+    await voters.join("two", "yes")
+    other = await submit(required_capabilities=["other"])
+    await voters.until(lambda: "busy" in voters.work)
+
+    task_id = await submit(**vote(panel=3, rule="unanimous"))
+    await voters.until(lambda: {"one", "two"} <= voters.work.keys())
+    first = voters.work["busy"]
+    await voters.finish("busy", "done")
+    await outcome(other)
+    await voters.until(lambda: voters.work["busy"] is not first)
+    await voters.finish("busy", "yes")
+
+    task = await decided(orchestrator, outcome, task_id)
+    assert (task.result, task.decision.votes_used) == ("yes", 3)
