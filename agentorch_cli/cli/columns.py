@@ -12,7 +12,8 @@ from rich.text import Text
 
 from agentorch_cli.cli.look import Look, span
 from agentorch_cli.cli.tables import Column
-from agentorch_cli.views import AttemptView, DecisionView, TaskView
+from agentorch_cli.core.reliability import VERIFIED_WEIGHT
+from agentorch_cli.views import AttemptView, DecisionView, ReliabilityView, TaskView
 
 
 def took(task: TaskView | AttemptView, look: Look) -> Text:
@@ -129,6 +130,17 @@ VOTE_OUTCOMES = (
     Column("DECISION", lambda decision, look: look.text(decision.decision_id, "dim"), 1, is_id=True),
 )
 
+RELIABILITIES = (
+    Column("AGENT", lambda one, look: look.text(one.agent_id, "bold"), is_id=True),
+    Column("CAPABILITY", lambda one, look: look.text(one.capability)),
+    Column("RIGHT", lambda one, look: percent(one.estimate, look), is_right=True),
+    Column(
+        "BY AGREEMENT", lambda one, look: Text(f"{one.successes:.1f} of {one.trials:.0f}"), 5, is_right=True
+    ),
+    Column("VERIFIED", lambda one, look: _verified(one), 6, is_right=True),
+    Column("INFERRED", lambda one, look: percent(one.inferred, look), 4, is_right=True),
+)
+
 REPLAYED = (
     Column("RULE", lambda row, look: look.text(row["rule"], "bold"), is_id=True),
     Column("TASKS", lambda row, look: Text(str(row["tasks"])), 3, is_right=True),
@@ -191,6 +203,13 @@ def _vote_of(vote: dict[str, Any], look: Look) -> Text:
     if answer is None and vote.get("status") == "answered":
         return look.text("has voted", "dim")
     return look.json(answer, 200)
+
+
+def _verified(one: ReliabilityView) -> Text:
+    """Outcomes, each of which counts for three."""
+    return Text(
+        f"{one.verified_successes / VERIFIED_WEIGHT:.0f} of {one.verified_trials / VERIFIED_WEIGHT:.0f}"
+    )
 
 
 def _exactly(share: float | None, look: Look) -> Text:

@@ -239,6 +239,30 @@ def close_vote(
     session.show(decision, lambda page: _draw_decision(page, decision), [decision.decision_id])
 
 
+@verb(app, "reliability")
+def list_reliabilities(
+    ctx: typer.Context,
+    agent: Annotated[str | None, typer.Option("--agent", metavar="ID", help="Only this agent.")] = None,
+    capability: Annotated[
+        str | None, typer.Option("--capability", metavar="NAME", help="Only this capability.")
+    ] = None,
+) -> None:
+    """How often agents are right, by capability: what weighted votes go by.
+
+    $ agentorch consensus reliability --capability check_facts
+    """
+    session = Session.of(ctx)
+    found = session.ask("reliability.list", agent_id=agent, capability=capability)
+    found.sort(key=lambda one: (one.capability, -one.estimate, one.agent_id))
+
+    def draw(page: Page) -> None:
+        from agentorch_cli.cli import columns
+
+        page.table(columns.RELIABILITIES, found)
+
+    session.show(found, draw, [one.agent_id for one in found], "No agent has voted yet.")
+
+
 def _draw_decision(page: Page, decision: Any) -> None:
     from agentorch_cli.cli import story
 
