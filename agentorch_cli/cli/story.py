@@ -115,7 +115,7 @@ def _step(step: dict[str, Any]) -> str:
         case "voters":
             return "asked " + ", ".join(step.get("added", ())) + " as well"
         case "judge":
-            return f"called an agent that can {step.get('capability')}"
+            return f"called an agent with the capability {step.get('capability')}"
         case "judged":
             return f"{step.get('agent_id')} decided"
         case _:
