@@ -62,6 +62,10 @@ bench: $(STAMP)  ## throughput and latency, real workflow graphs, the deadlock d
 	$(BIN)/python -m bench.startup
 	$(BIN)/python -m bench.idle
 
+.PHONY: tallies
+tallies: $(STAMP)  ## a million random votes: early decision against asking everybody, every rule
+	AGENTORCH_TALLIES=60000 $(BIN)/python -m pytest tests/core/test_consensus_early.py $(ARGS)
+
 .PHONY: format
 format: $(STAMP)  ## put the code into its form and repair what lint can repair
 	$(BIN)/ruff check --fix .

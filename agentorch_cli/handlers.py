@@ -8,25 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import orjson
 
 from agentorch_cli import views
+from agentorch_cli.core.equivalence import merged
 from agentorch_cli.core.ladder import Finding, Policy
 from agentorch_cli.core.model import AgentSpec, TaskSpec, TaskStatus
-from agentorch_cli.errors import NotFound, WaitTimedOut
+from agentorch_cli.core.reliability import Record
+from agentorch_cli.errors import Conflict, NotFound, WaitTimedOut
 from agentorch_cli.frames import dumps
 from agentorch_cli.identity import new_id
+from agentorch_cli.store import proposals
 from agentorch_cli.store.database import Database
 from agentorch_cli.store.deadlocks import Deadlocks
 from agentorch_cli.store.dependencies import add_dependency
 from agentorch_cli.store.migrations import newest_version
 from agentorch_cli.store.store import Store, hint
 from agentorch_cli.store.submission import array_literal, insert
+from agentorch_cli.store.truth import Truth, verify
 from agentorch_cli.store.waiting import Waiting
 from agentorch_cli.store.why import idle_beside_work, why
 
@@ -72,6 +79,9 @@ async def apply_schema(context: Context, check: bool = False) -> views.SchemaVie
 
 async def register_agents(context: Context, agents: Sequence[AgentSpec]) -> list[views.AgentView]:
     """Upsert registrations."""
+    twice = [agent_id for agent_id, number in Counter(a.agent_id for a in agents).items() if number > 1]
+    if twice:
+        raise Conflict(f"agent {twice[0]!r} is there twice")
     await context.db.fetch(
         "register_agents",
         [a.agent_id for a in agents],
@@ -368,9 +378,11 @@ def _event(row: asyncpg.Record) -> views.EventView:
     )
 
 
-async def list_decisions(context: Context, limit: int = 50) -> list[views.DecisionView]:
+async def list_decisions(
+    context: Context, limit: int = 50, status: str | None = None
+) -> list[views.DecisionView]:
     """Votes, newest first."""
-    return await _decisions(context, limit=limit)
+    return await _decisions(context, limit=limit, status=status)
 
 
 async def get_decision(context: Context, decision_id: str) -> views.DecisionView:
@@ -384,15 +396,124 @@ async def get_decision(context: Context, decision_id: str) -> views.DecisionView
 
 
 async def _decisions(
-    context: Context, *, task_id: str | None = None, decision_id: str | None = None, limit: int = 50
+    context: Context,
+    *,
+    task_id: str | None = None,
+    decision_id: str | None = None,
+    limit: int = 50,
+    status: str | None = None,
 ) -> list[views.DecisionView]:
+    rows = await context.db.fetch("show_decisions", task_id, decision_id, limit, status)
+    ballots: dict[str, list[asyncpg.Record]] = {}
+    for ballot in await context.db.fetch("show_ballots", [UUID(row["decision_id"]) for row in rows]):
+        ballots.setdefault(ballot["decision_id"], []).append(ballot)
+    return [_decision(row, ballots.get(row["decision_id"], [])) for row in rows]
+
+
+def _decision(row: asyncpg.Record, ballots: Sequence[asyncpg.Record]) -> views.DecisionView:
+    facts = dict(row)
+    for key in (
+        "votes",
+        "dissent",
+        "final_decision",
+        "question",
+        "options",
+        "voters",
+        "escalation",
+        "compared",
+    ):
+        if facts[key] is not None:
+            facts[key] = orjson.loads(facts[key])
+    if facts["status"] == "pending":  # sealed: who has voted is no secret, what they said is
+        facts["votes"] = [{"agent_id": one["agent_id"], "status": one["status"]} for one in ballots]
+        facts["votes_used"] = sum(one["status"] == "answered" for one in ballots)
+        return views.DecisionView(**facts)
+    counts: dict[str, int] = {}
+    names = merged(
+        {vote["canonical"] for vote in facts["votes"] if vote.get("canonical") is not None},
+        [(one, other) for one, other, same in facts["compared"] if same],
+    )
+    for vote in facts["votes"]:
+        if vote.get("status") == "answered" and vote.get("canonical") is not None:
+            name = names[vote["canonical"]]
+            counts[name] = counts.get(name, 0) + 1
+    facts["counts"] = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+    facts["late_votes"] = [
+        {
+            "agent_id": one["agent_id"],
+            "answer": orjson.loads(one["vote"]),
+            "cast_at": one["cast_at"].isoformat(),
+        }
+        for one in ballots
+        if one["vote"] is not None and one["status"] in ("late", "lost")
+    ]
+    return views.DecisionView(**facts)
+
+
+async def open_proposal(
+    context: Context,
+    topic: str,
+    question: Any = None,
+    options: dict[str, Any] | None = None,
+    voters: Sequence[str] = (),
+    capability: str | None = None,
+    deadline: datetime | None = None,
+    deadline_seconds: float | None = None,
+    opened_by: str | None = None,
+) -> views.DecisionView:
+    """Ask a question; `options` are those of a task's consensus. Raises UsageError."""
+    decision_id = await proposals.open_proposal(
+        context.store,
+        topic=topic,
+        question=question,
+        options=options or {},
+        voters=voters,
+        capability=capability,
+        deadline=deadline,
+        deadline_seconds=deadline_seconds,
+        opened_by=opened_by,
+    )
+    return await get_decision(context, decision_id)
+
+
+async def cast_vote(
+    context: Context,
+    decision_id: str,
+    agent_id: str,
+    vote: Any = None,
+    confidence: float | None = None,
+    abstain: bool = False,
+) -> views.VoteView:
+    """Vote on a question. Raises NotFound, NotAllowed, Conflict, UsageError."""
+    counted = await proposals.cast_vote(
+        context.store, decision_id, agent_id, vote, confidence=confidence, abstain=abstain
+    )
+    return views.VoteView(**asdict(counted))
+
+
+async def close_proposal(
+    context: Context, decision_id: str, closed_by: str | None = None
+) -> views.DecisionView:
+    """End a question with the votes that are there. Raises NotFound, Conflict."""
+    await proposals.close_proposal(context.store, decision_id, closed_by=closed_by)
+    return await get_decision(context, decision_id)
+
+
+async def get_history(context: Context, capability: str | None = None) -> views.HistoryView:
+    """Stored votes and what is known of them, in the form that a replay reads."""
+    labels = await context.db.fetch("history_ballots", capability)
+    truth = await context.db.fetch("history_truth", capability)
+    return views.HistoryView(labels=[dict(row) for row in labels], truth=[dict(row) for row in truth])
+
+
+async def list_reliabilities(
+    context: Context, agent_id: str | None = None, capability: str | None = None
+) -> list[views.ReliabilityView]:
+    """How often agents are right, by capability."""
     found = []
-    for row in await context.db.fetch("show_decisions", task_id, decision_id, limit):
-        facts = dict(row)
-        for key in ("votes", "dissent", "final_decision"):
-            if facts[key] is not None:
-                facts[key] = orjson.loads(facts[key])
-        found.append(views.DecisionView(**facts))
+    for row in await context.db.fetch("show_reliabilities", agent_id, capability):
+        record = Record(row["successes"] + row["verified_successes"], row["trials"] + row["verified_trials"])
+        found.append(views.ReliabilityView(**dict(row), estimate=row["inferred"] or record.estimate))
     return found
 
 
@@ -494,6 +615,42 @@ def _finding(one: Finding) -> views.DeadlockFinding:
     )
 
 
+# --- what is true ---------------------------------------------------------------------------
+
+
+async def say_outcome(
+    context: Context,
+    task_id: str,
+    right: bool | None = None,
+    answer: Any = None,
+    has_answer: bool = False,
+    said_by: str | None = None,
+    source: str = "person",
+) -> views.OutcomeView:
+    """Say whether a task's result was right, or what is. Raises NotFound, Conflict."""
+    truth = Truth(right, answer, has_answer)
+    async with context.db.transaction() as tx:
+        learned = await verify(
+            tx, task_id, truth, source=source, said_by=said_by, node_id=context.store.node_id
+        )
+    return views.OutcomeView(**asdict(learned))
+
+
+async def say_outcomes(
+    context: Context, outcomes: Sequence[dict[str, Any]], said_by: str | None = None
+) -> views.ChangeReply:
+    """The same for many tasks, each by itself: what is wrong with one does not stop the others."""
+    reply = views.ChangeReply()
+    for one in outcomes:
+        try:
+            await say_outcome(context, **one, said_by=said_by, source="file")
+        except (NotFound, Conflict) as error:
+            reply.unchanged[one["task_id"]] = error.message
+        else:
+            reply.changed.append(one["task_id"])
+    return reply
+
+
 async def list_nodes(context: Context) -> list[views.NodeView]:
     """The serve processes of the last hour."""
     return [views.NodeView(**dict(row)) for row in await context.db.fetch("show_nodes")]
@@ -565,6 +722,13 @@ HANDLERS: dict[str, Handler] = {
     "event.list": list_events,
     "consensus.list": list_decisions,
     "consensus.get": get_decision,
+    "consensus.open": open_proposal,
+    "consensus.vote": cast_vote,
+    "consensus.close": close_proposal,
+    "consensus.history": get_history,
+    "reliability.list": list_reliabilities,
+    "outcome.say": say_outcome,
+    "outcome.say_many": say_outcomes,
     "node.list": list_nodes,
     "status.get": get_status,
 }

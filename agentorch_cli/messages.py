@@ -133,6 +133,7 @@ class ConsensusFields(TypedDict, total=False):
     on_no_consensus: Literal["fail", "plurality", "escalate"]
     judge: Text
     comparer: Text
+    frugal: bool
 
 
 class BudgetFields(TypedDict, total=False):
@@ -170,6 +171,8 @@ class TaskFields(TypedDict, total=False):
     aggregate: Annotated[Aggregate, Field(strict=False)]
     requires_consensus: bool
     consensus: ConsensusFields
+    verifies: Text
+    """The task whose result this one checks; it waits for that one, too."""
     budget: BudgetFields
     labels: Annotated[dict[Text, Annotated[str, Field(max_length=MAX_NAME)]], Field(max_length=MAX_LABELS)]
     data: Any

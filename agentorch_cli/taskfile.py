@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, time
 from typing import Any, Final
 
 import orjson
@@ -17,11 +17,12 @@ from pydantic import ValidationError
 from agentorch_cli.core.hints import did_you_mean
 from agentorch_cli.core.model import AgentSpec, TaskSpec
 from agentorch_cli.core.plan import MOST_ERRORS, Plan, Problem, examine, plan, refuse
-from agentorch_cli.core.vote import OPTION_RULES, Rule
+from agentorch_cli.core.vote import OPTION_RULES, SEQUENTIAL_RULES, Rule
 from agentorch_cli.documents import Document, Format, show_path
 from agentorch_cli.messages import AGENTS, TASKS, Table
 from agentorch_cli.payloads import first_fault
 from agentorch_cli.sentences import explain, found
+from agentorch_cli.settings import Settings
 
 Path = tuple[str | int, ...]
 
@@ -63,18 +64,15 @@ def read_tasks(
     document: Document,
     *,
     new_id: Callable[[], str],
-    now: datetime | None = None,
     defaults: Mapping[str, Any] | None = None,
 ) -> TaskFile:
     """The tasks of a task file, or of a value that came by the wire (`Document(value, name)`).
 
-    `new_id` makes ids for tasks that have none. `now` is what `delay` counts from: the
-    database's clock where there is one. `defaults` are TaskSpec fields to use where the file
-    is silent (`timeout_seconds`, `retries`, `backoff_seconds`). Raises InvalidTask with every error.
+    `new_id` makes ids for tasks that have none. `defaults` are TaskSpec fields to use where the
+    file is silent (`timeout_seconds`, `retries`, `backoff_seconds`). Raises InvalidTask with every error.
     """
     paths, items = _entries(document, "task")
     reader = _Reader(document, TASKS, paths, items)
-    moment = now or datetime.now(UTC)
     tables = reader.tables()
     tasks, positions = [], []
     large = document.format is None or len(document.text) > MAX_DATA
@@ -84,13 +82,28 @@ def read_tasks(
             wrong += _oversize(table["data"])
         reader.problems += [Problem(position, path, message) for path, message in wrong]
         if not wrong:
-            tasks.append(_task(table, new_id, moment, defaults or {}, document.format is Format.TOML))
+            tasks.append(_task(table, new_id, defaults or {}, document.format is Format.TOML))
             positions.append(position)
     if reader.problems:
         _, _, more = examine(tasks)
         reader.problems += [_moved(problem, positions) for problem in more]
         refuse(reader.problems, reader.where)
     return TaskFile(tasks, document, paths, items)
+
+
+def task_defaults(settings: Settings) -> dict[str, Any]:
+    """TaskSpec fields for tasks that are silent about them, and the options of votes likewise."""
+    return {
+        "timeout_seconds": settings.engine.task_timeout,
+        "retries": settings.engine.retries,
+        "backoff_seconds": settings.engine.backoff,
+        "consensus": {
+            "threshold": settings.consensus.threshold,
+            "panel": settings.consensus.panel,
+            "cap": settings.consensus.cap,
+            "confidence": settings.consensus.confidence,
+        },
+    }
 
 
 def read_agents(document: Document) -> list[AgentSpec]:
@@ -265,11 +278,10 @@ def _oversize(data: Any) -> list[tuple[Path, str]]:
 def _task(
     table: dict[str, Any],
     new_id: Callable[[], str],
-    now: datetime,
     defaults: Mapping[str, Any],
     has_dates: bool,
 ) -> TaskSpec:
-    fields: dict[str, Any] = dict(defaults)
+    fields: dict[str, Any] = {key: value for key, value in defaults.items() if key != "consensus"}
     for key, value in table.items():
         if key not in _APART:
             fields[_RENAMED.get(key, key)] = tuple(dict.fromkeys(value)) if key in _TUPLES else value
@@ -281,18 +293,25 @@ def _task(
         deadline = table["deadline"]
         fields["deadline" if isinstance(deadline, datetime) else "deadline_seconds"] = deadline
     if "delay" in table:
-        fields["run_at"] = now + timedelta(seconds=table["delay"])
-    _fill_agents(fields, table)
+        fields["delay_seconds"] = table["delay"]
+    if "verifies" in table:
+        waited_for = fields.get("depends_on", ())
+        fields["depends_on"] = tuple(dict.fromkeys((*waited_for, table["verifies"])))
+    _fill_agents(fields, table, defaults.get("consensus", {}))
     return TaskSpec(**fields)
 
 
-def _fill_agents(fields: dict[str, Any], table: Mapping[str, Any]) -> None:
-    """1 and 1; 2 and 3 for a vote, where a panel is the most; a team may have one for each capability."""
+def _fill_agents(fields: dict[str, Any], table: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """1 and 1; 2 and 3 for a vote, unless a panel or a cap says more; a team may have one per capability."""
     least, most = 1, 1
     options = table.get("consensus")
     if table.get("requires_consensus") or options is not None:
-        fields["consensus"] = _vote(options or {})
-        least, most = 2, (options or {}).get("panel", 3)
+        fields["consensus"] = vote = _vote(options or {}, defaults)
+        least, most = 2, vote.get("panel", 3)
+        if vote["rule"] in SEQUENTIAL_RULES:
+            most = vote.get("cap", most)
+        elif options is not None and "panel" in defaults and "max_agents" not in fields:
+            most = vote.setdefault("panel", defaults["panel"])
     elif table.get("coverage") == "team":
         most = max(1, len(fields.get("required_capabilities", ())))
     if "min_agents" in fields:
@@ -302,8 +321,11 @@ def _fill_agents(fields: dict[str, Any], table: Mapping[str, Any]) -> None:
         fields["min_agents"] = min(least, fields["max_agents"])
 
 
-def _vote(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of `core.consensus` as plain JSON; the rule is always named."""
+def _vote(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of `core.consensus` as plain JSON; the rule is always named.
+
+    `defaults` fill in what the rule uses and the file is silent about.
+    """
     options = dict(given)
     rule = options.pop("rule", None)
     if "adaptive" in options:
@@ -315,7 +337,12 @@ def _vote(given: Mapping[str, Any]) -> dict[str, Any]:
         options["tolerance"] = tolerance["abs"]
     if "rel" in tolerance:
         options["relative_tolerance"] = tolerance["rel"]
-    return {"rule": str(rule), **options}
+    used = ["threshold"] if rule is Rule.SUPERMAJORITY else []
+    used += ["confidence"] if rule in SEQUENTIAL_RULES else []
+    if rule in SEQUENTIAL_RULES or options.get("on_no_consensus") == "escalate":
+        used.append("cap")
+    silent = {key: defaults[key] for key in used if key in defaults and key not in options}
+    return {"rule": str(rule), **silent, **options}
 
 
 def _agent(table: dict[str, Any]) -> AgentSpec:

@@ -104,8 +104,80 @@ class DecisionView(View):
     confidence_basis: str | None = None
     decided_by: str | None = None
     dissent: list[dict[str, Any]] = Field(default_factory=list)
+    """Who gave another answer than the leading one, and which."""
     created_at: datetime | None = None
     decided_at: datetime | None = None
+    question: Any = None
+    """Of a proposal."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """The rule's options, as they were given."""
+    capability: str | None = None
+    """Whose reliabilities counted."""
+    voters: list[dict[str, Any]] = Field(default_factory=list)
+    """The frozen electorate: agent_id, reliability, estimate, performance."""
+    lost_agents: list[str] = Field(default_factory=list)
+    late_votes: list[dict[str, Any]] = Field(default_factory=list)
+    """Answers that came after the decision: kept, not counted."""
+    counts: dict[str, int] = Field(default_factory=dict)
+    """Votes per canonical answer; empty while the vote is open."""
+    stage: str = "vote"
+    escalation: list[dict[str, Any]] = Field(default_factory=list)
+    """What was done because there was no agreement, step by step."""
+    compared: list[Any] = Field(default_factory=list)
+    answer: str | None = None
+    """The leading answer in its canonical form, reached or not."""
+    raw_confidence: float | None = None
+    """The rule's own, before calibration."""
+    deadline: datetime | None = None
+    opened_by: str | None = None
+    closed_by: str | None = None
+    verified: bool | None = None
+    """Whether the decision is known to be right; None where nobody has said."""
+
+
+class HistoryView(View):
+    """Stored votes, in the form that a replay reads."""
+
+    labels: list[dict[str, str]] = Field(default_factory=list)
+    truth: list[dict[str, str]] = Field(default_factory=list)
+
+
+class VoteView(View):
+    """A vote that was taken."""
+
+    decision_id: str
+    agent_id: str
+    status: str
+    """`answered` or `abstained`."""
+    is_closed: bool = False
+    """It was the one that decided."""
+
+
+class OutcomeView(View):
+    """What a verified outcome did."""
+
+    task_id: str
+    capability: str
+    is_right: bool | None = None
+    credited: int = 0
+    """Agents whose reliability changed."""
+    verified: int = 0
+    """Verified outcomes of the capability by now."""
+    calibrated: int = 0
+    """Outcomes behind its calibrated confidence; 0 while there are too few."""
+
+
+class ReliabilityView(View):
+    """How often an agent is right in one capability."""
+
+    agent_id: str
+    capability: str
+    estimate: float
+    successes: float = 0.0
+    trials: float = 0.0
+    verified_successes: float = 0.0
+    verified_trials: float = 0.0
+    inferred: float | None = None
 
 
 class TaskView(View):

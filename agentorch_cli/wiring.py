@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from agentorch_cli import handlers
+from agentorch_cli import handlers, logs
 from agentorch_cli.agents.agent import Agent
 from agentorch_cli.agents.runners import exec_handler
 from agentorch_cli.client import LocalClient
@@ -38,7 +38,7 @@ from agentorch_cli.store.database import Database
 from agentorch_cli.store.embedded import EmbeddedServer, inspect
 from agentorch_cli.store.migrations import newest_version
 from agentorch_cli.store.store import Store
-from agentorch_cli.taskfile import read_tasks
+from agentorch_cli.taskfile import read_tasks, task_defaults
 from agentorch_cli.views import AgentView, TaskView
 
 log = logging.getLogger("agentorch")
@@ -67,14 +67,24 @@ async def open_store(settings: Settings, *, prepare: bool = True) -> AsyncIterat
         database = Database(
             dsn,
             node_id="orchestrator_client",
-            pool_size=settings.database.pool_size,
-            command_timeout=settings.database.command_timeout,
+            **_limits(settings),
         )
         stack.push_async_callback(database.close)
         await database.open()
         if prepare:
             await _prepare(database, settings)
         yield Store(database, aging_seconds=settings.engine.aging_seconds)
+
+
+def _limits(settings: Settings) -> dict[str, Any]:
+    database = settings.database
+    return {
+        "pool_size": database.pool_size,
+        "command_timeout": database.command_timeout,
+        "connect_timeout": database.connect_timeout,
+        "lock_timeout": database.lock_timeout,
+        "idle_in_transaction_timeout": database.idle_in_transaction_timeout,
+    }
 
 
 async def _prepare(database: Database, settings: Settings) -> None:
@@ -191,8 +201,7 @@ class Orchestrator:
         database = Database(
             dsn,
             node_id=engine_id,
-            pool_size=settings.database.pool_size,
-            command_timeout=settings.database.command_timeout,
+            **_limits(settings),
         )
         self._stack.push_async_callback(database.close)
         await database.open()
@@ -231,6 +240,7 @@ class Orchestrator:
             "/metrics": self._metrics,
         }
         gateway.on_submit = self._engine.subtasks.take
+        gateway.on_vote = self._engine.proposals.take
         gateway.desk = self._engine.desk
         host = settings.gateway.host
         shown = f"[{host}]" if ":" in host else host
@@ -259,6 +269,7 @@ class Orchestrator:
         if self._is_stopping:
             return
         self._is_stopping = True
+        self._gateway.drain()
         drain = asyncio.create_task(self._engine.drain(self.drain_timeout))
         cut = asyncio.create_task(at_once.wait()) if at_once is not None else None
         await asyncio.wait([drain, cut] if cut else [drain], return_when=asyncio.FIRST_COMPLETED)
@@ -439,15 +450,6 @@ def context_of(store: Store, settings: Settings) -> handlers.Context:
     return handlers.Context(store, policy=ladder_of(settings), grace=3 * settings.gateway.heartbeat_interval)
 
 
-def task_defaults(settings: Settings) -> dict[str, Any]:
-    """TaskSpec fields for tasks that are silent about them."""
-    return {
-        "timeout_seconds": settings.engine.task_timeout,
-        "retries": settings.engine.retries,
-        "backoff_seconds": settings.engine.backoff,
-    }
-
-
 def plan_of(document: Document, settings: Settings) -> list[TaskSpec]:
     """The tasks of a document as a graph. Raises InvalidTask with every error."""
     file = read_tasks(
@@ -467,7 +469,8 @@ async def serve(
 ) -> None:
     """Run a node until `stop` is set; `stop_now` ends the waiting for what runs."""
     orchestrator = Orchestrator(settings)
-    configure_logging(settings)
+    logs.configure(settings.logging.level, settings.logging.format)
+    _raise_descriptor_limit()
     await orchestrator.__aenter__()
     try:
         if on_ready is not None:
@@ -477,23 +480,14 @@ async def serve(
         await orchestrator.stop(at_once=stop_now)
 
 
-def configure_logging(settings: Settings) -> None:
-    """Logs go to stderr; the driver's own tracebacks do not."""
-    from agentorch_cli.text import one_line
+def _raise_descriptor_limit() -> None:
+    """A connection is a descriptor: take what the system allows, not the small number it starts with."""
+    import resource
 
-    class Plain(logging.Formatter):
-        def format(self, record: logging.LogRecord) -> str:
-            return one_line(super().format(record)) if record.exc_info is None else super().format(record)
-
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Plain("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger("agentorch")
-    root.handlers = [handler]
-    root.propagate = False
-    root.setLevel(settings.logging.level.upper())
-    logging.getLogger("agentorch.websockets").setLevel(logging.CRITICAL)
-    for noisy in ("asyncpg", "asyncio"):
-        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _supervise(server: EmbeddedServer) -> None:

@@ -18,6 +18,9 @@ from agentorch_cli import Agent
 from bench.machine import describe
 from bench.throughput import fleet
 
+SETTLE_SECONDS = 12
+"""A PostgreSQL backend tells its counters late, at the latest after ten idle seconds."""
+
 COMMITS = "select xact_commit from pg_stat_database where datname = current_database()"
 
 
@@ -30,7 +33,7 @@ async def measure(number: int, seconds: float) -> dict[str, Any]:
         try:
             while sum(a.status == "online" for a in await client.call("agent.list")) < number:
                 await asyncio.sleep(0.2)
-            await asyncio.sleep(2)
+            await asyncio.sleep(SETTLE_SECONDS)
             before, commits = one.cpu_seconds(), await client.context.db.pool.fetchval(COMMITS)
             await asyncio.sleep(seconds)
             after = one.cpu_seconds()

@@ -28,7 +28,7 @@ def read(text: str | bytes | Document, **more: Any) -> TaskFile:
     document = text
     if not isinstance(document, Document):
         document = load_document(text.encode() if isinstance(text, str) else text, name="task.toml")
-    return read_tasks(document, new_id=lambda: f"new-{next(numbers)}", now=NOW, **more)
+    return read_tasks(document, new_id=lambda: f"new-{next(numbers)}", **more)
 
 
 def one(text: str | dict[str, Any]) -> TaskSpec:
@@ -65,6 +65,7 @@ backoff = 0.5
 run_at = "2030-01-31T12:00:00Z"
 idempotency_key = "k"
 aggregate = "merge"
+verifies = "a"
 budget = { cost_usd = 0.5, tokens = 1000 }
 labels = { team = "blue" }
 [task.consensus]
@@ -99,6 +100,7 @@ def test_every_field_arrives() -> None:
         run_at=datetime(2030, 1, 31, 12, tzinfo=UTC),
         idempotency_key="k",
         aggregate=Aggregate.MERGE,
+        verifies="a",
         consensus={
             "rule": "supermajority",
             "threshold": 0.75,
@@ -245,7 +247,7 @@ def test_times_may_be_durations_or_moments() -> None:
     assert one({"deadline": "2h"}).deadline_seconds == 7200
     assert one({"deadline": 90}).deadline_seconds == 90
     assert one({"deadline": "2030-01-01T01:00:00+01:00"}).deadline == NOW
-    assert one({"delay": "1m"}).run_at == datetime(2030, 1, 1, 0, 1, tzinfo=UTC)
+    assert one({"delay": "1m"}).delay_seconds == 60
 
 
 def test_defaults_are_used_only_where_the_file_is_silent() -> None:

@@ -22,8 +22,11 @@ class Root(Group):
         "serve": Entry(START, "serve", "app", "Run the engine; agents connect to it"),
         "agent": Entry(WORK, "agent", "app", "Register agents, list them, run one"),
         "task": Entry(WORK, "task", "app", "Submit tasks, follow them, cancel, retry"),
+        "outcome": Entry(WORK, "outcome", "app", "Say whether a result was right: what makes votes honest"),
         "status": Entry(LOOK, "status", "app", "The fleet on one page, or live with --watch"),
-        "consensus": Entry(LOOK, "records", "consensus_app", "How votes came out, and what made them"),
+        "consensus": Entry(
+            LOOK, "consensus", "app", "Votes: open, vote, look, and try rules on recorded ones"
+        ),
         "deadlock": Entry(LOOK, "deadlock", "app", "What can never move, why, and what is done about it"),
         "event": Entry(LOOK, "records", "event_app", "Everything that happened, in order"),
         "config": Entry(SETUP, "settings", "app", "Write a configuration, show where values come from"),

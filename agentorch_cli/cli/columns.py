@@ -12,7 +12,8 @@ from rich.text import Text
 
 from agentorch_cli.cli.look import Look, span
 from agentorch_cli.cli.tables import Column
-from agentorch_cli.views import AttemptView, DecisionView, TaskView
+from agentorch_cli.core.reliability import VERIFIED_WEIGHT
+from agentorch_cli.views import AttemptView, DecisionView, ReliabilityView, TaskView
 
 
 def took(task: TaskView | AttemptView, look: Look) -> Text:
@@ -129,6 +130,28 @@ VOTE_OUTCOMES = (
     Column("DECISION", lambda decision, look: look.text(decision.decision_id, "dim"), 1, is_id=True),
 )
 
+RELIABILITIES = (
+    Column("AGENT", lambda one, look: look.text(one.agent_id, "bold"), is_id=True),
+    Column("CAPABILITY", lambda one, look: look.text(one.capability)),
+    Column("RIGHT", lambda one, look: percent(one.estimate, look), is_right=True),
+    Column(
+        "BY AGREEMENT", lambda one, look: Text(f"{one.successes:.1f} of {one.trials:.0f}"), 5, is_right=True
+    ),
+    Column("VERIFIED", lambda one, look: _verified(one), 6, is_right=True),
+    Column("INFERRED", lambda one, look: percent(one.inferred, look), 4, is_right=True),
+)
+
+REPLAYED = (
+    Column("RULE", lambda row, look: look.text(row["rule"], "bold"), is_id=True),
+    Column("TASKS", lambda row, look: Text(str(row["tasks"])), 3, is_right=True),
+    Column("DECIDED", lambda row, look: Text(str(row["decided"])), 6, is_right=True),
+    Column("VOTES PER TASK", lambda row, look: Text(f"{row['votes_per_task']:.2f}"), is_right=True),
+    Column("ACCURACY", lambda row, look: _exactly(row["accuracy"], look), is_right=True),
+    Column("OF THE DECIDED", lambda row, look: _exactly(row["accuracy_decided"], look), 5, is_right=True),
+    Column("CALIBRATION ERROR", lambda row, look: look.number(row["calibration_error"], 3), 7, is_right=True),
+    Column("SECONDS", lambda row, look: Text(f"{row['seconds']:.1f}"), 2, is_right=True),
+)
+
 BALLOTS = (
     Column(
         "AGENT",
@@ -136,7 +159,8 @@ BALLOTS = (
         is_id=True,
         fold_at=24,
     ),
-    Column("VOTE", lambda vote, look: look.json(vote.get("vote", vote.get("answer")), 200)),
+    Column("VOTE", lambda vote, look: _vote_of(vote, look)),
+    Column("", lambda vote, look: Text("dissents" if vote.get("dissents") else "", "yellow"), 6),
     Column("WEIGHT", lambda vote, look: look.number(vote.get("weight"), 2), 4, is_right=True),
     Column("SURE", lambda vote, look: percent(vote.get("confidence"), look), 5, is_right=True),
 )
@@ -183,6 +207,28 @@ CHECKS = (
     Column("", lambda finding, look: _checked(finding, look)),
     Column("FOUND", lambda finding, look: look.text(finding.text), is_id=True),
 )
+
+
+def _vote_of(vote: dict[str, Any], look: Look) -> Text:
+    """What was said; in its place what became of a voter that said nothing."""
+    answer = vote.get("vote", vote.get("answer"))
+    if answer is None and vote.get("status") not in (None, "answered"):
+        return look.text(vote["status"], "dim")
+    if answer is None and vote.get("status") == "answered":
+        return look.text("has voted", "dim")
+    return look.json(answer, 200)
+
+
+def _verified(one: ReliabilityView) -> Text:
+    """Outcomes, each of which counts for three."""
+    return Text(
+        f"{one.verified_successes / VERIFIED_WEIGHT:.0f} of {one.verified_trials / VERIFIED_WEIGHT:.0f}"
+    )
+
+
+def _exactly(share: float | None, look: Look) -> Text:
+    """A share as a percentage with one decimal: rules differ by less than one per cent."""
+    return look.nothing() if share is None else Text(f"{share:.1%}")
 
 
 def _brought(attempt: AttemptView, look: Look) -> Text:

@@ -14,7 +14,7 @@ from agentorch_cli.core.plan import Plan, plan
 from agentorch_cli.documents import Document, load_document
 from agentorch_cli.errors import InvalidFile, InvalidTask, UsageError
 from agentorch_cli.identity import new_id
-from agentorch_cli.taskfile import TaskFile, read_agents, read_tasks
+from agentorch_cli.taskfile import TaskFile, read_agents, read_tasks, task_defaults
 
 if TYPE_CHECKING:
     from agentorch_cli.config import Settings
@@ -26,11 +26,7 @@ SUFFIXES = (".toml", ".json", ".jsonl", ".ndjson")
 
 def read_submission(names: Sequence[str], settings: Settings) -> Plan:
     """The tasks of all files as one graph. Raises InvalidFile or InvalidTask; then nothing is submitted."""
-    defaults = {
-        "timeout_seconds": settings.engine.task_timeout,
-        "retries": settings.engine.retries,
-        "backoff_seconds": settings.engine.backoff,
-    }
+    defaults = task_defaults(settings)
     files = [_tasks_of(document, defaults) for document in documents(names)]
     owners = [(file, position) for file in files for position in range(len(file.tasks))]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from typing import Annotated
 
@@ -64,8 +65,9 @@ async def _serve(session: Session) -> int | None:
             second = number
             stop_now.set()
             return
-        session.say("Stopping: agents finish what they hold. Once more stops at once.")
-        stop.set()
+        stop.set()  # before a word is said: stderr may be closed
+        with contextlib.suppress(OSError, ValueError):
+            session.say("Stopping: agents finish what they hold. Once more stops at once.")
 
     def on_ready(url: str) -> None:
         if session.format == "table":

@@ -10,7 +10,7 @@ from rich.text import Text
 from agentorch_cli.cli import columns
 from agentorch_cli.cli.look import Look, moment, span
 from agentorch_cli.cli.tables import Column, Page
-from agentorch_cli.views import DecisionView, EventView, TaskView, WhyView
+from agentorch_cli.views import DecisionView, EventView, OutcomeView, TaskView, WhyView
 
 WORDS = {
     # kind of event: how the story says it; where an agent takes part, its name follows
@@ -95,13 +95,60 @@ def draw_events(page: Page, events: list[EventView]) -> None:
 
 
 def draw_decision(page: Page, decision: DecisionView) -> None:
-    """How a vote came out, with its ballots."""
+    """A vote: its rule, its answers as bars, its ballots, and how sure it is."""
     look = page.look
     page.title(decision.status, decision.topic, decision.decision_id)
     page.pairs(_vote_facts(decision, look))
+    if decision.counts:
+        page.heading("Answers")
+        page.pairs(_bars(decision, look))
     if decision.votes:
-        page.gap()
-        page.table(columns.BALLOTS, decision.votes)
+        page.heading("Ballots" if decision.decided_at else "Ballots (sealed until the vote closes)")
+        dissent = {one.get("agent_id") for one in decision.dissent}
+        rows = [{**vote, "dissents": vote.get("agent_id") in dissent} for vote in decision.votes]
+        page.table(columns.BALLOTS, rows)
+    if decision.late_votes:
+        page.heading("Came late, not counted")
+        page.pairs([(str(one["agent_id"]), look.json(one["answer"], 200)) for one in decision.late_votes])
+    if decision.escalation:
+        page.heading("Without agreement")
+        page.pairs([(str(step.get("step")), look.text(_step(step))) for step in decision.escalation])
+
+
+def _bars(decision: DecisionView, look: Look) -> list[tuple[str, Text]]:
+    """Each answer with its share of the votes."""
+    total = sum(decision.counts.values())
+    return [
+        (answer[:60], look.progress(number / total) + Text(f"  {number} of {total}"))
+        for answer, number in decision.counts.items()
+    ]
+
+
+def _step(step: dict[str, Any]) -> str:
+    """What was done because the voters did not agree."""
+    match step.get("step"):
+        case "voters":
+            return "asked " + ", ".join(step.get("added", ())) + " as well"
+        case "judge":
+            return f"called an agent with the capability {step.get('capability')}"
+        case "judged":
+            return f"{step.get('agent_id')} decided"
+        case _:
+            return "took the most popular answer"
+
+
+def draw_outcome(page: Page, learned: OutcomeView) -> None:
+    """What a verified outcome did."""
+    look = page.look
+    word = {True: "right", False: "wrong", None: "known"}[learned.is_right]
+    page.line(look.text(learned.task_id, "bold"), f" is {word}; {learned.credited} agents were credited.")
+    page.line(
+        Text(
+            f"{learned.verified} outcomes of {learned.capability} are verified"
+            + (f", its confidence is calibrated on {learned.calibrated}." if learned.calibrated else "."),
+            "dim",
+        )
+    )
 
 
 def _facts(task: TaskView, look: Look) -> list[tuple[str, Text]]:
@@ -138,13 +185,28 @@ def _facts(task: TaskView, look: Look) -> list[tuple[str, Text]]:
 
 def _vote_facts(decision: DecisionView, look: Look) -> list[tuple[str, Text]]:
     needed = f", {decision.needed} equal votes decide" if decision.needed else ""
-    saved = f", {decision.votes_not_asked} not asked" if decision.votes_not_asked else ""
-    facts: list[tuple[str, Text | None]] = [
+    saved = (
+        f", {decision.votes_not_asked} not asked: {decision.votes_not_asked / decision.electorate:.0%} saved"
+        if decision.votes_not_asked and decision.electorate
+        else ""
+    )
+    dissent = ", ".join(str(one.get("agent_id", one)) for one in decision.dissent)
+    known = {True: "known to be right", False: "known to be wrong"}
+    facts = [
+        ("question", look.json(decision.question) if decision.question is not None else None),
         ("rule", look.text(decision.rule + needed)),
         ("votes", Text(columns.votes(decision) + saved)),
         ("answer", look.json(decision.final_decision)),
         ("sure", _sure(decision, look) if decision.confidence is not None else None),
         ("decided by", look.text(decision.decided_by) if decision.decided_by else None),
+        ("dissent", look.text(dissent) if dissent else None),
+        ("truth", look.text(known[decision.verified]) if decision.verified is not None else None),
+        ("lost", look.text(", ".join(decision.lost_agents)) if decision.lost_agents else None),
+        (
+            "open until",
+            look.age(decision.deadline) if decision.deadline and not decision.decided_at else None,
+        ),
+        ("closed by", look.text(decision.closed_by) if decision.closed_by else None),
     ]
     return [(name, value) for name, value in facts if value is not None]
 

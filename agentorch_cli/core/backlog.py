@@ -58,6 +58,10 @@ class Ready:
     deadline: datetime | None = None
     overtaken: int = 0
     """Tasks behind it that were served, while it waited, by an agent that it could have used."""
+    role: str | None = None
+    """What its next agent is told to be."""
+    brief: str | None = None
+    """What that agent is told besides the inputs, as JSON text of an object."""
 
     @property
     def order(self) -> Order:
@@ -176,6 +180,9 @@ class Backlog:
                 index += 1
                 continue
             self._serve(task, seats, roster, kept)
+            if self._first(queue) is None:
+                unseen -= not queue.is_asleep
+                self._close(queue)
             news.spent(seats)
             limit -= 1
             yield task, seats

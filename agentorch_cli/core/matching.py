@@ -85,8 +85,8 @@ class Want:
     """Agents that must not get it (again)."""
     rather_not: frozenset[str] = frozenset()
     """Agents that failed it: left out as long as `number` others are online, busy or not."""
-    only: frozenset[str] | None = None
-    """A frozen electorate: nobody else."""
+    only: tuple[str, ...] | None = None
+    """A frozen electorate, best first: nobody else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +206,7 @@ class Roster:
         for guild in member.guilds.values():
             guild.size -= 1
             self._seats -= 1
+            _trim(guild)
         member.guilds = {}
 
     def take(self, member: Member, slot: int) -> None:
@@ -253,6 +254,8 @@ class Roster:
         """
         if self.free < want.number:
             return None
+        if want.only is not None:
+            return self._elect(want, want.only, kept)
         avoided = self._avoided(want)
         chosen: list[Member] = []
         passed: list[Entry] = []
@@ -270,6 +273,19 @@ class Roster:
             passed.append(heapq.heappop(guild.heap))
         for entry in passed:
             heapq.heappush(guild.heap, entry)
+        if len(chosen) < want.number:
+            return None
+        return [Seat(member, member.free_slot()) for member in chosen]
+
+    def _elect(self, want: Want, voters: Sequence[str], kept: Sequence[Want]) -> list[Seat] | None:
+        """The first of these agents that may take it, in their order and not by score."""
+        found = (self.members[agent_id] for agent_id in voters if agent_id in self.members)
+        chosen = [
+            member
+            for member in found
+            if obstacle(member, want) is None
+            and not (kept and any(lasting_obstacle(member, other) is None for other in kept))
+        ][: want.most]
         if len(chosen) < want.number:
             return None
         return [Seat(member, member.free_slot()) for member in chosen]
@@ -384,9 +400,7 @@ class Roster:
         unasked: list[Guild] = []
         for guild in member.guilds.values():
             heapq.heappush(guild.heap, entry)
-            if len(guild.heap) > _SLACK + 4 * guild.size:
-                guild.heap = [e for e in guild.heap if e[2] == e[3].stamp]
-                heapq.heapify(guild.heap)
+            _trim(guild)
             guild.unread += 1
             if guild.unread > _SLACK + guild.size:
                 unasked.append(guild)
@@ -402,3 +416,10 @@ class Roster:
                 return entry
             heapq.heappop(heap)
         return None
+
+
+def _trim(guild: Guild) -> None:
+    """Throw void entries away once they are most of the heap."""
+    if len(guild.heap) > _SLACK + 4 * guild.size:
+        guild.heap = [entry for entry in guild.heap if entry[2] == entry[3].stamp]
+        heapq.heapify(guild.heap)

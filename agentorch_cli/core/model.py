@@ -145,6 +145,8 @@ class TaskSpec:
     backoff_seconds: float = 1.0
     """Wait before the first retry; doubles each time, with jitter, up to five minutes."""
     run_at: datetime | None = None
+    delay_seconds: float | None = None
+    """Relative form of `run_at`: counted from acceptance by the database."""
     idempotency_key: str | None = None
     aggregate: Aggregate = Aggregate.FIRST
     consensus: dict[str, Any] | None = None
@@ -154,6 +156,10 @@ class TaskSpec:
     labels: dict[str, str] = field(default_factory=dict)
     data: Any = None
     parent_id: str | None = None
+    verifies: str | None = None
+    """The dependency (by the name that the file used, or its id) whose result this task checks."""
+    compares: dict[str, Any] | None = None
+    """The two answers of a vote that this task holds against each other."""
     remaining_path: float = 1.0
     """Length of the longest chain from this task to the end of its graph, itself included."""
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from agentorch_cli.core.calibration import Outcome, calibration_error, fit
@@ -146,8 +146,9 @@ def replay(
     verified: float = 0.0,
     seats: int | None = None,
     in_order: bool = False,
+    on_task: Callable[[int], None] | None = None,
 ) -> ReplayResult:
-    """Run every recorded vote under the policy.
+    """Run every recorded vote under the policy. `on_task` is told how many votes are done, after each.
 
     `seats` bounds the electorate of each task; None admits everybody who is recorded. `verified` is the
     share of tasks whose truth becomes known after the vote.
@@ -160,12 +161,14 @@ def replay(
     tasks = list(votes)
     if not in_order:
         rng.shuffle(tasks)
-    for task in tasks:
+    for number, task in enumerate(tasks, 1):
         right = truth.get(task)
         known = right if right is not None and verified and rng.random() < verified else None
         verdicts[task] = _vote(policy, votes[task], fleet, rng, seats, known)
         if known is not None:
             checked.add(task)
+        if on_task is not None:
+            on_task(number)
     return _result(verdicts, truth, checked)
 
 

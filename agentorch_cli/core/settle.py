@@ -9,24 +9,20 @@ answer is data (`Move`); the engine performs it under the lock of the task.
 * A loss (the agent vanished or never accepted) is nobody's failure: it is repeated at once and
   does not count as a retry. But work that loses `MOST_LOSSES` agents is taken for poison and
   fails. Work that an agent gave back in good order does not count at all.
-* A vote goes by `core.consensus`: the ballots are the attempts, one for each voter that was
-  asked. Whoever failed, was lost or gave it back is a lost voter, and is not asked again.
+* A vote is settled by `core.election`: its ballots are its attempts.
 
 An agent counts once, however many of its attempts brought something: the first stands.
 """
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agentorch_cli.core import consensus
-from agentorch_cli.core.equivalence import Equivalence, canonical_answer, canonical_options, point
 from agentorch_cli.core.model import Aggregate, AttemptStatus, TaskStatus
-from agentorch_cli.core.vote import NUMERIC_RULES, OPTION_RULES
 
 MOST_LOSSES = 5
 """Agents that a task may lose, for each that it asks for, before it is taken for the cause."""
@@ -72,10 +68,6 @@ class Case:
     losses: int = 0
     backoff_seconds: float = 1.0
     aggregate: Aggregate = Aggregate.FIRST
-    options: Mapping[str, Any] = field(default_factory=dict)
-    electorate: Sequence[str] = ()
-    """Frozen voters; empty where the task is no vote."""
-    on_no_consensus: str = "fail"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +129,6 @@ def settle_one(
 
 def settle(case: Case, jitter: Jitter) -> Move:
     """What the task does now; `case.failures` and `case.losses` count all its ended attempts."""
-    if case.electorate:
-        return _settle_vote(case)
     live = [one for one in case.tried if one.status.is_live]
     done = _one_per_agent(one for one in case.tried if one.is_done)
     out = {one.agent_id for one in live} - {one.agent_id for one in done}
@@ -182,120 +172,6 @@ def _one_per_agent(tried: Iterable[Tried]) -> list[Tried]:
     for one in tried:
         found.setdefault(one.agent_id, one)
     return list(found.values())
-
-
-def policy_of(options: Mapping[str, Any], panel: int) -> consensus.Policy:
-    """The counting rules of a task's `consensus` options; `panel` voters sit."""
-    known = {
-        key: options[key]
-        for key in ("threshold", "quorum", "min_votes", "confidence", "trim")
-        if options.get(key) is not None
-    }
-    return consensus.Policy(
-        rule=consensus.Rule(options.get("rule", "supermajority")),
-        panel=panel,
-        cap=options.get("cap", 7),
-        options=canonical_options(options.get("options") or (), sameness_of(options)),
-        tolerance=options.get("tolerance", 0.0),
-        relative_tolerance=options.get("relative_tolerance", 0.0),
-        **{"min_votes": min(2, panel), **known},
-    )
-
-
-def sameness_of(options: Mapping[str, Any]) -> Equivalence:
-    """What makes two answers the same, from a task's `consensus` options."""
-    is_tolerant = bool(options.get("tolerance") or options.get("relative_tolerance"))
-    return Equivalence(
-        vote_on=options.get("vote_on", ""),
-        normalize=options.get("normalize", False),
-        number=options.get("number", False) or is_tolerant or options.get("rule") in NUMERIC_RULES,
-    )
-
-
-def first_wave(options: Mapping[str, Any] | None, min_agents: int, max_agents: int) -> int:
-    """How many agents a task wants when it becomes ready."""
-    if options is None:
-        return min_agents
-    policy = policy_of(options, max_agents)
-    voters = [consensus.Voter(f"voter-{number}") for number in range(max_agents)]
-    return max(1, consensus.decide(policy, voters, ()).needed)
-
-
-def _settle_vote(case: Case) -> Move:
-    policy = policy_of(case.options, len(case.electorate))
-    sameness = sameness_of(case.options)
-    live = [one for one in case.tried if one.status.is_live]
-    heard = _heard(case)
-    performance = {one.agent_id: one.performance for one in case.tried}
-    electorate = [
-        consensus.Voter(agent, performance=performance.get(agent, 0.5)) for agent in case.electorate
-    ]
-    ballots = [_ballot(one, policy, sameness) for one in heard]
-    verdict = consensus.decide(policy, electorate, ballots, out=len(live))
-    match verdict.status:
-        case consensus.VoteStatus.REACHED:
-            return Move(
-                TaskStatus.COMPLETED,
-                result=_told(case, verdict.answer, sameness),
-                call_off=_ids(live),
-                verdict=verdict,
-            )
-        case consensus.VoteStatus.FAILED if (
-            case.on_no_consensus == "plurality" and verdict.leader is not None
-        ):
-            return Move(
-                TaskStatus.COMPLETED,
-                result=_told(case, verdict.leader, sameness),
-                call_off=_ids(live),
-                verdict=verdict,
-            )
-        case consensus.VoteStatus.FAILED:
-            return Move(TaskStatus.FAILED, error=_disagreement(verdict), call_off=_ids(live), verdict=verdict)
-        case consensus.VoteStatus.PENDING:
-            status = TaskStatus.RUNNING if case.tried else TaskStatus.PENDING
-            return Move(status, wanted=verdict.needed, verdict=verdict)
-
-
-def _heard(case: Case) -> list[Tried]:
-    """One ended attempt for each voter: the one that answered, if any did; then the oldest."""
-    ended = [one for one in case.tried if not one.status.is_live]
-    return _one_per_agent(sorted(ended, key=lambda one: not one.is_done))
-
-
-def _ballot(one: Tried, policy: consensus.Policy, sameness: Equivalence) -> consensus.Ballot:
-    if not one.is_done:
-        return consensus.Ballot(one.agent_id, status=consensus.BallotStatus.LOST)
-    if policy.rule in OPTION_RULES:
-        return consensus.Ballot(one.agent_id, choices=_choices(one.result, sameness))
-    answer = canonical_answer(one.result, sameness)
-    if answer is None:
-        return consensus.Ballot(one.agent_id, status=consensus.BallotStatus.ABSTAINED)
-    return consensus.Ballot(one.agent_id, answer=answer)
-
-
-def _choices(result: Any, sameness: Equivalence) -> tuple[str, ...]:
-    """The options that a ballot names, in its order; a single one may stand without a list."""
-    named = point(result, sameness.vote_on) if sameness.vote_on else result
-    each = replace(sameness, vote_on="")
-    answers = [canonical_answer(one, each) for one in (named if isinstance(named, list) else [named])]
-    return tuple(answer for answer in answers if answer is not None)
-
-
-def _told(case: Case, answer: str | None, sameness: Equivalence) -> Any:
-    """The result as a voter wrote it: the first by agent id among those who gave the answer.
-
-    Of options that were ranked or approved it is the option; a number that nobody wrote is itself.
-    """
-    if case.options.get("rule") in OPTION_RULES:
-        each = replace(sameness, vote_on="")
-        return next((one for one in case.options["options"] if canonical_answer(one, each) == answer), answer)
-    for one in sorted(_heard(case), key=lambda t: t.agent_id):
-        if one.is_done and canonical_answer(one.result, sameness) == answer:
-            return one.result
-    try:
-        return json.loads(answer or "null")
-    except ValueError:
-        return answer  # a fraction, as 1/3
 
 
 def _aggregated(aggregate: Aggregate, done: Sequence[Tried]) -> Move:
@@ -359,16 +235,4 @@ def _poison(losses: int, error: Mapping[str, Any] | None) -> dict[str, Any]:
         "code": "agents_lost",
         "message": f"{losses} agents were lost while they held this task; it is not given to another",
         "last": dict(error or {}),
-    }
-
-
-def _disagreement(verdict: consensus.Verdict) -> dict[str, Any]:
-    return {
-        "code": "consensus_not_reached",
-        "message": (
-            f"no answer can reach {verdict.threshold_count} of {verdict.electorate} votes"
-            if verdict.threshold_count is not None
-            else f"{verdict.votes_used} votes made no decision"
-        ),
-        "counts": dict(verdict.counts),
     }

@@ -63,9 +63,9 @@ class Desk:
         self._accepted: list[str] = []
         self._progress: dict[str, tuple[float | None, str | None]] = {}
         self._something = asyncio.Event()
-        self.on_arrival: Callable[[], None] = lambda: None
-        """Told when an agent came."""
         self._leaving: list[tuple[str, UUID]] = []
+        self.on_arrival: Callable[[str], None] | None = None
+        """Is told of agents that came in."""
         self._sessions: dict[str, UUID] = {}
         """Of the agents that are here."""
 
@@ -100,7 +100,8 @@ class Desk:
             await self.store.adopt(adopted)
         self.state.bus.publish("agent_registered", agent_id=agent.agent_id)
         self.scheduler.wake()
-        self.on_arrival()
+        if self.on_arrival is not None:
+            self.on_arrival(agent.agent_id)
         return welcome
 
     def _seat(

@@ -21,8 +21,10 @@ from agentorch_cli.core.model import AgentStatus
 from agentorch_cli.core.scoring import Weights, fleet_mean, shrunk_performance
 from agentorch_cli.engine.deadlocks import Monitor
 from agentorch_cli.engine.desk import Desk
+from agentorch_cli.engine.historian import Historian
 from agentorch_cli.engine.leader import Leader
 from agentorch_cli.engine.lifeline import Lifeline
+from agentorch_cli.engine.proposals import Proposals
 from agentorch_cli.engine.scheduler import Scheduler
 from agentorch_cli.engine.settler import Settler
 from agentorch_cli.engine.state import Courier, State
@@ -39,6 +41,7 @@ CHANNELS = (
     "agentorch_fleet",
     "agentorch_cancel",
     "agentorch_done",
+    "agentorch_votes",
     "agentorch_slots",
     "agentorch_deadlock",
 )
@@ -102,8 +105,11 @@ class Engine:
         )
         self.lifeline.on_silent = self.monitor.went_silent
         self.scheduler.on_unservable = lambda: self.monitor.look_soon(0.0)
-        self.desk.on_arrival = self.monitor.agent_came
+        self.desk.on_arrival = self._on_arrival
         self.scheduler.on_continued = self.subtasks.continued
+        self.proposals = Proposals(self.state, store, courier)
+        self.lifeline.errands.append(self.proposals.close_overdue)
+        self.historian = Historian(store)
         self.leader = Leader(
             self.state,
             store,
@@ -135,6 +141,8 @@ class Engine:
             run(self.lifeline.sweep(self.limits.sweep_interval), name="sweep"),
             run(self.leader.run(), name="leader"),
             run(self.monitor.run(), name="monitor"),
+            run(self.proposals.run(), name="proposals"),
+            run(self.historian.run(lambda: self.state.is_leader), name="historian"),
             run(self._follow_changes(), name="changes"),
             run(self.store.db.listen(CHANNELS, self._on_notice, self._on_listening), name="listen"),
         ]
@@ -151,6 +159,8 @@ class Engine:
         if channel == "agentorch_done":
             self.subtasks.hinted(payload)
             self.waiting.hinted(payload)
+        elif channel == "agentorch_votes":
+            self.proposals.opened(payload)
         elif channel == "agentorch_tasks":
             if payload == "*":
                 self.scheduler.look_again()
@@ -175,6 +185,10 @@ class Engine:
             self._fleet_changed.set()
             self.monitor.look_soon()
 
+    def _on_arrival(self, agent_id: str) -> None:
+        self.proposals.arrived(agent_id)
+        self.monitor.agent_came()
+
     def _on_wait(self, holds_slot: bool) -> None:
         self.scheduler.wake()
         if holds_slot:
@@ -187,6 +201,7 @@ class Engine:
         self.monitor.look_soon()
         self.scheduler.look_again()
         self.subtasks.hinted("*")
+        self.proposals.opened("*")
         self.waiting.hinted("*")
         self._is_listening.set()
 

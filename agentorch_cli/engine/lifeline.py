@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from agentorch_cli.core.model import AttemptStatus
 from agentorch_cli.engine.settler import Settler
@@ -42,6 +42,8 @@ class Lifeline:
         self._given_up: set[str] = set()
         self.on_silent: Callable[[str, Sequence[str], float], None] = lambda agent_id, tasks, seconds: None
         """Told when an agent holds work and has been gone for too long."""
+        self.errands: list[Callable[[], Awaitable[None]]] = []
+        """What others do with each sweep that finds open votes."""
         self._orphans_from = 0.0
         self._buried: set[str] = set()
 
@@ -131,6 +133,8 @@ class Lifeline:
         if seen["has_overdue"]:
             for row in await self.store.db.fetch("overdue_tasks", SWEEP_LIMIT):
                 await self._end_overdue(row["task_id"])
+        if seen["has_votes"]:
+            await self._look_at_votes()
         dead = set(seen["dead_nodes"] or ()) - self._buried
         if dead:  # any of them may have died between settling a task and telling its dependents
             await self.settler.unlock_missed()
@@ -148,6 +152,24 @@ class Lifeline:
         error = {"code": "agent_lost", "message": f"agent {row['agent_id']} is gone"}
         report = Report(message_id, row["agent_id"], AttemptStatus.LOST, error=error, from_agent=False)
         self.settler.put(report)
+
+    async def _look_at_votes(self) -> None:
+        """Open votes that wait for voters who are gone, or for nobody; and questions that are overdue."""
+        for row in await self.store.db.fetch("absent_voters", self.grace, SWEEP_LIMIT, self.store.node_id):
+            await self._look_at_vote(row["task_id"], row["gone"])
+        for row in await self.store.db.fetch("idle_votes", SWEEP_LIMIT):
+            await self._look_at_vote(row["task_id"], ())
+        for errand in self.errands:
+            await errand()
+
+    async def _look_at_vote(self, task_id: str, gone: Collection[str]) -> None:
+        """A vote waits for voters that are gone, or for nothing at all."""
+        try:
+            await self.settler.settle_task(task_id, gone=gone)
+        except DatabaseUnreachable:
+            raise
+        except Exception:
+            log.exception("the vote of task %s cannot be looked at", task_id)
 
     async def _end_overdue(self, task_id: str) -> None:
         try:

@@ -18,17 +18,15 @@ from typing import Any
 
 import asyncpg
 
-from agentorch_cli.core import consensus
 from agentorch_cli.core.backlog import Ready
 from agentorch_cli.core.matching import Seat, Want
 from agentorch_cli.core.model import AgentStatus
-from agentorch_cli.core.settle import policy_of
 from agentorch_cli.engine.state import Courier, State
-from agentorch_cli.errors import DatabaseUnreachable
-from agentorch_cli.frames import dumps
+from agentorch_cli.errors import DatabaseUnreachable, OrchestratorError
 from agentorch_cli.identity import new_id
 from agentorch_cli.store.records import Assignment, Claimed, Delivery
-from agentorch_cli.store.store import Store, earliest, is_simple
+from agentorch_cli.store.store import Store, earliest, is_simple, joined
+from agentorch_cli.store.votes import open_task_vote
 
 log = logging.getLogger("agentorch.scheduler")
 
@@ -324,7 +322,7 @@ class Scheduler:
                 message_id=str(new_id()),
                 agent_id=seat.member.agent_id,
                 slot=seat.slot,
-                role=None,
+                role=task.role,
                 attempt=task.attempts_made + number,
                 node_id=seat.member.node_id or self.state.node_id,
             )
@@ -351,6 +349,8 @@ class Scheduler:
                     )
             if row is not None:
                 self._refused.discard(task.task_id)
+                if "consensus" in task.options and len(seats) < task.want.most:
+                    self._hinted.add(task.task_id)  # a vote may be given fewer agents than it wants
                 continue
             self._hinted.add(task.task_id)
             self._is_in_doubt |= task.task_id in self._refused
@@ -387,69 +387,54 @@ class Scheduler:
     # --- votes ------------------------------------------------------------------------------
 
     async def _open_votes(self, pairs: Sequence[Pair]) -> list[Pair]:
-        """The pairs that can be committed now: of votes, those whose first wave has its agents."""
-        opened = [pair for pair in pairs if not _opens_vote(pair[0])]
+        """Open the votes among these; the pairs that can be committed now: all that open none."""
+        ready = [pair for pair in pairs if not _opens_vote(pair[0])]
         votes = [pair for pair in pairs if _opens_vote(pair[0])]
-        while votes:
+        self._take_back(votes)  # the best voters are asked first, and those may be others
+        for pair in votes:
             try:
-                pair = await self._open_vote(votes[0])
-            except (TypeError, ValueError, AttributeError) as error:
-                self._take_back(votes[:1])
-                self.store.sick[votes[0][0].task_id] = str(error)
-                pair = None
+                await self._open_vote(pair)
+            except (TypeError, ValueError, AttributeError, OrchestratorError) as error:
+                if isinstance(error, DatabaseUnreachable):
+                    self._take_back(ready)
+                    self._is_in_doubt = True
+                    raise
+                self.store.sick[pair[0].task_id] = str(error)
             except BaseException:
-                self._take_back([*opened, *votes])
+                self._take_back(ready)
                 self._is_in_doubt = True
                 raise
-            votes.pop(0)
-            opened += [pair] if pair else []
-        return opened
+        return ready
 
-    async def _open_vote(self, pair: Pair) -> Pair | None:
+    async def _open_vote(self, pair: Pair) -> None:
         """Freeze the electorate of a vote before its first ballot is asked for."""
         task, seats = pair
-        options = task.options["consensus"]
-        voters = self.state.roster.eligible(task.want)
-        panel = min(len(voters), task.max_agents)
-        if panel < task.min_agents:
-            self._take_back([pair])
-            return None
-        # Those who were chosen vote; the rest of the panel are the next best.
-        chosen = [seat.member.agent_id for seat in seats]
-        others = [member.agent_id for member in voters if member.agent_id not in chosen]
-        electorate = [*chosen, *others][:panel]
-        policy = policy_of(options, panel)
-        verdict = consensus.decide(policy, [consensus.Voter(agent) for agent in electorate], ())
-        frozen = await self.store.db.fetch_one(
-            "open_decision",
-            new_id(),
+        members = self.state.roster.eligible(task.want)
+        if len(members) < task.min_agents:
+            return
+        # Those who were chosen by score and load first, then the next best.
+        chosen = [seat.member for seat in seats]
+        others = [member for member in members if member not in chosen]
+        frozen = await open_task_vote(
+            self.store,
             task.task_id,
             task.options.get("topic") or task.type,
-            str(policy.rule),
-            policy.threshold,
-            panel,
-            verdict.threshold_count,
-            dumps(options),
-            electorate,
+            task.options["consensus"],
+            task.required_capabilities,
+            task.max_agents,
+            [(member.agent_id, member.performance) for member in (*chosen, *others)],
         )
-        wave = max(1, min(verdict.needed, panel))
-        if frozen is not None and list(frozen["participating_agents"]) != electorate:
-            self._take_back([pair])  # it was opened before: those who were frozen then vote
-            self.hint([task.task_id])
-            return None
-        if wave > len(seats):
-            self._take_back([pair])
+        if frozen.is_new:
             old = task.want
-            task.want = Want(old.required, wave, wave, old.closed_to, old.rather_not, frozenset(electorate))
+            task.want = Want(old.required, 1, frozen.wave, old.closed_to, only=frozen.voters)
             self.state.backlog.put(task)
-            return None
-        for seat in seats[wave:]:
-            self.state.roster.give_back(seat.member.agent_id, seat.slot)
-        return task, seats[:wave]
+            self.state.bus.publish("consensus_opened", task_id=task.task_id, voters=list(frozen.voters))
+        else:  # it was opened before: those who were frozen then vote
+            self._hinted.add(task.task_id)
 
 
 def _opens_vote(task: Ready) -> bool:
-    return "consensus" in task.options and task.want.only is None
+    return "consensus" in task.options and task.want.only is None and task.role is None
 
 
 def _delivery(task: Ready, assignment: Assignment, row: Claimed) -> Delivery:
@@ -473,6 +458,6 @@ def _delivery(task: Ready, assignment: Assignment, row: Claimed) -> Delivery:
         is_simple=is_simple(task.max_agents, options),
         has_dependents=task.has_dependents,
         data=row.data,
-        inputs=row.inputs,
+        inputs=joined(row.inputs, task.brief),
         deadline=earliest(row.now, task.timeout_seconds, row.deadline),
     )

@@ -17,7 +17,7 @@ import contextlib
 import logging
 import random
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import orjson
@@ -26,12 +26,14 @@ from agentorch_cli.core.model import Aggregate, AttemptStatus, TaskStatus
 from agentorch_cli.core.settle import Case, Move, Tried, settle, settle_one
 from agentorch_cli.engine.scheduler import Scheduler
 from agentorch_cli.engine.state import Courier, Report, State
+from agentorch_cli.engine.votes import Votes
 from agentorch_cli.errors import DatabaseUnreachable
 from agentorch_cli.frames import dumps
 from agentorch_cli.store.database import Transaction
 from agentorch_cli.store.records import AttemptRow, Delivery, Ended, Ending, LockedTask
 from agentorch_cli.store.store import Store, as_uuid, hint
 from agentorch_cli.store.submission import array_literal
+from agentorch_cli.store.truth import note_comparison, verdict_of, verify
 from agentorch_cli.text import visible
 
 log = logging.getLogger("agentorch.settler")
@@ -64,8 +66,7 @@ class Settler:
         self.jitter = random.random
         self._reports: deque[Report] = deque()
         self._bytes = 0
-        self._due: set[str] = set()
-        """Tasks to look at although no report came: their deadline passed."""
+        self.votes = Votes(state, store)
         self._wake = asyncio.Event()
         self._has_room = asyncio.Event()
         self._has_room.set()
@@ -339,14 +340,20 @@ class Settler:
             await self.settle_task(task_id, its_reports)
 
     async def settle_task(
-        self, task_id: str, reports: Sequence[Report] = (), *, overdue: bool = False
+        self,
+        task_id: str,
+        reports: Sequence[Report] = (),
+        *,
+        overdue: bool = False,
+        gone: Collection[str] | None = None,
     ) -> None:
-        """Look at one task under lock, with what these reports add; `overdue`: its deadline has passed.
+        """Look at one task under lock, with what these reports add.
 
-        A task that cannot be decided upon fails: it must not stop the others, nor wait for ever.
+        `overdue`: its deadline has passed. `gone`: look at its vote, without these voters. A task that
+        cannot be decided upon fails: it must not stop the others, nor wait for ever.
         """
         try:
-            await self._settle_task(task_id, reports, overdue)
+            await self._settle_task(task_id, reports, overdue, gone)
         except (TypeError, ValueError, AttributeError, LookupError) as error:
             log.exception("task %s cannot be decided upon", task_id)
             await self.end_sick(task_id, str(error))
@@ -369,9 +376,12 @@ class Settler:
         if row["has_dependents"]:
             await self.unlock([(task_id, "failed")])
 
-    async def _settle_task(self, task_id: str, reports: Sequence[Report], overdue: bool) -> None:
+    async def _settle_task(
+        self, task_id: str, reports: Sequence[Report], overdue: bool, gone: Collection[str] | None
+    ) -> None:
         performance = {member.agent_id: member.performance for member in self.state.roster.members.values()}
         called_off: list[AttemptRow] = []
+        informed: str | None = None
         async with self.store.db.transaction() as tx:
             task = (await self.store.lock_tasks(tx, [task_id])).get(task_id)
             if task is None:
@@ -379,12 +389,17 @@ class Settler:
             else:
                 finished = await _finish(tx, reports, is_open=not task.status.is_final)
                 attempts = (await self.store.attempts_of(tx, [task_id])).get(task_id, [])
-                move = await self._decide(tx, task, attempts, reports, finished, performance, overdue)
+                if task.status.is_final:
+                    await self.votes.cast_late(tx, task, reports, attempts)
+                move = await self._decide(tx, task, attempts, reports, finished, performance, overdue, gone)
                 if move is not None:
                     called_off = await _call_off(tx, attempts, move)
+                    informed = await self._inform(tx, task, move, attempts)
         self._tell(task, reports, move, called_off, finished)
         if task is not None and move is not None and move.status.is_final and task.has_dependents:
             await self.unlock([(task_id, move.status)])
+        if informed is not None:
+            await self.settle_task(informed, gone=())
 
     async def _decide(
         self,
@@ -395,13 +410,16 @@ class Settler:
         finished: set[str],
         performance: dict[str, float],
         overdue: bool,
+        gone: Collection[str] | None,
     ) -> Move | None:
         """Decide what the task does, and write it; None where nothing changes."""
         if task.status.is_final or (task.status is TaskStatus.BLOCKED and not overdue):
             return None
-        if not finished and not overdue:
+        if not finished and not overdue and gone is None:
             return None
-        voters = await tx.fetch("electorates", [task.task_id])
+        poll = await self.votes.poll(tx, task)
+        if gone is not None and poll is None:
+            return None
         live = [a for a in attempts if a.status.is_live]
         counted = [r for r in reports if r.message_id in finished]
         case = Case(
@@ -427,27 +445,55 @@ class Settler:
             losses=task.losses + sum(r.status is AttemptStatus.LOST for r in counted),
             backoff_seconds=task.options.get("backoff_seconds", 1.0),
             aggregate=Aggregate(task.options.get("aggregate", "first")),
-            options=task.options.get("consensus") or {},
-            electorate=voters[0]["participating_agents"] if voters else (),
-            on_no_consensus=(task.options.get("consensus") or {}).get("on_no_consensus", "fail"),
         )
         if overdue:
+            if poll is not None:
+                await self.votes.give_up(tx, poll, case, "deadline")
             move = Move(TaskStatus.FAILED, error=_DEADLINE, call_off=tuple(a.message_id for a in live))
+        elif poll is not None:
+            move = await self.votes.decide(tx, task, poll, case, finished, gone or ())
         else:
             move = settle(case, self.jitter)
-        await self._write(tx, task, case, move)
+        await self._write(tx, task, case, move, is_vote=poll is not None)
         return move
 
-    async def _write(self, tx: Transaction, task: LockedTask, case: Case, move: Move) -> None:
+    async def _inform(
+        self, tx: Transaction, task: LockedTask, move: Move, attempts: Sequence[AttemptRow]
+    ) -> str | None:
+        """What the end of a task says about another: a check verifies it, a comparison counts in its vote.
+
+        The id of the task whose vote is to be looked at again.
+        """
+        if not move.status.is_final:
+            return None
+        if "compares" in task.options:
+            return await note_comparison(tx, task.options["compares"], move)
+        if "verifies" in task.options and move.status is TaskStatus.COMPLETED:
+            said = verdict_of(move.result)
+            if said is not None:
+                by = next((a.agent_id for a in attempts if a.status is AttemptStatus.COMPLETED), None)
+                await verify(
+                    tx,
+                    task.options["verifies"],
+                    said,
+                    source="check",
+                    said_by=by,
+                    node_id=self.store.node_id,
+                )
+        return None
+
+    async def _write(
+        self, tx: Transaction, task: LockedTask, case: Case, move: Move, *, is_vote: bool
+    ) -> None:
         failed = {
             t.agent_id
             for t in case.tried
             if t.status in (AttemptStatus.FAILED, AttemptStatus.TIMED_OUT, AttemptStatus.LOST)
         }
         holding = [t.agent_id for t in case.tried if t.status.is_live or t.status is AttemptStatus.COMPLETED]
-        asked = [t.agent_id for t in case.tried] if case.electorate else holding
+        asked = [t.agent_id for t in case.tried] if is_vote else holding
         if move.status is TaskStatus.PENDING:
-            asked = [t.agent_id for t in case.tried] if case.electorate else []
+            asked = [t.agent_id for t in case.tried] if is_vote else []
         if task.status is TaskStatus.BLOCKED:
             await tx.fetch("fail_blocked", task.task_id, dumps(dict(move.error or {})))
         else:
@@ -464,8 +510,6 @@ class Settler:
                 [array_literal(sorted({*task.tried_agents, *failed}))],
                 [array_literal(asked)],
             )
-        if move.verdict is not None and move.status.is_final:
-            await self._write_decision(tx, task, case, move)
         if move.status is not task.status or move.status.is_final:
             kind = "task_requeued" if move.status is TaskStatus.PENDING else f"task_{move.status}"
             await tx.fetch(
@@ -479,42 +523,6 @@ class Settler:
             )
         if move.status.is_final:
             await tx.fetch("tell_done", hint([task.task_id]))
-
-    async def _write_decision(self, tx: Transaction, task: LockedTask, case: Case, move: Move) -> None:
-        verdict = move.verdict
-        assert verdict is not None
-        votes = [
-            {
-                "agent_id": t.agent_id,
-                "message_id": t.message_id,
-                "status": t.status,
-                "answer": t.result,
-                "confidence": t.confidence,
-                "seconds": t.seconds,
-            }
-            for t in case.tried
-        ]
-        dissent = [
-            {"agent_id": t.agent_id, "answer": t.result} for t in case.tried if t.agent_id in verdict.dissent
-        ]
-        reached = verdict.status == "reached"
-        await tx.fetch(
-            "close_decision",
-            task.task_id,
-            "reached" if reached else "failed",
-            dumps(move.result) if move.status is TaskStatus.COMPLETED else None,
-            dumps(votes),
-            verdict.threshold_count,
-            verdict.votes_used,
-            verdict.votes_not_asked,
-            float(verdict.margin),
-            float(verdict.confidence),
-            str(verdict.confidence_basis),
-            str(verdict.decided_by),
-            dumps(dissent),
-            len(case.electorate),
-        )
-        self.state.bus.publish("consensus_decided", task_id=task.task_id, reached=reached)
 
     def _tell(
         self,

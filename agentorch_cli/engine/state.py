@@ -42,6 +42,14 @@ class Courier(Protocol):
         """End an agent's session: it is not registered any more."""
         ...
 
+    def session_of(self, agent_id: str) -> Any:
+        """The session of an agent that is connected here."""
+        ...
+
+    def connected(self) -> Iterable[str]:
+        """The agents that are connected here."""
+        ...
+
 
 @dataclass(slots=True)
 class Report:

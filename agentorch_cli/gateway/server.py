@@ -433,12 +433,25 @@ class Gateway:
         if session is not None:
             session.refuse_result(code, message, message_id)
 
+    def drain(self) -> None:
+        """Tell all agents that no more will come: they finish what they hold."""
+        for session in self.sessions.values():
+            session.message(str(new_id()), "drain", {})
+
     def dismiss(self, agent_id: str, reason: str) -> None:
         """End an agent's session."""
         session = self.sessions.get(agent_id)
         if session is not None:
             session.refuse("not_found", reason)
             self._run(session.close(1008, reason))
+
+    def session_of(self, agent_id: str) -> Session | None:
+        """The session of an agent that is connected here."""
+        return self.sessions.get(agent_id)
+
+    def connected(self) -> list[str]:
+        """The agents that are connected here."""
+        return list(self.sessions)
 
     # --- silence ----------------------------------------------------------------------------
 

@@ -28,8 +28,6 @@ _MIGRATION_LOCK = 7_203_917_452
 _SESSION = {
     "timezone": "UTC",
     "jit": "off",
-    "lock_timeout": "10s",
-    "idle_in_transaction_session_timeout": "30s",
     "client_min_messages": "warning",
 }
 
@@ -48,8 +46,24 @@ OnNotice = Callable[[str, str], None]
 class Database:
     """A pool of connections to one database, and the statements by name."""
 
-    def __init__(self, dsn: str, *, node_id: str, pool_size: int = 20, command_timeout: float = 30.0) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        node_id: str,
+        pool_size: int = 20,
+        command_timeout: float = 30.0,
+        connect_timeout: float = 10.0,
+        lock_timeout: float = 10.0,
+        idle_in_transaction_timeout: float = 60.0,
+    ) -> None:
+        """The limits are in seconds."""
         self.dsn = dsn
+        self._connect_timeout = connect_timeout
+        self._session = _SESSION | {
+            "lock_timeout": f"{lock_timeout * 1000:.0f}ms",
+            "idle_in_transaction_session_timeout": f"{idle_in_transaction_timeout * 1000:.0f}ms",
+        }
         self.node_id = node_id
         self._pool_size = pool_size
         self._command_timeout = command_timeout
@@ -61,14 +75,14 @@ class Database:
     async def open(self) -> None:
         """Connect. Raises DatabaseUnreachable with what PostgreSQL (or the network) said."""
         async with self._translated():
-            self._pool = await self._create_pool(1, self._pool_size, _SESSION)
+            self._pool = await self._create_pool(1, self._pool_size, self._session)
 
     async def _create_pool(self, least: int, most: int, session: dict[str, str]) -> asyncpg.Pool:
         pool: asyncpg.Pool = await asyncpg.create_pool(
             self.dsn,
             min_size=least,
             max_size=most,
-            timeout=10,
+            timeout=self._connect_timeout,
             command_timeout=self._command_timeout,
             max_inactive_connection_lifetime=0,
             reset=_keep_as_it_is,
@@ -114,7 +128,7 @@ class Database:
     async def _open_by_key(self) -> asyncpg.Pool:
         async with self._opening:
             if self._by_key is None:
-                self._by_key = await self._create_pool(1, 6, _SESSION | _BY_KEY)
+                self._by_key = await self._create_pool(1, 6, self._session | _BY_KEY)
             return self._by_key
 
     @contextlib.asynccontextmanager
@@ -269,9 +283,9 @@ class Database:
         broken = asyncio.Event()
         connection = await asyncpg.connect(
             self.dsn,
-            timeout=10,
+            timeout=self._connect_timeout,
             command_timeout=self._command_timeout,
-            server_settings={"application_name": f"{self.node_id} listen", **_SESSION},
+            server_settings={"application_name": f"{self.node_id} listen", **self._session},
         )
         try:
             connection.add_termination_listener(lambda _: broken.set())

@@ -127,6 +127,7 @@ class LockedTask:
     assigned_agents: list[str]
     has_dependents: bool
     options: dict[str, Any]
+    required_capabilities: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ import asyncpg
 import orjson
 
 from agentorch_cli.core.backlog import Ready
+from agentorch_cli.core.election import Stage, judge_of
 from agentorch_cli.core.matching import Want
 from agentorch_cli.core.model import Aggregate, AttemptStatus, TaskStatus
 from agentorch_cli.store.database import Database, Transaction
@@ -80,9 +81,10 @@ class Store:
         votes = [task for task in tasks if "consensus" in task.options]
         if votes:
             found = await self.db.fetch("electorates", [task.task_id for task in votes])
-            frozen = {row["task_id"]: frozenset(row["participating_agents"]) for row in found}
+            open_votes = {row["task_id"]: row for row in found}
             for task in votes:
-                task.want = _want(task, only=frozen.get(task.task_id))
+                if task.task_id in open_votes:
+                    _seat_voters(task, open_votes[task.task_id])
         return tasks
 
     async def release_delayed(self) -> tuple[int, float | None]:
@@ -205,6 +207,7 @@ class Store:
                 assigned_agents=row["assigned_agents"],
                 has_dependents=row["has_dependents"],
                 options=_options(row["options"]),
+                required_capabilities=row["required_capabilities"],
             )
             for row in await tx.fetch("lock_tasks", list(ids))
         }
@@ -269,9 +272,17 @@ class Store:
         await self.db.fetch("adopt_attempts", list(message_ids), self.node_id)
 
 
-def _want(task: Ready, *, only: frozenset[str] | None = None) -> Want:
-    old = task.want
-    return Want(old.required, old.number, old.most, old.closed_to, old.rather_not, only)
+def _seat_voters(task: Ready, vote: asyncpg.Record) -> None:
+    """An open vote asks its frozen voters, best first and each as it comes free; then a judge."""
+    wanted = task.want.most
+    if vote["stage"] == Stage.JUDGE:
+        judge = frozenset({judge_of({"judge": vote["judge"]})})
+        closed = task.want.closed_to | frozenset(vote["voters"])
+        task.want = Want(judge, 1, 1, closed)
+        task.role, task.brief = "judge", f'{{"answers":{vote["brief"] or "[]"}}}'
+    else:
+        voters = tuple(vote["voters"])
+        task.want = Want(task.want.required, 1, wanted, task.want.closed_to, only=voters)
 
 
 def _ready_of(row: asyncpg.Record) -> Ready:
@@ -279,6 +290,8 @@ def _ready_of(row: asyncpg.Record) -> Ready:
     wanted, most = row["wanted"], row["max_agents"]
     is_vote = "consensus" in options
     is_first = row["status"] == "pending"
+    # A vote opens as soon as there are enough for a floor of voters, then it is frozen.
+    number = min(wanted, row["min_agents"]) if is_vote else wanted
     return Ready(
         task_id=row["task_id"],
         seq=row["seq"],
@@ -288,9 +301,9 @@ def _ready_of(row: asyncpg.Record) -> Ready:
         priority=row["priority"],
         want=Want(
             required=frozenset(row["required_capabilities"]),
-            number=wanted,
+            number=number,
             most=max(wanted, most) if is_first and not is_vote else wanted,
-            closed_to=frozenset(row["assigned_agents"]) if most > 1 else frozenset(),
+            closed_to=frozenset(row["assigned_agents"]) if most > 1 or is_vote else frozenset(),
             rather_not=frozenset(row["tried_agents"]),
         ),
         min_agents=row["min_agents"],
@@ -325,6 +338,8 @@ def is_simple(max_agents: int, options: dict[str, Any]) -> bool:
         and "consensus" not in options
         and options.get("aggregate", Aggregate.FIRST) == Aggregate.FIRST
         and "budget" not in options
+        and "verifies" not in options
+        and "compares" not in options
     )
 
 
@@ -352,7 +367,7 @@ def _delivery_of(row: asyncpg.Record) -> Delivery:
         is_simple=is_simple(row["max_agents"], options),
         has_dependents=row["has_dependents"],
         data=row["task_data"],
-        inputs=row["inputs"],
+        inputs=joined(row["inputs"], row["brief"]),
         deadline=earliest(row["sent_at"], row["timeout_seconds"], row["deadline"]),
         is_accepted=row["status"] == AttemptStatus.ACCEPTED,
         is_parked=row["is_parked"],
@@ -360,6 +375,13 @@ def _delivery_of(row: asyncpg.Record) -> Delivery:
         seconds_since_sent=row["seconds_since_sent"],
         seconds_since_accepted=row["seconds_since_accepted"],
     )
+
+
+def joined(inputs: str | None, brief: str | None) -> str | None:
+    """The inputs of an attempt with what a judge is told besides, as JSON text."""
+    if brief is None:
+        return inputs
+    return orjson.dumps({**orjson.loads(inputs or "{}"), **orjson.loads(brief)}).decode()
 
 
 def earliest(sent_at: datetime, timeout_seconds: float, deadline: datetime | None) -> datetime:

@@ -11,15 +11,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 import orjson
 
+from agentorch_cli.core.election import first_wave
 from agentorch_cli.core.model import Aggregate, OnDependencyFailure, TaskSpec, TaskStatus
-from agentorch_cli.core.settle import first_wave
 from agentorch_cli.errors import Conflict, NotFound
+from agentorch_cli.identity import new_id
+from agentorch_cli.store.database import Transaction
 from agentorch_cli.store.store import Store, hint
 
 
@@ -42,6 +45,7 @@ async def insert(
     `allow_forward`: dependencies on ids that nobody has are taken, and waited for.
     """
     _refuse_repeated_keys(tasks)
+    tasks = await _placed_in_time(store, tasks)
     answers: dict[str, Stored] = {}
     left = tasks
     while left:
@@ -58,6 +62,29 @@ async def insert(
         answers |= {one.task_id: one for one in stored}
         break
     return [answers[task.task_id] for task in tasks]
+
+
+async def insert_within(tx: Transaction, store: Store, tasks: Sequence[TaskSpec]) -> None:
+    """Store tasks without dependencies in somebody's transaction; a known key is left alone."""
+    keys = [task.idempotency_key for task in tasks if task.idempotency_key is not None]
+    known = {row["idempotency_key"] for row in await tx.fetch("known_keys", keys)}
+    new = [task for task in tasks if task.idempotency_key not in known]
+    if new:
+        await tx.fetch("insert_tasks", *_Rows(store, new_id(), new, {}).arguments())
+
+
+async def _placed_in_time(store: Store, tasks: Sequence[TaskSpec]) -> Sequence[TaskSpec]:
+    """Delays as moments on the database's clock."""
+    if all(task.delay_seconds is None for task in tasks):
+        return tasks
+    clock = await store.db.fetch_one("clock")
+    assert clock is not None
+    return [
+        task
+        if task.delay_seconds is None
+        else replace(task, run_at=clock["now"] + timedelta(seconds=task.delay_seconds))
+        for task in tasks
+    ]
 
 
 def _refuse_repeated_keys(tasks: Sequence[TaskSpec]) -> None:
@@ -258,6 +285,11 @@ def _options(task: TaskSpec) -> str:
         options["aggregate"] = task.aggregate
     if task.consensus is not None:
         options["consensus"] = task.consensus
+    if task.verifies is not None:
+        named = (d for d, name in task.dependency_names.items() if name == task.verifies)
+        options["verifies"] = next(named, task.verifies)
+    if task.compares is not None:
+        options["compares"] = task.compares
     if task.budget:
         options["budget"] = task.budget
     if task.on_deadlock != "resolve":

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentorch_cli.core.consensus import VoteStatus
+from agentorch_cli.core.consensus import Voter, VoteStatus
+from agentorch_cli.core.election import Election, first_wave, policy_of, sameness_of, settle_vote
 from agentorch_cli.core.model import Aggregate, AttemptStatus, TaskStatus
 from agentorch_cli.core.settle import (
     MOST_BACKOFF,
@@ -20,9 +21,6 @@ from agentorch_cli.core.settle import (
     Move,
     Tried,
     backoff,
-    first_wave,
-    policy_of,
-    sameness_of,
     settle,
     settle_one,
 )
@@ -401,12 +399,10 @@ VOTERS = ("a", "b", "c")
 
 
 def vote(*attempts: Tried, voters: Iterable[str] = VOTERS, **more: Any) -> Move:
-    options = {"rule": "supermajority", "threshold": 0.66, **more.pop("options", {})}
-    voters = tuple(voters)
-    return settle(
-        case(*attempts, min_agents=2, max_agents=len(voters), electorate=voters, options=options, **more),
-        middle,
-    )
+    options = {"rule": "supermajority", "threshold": 0.66, **more.pop("options", {}), **more}
+    frozen = tuple(map(Voter, voters))
+    now = case(*attempts, min_agents=2, max_agents=len(frozen))
+    return settle_vote(now, Election(options, frozen)).move
 
 
 def test_a_vote_asks_as_many_as_could_decide_it() -> None:

@@ -6,7 +6,16 @@ import re
 from functools import cache
 from importlib import resources
 
-FILES = ("hot.sql", "panel.sql", "fleet.sql", "waiting.sql", "deadlocks.sql", "why.sql", "show.sql")
+FILES = (
+    "hot.sql",
+    "panel.sql",
+    "consensus.sql",
+    "fleet.sql",
+    "waiting.sql",
+    "deadlocks.sql",
+    "why.sql",
+    "show.sql",
+)
 
 _HEADING = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 

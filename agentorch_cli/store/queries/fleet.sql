@@ -32,7 +32,7 @@ with stored as (
   values ($1, $2, $3, $4, $5::jsonb, 'online', $6, $7, now(), now())
   on conflict (agent_id) do update set
     agent_type = excluded.agent_type, capabilities = excluded.capabilities, slots = excluded.slots,
-    metadata = a.metadata || excluded.metadata,
+    metadata = case when excluded.metadata = '{}' then a.metadata else excluded.metadata end,
     status = case when a.status = 'paused' then 'paused' else 'online' end,
     node_id = excluded.node_id, session_id = excluded.session_id, connected_at = now(),
     disconnected_at = null, last_heartbeat = now(), updated_at = now()
@@ -103,6 +103,9 @@ select
   a.is_parked, cardinality(a.awaits) > 0 as is_waiting,
   t.task_type, t.priority, t.required_capabilities, t.task_data, t.timeout_seconds, t.deadline, t.retries,
   t.failures, t.losses, t.max_agents, t.has_dependents, t.options::text as options, t.status as task_status,
+  case when a.role = 'judge' then (
+    select json_build_object('answers', d.brief) from consensus_decisions d where d.task_id = t.task_id
+  )::text end as brief,
   now() as now, extract(epoch from now() - a.sent_at)::float8 as seconds_since_sent,
   extract(epoch from now() - a.accepted_at)::float8 as seconds_since_accepted,
   case when cardinality(t.depends_on) > 0 then (
@@ -147,7 +150,8 @@ select
   ) as dead_nodes,
   exists (
     select from task_distributions where wanted > 0 and (not is_delayed or run_at <= now())
-  ) as has_ready;
+  ) as has_ready,
+  exists (select from consensus_decisions where status = 'pending') as has_votes;
 
 
 -- name: orphaned_attempts
@@ -166,12 +170,6 @@ limit $2;
 select task_id from task_distributions
 where deadline < now() and status in ('blocked', 'pending', 'running')
 limit $1;
-
-
--- name: next_deadline
--- Seconds until the next deadline of an open task.
-select extract(epoch from min(deadline) - now())::float8
-from task_distributions where deadline is not null and status in ('blocked', 'pending', 'running');
 
 
 -- name: beat

@@ -139,12 +139,14 @@ claimed as (
   update task_distributions t
   set
     status = 'running',
-    wanted = 0,
+    -- votes may be given fewer agents than they want: the rest follow as they come free
+    wanted = greatest(0, t.wanted - w.number),
     attempts_made = t.attempts_made + w.number,
     assigned_agents = t.assigned_agents || w.agents,
     started_at = coalesce(t.started_at, now())
   from wish w
   where t.task_id = w.task_id and w.is_possible and t.wanted > 0 and t.attempts_made = w.seen_attempts
+    and (w.number <= t.wanted or t.status = 'pending')
     and (select count(*) from locked) > 0
   returning
     t.task_id, t.task_data, t.deadline,

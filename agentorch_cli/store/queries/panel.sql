@@ -93,33 +93,6 @@ where t.task_id = i.task_id and t.status in ('pending', 'running')
 returning t.task_id, t.status, t.has_dependents;
 
 
--- name: open_decision
--- A vote opens: who may vote and how it is counted stand from here on. If it was opened before,
--- what was frozen then is answered.
-insert into consensus_decisions (
-  decision_id, task_id, topic, rule, threshold, electorate, needed, status, options, participating_agents)
-values ($1, $2, $3, $4, $5, $6, $7, 'pending', $8::jsonb, $9)
-on conflict (task_id) where task_id is not null
-do update set topic = excluded.topic
-returning participating_agents;
-
-
--- name: electorates
--- The frozen voters of votes that are open.
-select task_id, participating_agents from consensus_decisions where task_id = any($1::text[]);
-
-
--- name: close_decision
--- A vote is decided, with everything that made it.
-update consensus_decisions
-set
-  status = $2, consensus_reached = ($2 = 'reached'), final_decision = $3::json, votes = $4::json, needed = $5,
-  votes_used = $6, votes_not_asked = $7, margin = $8, confidence = $9, confidence_basis = $10, decided_by = $11,
-  dissent = $12::json, decided_at = now(), electorate = $13
-where task_id = $1 and status = 'pending'
-returning decision_id;
-
-
 -- name: cancel_tasks
 -- Call off tasks that this transaction has locked and that are open; their live attempts with them.
 with called_off as (
@@ -138,6 +111,12 @@ stopped as (
 ),
 edges as (
   delete from task_dependencies e using called_off c where e.task_id = c.task_id
+),
+votes as (
+  update consensus_decisions d
+  set status = 'failed', decided_by = 'cancelled', decided_at = now()
+  from called_off c
+  where d.task_id = c.task_id and d.status = 'pending'
 ),
 logged as (
   insert into events (kind, task_id, node_id, data)
@@ -257,6 +236,12 @@ stopped as (
 ),
 edges as (
   delete from task_dependencies e using failed f where e.task_id = f.task_id
+),
+votes as (
+  update consensus_decisions d
+  set status = 'failed', decided_by = 'unreadable', decided_at = now()
+  from failed f
+  where d.task_id = f.task_id and d.status = 'pending'
 ),
 logged as (
   insert into events (kind, task_id, node_id, data) select 'task_failed', task_id, $3, $2::json from failed

@@ -134,18 +134,6 @@ order by event_id
 limit $2;
 
 
--- name: show_decisions
--- Votes, newest first.
-select
-  decision_id::text as decision_id, task_id, topic, status, consensus_reached, rule, threshold, electorate, needed,
-  final_decision, votes, votes_used, votes_not_asked, margin, confidence, confidence_basis, decided_by, dissent,
-  created_at, decided_at
-from consensus_decisions
-where ($1::text is null or task_id = $1) and ($2::text is null or decision_id::text = $2)
-order by created_at desc
-limit $3;
-
-
 -- name: show_nodes
 -- The serve processes.
 select

@@ -1,0 +1,42 @@
+"""What serve writes to stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+
+from agentorch_cli import logs
+
+
+@pytest.fixture(autouse=True)
+def restored() -> object:
+    logger = logging.getLogger("agentorch")
+    before = (logger.handlers, logger.propagate, logger.level)
+    yield
+    logger.handlers, logger.propagate = before[0], before[1]
+    logger.setLevel(before[2])
+
+
+def test_a_line_of_json_holds_the_facts_and_no_terminal_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "json")
+
+    logging.getLogger("agentorch.desk").warning("agent %s is \x1b[31mred", "a1")
+
+    line = json.loads(capsys.readouterr().err)
+    assert line["level"] == "warning"
+    assert line["logger"] == "agentorch.desk"
+    assert line["message"] == "agent a1 is \\x1b[31mred"
+    assert line["at"].endswith("+00:00")
+
+
+def test_a_line_of_text_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "text")
+
+    logging.getLogger("agentorch.desk").info("first\nsecond")
+    logging.getLogger("agentorch.desk").debug("not urgent enough")
+
+    written = capsys.readouterr().err
+    assert written.count("\n") == 1
+    assert "INFO agentorch.desk: first\\nsecond" in written
