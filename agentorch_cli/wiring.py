@@ -433,15 +433,14 @@ class Orchestrator:
 
 def ladder_of(settings: Settings) -> Policy:
     """What is done about deadlocks."""
-    given = settings.deadlocks
     return Policy(
-        resolves=given.resolve,
-        parks=given.parking != "never",
-        lends=given.lending,
-        requeues=given.requeue,
-        max_restarts=given.max_restarts,
-        fails_rings=given.circular_dependency == "fail",
-        missing_after=given.missing_dependency_after,
+        resolves=settings.deadlocks.resolve,
+        parks=settings.deadlocks.parking != "never",
+        lends=settings.deadlocks.lending,
+        requeues=settings.deadlocks.requeue,
+        max_restarts=settings.deadlocks.max_restarts,
+        fails_rings=settings.deadlocks.circular_dependency == "fail",
+        missing_after=settings.deadlocks.missing_dependency_after,
     )
 
 

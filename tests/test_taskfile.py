@@ -93,6 +93,7 @@ def test_every_field_arrives() -> None:
         priority=9,
         depends_on=("a", "b"),
         on_dependency_failure=OnDependencyFailure.RUN,
+        on_deadlock="report",
         timeout_seconds=90.0,
         deadline=datetime(2030, 1, 31, 23, tzinfo=UTC),
         retries=5,

@@ -6,7 +6,7 @@ the line's text.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,8 +24,11 @@ SUFFIXES = (".toml", ".json", ".jsonl", ".ndjson")
 """Files of a directory that are read; others may lie beside them."""
 
 
-def read_submission(names: Sequence[str], settings: Settings) -> Plan:
-    """The tasks of all files as one graph. Raises InvalidFile or InvalidTask; then nothing is submitted."""
+def read_submission(names: Sequence[str], settings: Settings, known: Collection[str] | None = None) -> Plan:
+    """The tasks of all files as one graph. Raises InvalidFile or InvalidTask; then nothing is submitted.
+
+    `known`: the ids that exist outside of the files, where that is known here.
+    """
     defaults = task_defaults(settings)
     files = [_tasks_of(document, defaults) for document in documents(names)]
     owners = [(file, position) for file in files for position in range(len(file.tasks))]
@@ -36,7 +39,7 @@ def read_submission(names: Sequence[str], settings: Settings) -> Plan:
 
     tasks = [task for file in files for task in file.tasks]
     try:
-        return plan(tasks, where=where)
+        return plan(tasks, where=where, known=known)
     except InvalidTask as error:
         for file in files:
             add_source(error, file.document)

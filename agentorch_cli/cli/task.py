@@ -90,6 +90,34 @@ def submit(
         _show_submitted(session, answer)
 
 
+@verb(app, "validate")
+def validate(
+    ctx: typer.Context,
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE…", help='Task files, directories of them, or "-" for stdin.', show_default=False
+        ),
+    ],
+    allow_forward: Annotated[
+        bool,
+        typer.Option("--allow-forward", help="Tasks may depend on ids that are not in the files."),
+    ] = False,
+) -> None:
+    """Check task files without a database, and show the plan: layers, names, what each needs.
+
+    $ agentorch task validate task.toml
+
+    All mistakes are told at once, each with file, line and column; with --json as JSON. Exit code 2.
+    Ids of tasks that are stored already are unknown here: --allow-forward lets them pass.
+    """
+    from agentorch_cli.cli.files import read_submission
+
+    session = Session.of(ctx)
+    plan = read_submission(files, session.settings, known=None if allow_forward else ())
+    _show_plan(session, plan)
+
+
 @verb(app, "list")
 def list_tasks(
     ctx: typer.Context,
@@ -342,4 +370,6 @@ def _show_plan(session: Session, plan: Any) -> None:
 
     session.show(rows, draw, [row["task_id"] for row in rows])
     if session.format == "table":
-        session.say(f"{len(rows):,} tasks in {max(layer_of.values())} layers; nothing was submitted.")
+        layers = max(layer_of.values())
+        tasks = f"{len(rows):,} task{'' if len(rows) == 1 else 's'}"
+        session.say(f"{tasks} in {layers} layer{'' if layers == 1 else 's'}; nothing was submitted.")
