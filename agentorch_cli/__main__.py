@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ INTERRUPTED = 128 + signal.SIGINT
 
 def main() -> NoReturn:
     """The command `agentorch`."""
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         # a terminal that cannot show a letter gets its code instead of an error
         getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
@@ -21,10 +23,10 @@ def main() -> NoReturn:
     try:
         code = run(sys.argv[1:])
         sys.stdout.flush()
+    except OSError as error:
+        code = _leave_pipe() if isinstance(error, BrokenPipeError) else _give_up_on_output()
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except BrokenPipeError:
-        code = _leave_pipe()
     sys.exit(code)
 
 
@@ -35,7 +37,7 @@ def run(arguments: list[str]) -> int:
     from agentorch_cli.cli import failure
     from agentorch_cli.cli.app import build
     from agentorch_cli.cli.session import Session
-    from agentorch_cli.errors import OrchestratorError
+    from agentorch_cli.errors import OrchestratorError, Unreachable
 
     session = Session()
 
@@ -58,6 +60,11 @@ def run(arguments: list[str]) -> int:
         return _leave_pipe()
     except typer.Exit as end:
         return end.exit_code
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO) or error.filename is not None:
+            return failure.report(failure.from_bug(error, session), wants_json())
+        full = Unreachable(f"the output cannot be written: {os.strerror(error.errno).lower()}")
+        return failure.report(full, wants_json())
     except Exception as error:
         if hasattr(error, "format_message"):  # what the parser raises for wrong usage
             return failure.report(failure.from_parser(error), wants_json())
@@ -66,6 +73,22 @@ def run(arguments: list[str]) -> int:
 
 def _end(number: int, _: object) -> NoReturn:
     raise SystemExit(128 + number)
+
+
+def _open_closed_streams() -> None:
+    """A caller may have closed stdin, stdout or stderr: `agentorch status >&-`."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  it stays for good
+
+
+def _give_up_on_output() -> int:
+    """What is left in the buffer cannot be written; say so, and do not try again at the very end."""
+    from agentorch_cli.errors import Unreachable
+
+    _leave_pipe()
+    print("error: the output cannot be written: no space left", file=sys.stderr)  # noqa: T201  the last word
+    return Unreachable.exit_code
 
 
 def _leave_pipe() -> int:

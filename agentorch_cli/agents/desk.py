@@ -17,6 +17,7 @@ from typing import Any
 
 import orjson
 
+from agentorch_cli import payloads
 from agentorch_cli.agents.ballot import Vote, question_of, vote_frame
 from agentorch_cli.agents.handler import Handler, Mode
 from agentorch_cli.agents.ledger import Ledger
@@ -25,11 +26,15 @@ from agentorch_cli.agents.subtasks import Subtasks
 from agentorch_cli.agents.text import plain
 from agentorch_cli.agents.threads import Threads
 from agentorch_cli.agents.work import Work, WorkFailed
+from agentorch_cli.errors import InvalidMessage
 
 logger = logging.getLogger("agentorch.agent")
 
 VOTES_KEPT = 256
 """Votes that are remembered, to be given again when the engine asks again."""
+
+MOST_BYTES = 1 << 30
+"""No limit of its own: the engine names its limit, and by then the connection knows it."""
 
 LONG_BYTES = 64 * 1024
 """No frame below this is blamed for a connection that the engine closed over its size limit."""
@@ -243,10 +248,11 @@ class Desk:
         if work.usage is not None:
             frame["usage"] = work.usage
         try:
-            encoded = orjson.dumps(frame)
-        except TypeError as error:
+            encoded = payloads.encode(frame, max_bytes=MOST_BYTES)
+        except InvalidMessage as error:
             work.confidence = work.usage = None  # one of the three is to blame
-            self._fail(work, WorkFailed(f"the result is not JSON: {error}", code="result_not_json"))
+            refused = WorkFailed(f"the result is not JSON: {error}", code="result_not_json")
+            self._fail(work, refused)
         else:
             self._finish(work, encoded)
 

@@ -338,9 +338,9 @@ async def test_a_result_that_the_engine_refuses_becomes_an_error_once(
 ) -> None:
     start(echo())
     connection = await engine.registered()
-    await connection.send(execute("m1", "echo", "\x00"))
+    await connection.send(execute("m1", "echo", "too much for this engine"))
     await connection.expect("task_result")
-    refusal = {"type": "error", "code": "invalid_message", "message": "result: NUL", "messageId": "m1"}
+    refusal = {"type": "error", "code": "invalid_message", "message": "/result: too much", "messageId": "m1"}
     await connection.send(refusal)
     second = await connection.expect("task_result")
     await connection.send(refusal)

@@ -142,7 +142,16 @@ FAILURES: list[tuple[str, Any, dict[str, Any]]] = [
         "no json",
         lambda: {"a": object()},
         {
-            "message": "the result is not JSON: Type is not JSON serializable: object",
+            "message": "the result is not JSON: /result/a: is not JSON: object",
+            "code": "result_not_json",
+            "retryable": True,
+        },
+    ),
+    (
+        "what the store refuses",
+        lambda: {"a": "b\x00"},
+        {
+            "message": "the result is not JSON: /result/a: contains a NUL character",
             "code": "result_not_json",
             "retryable": True,
         },
