@@ -325,7 +325,8 @@ async def monitor(database_url: str, name: str) -> Deadlocks:
 async def two_rings(store: Store) -> None:
     async with store.db.transaction() as tx:
         await tx._connection.execute(
-            "insert into task_distributions (task_id, task_type, status, waiting_on, depends_on, submission_id)"
+            "insert into task_distributions"
+            " (task_id, task_type, status, waiting_on, depends_on, submission_id)"
             " select i || '', 't', 'blocked', 1, array[(i + 1 - 2 * (i % 2)) || ''], gen_random_uuid()"
             " from generate_series(0, 3) i"
         )

@@ -169,7 +169,8 @@ async def test_a_busy_fleet_gives_no_alarm(orchestrator: Orchestrator) -> None:
     async with running(orchestrator, worker(seconds=0.01)):
         await submit(orchestrator, *(link(f"t{n}") for n in range(50)))
         await orchestrator.store.db.pool.execute(
-            "update task_distributions set run_at = now() - interval '8 s', created_at = now() - interval '8 s'"
+            "update task_distributions"
+            " set run_at = now() - interval '8 s', created_at = now() - interval '8 s'"
         )
         assert await idle_beside_work(orchestrator.store) == []
         await orchestrator.call("task.wait", task_ids=[f"t{n}" for n in range(50)], timeout_seconds=10)
