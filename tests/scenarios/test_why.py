@@ -78,7 +78,7 @@ async def test_each_agent_has_its_own_reason(orchestrator: Orchestrator) -> None
         assert told["away"].startswith("is offline for 0.")
         assert told["busy"].startswith("its only slot is busy with holds since ")
         assert (await chain(orchestrator, "waits"))[-1].endswith(
-            "1 ready tasks are ahead of it, 1 of them of higher priority"
+            "1 ready task is ahead of it, 1 of them of higher priority"
         )
         await orchestrator.call("task.cancel", task_ids=["holds", "waits", "urgent"])
 
@@ -107,7 +107,7 @@ async def test_a_retry_says_when_it_is_due_and_a_limit_is_named(start_engine: St
         await submit(orchestrator, link("waits"))
 
         assert (await chain(orchestrator, "waits"))[0] == (
-            "0 limit 1 tasks run, as many as engine.max_concurrent_tasks allows"
+            "0 limit engine.max_concurrent_tasks is reached: 1 running"
         )
         await orchestrator.call("task.cancel", task_ids=["runs", "waits", "fails"])
 
