@@ -31,7 +31,7 @@ from agentorch_cli.store.database import Database
 from agentorch_cli.store.deadlocks import Deadlocks
 from agentorch_cli.store.dependencies import add_dependency
 from agentorch_cli.store.migrations import newest_version
-from agentorch_cli.store.store import Store, hint
+from agentorch_cli.store.store import Store, as_uuid, hint
 from agentorch_cli.store.submission import array_literal, insert
 from agentorch_cli.store.truth import Truth, verify
 from agentorch_cli.store.waiting import Waiting
@@ -193,7 +193,9 @@ async def list_tasks(
     submission_id: str | None = None,
     limit: int = 50,
 ) -> list[views.TaskView]:
-    """Tasks, newest first."""
+    """Tasks, newest first. Raises NotFound where the submission's id is none."""
+    if submission_id is not None and as_uuid(submission_id) is None:
+        raise NotFound(f"there is no submission {submission_id!r}", hint="task submit --json names it")
     rows = await context.db.fetch(
         "show_tasks", list(status) if status else None, type, agent, submission_id, limit, None
     )
@@ -359,7 +361,7 @@ async def list_events(
 ) -> list[views.EventView]:
     """The log after a cursor, oldest first."""
     tx, _, event_id = (cursor or "0:0").partition(":")
-    if not (tx.isdigit() and event_id.isdigit()):
+    if not (tx.isdecimal() and event_id.isdecimal() and int(tx) < 1 << 63 and int(event_id) < 1 << 63):
         raise NotFound(f"{cursor!r} is no cursor", hint="use the cursor of an event that was shown")
     rows = await context.db.fetch("show_events", task_id, tx, int(event_id), limit)
     return [_event(row) for row in rows]

@@ -12,6 +12,7 @@ from agentorch_cli.errors import SchemaMismatch, Unreachable
 
 if TYPE_CHECKING:
     from agentorch_cli.cli.tables import Page
+    from agentorch_cli.config import Settings
 
 
 def init_db(
@@ -28,6 +29,8 @@ def init_db(
     Without --database-url the embedded PostgreSQL in the data directory is used.
     """
     session = Session.of(ctx)
+    if is_check and not _has_database(session.settings):
+        raise SchemaMismatch("there is no database yet", hint="agentorch init-db")
     schema = session.ask("schema.apply", prepare=False, check=is_check)
 
     def draw(page: Page) -> None:
@@ -39,9 +42,18 @@ def init_db(
     session.show(schema, draw, schema.applied)
     if not schema.is_up_to_date:
         raise SchemaMismatch(
-            f"the schema has version {schema.current}, this program needs {schema.wanted}",
+            f"the schema has version {schema.current or 'none'}, this program needs {schema.wanted}",
             hint="agentorch init-db",
         )
+
+
+def _has_database(settings: Settings) -> bool:
+    """Whether there is anything to check: a check must not make the embedded database."""
+    import asyncio
+
+    from agentorch_cli.store.embedded import inspect
+
+    return bool(settings.database.url) or asyncio.run(inspect(settings.data_dir)).initialised
 
 
 def doctor(ctx: typer.Context) -> None:

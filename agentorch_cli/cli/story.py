@@ -12,6 +12,9 @@ from agentorch_cli.cli.look import Look, moment, span
 from agentorch_cli.cli.tables import Column, Page
 from agentorch_cli.views import DecisionView, EventView, OutcomeView, TaskView, WhyView
 
+MOST_LINES = 60
+"""Of a reason; a traceback of a command is shown as it was written."""
+
 WORDS = {
     # kind of event: how the story says it; where an agent takes part, its name follows
     "submitted": "submitted",
@@ -34,7 +37,8 @@ def draw(page: Page, task: TaskView) -> None:
     page.pairs(_facts(task, look))
     if task.error:
         page.heading("WHY")
-        page.pairs([("", look.text(columns.reason(task.error), "red"))], indent=0)
+        for line in columns.reason(task.error).splitlines()[:MOST_LINES]:
+            page.line(look.text(line, "red"))
     if task.result is not None:
         page.heading("RESULT")
         page.show(look.block(task.result))

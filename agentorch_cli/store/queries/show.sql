@@ -62,7 +62,8 @@ where task_id = $1;
 -- name: results
 -- Where tasks stand, and what they brought.
 select
-  task_id, name, task_type as type, status, priority, assigned_agents, attempts_made, failures, created_at,
+  task_id, name, task_type as type, status, priority, required_capabilities, depends_on,
+  submission_id::text as submission_id, run_at, assigned_agents, attempts_made, failures, created_at,
   started_at, completed_at, result, error::text as error
 from task_distributions
 where task_id = any($1::text[]);
