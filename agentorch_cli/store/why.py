@@ -353,7 +353,14 @@ def _told(task_id: str, fleet: Fleet, waited: float) -> list[Link]:
         higher = (
             f", {stands.ahead_by_priority:,} of them of higher priority" if stands.ahead_by_priority else ""
         )
-        links.append(Link(task_id, "ahead", f"{stands.ahead:,} ready task{'s are' if stands.ahead > 1 else ' is'} ahead of it{higher}", waited))
+        links.append(
+            Link(
+                task_id,
+                "ahead",
+                f"{stands.ahead:,} ready task{'s are' if stands.ahead > 1 else ' is'} ahead of it{higher}",
+                waited,
+            )
+        )
     return links
 
 
