@@ -35,7 +35,7 @@ from agentorch_cli.store.store import Store, as_uuid, hint
 from agentorch_cli.store.submission import array_literal, insert
 from agentorch_cli.store.truth import Truth, verify
 from agentorch_cli.store.waiting import Waiting
-from agentorch_cli.store.why import idle_beside_work, why
+from agentorch_cli.store.why import idle_beside_work, who_could, why
 
 MOST_SHOWN = 1_000
 
@@ -308,6 +308,27 @@ async def retry_tasks(context: Context, task_ids: Sequence[str]) -> views.Change
         elif task_id not in changed:
             reply.unchanged[task_id] = f"it is {known[task_id]['status']}"
     return reply
+
+
+async def plan_tasks(context: Context, tasks: Sequence[TaskSpec]) -> views.PlanView:
+    """What the fleet that is registered could make of a submission. Nothing is stored."""
+    own = {task.task_id for task in tasks}
+    external = sorted({one for task in tasks for one in task.depends_on if one not in own})
+    known = {row["task_id"] for row in await context.db.fetch("statuses", external)}
+    able, why_not = await who_could(context.store, [frozenset(task.required_capabilities) for task in tasks])
+    never: dict[str, str] = {}
+    for task in tasks:
+        required = frozenset(task.required_capabilities)
+        if len(able[required]) < task.min_agents:
+            never[task.task_id] = (
+                f"wants {task.min_agents} agent{'' if task.min_agents == 1 else 's'},"
+                f" {len(able[required])} could: {why_not[required]}"
+            )
+    return views.PlanView(
+        missing=[one for one in external if one not in known],
+        agents={task.task_id: able[frozenset(task.required_capabilities)] for task in tasks},
+        never=never,
+    )
 
 
 async def why_task(context: Context, task_id: str) -> views.WhyView:
@@ -717,6 +738,7 @@ HANDLERS: dict[str, Handler] = {
     "task.retry": retry_tasks,
     "task.depend": depend_on,
     "task.why": why_task,
+    "task.plan": plan_tasks,
     "deadlock.list": list_deadlocks,
     "deadlock.get": get_deadlock,
     "deadlock.check": check_deadlocks,

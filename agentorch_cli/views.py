@@ -257,6 +257,17 @@ class ChangeReply(View):
     """Id to the reason why nothing was done."""
 
 
+class PlanView(View):
+    """What the registered fleet could make of a submission."""
+
+    missing: list[str] = Field(default_factory=list)
+    """Dependencies that are neither in the submission nor stored."""
+    agents: dict[str, list[str]] = Field(default_factory=dict)
+    """By task: the agents that could take it, online or not."""
+    never: dict[str, str] = Field(default_factory=dict)
+    """By task that cannot run with this fleet: why not."""
+
+
 class WhyLink(View):
     """One reason for a wait, and how long it has held."""
 

@@ -5,8 +5,8 @@
 Goal on one core: at most 1.2 s for 100,000 tasks with 1,000,000 edges, and no recursion. Printed are the best
 wall-clock time, the best CPU time (which a busy machine disturbs less), and what was found. networkx is given
 names and edges and finds components only; the detector also reduces, names each task's trouble, shows a cycle
-per component and picks victims. With --postgres the same graph is stored in an embedded server of its own, and
-a whole look is timed: reading the waiting system and detecting. Goal: at most 4 s.
+per component and picks victims. With --postgres the same graph is stored in an embedded server, and a whole
+look is timed: reading the waiting system and detecting. Goal: at most 4 s.
 """
 
 from __future__ import annotations
@@ -195,8 +195,8 @@ async def from_postgres(size: int, degree: int, rounds: int) -> None:
         edges = sum(len(task.deps) for task in tasks.values())
         whole, read = min(taken)
         print(
-            f"\nfrom PostgreSQL, {len(tasks):,} tasks, {edges:,} edges: {whole:.2f} s, of that reading {read:.2f} s;"
-            f" {len(report.components)} components"
+            f"\nfrom PostgreSQL, {len(tasks):,} tasks, {edges:,} edges: {whole:.2f} s,"
+            f" of that reading {read:.2f} s; {len(report.components)} components"
         )
     finally:
         await database.close()

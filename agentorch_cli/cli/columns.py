@@ -194,6 +194,15 @@ PLANNED = (
     Column("AFTER", lambda row, look: look.names(row["depends_on"]), 7),
 )
 
+PLANNED_WITH_AGENTS = (
+    *PLANNED,
+    Column(
+        "AGENTS",
+        lambda row, look: look.names(row["agents"]) if row["agents"] else look.text("nobody", "red"),
+        6,
+    ),
+)
+
 SETTINGS = (
     Column("SETTING", lambda row, look: look.text(row["name"], "bold"), is_id=True),
     Column("VALUE", lambda row, look: _setting(row["value"], look), is_id=True),

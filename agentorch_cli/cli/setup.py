@@ -29,7 +29,7 @@ def init_db(
     Without --database-url the embedded PostgreSQL in the data directory is used.
     """
     session = Session.of(ctx)
-    if is_check and not _has_database(session.settings):
+    if is_check and not has_database(session.settings):
         raise SchemaMismatch("there is no database yet", hint="agentorch init-db")
     schema = session.ask("schema.apply", prepare=False, check=is_check)
 
@@ -47,7 +47,7 @@ def init_db(
         )
 
 
-def _has_database(settings: Settings) -> bool:
+def has_database(settings: Settings) -> bool:
     """Whether there is anything to check: a check must not make the embedded database."""
     import asyncio
 

@@ -12,7 +12,7 @@ from agentorch_cli.errors import Conflict, NotFound, Partial, UsageError
 
 if TYPE_CHECKING:
     from agentorch_cli.cli.tables import Page
-    from agentorch_cli.views import ChangeReply, TaskView
+    from agentorch_cli.views import ChangeReply, PlanView, TaskView
 
 MOST_ROWS = 40
 """Rows of results on a terminal; of more tasks, those that did not complete are shown first."""
@@ -63,7 +63,12 @@ def submit(
     seconds = _seconds(timeout)
     plan = read_submission(files, session.settings)
     if is_dry_run:
-        _show_plan(session, plan)
+        from agentorch_cli.cli.setup import has_database
+
+        found = session.ask("task.plan", tasks=plan.tasks) if has_database(session.settings) else None
+        if found is not None and not allow_forward:
+            plan.refuse_unknown(found.missing)
+        _show_plan(session, plan, found)
         return
 
     async def work() -> Any:
@@ -347,8 +352,8 @@ def _show_submitted(session: Session, reply: Any) -> None:
         )
 
 
-def _show_plan(session: Session, plan: Any) -> None:
-    """What would be submitted, layer by layer."""
+def _show_plan(session: Session, plan: Any, fleet: PlanView | None = None) -> None:
+    """What would be submitted, layer by layer; with the registered fleet, who could do it."""
     layer_of = {task_id: number for number, layer in enumerate(plan.layers(), 1) for task_id in layer}
     rows = [
         {
@@ -358,6 +363,11 @@ def _show_plan(session: Session, plan: Any) -> None:
             "layer": layer_of[task.task_id],
             "depends_on": [task.dependency_names.get(one, one) for one in task.depends_on],
             "required_capabilities": list(task.required_capabilities),
+            **(
+                {"agents": fleet.agents.get(task.task_id, []), "never": fleet.never.get(task.task_id)}
+                if fleet is not None
+                else {}
+            ),
         }
         for task in plan.tasks
     ]
@@ -366,10 +376,13 @@ def _show_plan(session: Session, plan: Any) -> None:
     def draw(page: Page) -> None:
         from agentorch_cli.cli import columns
 
-        page.table(columns.PLANNED, rows)
+        page.table(columns.PLANNED if fleet is None else columns.PLANNED_WITH_AGENTS, rows)
 
     session.show(rows, draw, [row["task_id"] for row in rows])
     if session.format == "table":
         layers = max(layer_of.values())
         tasks = f"{len(rows):,} task{'' if len(rows) == 1 else 's'}"
+        for row in [row for row in rows if row.get("never")][:MOST_ROWS]:
+            name = row["name"] or row["task_id"]
+            session.say(f"warning: {name} cannot run with this fleet: {row['never']}")
         session.say(f"{tasks} in {layers} layer{'' if layers == 1 else 's'}; nothing was submitted.")

@@ -15,6 +15,7 @@ import asyncpg
 import orjson
 
 from agentorch_cli.core.backlog import Backlog, Ready
+from agentorch_cli.core.hints import did_you_mean
 from agentorch_cli.core.matching import Member, Roster
 from agentorch_cli.core.model import FINAL, AgentStatus
 from agentorch_cli.core.scoring import fleet_mean, shrunk_performance
@@ -362,6 +363,30 @@ def _told(task_id: str, fleet: Fleet, waited: float) -> list[Link]:
             )
         )
     return links
+
+
+async def who_could(
+    store: Store, demands: Sequence[frozenset[str]]
+) -> tuple[dict[frozenset[str], list[str]], dict[frozenset[str], str]]:
+    """By set of capabilities: the registered agents that have all, and in words what is lacking."""
+    rows = await store.db.fetch("why_agents")
+    fleet = {row["agent_id"]: frozenset(row["capabilities"]) for row in rows}
+    known = sorted({one for capabilities in fleet.values() for one in capabilities})
+    able: dict[frozenset[str], list[str]] = {}
+    lacking: dict[frozenset[str], str] = {}
+    for required in set(demands):
+        able[required] = sorted(one for one, capabilities in fleet.items() if required <= capabilities)
+        unknown = [f"`{one}`{did_you_mean(one, known)}" for one in sorted(required) if one not in known]
+        lacking[required] = (
+            f"nobody has {' and '.join(unknown)}"
+            if unknown
+            else "no agent is registered"
+            if not fleet
+            else f"the others lack {' or '.join(sorted(required))}"
+            if required
+            else "there are no more"
+        )
+    return able, lacking
 
 
 async def idle_beside_work(store: Store) -> list[str]:
