@@ -23,6 +23,8 @@ WORDS = {
     "completed": "completed by",
     "failed": "failed at",
     "requeued": "will be tried again after",
+    "resumed": "goes on, after a reconnect, at",
+    "resent": "given once more, after a reconnect, to",
     "lost": "lost with",
     "timed_out": "ran out of time at",
     "retried": "opened again",

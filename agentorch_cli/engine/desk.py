@@ -98,11 +98,25 @@ class Desk:
         welcome.send = [delivery for delivery in held if delivery.message_id not in named]
         if adopted:
             await self.store.adopt(adopted)
+        await self._note_return(held, set(welcome.resumed))
         self.state.bus.publish("agent_registered", agent_id=agent.agent_id)
         self.scheduler.wake()
         if self.on_arrival is not None:
             self.on_arrival(agent.agent_id)
         return welcome
+
+    async def _note_return(self, held: Sequence[Delivery], resumed: set[str]) -> None:
+        """The story says whether work went on after a reconnect, or was given once more."""
+        if held:
+            await self.store.db.fetch(
+                "log_events",
+                ["attempt_resumed" if d.message_id in resumed else "attempt_resent" for d in held],
+                [delivery.task_id for delivery in held],
+                [delivery.agent_id for delivery in held],
+                [delivery.message_id for delivery in held],
+                [None] * len(held),
+                self.store.node_id,
+            )
 
     def _seat(
         self, agent: AgentSpec, status: AgentStatus, completed: int, failed: int, held: Sequence[Delivery]

@@ -51,7 +51,9 @@ async def test_a_result_that_was_never_received_is_taken_after_the_return(
     assert (task.result, len(task.attempts)) == ("done on the way", 1)
 
 
-async def test_resume_sorts_what_is_live_from_what_is_not(fleet: Fleet, submit: Any) -> None:
+async def test_resume_sorts_what_is_live_from_what_is_not(
+    fleet: Fleet, submit: Any, orchestrator: Any
+) -> None:
     agent = await fleet.join("anna", slots=2)
     await submit(**WORK)
     await submit(**WORK)
@@ -69,6 +71,9 @@ async def test_resume_sorts_what_is_live_from_what_is_not(fleet: Fleet, submit: 
     repeated = await again.expect("execute_task", messageId=forgotten["messageId"])
     assert repeated["data"] == forgotten["data"]
     await again.quiet(0.2)
+    for work, told in ((live, "attempt_resumed"), (forgotten, "attempt_resent")):
+        task = await orchestrator.call("task.get", task_id=work["data"]["taskId"])
+        assert task.events[-1].kind == told
 
 
 async def test_a_lost_agent_gives_its_task_back_after_its_grace(
