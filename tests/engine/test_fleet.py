@@ -287,7 +287,7 @@ async def test_an_idle_fleet_asks_the_database_about_once_a_second(
         crew: Crew = crew_of(orchestrator)
         for number in range(20):
             await crew.join(f"a{number}")
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(1.6)  # those who came may be what somebody waited for: that is looked at once
         asked = 0
         for pool_call in ("fetch", "fetch_one", "hot"):
             original = getattr(orchestrator.store.db, pool_call)
@@ -298,7 +298,7 @@ async def test_an_idle_fleet_asks_the_database_about_once_a_second(
                 return await original(*args)
 
             setattr(orchestrator.store.db, pool_call, counted)
-        await asyncio.sleep(2.5)
+        await asyncio.sleep(5)
         await crew.vanish()
 
-    assert asked <= 3
+    assert asked <= 5
