@@ -90,7 +90,7 @@ def _stories(tasks: dict[str, Any], events: list[Any]) -> Iterable[str]:
         status = "blocked" if tasks[task_id]["depends_on"] else "pending"
         for event in sorted(story, key=lambda e: (e["at"], e["event_id"])):
             kind = event["kind"]
-            if kind in ("task_submitted", "attempt_accepted"):
+            if kind in ("task_submitted", "attempt_accepted", "deadlock_detected", "deadlock_resolved"):
                 continue
             if status == "blocked" and kind == "task_assigned":
                 status = "pending"  # becoming ready is not an event of its own
