@@ -613,7 +613,7 @@ async def resolve_deadlocks(
         if wanted is None or wanted & set(pair[0].members)
     }
     if not dry_run:
-        await deadlocks.record(look.found)
+        await deadlocks.record(look.found, look.at)
         done = await deadlocks.resolve(look, steps, by)
     return [
         views.DeadlockStep(

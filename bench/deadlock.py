@@ -188,7 +188,7 @@ async def from_postgres(size: int, degree: int, rounds: int) -> None:
         taken = []
         for _ in range(rounds):
             began = time.perf_counter()
-            system, _ = await deadlocks.photograph(1e9)
+            system, _, _ = await deadlocks.photograph(1e9)
             read = time.perf_counter() - began
             report = detect(system)
             taken.append((time.perf_counter() - began, read))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from agentorch_cli.core.deadlock import Kind
 from agentorch_cli.core.ladder import Finding
@@ -40,6 +40,8 @@ class Monitor:
         self._not_before = 0.0
         self._wake = asyncio.Event()
         self._open = 0
+        self.take_away: Callable[[str, str, str], None] = lambda message_id, agent_id, reason: None
+        """Ends an attempt that ran for too long."""
         self._silent: list[Finding] = []
 
     def look_soon(self, seconds: float | None = None) -> None:
@@ -111,12 +113,36 @@ class Monitor:
             self.state.count(f"deadlock_{step.act}")
         for mark in outcome.new:
             self.state.bus.publish("deadlock_detected", mark=mark)
+        if outcome.has_work:
+            await self._take_overdue()
         self._open = outcome.open
         if outcome.done or outcome.unsure:
             self.look_soon()  # what was behind it may be knotted too
         elif outcome.open:
             self.look_soon(OPEN_AGAIN)
         return outcome
+
+    async def _take_overdue(self) -> None:
+        """Attempts past twice their time limit, which their own node should have taken away."""
+        rows = await self.deadlocks.overdue()
+        if not rows:
+            return
+        found = [
+            Finding(
+                Kind.TIMEOUT,
+                f"{Kind.TIMEOUT} {row['message_id']}",
+                (row["task_id"],),
+                f"agent {row['agent_id']} has run for {row['ran_s']:.0f} s;"
+                f" the limit is {row['timeout_seconds']:g} s",
+                waited_s=row["ran_s"],
+            )
+            for row in rows
+        ]
+        await self.deadlocks.note_ended(found, "its work was taken away")
+        self.state.count("deadlock_detected", len(found))
+        self.state.count("deadlock_resolved", len(found))
+        for row, one in zip(rows, found, strict=True):
+            self.take_away(str(row["message_id"]), row["agent_id"], one.reason)
 
     async def _note_silent(self) -> None:
         silent, self._silent = self._silent, []

@@ -104,6 +104,7 @@ class Engine:
             wait=limits.deadlock_wait,
         )
         self.lifeline.on_silent = self.monitor.went_silent
+        self.monitor.take_away = self.lifeline.take_away
         self.scheduler.on_unservable = lambda: self.monitor.look_soon(0.0)
         self.desk.on_arrival = self._on_arrival
         self.scheduler.on_continued = self.subtasks.continued

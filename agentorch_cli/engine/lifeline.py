@@ -94,6 +94,11 @@ class Lifeline:
             self.on_silent(agent_id, held, self.grace)
         self._end_all(agent_id, AttemptStatus.LOST, error)
 
+    def take_away(self, message_id: str, agent_id: str, reason: str) -> None:
+        """The attempt ran for far too long, on whatever node it is."""
+        error = {"code": "timeout", "message": reason}
+        self.settler.put(Report(message_id, agent_id, AttemptStatus.TIMED_OUT, error=error, from_agent=False))
+
     def give_back(self, agent_id: str) -> None:
         """The agent leaves in good order: what it held goes elsewhere, and is no loss."""
         error = {"code": "returned", "message": f"agent {agent_id} left and gave its work back"}

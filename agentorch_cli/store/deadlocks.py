@@ -15,6 +15,7 @@ import logging
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
@@ -51,6 +52,8 @@ CONFIRM = 0.9
 
 _PASSING = (Kind.UNSATISFIABLE, Kind.MISSING_DEPENDENCY, Kind.FAILED_DEPENDENCY)
 
+FAR = datetime(9000, 1, 1, tzinfo=UTC)
+
 OWN_SLOT = "\x00slot of "
 """A capability that one agent has alone: parked work continues with that agent or not at all."""
 
@@ -73,6 +76,17 @@ class Look:
     facts: Facts
     report: Report
     found: tuple[Finding, ...]
+    at: datetime | None = None
+    """The moment that it shows, on the database's clock."""
+    has_open: bool = True
+    """There were open records."""
+
+
+@dataclass(frozen=True, slots=True)
+class _News:
+    at: datetime | None = None
+    has_open: bool = True
+    has_arrived: bool = True
 
 
 @dataclass(slots=True)
@@ -86,6 +100,8 @@ class Outcome:
     dissolved: list[str] = field(default_factory=list)
     open: int = 0
     """Findings that stay as they are."""
+    has_work: bool = False
+    """Something was not over."""
     unsure: int = 0
     """Findings that may be only passing: look again in a second."""
 
@@ -108,19 +124,24 @@ class Deadlocks:
 
         `least_away`: agents that went away may still come back within this time, whatever the grace.
         """
-        system, facts = await self.photograph(max(self.grace, least_away))
+        system, facts, news = await self.photograph(max(self.grace, least_away))
+        if news.has_arrived:
+            await self._welcome_arrived()
         report = detect(system)
-        return Look(system, facts, report, tuple(findings(report, system, facts)))
+        return Look(system, facts, report, tuple(findings(report, system, facts)), news.at, news.has_open)
 
-    async def photograph(self, grace: float) -> tuple[System, Facts]:
+    async def photograph(self, grace: float) -> tuple[System, Facts, _News]:
         """The waiting system in one moment, read set by set."""
         async with self.store.db.snapshot() as tx:
+            row = await tx.fetch_one("waiting_news")
+            assert row is not None
+            news = _News(row["at"], row["has_open"], row["has_arrived"])
             tasks = await tx.fetch("waiting_tasks")
             if not tasks:
-                return System(), Facts()
+                return System(), Facts(), news
             attempts = await tx.fetch("waiting_attempts")
             if not attempts and all(row["status"] == "running" for row in tasks):
-                return System(), Facts()
+                return System(), Facts(), news
             agents = await tx.fetch("waiting_agents")
             edges = await tx.fetch("waiting_edges")
             waits = {row["task_id"]: tuple(row["depends_on"].split("\x1f")) for row in edges}
@@ -129,15 +150,20 @@ class Deadlocks:
             others = others.union(*waits.values(), *(row["awaits"] for row in attempts)) - known
             ended = await tx.fetch("statuses", list(others)) if others else []
             missing = await tx.fetch("forward_ages") if len(ended) < len(others) else []
-        return _photograph(tasks, waits, attempts, agents, ended, missing, grace)
+        return *_photograph(tasks, waits, attempts, agents, ended, missing, grace), news
 
     # --- recording and resolving ------------------------------------------------------------
 
-    async def record(self, found: Sequence[Finding]) -> set[str]:
-        """Write the findings down; the marks of those that are new."""
+    async def record(self, found: Sequence[Finding], at: datetime | None = None) -> set[str]:
+        """Write down what was found at that moment; the marks of those that are new."""
         if not found:
             return set()
-        rows = await self.store.db.fetch(
+        async with self.store.db.transaction() as tx:
+            await tx.fetch("lock_deadlocks")
+            return await self._record(tx, found, at)
+
+    async def _record(self, tx: Transaction, found: Sequence[Finding], at: datetime | None) -> set[str]:
+        rows = await tx.fetch(
             "note_deadlocks",
             [new_id() for _ in found],
             [str(one.kind) for one in found],
@@ -149,6 +175,7 @@ class Deadlocks:
             [array_literal(one.victims or one.doomed) for one in found],
             [dumps(dict(one.cost)) for one in found],
             self.store.node_id,
+            at or FAR,
         )
         return {row["mark"] for row in rows if row["is_new"]}
 
@@ -165,10 +192,10 @@ class Deadlocks:
             self.store.node_id,
         )
 
-    async def dissolve(self, found: Sequence[Finding], older_than: float) -> list[str]:
+    async def dissolve(self, found: Sequence[Finding], at: datetime) -> list[str]:
         """Close the records of what is not there any more."""
         marks = [stored_mark(one.mark) for one in found]
-        return [row["mark"] for row in await self.store.db.fetch("dissolve_deadlocks", marks, older_than)]
+        return [row["mark"] for row in await self.store.db.fetch("dissolve_deadlocks", marks, at)]
 
     def steps(self, look: Look, *, by_person: bool = False) -> dict[str, tuple[Finding, Step]]:
         """What is to be done about each finding, by mark; a person may do what is left to people."""
@@ -227,6 +254,7 @@ class Deadlocks:
         """Rings fail in one transaction, those of them that are still as they were seen."""
         everybody = sorted({task for finding, one in rings for task in (*finding.members, *one.tasks)})
         async with self.store.db.transaction() as tx:
+            await tx.fetch("lock_deadlocks")
             locked = await self.store.lock_tasks(tx, everybody)
             edges = {(row[0], row[1]) for row in await tx.fetch("edges_among", everybody)}
             intact = [
@@ -263,6 +291,7 @@ class Deadlocks:
         parked: list[str] = []
         async with self.store.db.transaction() as tx:
             members = finding.everybody or finding.members
+            await tx.fetch("lock_deadlocks")
             locked = await self.store.lock_tasks(tx, sorted({*members, *one.tasks}))
             if not await self._is_as_seen(tx, look, members, locked):
                 return False
@@ -340,22 +369,31 @@ class Deadlocks:
         await self.store.notify("agentorch_done", hint(ids))
         await self.store.notify("agentorch_tasks", hint(told.ready, delayed=told.delayed))
 
-    async def pass_once(self, *, by: str = "monitor", least_away: float = 0.0) -> Outcome:
-        """One look with all that follows from it."""
+    async def _welcome_arrived(self) -> None:
+        """Tasks that came while somebody noted that they did not exist: tell those who wait."""
         arrived = await self.store.db.fetch("arrived_references")
         over = [
             (row[0], row[1]) for row in arrived if row[1] in ("completed", "skipped", "failed", "cancelled")
         ]
         if over:
             await self.store.unlock(over)
+
+    async def overdue(self) -> list[asyncpg.Record]:
+        """Live attempts past twice their time limit."""
+        return await self.store.db.fetch("overdue_attempts")
+
+    async def pass_once(self, *, by: str = "monitor", least_away: float = 0.0) -> Outcome:
+        """One look with all that follows from it."""
         look = await self.look(least_away=least_away)
         sure = self._confirmed(look.found, asyncio.get_running_loop().time())
         outcome = Outcome(unsure=len(look.found) - len(sure))
         look = replace(look, found=sure)
-        outcome.new = sorted(await self.record(sure))
+        outcome.has_work = bool(look.system.tasks)
+        outcome.new = sorted(await self.record(sure, look.at))
         outcome.done = await self.resolve(look, self.steps(look), by)
         outcome.open = len(sure) - len(outcome.done)
-        outcome.dissolved = await self.dissolve(sure, 0.0)
+        if look.has_open:
+            outcome.dissolved = await self.dissolve(sure, look.at or FAR)
         return outcome
 
     def _confirmed(self, found: Sequence[Finding], now: float) -> tuple[Finding, ...]:

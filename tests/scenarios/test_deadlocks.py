@@ -343,7 +343,7 @@ async def test_a_monitor_that_dies_between_choosing_and_acting_leaves_nothing_ha
     try:
         await two_rings(first.store)
         look = await first.look()
-        await first.record(look.found)
+        await first.record(look.found, look.at)
         assert len(first.steps(look)) == 2  # chosen; and here it dies
 
         outcome = await second.pass_once()

@@ -58,4 +58,5 @@ create table deadlocks (
   constraint deadlock_resolved_says_how check ((resolved_at is null) or (resolution is not null))
 );
 create unique index deadlock_open on deadlocks (mark) where resolved_at is null;
+create index deadlock_mark on deadlocks (mark, resolved_at);
 create index deadlock_recent on deadlocks (detected_at);

@@ -3,6 +3,19 @@
 -- Lock order as everywhere: tasks by id, then attempts, then deadlocks.
 
 
+-- name: waiting_news
+-- The moment of a look, and whether there is anything to tidy up after it.
+select
+  now() as at,
+  exists (select 1 from deadlocks where resolved_at is null) as has_open,
+  exists (select 1 from forward_references f join task_distributions t on t.task_id = f.depends_on) as has_arrived;
+
+
+-- name: lock_deadlocks
+-- One monitor at a time records or resolves, so that none records anew what another has just resolved.
+select pg_advisory_xact_lock(7203917454);
+
+
 -- name: waiting_agents
 -- Who could serve, and for how long those have been away that are.
 select
@@ -96,7 +109,9 @@ noted as (
   insert into deadlocks as d (deadlock_id, kind, mark, members, edges, reason, waited_s, victims, cost, node_id)
   select
     deadlock_id, kind, mark, members::text[], edges::jsonb, reason, waited_s, victims::text[], cost::jsonb, $10
-  from input
+  from input i
+  -- what was resolved since the look is not there any more
+  where not exists (select 1 from deadlocks o where o.mark = i.mark and o.resolved_at >= $11)
   order by mark
   on conflict (mark) where resolved_at is null
   do update set waited_s = excluded.waited_s, members = excluded.members, reason = excluded.reason
@@ -113,10 +128,10 @@ select deadlock_id, mark, kind, is_new from noted;
 
 
 -- name: dissolve_deadlocks
--- Open deadlocks that were not seen any more (all but the marks $1) and that are older than the look.
+-- Open deadlocks that were not seen any more (all but the marks $1) and that are older than the look at $2.
 update deadlocks
 set resolved_at = now(), resolution = 'dissolved by itself'
-where resolved_at is null and not mark = any($1::text[]) and detected_at < now() - $2 * interval '1 second'
+where resolved_at is null and not mark = any($1::text[]) and detected_at < $2
 returning deadlock_id, mark;
 
 
