@@ -11,7 +11,8 @@ from crew import Crew, Gate
 
 from agentorch_cli import Orchestrator, Settings, WorkFailed
 from agentorch_cli.core.model import AgentSpec, AgentStatus
-from agentorch_cli.handlers import Context, register_agents, remove_agents
+from agentorch_cli.handlers import Context
+from agentorch_cli.handlers.agents import register_agents, remove_agents
 from agentorch_cli.store.database import Database
 from agentorch_cli.store.store import Store
 

@@ -13,7 +13,9 @@ import pytest
 from agentorch_cli.config import Settings
 from agentorch_cli.core.model import TaskSpec
 from agentorch_cli.errors import DatabaseUnreachable, SchemaMismatch
-from agentorch_cli.handlers import Context, get_task, list_events, submit_tasks
+from agentorch_cli.handlers import Context
+from agentorch_cli.handlers.events import list_events
+from agentorch_cli.handlers.tasks import get_task, submit_tasks
 from agentorch_cli.store.database import Database, shown_address
 from agentorch_cli.store.store import Store
 from agentorch_cli.wiring import Orchestrator

@@ -15,7 +15,8 @@ import asyncpg
 import pytest
 
 from agentorch_cli.core.model import AttemptStatus, TaskSpec, TaskStatus
-from agentorch_cli.handlers import Context, cancel_tasks, retry_tasks, submit_tasks
+from agentorch_cli.handlers import Context
+from agentorch_cli.handlers.tasks import cancel_tasks, retry_tasks, submit_tasks
 from agentorch_cli.identity import new_id
 from agentorch_cli.store.records import Assignment, Ending
 from agentorch_cli.store.store import Store

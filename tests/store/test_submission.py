@@ -10,7 +10,8 @@ import pytest
 
 from agentorch_cli.core.model import TaskSpec
 from agentorch_cli.errors import Conflict
-from agentorch_cli.handlers import Context, get_task, list_tasks, submit_tasks
+from agentorch_cli.handlers import Context
+from agentorch_cli.handlers.tasks import get_task, list_tasks, submit_tasks
 from agentorch_cli.store.store import Store
 
 AWKWARD = [

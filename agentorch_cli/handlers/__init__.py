@@ -1,0 +1,82 @@
+"""One small async function per operation. Local and remote calls both end here.
+
+A handler takes the context and keyword arguments, asks the store, and answers with a view.
+It raises the errors of `errors`; it prints nothing and knows nothing of terminals.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from agentorch_cli.handlers.agents import get_agent, list_agents, register_agents, remove_agents
+from agentorch_cli.handlers.context import Context, Handler
+from agentorch_cli.handlers.deadlocks import check_deadlocks, get_deadlock, list_deadlocks, resolve_deadlocks
+from agentorch_cli.handlers.events import list_events
+from agentorch_cli.handlers.outcomes import say_outcome, say_outcomes
+from agentorch_cli.handlers.schema import apply_schema
+from agentorch_cli.handlers.status import get_status, list_nodes
+from agentorch_cli.handlers.tasks import (
+    cancel_tasks,
+    depend_on,
+    get_task,
+    list_tasks,
+    plan_tasks,
+    retry_tasks,
+    submit_tasks,
+    wait_for_tasks,
+    why_task,
+)
+from agentorch_cli.handlers.votes import (
+    cast_vote,
+    close_proposal,
+    get_decision,
+    get_history,
+    list_decisions,
+    list_reliabilities,
+    open_proposal,
+)
+
+__all__ = ["HANDLERS", "Context", "Handler", "opened"]
+
+HANDLERS: dict[str, Handler] = {
+    "schema.apply": apply_schema,
+    "agent.register": register_agents,
+    "agent.list": list_agents,
+    "agent.get": get_agent,
+    "agent.remove": remove_agents,
+    "task.submit": submit_tasks,
+    "task.list": list_tasks,
+    "task.get": get_task,
+    "task.wait": wait_for_tasks,
+    "task.cancel": cancel_tasks,
+    "task.retry": retry_tasks,
+    "task.depend": depend_on,
+    "task.why": why_task,
+    "task.plan": plan_tasks,
+    "deadlock.list": list_deadlocks,
+    "deadlock.get": get_deadlock,
+    "deadlock.check": check_deadlocks,
+    "deadlock.resolve": resolve_deadlocks,
+    "event.list": list_events,
+    "consensus.list": list_decisions,
+    "consensus.get": get_decision,
+    "consensus.open": open_proposal,
+    "consensus.vote": cast_vote,
+    "consensus.close": close_proposal,
+    "consensus.history": get_history,
+    "reliability.list": list_reliabilities,
+    "outcome.say": say_outcome,
+    "outcome.say_many": say_outcomes,
+    "node.list": list_nodes,
+    "status.get": get_status,
+}
+
+
+@contextlib.asynccontextmanager
+async def opened(context: Context) -> AsyncIterator[Context]:
+    """The context, closed at the end."""
+    try:
+        yield context
+    finally:
+        await context.close()

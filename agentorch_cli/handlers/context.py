@@ -1,0 +1,40 @@
+"""What every operation works with."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentorch_cli.core.ladder import Policy
+from agentorch_cli.store.database import Database
+from agentorch_cli.store.store import Store
+from agentorch_cli.store.waiting import Waiting
+
+MOST_SHOWN = 1_000
+
+
+@dataclass(slots=True)
+class Context:
+    """What handlers work with."""
+
+    store: Store
+    waiting: Waiting | None = None
+    """In a process that listens already; elsewhere each wait listens for itself."""
+    policy: Policy = field(default_factory=Policy)
+    """What is done about deadlocks."""
+    grace: float = 30.0
+    """Seconds for which an agent that went away still counts as there."""
+    on_close: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+
+    @property
+    def db(self) -> Database:
+        return self.store.db
+
+    async def close(self) -> None:
+        """Close what was opened for this context, last first."""
+        for step in reversed(self.on_close):
+            await step()
+
+
+Handler = Callable[..., Awaitable[Any]]

@@ -1,0 +1,106 @@
+"""Operations on deadlocks."""
+
+from __future__ import annotations
+
+import orjson
+
+from agentorch_cli import views
+from agentorch_cli.core.ladder import Finding
+from agentorch_cli.errors import NotFound
+from agentorch_cli.handlers.context import Context
+from agentorch_cli.store.deadlocks import Deadlocks
+
+
+async def list_deadlocks(
+    context: Context, only_open: bool = False, task_id: str | None = None, limit: int = 50
+) -> list[views.DeadlockView]:
+    """Deadlocks, newest first."""
+    return await find_deadlocks(context, only_open=only_open, task_id=task_id, limit=limit)
+
+
+async def get_deadlock(context: Context, deadlock_id: str) -> views.DeadlockView:
+    """One deadlock, by its id or that of a task in it. Raises NotFound."""
+    found = await find_deadlocks(context, deadlock_id=deadlock_id) or await find_deadlocks(
+        context, task_id=deadlock_id, limit=1
+    )
+    if not found:
+        raise NotFound(
+            f"there is no deadlock {deadlock_id!r}", hint="agentorch deadlock list shows the newest"
+        )
+    return found[0]
+
+
+async def find_deadlocks(
+    context: Context,
+    *,
+    deadlock_id: str | None = None,
+    only_open: bool = False,
+    task_id: str | None = None,
+    limit: int = 1,
+) -> list[views.DeadlockView]:
+    rows = await context.db.fetch("show_deadlocks", deadlock_id, only_open, task_id, limit)
+    return [
+        views.DeadlockView(
+            **{**dict(row), "edges": orjson.loads(row["edges"]), "cost": orjson.loads(row["cost"])}
+        )
+        for row in rows
+    ]
+
+
+async def check_deadlocks(context: Context) -> views.DeadlockCheck:
+    """Look at everything that waits, now; change nothing."""
+    look = await Deadlocks(context.store, context.policy, grace=context.grace).look()
+    return views.DeadlockCheck(
+        stuck=list(look.report.stuck),
+        components=[list(part.members) for part in look.report.components],
+        kind={task: str(kind) for task, kind in look.report.kind.items()},
+        cycles=[list(cycle) for cycle in look.report.cycles],
+        victims=list(look.report.victims),
+        found=[_finding(one) for one in look.found],
+    )
+
+
+async def resolve_deadlocks(
+    context: Context,
+    deadlock_id: str | None = None,
+    dry_run: bool = False,
+    by: str = "person",
+) -> list[views.DeadlockStep]:
+    """Take the next step of the ladder for each deadlock (or one of them) that is there now.
+
+    `dry_run`: only say what would be done. Raises NotFound.
+    """
+    deadlocks = Deadlocks(context.store, context.policy, grace=context.grace)
+    look = await deadlocks.look()
+    wanted = None
+    if deadlock_id is not None:
+        wanted = set((await get_deadlock(context, deadlock_id)).members)
+    steps = {
+        mark: pair
+        for mark, pair in deadlocks.steps(look, by_person=True).items()
+        if wanted is None or wanted & set(pair[0].members)
+    }
+    if not dry_run:
+        await deadlocks.record(look.found, look.at)
+        done = await deadlocks.resolve(look, steps, by)
+    return [
+        views.DeadlockStep(
+            **_finding(finding).model_dump(),
+            act=str(step.act),
+            step=step.sentence,
+            is_done=not dry_run and mark in done,
+        )
+        for mark, (finding, step) in steps.items()
+    ]
+
+
+def _finding(one: Finding) -> views.DeadlockFinding:
+    return views.DeadlockFinding(
+        kind=str(one.kind),
+        members=list(one.members),
+        edges=list(one.edges),
+        reason=one.reason,
+        waited_s=one.waited_s,
+        victims=list(one.victims or one.doomed),
+        cost=dict(one.cost),
+    )

@@ -1,0 +1,45 @@
+"""What is true, said afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from agentorch_cli import views
+from agentorch_cli.errors import Conflict, NotFound
+from agentorch_cli.handlers.context import Context
+from agentorch_cli.store.truth import Truth, verify
+
+
+async def say_outcome(
+    context: Context,
+    task_id: str,
+    right: bool | None = None,
+    answer: Any = None,
+    has_answer: bool = False,
+    said_by: str | None = None,
+    source: str = "person",
+) -> views.OutcomeView:
+    """Say whether a task's result was right, or what is. Raises NotFound, Conflict."""
+    truth = Truth(right, answer, has_answer)
+    async with context.db.transaction() as tx:
+        learned = await verify(
+            tx, task_id, truth, source=source, said_by=said_by, node_id=context.store.node_id
+        )
+    return views.OutcomeView(**asdict(learned))
+
+
+async def say_outcomes(
+    context: Context, outcomes: Sequence[dict[str, Any]], said_by: str | None = None
+) -> views.ChangeReply:
+    """The same for many tasks, each by itself: what is wrong with one does not stop the others."""
+    reply = views.ChangeReply()
+    for one in outcomes:
+        try:
+            await say_outcome(context, **one, said_by=said_by, source="file")
+        except (NotFound, Conflict) as error:
+            reply.unchanged[one["task_id"]] = error.message
+        else:
+            reply.changed.append(one["task_id"])
+    return reply

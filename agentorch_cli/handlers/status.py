@@ -1,0 +1,58 @@
+"""Nodes, and the fleet in one document."""
+
+from __future__ import annotations
+
+from agentorch_cli import views
+from agentorch_cli.handlers.agents import find_agents
+from agentorch_cli.handlers.context import Context
+from agentorch_cli.handlers.tasks import task_view
+from agentorch_cli.handlers.votes import find_decisions
+from agentorch_cli.store.why import idle_beside_work
+
+
+async def list_nodes(context: Context) -> list[views.NodeView]:
+    """The serve processes of the last hour."""
+    return [views.NodeView(**dict(row)) for row in await context.db.fetch("show_nodes")]
+
+
+async def get_status(context: Context, limit: int = 20) -> views.StatusView:
+    """The fleet in one document."""
+    now = await context.db.fetch_one("clock")
+    agents = await find_agents(context)
+    nodes = await list_nodes(context)
+    counts = await context.db.fetch("count_tasks")
+    running = await context.db.fetch("show_tasks", ["running"], None, None, None, limit, None)
+    recent = await context.db.fetch("recent_tasks", limit)
+    decisions = await find_decisions(context, limit=min(limit, 5))
+    oldest = await context.db.fetch_one("oldest_pending")
+    unserved = await context.db.fetch("unserved_capabilities")
+    assert now is not None
+    agent_counts: dict[str, int] = {}
+    for agent in agents:
+        agent_counts[agent.status] = agent_counts.get(agent.status, 0) + 1
+    live = [node for node in nodes if node.is_live]
+    alarms = []
+    task_counts = {row["status"]: row["number"] for row in counts}
+    if not live and (task_counts.get("pending") or task_counts.get("running")):
+        alarms.append("no serve is running, so nothing moves: run agentorch serve")
+    for row in unserved:
+        wanted = " and ".join(row["required_capabilities"]) or "any capability"
+        alarms.append(f"{row['number']} ready tasks want an agent with {wanted}; none is registered")
+    alarms += await idle_beside_work(context.store)
+    stuck = await context.db.fetch_one("open_deadlocks")
+    if stuck is not None and stuck["number"]:
+        alarms.append(
+            f"{stuck['number']} deadlocks are open ({stuck['kinds']}): agentorch deadlock list --open"
+        )
+    return views.StatusView(
+        at=now["now"],
+        nodes=live,
+        agents=agents,
+        agent_counts=agent_counts,
+        task_counts=task_counts,
+        running=[task_view(row) for row in running],
+        recent=[task_view(row) for row in recent],
+        oldest_pending_seconds=oldest[0] if oldest is not None else None,
+        decisions=decisions,
+        alarms=alarms,
+    )

@@ -1,0 +1,250 @@
+"""Operations on tasks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import asyncpg
+import orjson
+
+from agentorch_cli import views
+from agentorch_cli.core.model import TaskSpec, TaskStatus
+from agentorch_cli.errors import NotFound, WaitTimedOut
+from agentorch_cli.handlers.context import MOST_SHOWN, Context
+from agentorch_cli.handlers.deadlocks import find_deadlocks
+from agentorch_cli.handlers.events import event_view
+from agentorch_cli.handlers.votes import find_decisions
+from agentorch_cli.identity import new_id
+from agentorch_cli.store.dependencies import add_dependency
+from agentorch_cli.store.store import as_uuid, hint
+from agentorch_cli.store.submission import insert
+from agentorch_cli.store.waiting import Waiting
+from agentorch_cli.store.why import who_could, why
+
+
+async def submit_tasks(
+    context: Context, tasks: Sequence[TaskSpec], allow_forward: bool = False
+) -> views.SubmitReply:
+    """Store a submission, whole or not at all. Raises Conflict, NotFound (an unknown dependency).
+
+    `allow_forward`: tasks may depend on ids that do not exist yet, and wait for them to come.
+    """
+    submission_id = new_id()
+    stored = await insert(context.store, submission_id, tasks, allow_forward=allow_forward)
+    reply = views.SubmitReply(
+        submission_id=str(submission_id),
+        tasks=[
+            views.SubmittedTask(task_id=one.task_id, name=one.name, status=one.status, is_new=one.is_new)
+            for one in stored
+        ],
+    )
+    reply.warnings = await _unserved(context, tasks)
+    return reply
+
+
+async def _unserved(context: Context, tasks: Sequence[TaskSpec]) -> list[str]:
+    """Sentences about capabilities that nobody has, where there are any."""
+    wanted = {frozenset(task.required_capabilities) for task in tasks}
+    rows = await context.db.fetch("capability_sets")
+    fleets = [frozenset(row["capabilities"]) for row in rows]
+    told = []
+    for required in sorted(wanted, key=sorted):
+        if not any(required <= fleet for fleet in fleets):
+            told.append(
+                "no registered agent has "
+                + (" and ".join(sorted(required)) if required else "connected or been registered yet")
+                + "; the task waits until one comes"
+            )
+    return told
+
+
+async def list_tasks(
+    context: Context,
+    status: Sequence[str] | None = None,
+    type: str | None = None,
+    agent: str | None = None,
+    submission_id: str | None = None,
+    limit: int = 50,
+) -> list[views.TaskView]:
+    """Tasks, newest first. Raises NotFound where the submission's id is none."""
+    if submission_id is not None and as_uuid(submission_id) is None:
+        raise NotFound(f"there is no submission {submission_id!r}", hint="task submit --json names it")
+    rows = await context.db.fetch(
+        "show_tasks", list(status) if status else None, type, agent, submission_id, limit, None
+    )
+    return [task_view(row) for row in rows]
+
+
+async def get_task(context: Context, task_id: str) -> views.TaskView:
+    """One task with its attempts, its story and its vote. Raises NotFound."""
+    row = await context.db.fetch_one("show_task", task_id)
+    if row is None:
+        raise NotFound(f"there is no task {task_id!r}", hint="agentorch task list shows the newest")
+    task = task_view(row)
+    task.attempts = [attempt_view(one) for one in await context.db.fetch("show_attempts", task_id)]
+    task.events = [event_view(one) for one in await context.db.fetch("task_story", task_id, MOST_SHOWN)]
+    decisions = await find_decisions(context, task_id=task_id)
+    task.decision = decisions[0] if decisions else None
+    return task
+
+
+async def wait_for_tasks(
+    context: Context, task_ids: Sequence[str], timeout_seconds: float | None = None
+) -> list[views.TaskView]:
+    """Return the tasks once all are final. Raises NotFound, WaitTimedOut."""
+    ids = list(dict.fromkeys(task_ids))
+    known = {row["task_id"] for row in await context.db.fetch("statuses", ids)}
+    unknown = [task_id for task_id in ids if task_id not in known]
+    if unknown:
+        raise NotFound(f"there is no task {unknown[0]!r}")
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            await _until_final(context, ids)
+    except TimeoutError:
+        left = [row["task_id"] for row in await context.db.fetch("standing", ids)]
+        raise WaitTimedOut(
+            f"{len(left)} of {len(ids)} tasks have not ended after {timeout_seconds:g} s",
+            hint=f"agentorch task show {left[0]}" if left else None,
+            task_ids=left[:100],
+        ) from None
+    rows = {row["task_id"]: row for row in await context.db.fetch("results", ids)}
+    return [task_view(rows[task_id]) for task_id in ids]
+
+
+async def _until_final(context: Context, ids: Sequence[str]) -> None:
+    if context.waiting is not None:
+        await context.waiting.until_final(ids)
+        return
+    waiting = Waiting(context.db)
+    async with waiting.listening():
+        await waiting.until_final(ids)
+
+
+async def cancel_tasks(
+    context: Context, task_ids: Sequence[str], reason: str | None = None
+) -> views.ChangeReply:
+    """Call tasks off, and all their sub-tasks; agents that hold them are told."""
+    ids = list(dict.fromkeys(task_ids))
+    message = reason or "cancelled by request"
+    async with context.db.transaction() as tx:
+        tree = [row["task_id"] for row in await tx.fetch("lineage_down", ids)]
+        stood = await context.store.lock_tasks(tx, tree)
+        rows = await tx.fetch("cancel_tasks", tree, message, context.store.node_id)
+    off = [row["task_id"] for row in rows]
+    await context.store.notify("agentorch_cancel", hint([str(m) for row in rows for m in row["messages"]]))
+    told = await context.store.unlock(
+        [(row["task_id"], "cancelled") for row in rows if row["has_dependents"]]
+    )
+    await context.store.notify("agentorch_done", hint(off))
+    await context.store.notify("agentorch_tasks", hint(told.ready, delayed=told.delayed))
+    reply = views.ChangeReply(changed=off)
+    for task_id in ids:
+        if task_id not in stood:
+            reply.unchanged[task_id] = "there is no such task"
+        elif task_id not in off:
+            reply.unchanged[task_id] = f"it is {stood[task_id].status} already"
+    return reply
+
+
+async def retry_tasks(context: Context, task_ids: Sequence[str]) -> views.ChangeReply:
+    """Open tasks again that ended without a result, and what failed because of them."""
+    ids = list(dict.fromkeys(task_ids))
+    async with context.db.transaction() as tx:
+        known = {row["task_id"]: row for row in await tx.fetch("statuses", ids)}
+        ended = [t for t, row in known.items() if row["status"] in ("failed", "cancelled", "skipped")]
+        fallen = await tx.fetch("fallen_with", ended, [known[t]["submission_id"] for t in ended])
+        reopened = sorted({row["task_id"] for row in fallen})
+        # What they depend on is locked too: it may end at this moment, and they would wait for it for ever.
+        needed = await tx.fetch("dependencies_of", reopened)
+        await context.store.lock_tasks(tx, [*reopened, *(row["task_id"] for row in needed)])
+        waits = {row["task_id"]: row["waits_for"] for row in await tx.fetch("open_dependencies", reopened)}
+        blocked = {row["task_id"] for row in await tx.fetch("dead_dependencies", reopened)}
+        opened = [task_id for task_id in reopened if task_id not in blocked]
+        rows = await tx.fetch(
+            "retry_tasks",
+            opened,
+            [len(waits.get(task_id, ())) for task_id in opened],
+            context.store.aging_seconds,
+            context.store.node_id,
+        )
+        edges = [(dependency, task_id) for task_id in opened for dependency in waits.get(task_id, ())]
+        await tx.fetch("add_edges", [edge[0] for edge in edges], [edge[1] for edge in edges])
+    ready = [row["task_id"] for row in rows if row["status"] == TaskStatus.PENDING]
+    await context.store.notify("agentorch_tasks", hint(ready))
+    changed = [row["task_id"] for row in rows]
+    reply = views.ChangeReply(changed=changed)
+    for task_id in ids:
+        if task_id not in known:
+            reply.unchanged[task_id] = "there is no such task"
+        elif task_id in blocked:
+            reply.unchanged[task_id] = "a task that it depends on has not completed; retry that one"
+        elif task_id not in changed:
+            reply.unchanged[task_id] = f"it is {known[task_id]['status']}"
+    return reply
+
+
+async def plan_tasks(context: Context, tasks: Sequence[TaskSpec]) -> views.PlanView:
+    """What the fleet that is registered could make of a submission. Nothing is stored."""
+    own = {task.task_id for task in tasks}
+    external = sorted({one for task in tasks for one in task.depends_on if one not in own})
+    known = {row["task_id"] for row in await context.db.fetch("statuses", external)}
+    able, why_not = await who_could(context.store, [frozenset(task.required_capabilities) for task in tasks])
+    never: dict[str, str] = {}
+    for task in tasks:
+        required = frozenset(task.required_capabilities)
+        if len(able[required]) < task.min_agents:
+            never[task.task_id] = (
+                f"wants {task.min_agents} agent{'' if task.min_agents == 1 else 's'},"
+                f" {len(able[required])} could: {why_not[required]}"
+            )
+    return views.PlanView(
+        missing=[one for one in external if one not in known],
+        agents={task.task_id: able[frozenset(task.required_capabilities)] for task in tasks},
+        never=never,
+    )
+
+
+async def why_task(context: Context, task_id: str) -> views.WhyView:
+    """Why a task waits, link by link, from the rules that assign. Raises NotFound."""
+    found = await why(context.store, task_id)
+    links = [views.WhyLink(**asdict(link)) for link in found.links]
+    for one in await find_deadlocks(context, only_open=True, task_id=task_id, limit=3):
+        links.append(
+            views.WhyLink(
+                task_id=task_id,
+                code="deadlock",
+                sentence=f"{one.kind}: {one.reason} (agentorch deadlock show {one.deadlock_id})",
+                seconds=one.waited_s,
+            )
+        )
+    return views.WhyView(task_id=task_id, status=found.status, is_clear=found.is_clear, links=links)
+
+
+async def depend_on(context: Context, task_id: str, on: str) -> views.TaskView:
+    """Let a task that has not begun wait for another. Raises NotFound, Conflict (with the cycle)."""
+    await add_dependency(context.store, task_id, on)
+    return await get_task(context, task_id)
+
+
+def task_view(row: asyncpg.Record) -> views.TaskView:
+    facts: dict[str, Any] = dict(row)
+    for key in ("error", "options", "result"):
+        if facts.get(key) is not None:
+            facts[key] = orjson.loads(facts[key])
+    if facts.get("task_data") is not None:
+        facts["data"] = orjson.loads(facts["task_data"])
+    if "options" in facts:
+        facts["labels"] = facts["options"].pop("labels", {})
+    return views.TaskView(**facts)
+
+
+def attempt_view(row: asyncpg.Record) -> views.AttemptView:
+    facts: dict[str, Any] = dict(row)
+    for key in ("result", "error", "usage"):
+        if facts[key] is not None:
+            facts[key] = orjson.loads(facts[key])
+    facts["message_id"] = str(facts["message_id"])
+    return views.AttemptView(**facts)
