@@ -133,6 +133,8 @@ class MatchingSettings(Section):
     """Weight of measured performance in the score."""
     load_weight: Share = 0.3
     """Weight of free capacity in the score."""
+    half_life: Span = 604800.0
+    """After this, what is known of an agent counts half."""
 
 
 class ConsensusSettings(Section):

@@ -26,6 +26,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Final
 
 from agentorch_cli.core.scoring import PRIOR_STRENGTH
@@ -91,8 +92,8 @@ def bucket_of(seconds: float) -> int:
 
 
 def merged(one: Sequence[float], other: Sequence[float]) -> list[float]:
-    """Two histograms as one."""
-    return [a + b for a, b in zip(one, other, strict=True)]
+    """Two histograms as one; either may end with its last bucket that is not empty."""
+    return [a + b for a, b in zip_longest(one, other, fillvalue=0.0)]
 
 
 def quantile(histogram: Sequence[float], share: float) -> float | None:

@@ -331,7 +331,7 @@ class Scheduler:
 
     def _send(self, pairs: Sequence[Pair], batch: Sequence[Assignment], claimed: dict[str, Claimed]) -> None:
         assignments = iter(batch)
-        due = asyncio.get_running_loop().time() + self.response_timeout
+        now = asyncio.get_running_loop().time()
         for task, seats in pairs:
             row = claimed.get(task.task_id)
             for seat in seats:
@@ -340,7 +340,7 @@ class Scheduler:
                     self.state.roster.give_back(seat.member.agent_id, seat.slot)
                     continue
                 delivery = _delivery(task, assignment, row)
-                delivery.due = due
+                delivery.begun, delivery.due = now, now + self.response_timeout
                 self.state.hold(delivery)
                 self.courier.deliver(delivery)
                 if self.state.bus.is_heard:

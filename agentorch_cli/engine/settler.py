@@ -201,6 +201,7 @@ class Settler:
         unlocking: list[tuple[str, str]] = []
         requeued: list[str] = []
         is_delayed = False
+        now = asyncio.get_running_loop().time()
         for ending in endings:
             report, delivery = simple[ending.message_id]
             outcome = ended.get(ending.message_id, Ended(False, None, False))
@@ -208,7 +209,7 @@ class Settler:
                 odd.append(report)
                 continue
             self.state.release(ending.message_id)
-            self._remember(report, delivery)
+            self._remember(report, delivery, now)
             if report.from_agent:
                 acks.setdefault(report.agent_id, []).append(ending.message_id)
             elif report.status in _GAVE_UP:
@@ -253,11 +254,22 @@ class Settler:
             delay_seconds=move.delay_seconds,
         )
 
-    def _remember(self, report: Report, delivery: Delivery) -> None:
-        if report.status is AttemptStatus.COMPLETED:
-            self.state.tally(delivery.agent_id, went_well=True)
-        elif report.status is not AttemptStatus.CANCELLED:
-            self.state.tally(delivery.agent_id, went_well=False)
+    def _remember(self, report: Report, delivery: Delivery, now: float, *, is_ballot: bool = False) -> None:
+        """Count an attempt of this node for its agent; one that was called off says nothing about it."""
+        if report.status is not AttemptStatus.CANCELLED:
+            self.state.tally(delivery.agent_id, went_well=report.status is AttemptStatus.COMPLETED)
+            account = self.state.account(delivery.agent_id, delivery.required_capabilities, delivery.type)
+            account.add(report.status, now - delivery.begun, report.usage, is_ballot=is_ballot)
+
+    def _remember_stray(self, report: Report, task: LockedTask) -> None:
+        """The same of an attempt that was given up although this node did not carry it.
+
+        What an agent brings after its attempt was given up is not counted: that was.
+        """
+        if not report.from_agent and report.status is not AttemptStatus.CANCELLED:
+            self.state.tally(report.agent_id, went_well=False)
+            account = self.state.account(report.agent_id, task.required_capabilities, task.type)
+            account.add(report.status, None, report.usage)
 
     def _tell_off(self, delivery: Delivery, report: Report) -> None:
         """The engine gave the attempt up: its agent, if it still lives, should stop."""
@@ -478,7 +490,7 @@ class Settler:
                     said,
                     source="check",
                     said_by=by,
-                    node_id=self.store.node_id,
+                    store=self.store,
                 )
         return None
 
@@ -533,10 +545,15 @@ class Settler:
         finished: set[str],
     ) -> None:
         """After the commit: free slots, acknowledge, call off, wake."""
+        now = asyncio.get_running_loop().time()
+        is_vote = task is not None and "consensus" in task.options
         for report in reports:
             delivery = self.state.release(report.message_id)
-            if delivery is not None and report.message_id in finished:
-                self._remember(report, delivery)
+            if report.message_id in finished:
+                if delivery is not None:
+                    self._remember(report, delivery, now, is_ballot=is_vote and delivery.role is None)
+                elif task is not None:
+                    self._remember_stray(report, task)
             if report.from_agent:
                 self.courier.acknowledge(report.agent_id, [report.message_id])
             elif delivery is not None:

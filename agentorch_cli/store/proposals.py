@@ -248,7 +248,7 @@ async def _close(
         votes=votes,
         closed_by=closed_by,
     )
-    await close(tx, poll, closing, store.node_id)
+    await close(tx, poll, closing, store)
 
 
 async def waiting_for(

@@ -14,6 +14,7 @@ FILES = (
     "waiting.sql",
     "deadlocks.sql",
     "why.sql",
+    "ledger.sql",
     "show.sql",
 )
 
