@@ -41,7 +41,6 @@ class Bookkeeper:
         """For ever."""
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(self.every)
             try:
                 await self.write()
                 if not self.state.is_leader:
@@ -53,6 +52,7 @@ class Bookkeeper:
                 log.warning("the ledger could not be written: %s", error)
             except Exception:
                 log.exception("the ledger could not be written; the next time it goes on without these")
+            await asyncio.sleep(self.every)
 
     async def write(self) -> None:
         """Tell the ledger what was finished. What could not be told is kept, unless it is to blame."""

@@ -16,7 +16,7 @@ import orjson
 
 from agentorch_cli.core.backlog import Backlog
 from agentorch_cli.core.election import skill
-from agentorch_cli.core.ledger import BUCKETS, bucket_of
+from agentorch_cli.core.ledger import bucket_of
 from agentorch_cli.core.matching import Roster
 from agentorch_cli.core.model import AttemptStatus
 from agentorch_cli.engine.bus import Bus
@@ -96,8 +96,8 @@ class Account:
     """Of the completed ones those that a vote will judge: they are no evidence before it closes."""
     seconds: float = 0.0
     """How long the completed and the failed ones took together."""
-    latency: list[int] = field(default_factory=lambda: [0] * BUCKETS)
-    """The completed ones by duration."""
+    latency: dict[int, int] = field(default_factory=dict)
+    """The completed ones by bucket of their duration."""
     cost_usd: float = 0.0
     tokens: int = 0
     cost_unknown: int = 0
@@ -111,7 +111,8 @@ class Account:
             self.completed += 1
             self.ballots += is_ballot
             if seconds is not None:
-                self.latency[bucket_of(seconds)] += 1
+                bucket = bucket_of(seconds)
+                self.latency[bucket] = self.latency.get(bucket, 0) + 1
         elif status is AttemptStatus.LOST:
             self.lost += 1
             seconds = None
@@ -137,7 +138,8 @@ class Account:
         self.lost += other.lost
         self.ballots += other.ballots
         self.seconds += other.seconds
-        self.latency = [a + b for a, b in zip(self.latency, other.latency, strict=True)]
+        for bucket, number in other.latency.items():
+            self.latency[bucket] = self.latency.get(bucket, 0) + number
         self.cost_usd += other.cost_usd
         self.tokens += other.tokens
         self.cost_unknown += other.cost_unknown

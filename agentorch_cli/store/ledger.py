@@ -41,7 +41,8 @@ class Entry:
     tokens: int
     cost_unknown: int
     tokens_unknown: int
-    latency: Sequence[int]
+    latency: Mapping[int, int]
+    """Of the completed ones, by bucket."""
     rights: float
     trials: float
     seconds: float
@@ -136,9 +137,7 @@ def evidence_of(rights: float, trials: float) -> Evidence:
     return Evidence(min(max(0.0, rights), trials), trials)
 
 
-def _literal(histogram: Sequence[int]) -> str:
+def _literal(histogram: Mapping[int, int]) -> str:
     """An array literal of a histogram, as far as its last bucket that is not empty."""
-    end = len(histogram)
-    while end and not histogram[end - 1]:
-        end -= 1
-    return "{" + ",".join(map(str, histogram[:end])) + "}"
+    buckets = range(max(histogram, default=-1) + 1)
+    return "{" + ",".join([str(histogram.get(bucket, 0)) for bucket in buckets]) + "}"
