@@ -58,11 +58,13 @@ def milliseconds(value: float | None, look: Look) -> Text:
 
 
 def spent(row: LedgerView, look: Look) -> Text:
-    """What work has cost, and whether that is all: nobody has to say it."""
+    """What work has cost, at least: nobody has to say it."""
     if row.cost_usd is None:
         return Text("unknown" if row.cost_unknown else "", "dim")
     amount = f"${row.cost_usd:.4f}" if row.cost_usd < 1 else f"${row.cost_usd:,.2f}"
-    return Text(amount + (f" + {row.cost_unknown:.0f} unknown" if row.cost_unknown >= 0.5 else ""))
+    if row.cost_unknown < 0.01:
+        return Text(amount)
+    return Text(f"at least {amount}" if look.is_terminal else f"{amount} + {row.cost_unknown:.1f} unknown")
 
 
 def votes(decision: DecisionView) -> str:

@@ -34,6 +34,9 @@ from agentorch_cli.core.scoring import PRIOR_STRENGTH
 OUTCOME_DECAY: Final = 0.97
 """What is left of a row's evidence after one more outcome of that row."""
 
+SLOW_SECONDS: Final = 300.0
+"""Work that takes longer than this in the mean costs 10 points of the hourly score."""
+
 BUCKETS: Final = 58
 """The first holds what took less than 1 ms, the last everything from 3 days on."""
 
@@ -84,6 +87,18 @@ def weight_of(outcomes: int) -> float:
     Their order is not kept, so each counts for the mean: `weight_of(n) / n`. Never above 33.4.
     """
     return (1.0 - OUTCOME_DECAY**outcomes) / (1.0 - OUTCOME_DECAY)
+
+
+def hourly_score(completed: float, failed: float, lost: float, seconds: float) -> float:
+    """The plain rule for what was finished in an hour, 0..100; the statement `reckon_hour` says the same.
+
+    `seconds` is how long the completed and the failed ones took together.
+    """
+    ended = completed + failed + lost
+    if not ended:
+        return 50.0
+    is_slow = completed + failed > 0 and seconds / (completed + failed) > SLOW_SECONDS
+    return min(100.0, max(0.0, 50.0 + 50.0 * completed / ended - (10.0 if is_slow else 0.0)))
 
 
 def bucket_of(seconds: float) -> int:

@@ -9,7 +9,7 @@ import asyncpg
 import orjson
 
 from agentorch_cli import views
-from agentorch_cli.core.ledger import NOTHING, Evidence, estimate, quantile
+from agentorch_cli.core.ledger import NOTHING, Evidence, estimate, hourly_score, quantile
 from agentorch_cli.core.model import AgentSpec
 from agentorch_cli.errors import Conflict, NotFound
 from agentorch_cli.frames import dumps
@@ -53,7 +53,10 @@ async def get_agent(context: Context, agent_id: str) -> views.AgentView:
         raise NotFound(f"there is no agent {agent_id!r}", hint="agentorch agent list shows the fleet")
     rows = await context.db.fetch("show_ledger", agent_id, context.store.half_life_seconds)
     found[0].ledger = _ledger(rows)
-    found[0].trend = _trend(await context.db.fetch("show_trend", agent_id))
+    hour = await context.db.fetch("show_trend", agent_id)
+    found[0].trend = _trend(hour)
+    parts = ("completed", "failed", "lost", "seconds")
+    found[0].performance_hourly = hourly_score(*(sum(row[part] for row in hour) for part in parts))
     return found[0]
 
 
@@ -126,7 +129,7 @@ def _trend(rows: Sequence[asyncpg.Record]) -> list[views.TrendView]:
         views.TrendView(
             minutes_ago=5 * (piece + 1),
             completed=known[piece]["completed"] if piece in known else 0,
-            failed=known[piece]["failed"] if piece in known else 0,
+            failed=known[piece]["failed"] + known[piece]["lost"] if piece in known else 0,
         )
         for piece in reversed(range(PIECES))
     ]

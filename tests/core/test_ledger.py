@@ -16,6 +16,7 @@ from agentorch_cli.core.ledger import (
     Evidence,
     bucket_of,
     estimate,
+    hourly_score,
     left_after,
     left_after_outcomes,
     merged,
@@ -149,3 +150,19 @@ def test_fading_a_histogram_moves_no_quantile() -> None:
 def test_the_open_ends_of_a_histogram_count_as_their_bounds() -> None:
     assert quantile(counted([0.0]), 0.5) == BOUNDS[0]
     assert quantile(counted([1e9]), 0.5) == BOUNDS[-1] > 2 * 86_400
+
+
+@pytest.mark.parametrize(
+    ("hour", "score"),
+    [
+        ((0, 0, 0, 0.0), 50),
+        ((4, 0, 0, 4.0), 100),
+        ((0, 3, 0, 3.0), 50),
+        ((3, 0, 1, 900.0), 87.5),
+        ((3, 0, 1, 901.0), 77.5),
+        ((0, 1, 0, 301.0), 40),
+        ((0, 0, 5, 0.0), 50),
+    ],
+)
+def test_the_hourly_score_is_the_plain_rule(hour: tuple[int, int, int, float], score: float) -> None:
+    assert hourly_score(*hour) == score

@@ -11,7 +11,14 @@ from typing import Any
 import asyncpg
 import pytest
 
-from agentorch_cli.core.ledger import Evidence, bucket_of, left_after, left_after_outcomes, weight_of
+from agentorch_cli.core.ledger import (
+    Evidence,
+    bucket_of,
+    hourly_score,
+    left_after,
+    left_after_outcomes,
+    weight_of,
+)
 from agentorch_cli.core.model import AgentSpec, AttemptStatus, TaskSpec
 from agentorch_cli.core.reliability import Record
 from agentorch_cli.engine.ledger import entries
@@ -31,6 +38,8 @@ from agentorch_cli.store.store import Store
 
 COMPLETED, FAILED, LOST = AttemptStatus.COMPLETED, AttemptStatus.FAILED, AttemptStatus.LOST
 WEEK = 7 * 86_400.0
+Minute = tuple[int, str, int, int, int, float]
+"""Minutes ago, agent, completed, failed, lost, seconds."""
 SEED = int(os.environ.get("AGENTORCH_SEED", "20260504"))
 
 
@@ -68,8 +77,8 @@ async def _age(store: Store, seconds: float) -> None:
     )
 
 
-async def _minutes(store: Store, *rows: tuple[int, str, int, int, int, float]) -> None:
-    """What was finished: minutes ago, agent, completed, failed, lost, seconds."""
+async def _minutes(store: Store, *rows: Minute) -> None:
+    """What was finished."""
     await store.db.pool.executemany(
         "insert into agent_minutes (minute, agent_id, completed, failed, lost, seconds)"
         " values (date_trunc('minute', now()) - $1 * interval '1 minute', $2, $3, $4, $5, $6)",
@@ -224,17 +233,15 @@ async def test_what_is_new_is_read_without_the_rest(registry: Store) -> None:
 # --- the last hour ------------------------------------------------------------------------------
 
 
-def hourly(minutes: list[tuple[int, str, int, int, int, float]], agent: str) -> float:
-    """The plain rule, plainly."""
+def hourly(minutes: list[Minute], agent: str) -> float:
+    """The plain rule of what an agent finished in the last hour."""
     mine = [one for one in minutes if one[1] == agent and one[0] < 60]
-    completed, failed, lost = (sum(one[at] for one in mine) for at in (2, 3, 4))
-    total = completed + failed + lost
-    if not total:
-        return 50.0
-    value = 50 + 50 * completed / total
-    if completed + failed and sum(one[5] for one in mine) / (completed + failed) > 300:
-        value -= 10
-    return min(100.0, max(0.0, value))
+    return hourly_score(
+        sum(one[2] for one in mine),
+        sum(one[3] for one in mine),
+        sum(one[4] for one in mine),
+        sum(one[5] for one in mine),
+    )
 
 
 async def test_the_hourly_score_is_the_plain_rule_for_every_agent(registry: Store) -> None:
@@ -259,7 +266,11 @@ async def test_the_hourly_score_is_the_plain_rule_for_every_agent(registry: Stor
 
     found = {one.agent_id: one.performance_hourly for one in await list_agents(Context(registry))}
     twin = {agent: hourly(minutes, agent) for agent in [*agents, "a", "b", "c"]}
+    one_by_one = {
+        agent: (await get_agent(Context(registry), agent)).performance_hourly for agent in agents[::7]
+    }
     assert found == pytest.approx(twin), f"seed {SEED}"
+    assert one_by_one == pytest.approx({agent: twin[agent] for agent in one_by_one}), f"seed {SEED}"
     assert active == len({agent for ago, agent, *_ in minutes if ago < 60})
     assert await registry.db.pool.fetchval("select count(*) from agent_minutes") == sum(
         one[0] < 60 for one in minutes

@@ -195,7 +195,7 @@ order by skill <> '', updated_at desc, skill, task_type;
 -- What one agent finished in the last hour, by pieces of five minutes; 0 is the newest piece.
 select
   floor(extract(epoch from date_trunc('minute', now()) - m.minute) / 300)::integer as piece,
-  sum(m.completed) as completed, sum(m.failed + m.lost) as failed
+  sum(m.completed) as completed, sum(m.failed) as failed, sum(m.lost) as lost, sum(m.seconds) as seconds
 from generate_series(
   date_trunc('minute', now()) - interval '59 minutes', date_trunc('minute', now()), interval '1 minute'
 ) as g (minute)
