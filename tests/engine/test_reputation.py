@@ -61,9 +61,9 @@ def test_what_is_learned_one_by_one_is_what_the_whole_says() -> None:
 def test_a_sudden_loss_of_quality_shows_within_some_25_outcomes() -> None:
     roster = fleet("a", "b")
     reputation = Reputation(roster)
-    for _ in range(200):
+    for number in range(200):
         reputation.outcome("a", "x", "task", went_well=True)
-        reputation.outcome("b", "x", "task", went_well=len(reputation._rows["b"]) % 10 != 9)
+        reputation.outcome("b", "x", "task", went_well=number % 10 != 9)
     noticed = 0
     while roster.members["a"].estimate("x", "task") > 0.6:
         reputation.outcome("a", "x", "task", went_well=False)
