@@ -22,6 +22,7 @@ from typing import Any
 
 import orjson
 
+from agentorch_cli.core.matching import skill_of
 from agentorch_cli.core.model import Aggregate, AttemptStatus, TaskStatus
 from agentorch_cli.core.settle import Case, Move, Tried, settle, settle_one
 from agentorch_cli.engine.scheduler import Scheduler
@@ -208,8 +209,8 @@ class Settler:
             if not outcome.was_live or outcome.status is None:
                 odd.append(report)
                 continue
-            self.state.release(ending.message_id)
             self._remember(report, delivery, now)
+            self.state.release(ending.message_id)
             if report.from_agent:
                 acks.setdefault(report.agent_id, []).append(ending.message_id)
             elif report.status in _GAVE_UP:
@@ -255,21 +256,31 @@ class Settler:
         )
 
     def _remember(self, report: Report, delivery: Delivery, now: float, *, is_ballot: bool = False) -> None:
-        """Count an attempt of this node for its agent; one that was called off says nothing about it."""
-        if report.status is not AttemptStatus.CANCELLED:
-            self.state.tally(delivery.agent_id, went_well=report.status is AttemptStatus.COMPLETED)
-            account = self.state.account(delivery.agent_id, delivery.required_capabilities, delivery.type)
-            account.add(report.status, now - delivery.begun, report.usage, is_ballot=is_ballot)
+        """Before its slot is given back: whoever chooses next knows how it went.
+
+        What was called off says nothing about its agent.
+        """
+        if report.status is AttemptStatus.CANCELLED:
+            return
+        went_well = report.status is AttemptStatus.COMPLETED
+        self.state.tally(delivery.agent_id, went_well=went_well)
+        skill = skill_of(frozenset(delivery.required_capabilities))
+        account = self.state.account(delivery.agent_id, skill, delivery.type)
+        account.add(report.status, now - delivery.begun, report.usage, is_ballot=is_ballot)
+        if not (is_ballot and went_well):  # the vote will say
+            self.state.reputation.outcome(delivery.agent_id, skill, delivery.type, went_well=went_well)
 
     def _remember_stray(self, report: Report, task: LockedTask) -> None:
         """The same of an attempt that was given up although this node did not carry it.
 
         What an agent brings after its attempt was given up is not counted: that was.
         """
-        if not report.from_agent and report.status is not AttemptStatus.CANCELLED:
-            self.state.tally(report.agent_id, went_well=False)
-            account = self.state.account(report.agent_id, task.required_capabilities, task.type)
-            account.add(report.status, None, report.usage)
+        if report.from_agent or report.status is AttemptStatus.CANCELLED:
+            return
+        self.state.tally(report.agent_id, went_well=False)
+        skill = skill_of(frozenset(task.required_capabilities))
+        self.state.account(report.agent_id, skill, task.type).add(report.status, None, report.usage)
+        self.state.reputation.outcome(report.agent_id, skill, task.type, went_well=False)
 
     def _tell_off(self, delivery: Delivery, report: Report) -> None:
         """The engine gave the attempt up: its agent, if it still lives, should stop."""
@@ -548,12 +559,13 @@ class Settler:
         now = asyncio.get_running_loop().time()
         is_vote = task is not None and "consensus" in task.options
         for report in reports:
-            delivery = self.state.release(report.message_id)
+            delivery = self.state.deliveries.get(report.message_id)
             if report.message_id in finished:
                 if delivery is not None:
                     self._remember(report, delivery, now, is_ballot=is_vote and delivery.role is None)
                 elif task is not None:
                     self._remember_stray(report, task)
+            self.state.release(report.message_id)
             if report.from_agent:
                 self.courier.acknowledge(report.agent_id, [report.message_id])
             elif delivery is not None:

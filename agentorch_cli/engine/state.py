@@ -15,11 +15,12 @@ from typing import Any, Protocol
 import orjson
 
 from agentorch_cli.core.backlog import Backlog
-from agentorch_cli.core.election import skill
 from agentorch_cli.core.ledger import bucket_of
+from agentorch_cli.core.limits import LimitGates
 from agentorch_cli.core.matching import Roster
 from agentorch_cli.core.model import AttemptStatus
 from agentorch_cli.engine.bus import Bus
+from agentorch_cli.engine.reputation import Reputation
 from agentorch_cli.store.records import Delivery
 
 LONGEST_SKILL = 200
@@ -159,6 +160,7 @@ class State:
     node_id: str
     roster: Roster
     backlog: Backlog = field(default_factory=Backlog)
+    gates: LimitGates = field(default_factory=LimitGates)
     deliveries: dict[str, Delivery] = field(default_factory=dict)
     """Live attempts of agents on this node, by message id."""
     waiting: set[str] = field(default_factory=set)
@@ -180,7 +182,11 @@ class State:
     is_leader: bool = False
     is_stopping: bool = False
     counters: dict[str, int] = field(default_factory=dict)
+    reputation: Reputation = field(init=False)
     _is_empty: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.reputation = Reputation(self.roster)
 
     def hold(self, delivery: Delivery) -> None:
         """A live attempt is on this node."""
@@ -232,6 +238,8 @@ class State:
                 self.waiting.remove(message_id)
             else:
                 self._count_out(delivery.task_id)
+            if delivery.task_id not in self.running:
+                self.gates.keys.doubt(delivery.task_id)  # it may have ended, and own its key no more
             held = self.held_by.get(delivery.agent_id)
             if held is not None:
                 held.discard(message_id)
@@ -255,9 +263,9 @@ class State:
         else:
             tally.failed += 1
 
-    def account(self, agent_id: str, required: Iterable[str], task_type: str) -> Account:
+    def account(self, agent_id: str, skill: str, task_type: str) -> Account:
         """Where the attempts of an agent at work of this kind are counted until the ledger is told."""
-        key = (agent_id, skill(required)[:LONGEST_SKILL] if required else "any", task_type)
+        key = (agent_id, skill[:LONGEST_SKILL], task_type)
         account = self.accounts.get(key)
         if account is None:
             account = self.accounts[key] = Account()
