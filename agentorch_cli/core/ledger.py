@@ -89,6 +89,14 @@ def weight_of(outcomes: int) -> float:
     return (1.0 - OUTCOME_DECAY**outcomes) / (1.0 - OUTCOME_DECAY)
 
 
+def after_outcomes(before: Evidence, good: float, outcomes: int) -> Evidence:
+    """Evidence after so many further outcomes, of which `good` went well; they count at once."""
+    if not outcomes:
+        return before
+    weight = weight_of(outcomes)
+    return before.times(left_after_outcomes(outcomes)).plus(Evidence(weight * good / outcomes, weight))
+
+
 def hourly_score(completed: float, failed: float, lost: float, seconds: float) -> float:
     """The plain rule for what was finished in an hour, 0..100; the statement `reckon_hour` says the same.
 

@@ -323,6 +323,7 @@ class Engine:
 
     async def _take_the_lead(self) -> None:
         await self.read_fleet()
+        await self.ledger.follow()
         self.scheduler.look_again()
         self.scheduler.look_at_limits()
         await self.settler.unlock_missed()

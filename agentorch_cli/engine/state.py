@@ -104,6 +104,16 @@ class Account:
     cost_unknown: int = 0
     tokens_unknown: int = 0
 
+    @property
+    def good(self) -> int:
+        """Outcomes that went well, as far as they are evidence."""
+        return self.completed - self.ballots
+
+    @property
+    def outcomes(self) -> int:
+        """All that are evidence."""
+        return self.good + self.failed + self.lost
+
     def add(
         self, status: AttemptStatus, seconds: float | None, usage: str | None, *, is_ballot: bool = False
     ) -> None:

@@ -14,6 +14,7 @@ from agentorch_cli.core.ledger import (
     NOTHING,
     OUTCOME_DECAY,
     Evidence,
+    after_outcomes,
     bucket_of,
     estimate,
     hourly_score,
@@ -21,7 +22,6 @@ from agentorch_cli.core.ledger import (
     left_after_outcomes,
     merged,
     quantile,
-    weight_of,
 )
 
 quick = settings(max_examples=200, derandomize=True, deadline=None)
@@ -90,15 +90,17 @@ def test_outcomes_that_come_together_weigh_as_much_as_one_by_one(outcomes: list[
     one_by_one = Evidence(20.0, 30.0)
     for went_well in outcomes:
         one_by_one = one_by_one.times(OUTCOME_DECAY).plus(Evidence(float(went_well), 1.0))
-    number = len(outcomes)
-    together = Evidence(20.0, 30.0).times(left_after_outcomes(number))
-    each = weight_of(number) / number
-    together = together.plus(Evidence(sum(outcomes) * each, number * each))
+    together = after_outcomes(Evidence(20.0, 30.0), sum(outcomes), len(outcomes))
 
     assert together.trials == pytest.approx(one_by_one.trials)
     assert 0 <= together.right <= together.trials + 1e-9
     if all(outcomes) or not any(outcomes):
         assert together.right == pytest.approx(one_by_one.right)
+
+
+def test_no_further_outcomes_leave_evidence_as_it_was() -> None:
+    assert after_outcomes(Evidence(2.0, 3.0), 0, 0) == Evidence(2.0, 3.0)
+    assert after_outcomes(Evidence(2.0, 3.0), 1, 1) == Evidence(2.0 * 0.97 + 1, 3.0 * 0.97 + 1)
 
 
 def test_evidence_is_half_gone_after_some_25_outcomes_and_after_its_half_life() -> None:

@@ -258,6 +258,49 @@ async def test_a_result_that_comes_after_its_attempt_was_given_up_is_not_counted
     assert _counts(_row(agent)) == (0, 1, 0)
 
 
+async def test_the_choice_hears_of_votes_outcomes_and_what_is_not_written_yet(
+    orchestrator: Any, crew: Crew
+) -> None:
+    await crew.join("a", does=answers)
+    engine = orchestrator._engine
+    task = await orchestrator.submit({**WORK, "type": "sum", "data": {"answer": 41}})
+    await task.wait(10)
+    await _write(orchestrator)
+    await orchestrator.call("outcome.say", task_id=task.task_id, right=False)
+    for _ in range(3):
+        await _done(orchestrator, type="sum", data={})
+    await engine.settler.idle()
+    member = engine.state.roster.members["a"]
+    before = member.estimate("work", "sum")
+
+    await engine.ledger.follow(everything=False)
+    heard = member.estimate("work", "sum")
+    await _write(orchestrator)
+    await engine.ledger.follow()
+
+    assert heard < before
+    assert member.estimate("work", "sum") == pytest.approx(heard, abs=0.01)
+    shown = _row(await _known(orchestrator, "a"), "work", "sum")
+    assert shown.right == pytest.approx(member.estimate("work", "sum"), abs=1e-3)
+
+
+async def test_a_new_leader_knows_what_agents_were_known_for(
+    start_engine: Any, crew_of: Callable[[Any], Crew]
+) -> None:
+    first = await start_engine()
+    await crew_of(first).join("a", does=answers)
+    for _ in range(4):
+        await _done(first, data={"fails": True})
+    known = first._engine.state.roster.members["a"].estimate("work", "task")
+    await first.stop()
+
+    second = await start_engine()
+    await crew_of(second).join("a", does=answers)
+
+    assert second._engine.state.roster.members["a"].estimate("work", "task") == pytest.approx(known, abs=0.01)
+    assert known < 0.5
+
+
 async def test_work_that_was_called_off_says_nothing_about_its_agent(orchestrator: Any, crew: Crew) -> None:
     gate = Gate()
     await crew.join("a", does=gate)
@@ -329,7 +372,7 @@ async def test_a_fleet_with_nothing_to_do_asks_nothing_of_the_ledger(
             return await original(name, *args)
 
         monkeypatch.setattr(db, call, counted)
-    ledger.every, ledger._reckon_at = 0.01, 0.0
+    ledger.every, ledger._reckon_at, ledger._follow_at = 0.01, 0.0, 0.0
     running = asyncio.create_task(ledger.run())
     async with asyncio.timeout(10):
         while asked.count("beat") < 3:
@@ -339,5 +382,5 @@ async def test_a_fleet_with_nothing_to_do_asks_nothing_of_the_ledger(
     await _done(orchestrator, data={})
     await _write(orchestrator)
 
-    assert not {"keep_accounts", "reckon_hour", "trim_ledger"} & set(idle)
+    assert not {"keep_accounts", "reckon_hour", "trim_ledger", "ledger", "ledger_since"} & set(idle)
     assert "keep_accounts" in asked
