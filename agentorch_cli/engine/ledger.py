@@ -47,6 +47,8 @@ class Bookkeeper:
         self._reckon_at = self._follow_at = self._read_at = 0.0
         self._seen: datetime | None = None
         """Up to when the ledger is known here; None where it was empty, or not read."""
+        self._writing = asyncio.Lock()
+        """One at a time: whoever asks for it finds everything written afterwards."""
 
     async def run(self) -> None:
         """For ever."""
@@ -63,8 +65,11 @@ class Bookkeeper:
 
     async def write(self) -> None:
         """Tell the ledger what was finished. What could not be told is kept, unless it is to blame."""
-        if not self.state.accounts:
-            return
+        async with self._writing:
+            if self.state.accounts:
+                await self._write()
+
+    async def _write(self) -> None:
         accounts, self.state.accounts = self.state.accounts, {}
         self._has_recent_work = True
         try:
@@ -89,7 +94,11 @@ class Bookkeeper:
             await self.reckon()
 
     async def follow(self, *, everything: bool = True) -> None:
-        """Tell the mirror what the ledger says: all of it, or what was written since the last time."""
+        """Tell the mirror what the ledger says: all of it, or what was written since the last time.
+
+        Waits for nobody's row: a node does this while it takes the lead. What it is just writing is then
+        unknown until the next time.
+        """
         if everything or self._seen is None:
             everything = True
             self._read_at = asyncio.get_running_loop().time() + READ_EVERY
