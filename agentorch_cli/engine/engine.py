@@ -3,7 +3,7 @@
 hints (LISTEN) ──> scheduler ──> assign ──> courier (gateway) ──> agents
                        ^                                            │
                        └── settler <── desk (gateway) <─────────────┘
-lifeline: what is overdue ──> settler        leader: beat, lease
+lifeline: what is overdue ──> settler        leader: beat, lease        timetable: schedules ──> tasks
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from agentorch_cli.engine.scheduler import Scheduler
 from agentorch_cli.engine.settler import Settler
 from agentorch_cli.engine.state import Courier, State
 from agentorch_cli.engine.subtasks import Rules, Subtasks
+from agentorch_cli.engine.timetable import Timetable
 from agentorch_cli.errors import DatabaseUnreachable
 from agentorch_cli.store.deadlocks import Deadlocks
 from agentorch_cli.store.store import DELAYED, Store
@@ -44,6 +45,7 @@ CHANNELS = (
     "agentorch_votes",
     "agentorch_slots",
     "agentorch_deadlock",
+    "agentorch_schedules",
     "agentorch_limits",
 )
 
@@ -62,7 +64,7 @@ class Limits:
     exploration: float = 0.0
     seed: int = 0
     task_defaults: Mapping[str, Any] = field(default_factory=dict)
-    """TaskSpec fields for sub-tasks that are silent about them."""
+    """TaskSpec fields for sub-tasks and scheduled tasks that are silent about them."""
     subtasks: Rules = field(default_factory=Rules)
     deadlocks: Policy = field(default_factory=Policy)
     deadlock_sweep_interval: float = 30.0
@@ -115,6 +117,8 @@ class Engine:
         self.scheduler.on_continued = self.subtasks.continued
         self.proposals = Proposals(self.state, store, courier)
         self.lifeline.errands.append(self.proposals.close_overdue)
+        self.timetable = Timetable(self.state, store, defaults=limits.task_defaults)
+        self.lifeline.on_due = self.timetable.wake
         self.historian = Historian(store)
         self.leader = Leader(
             self.state,
@@ -148,6 +152,7 @@ class Engine:
             run(self.leader.run(), name="leader"),
             run(self.monitor.run(), name="monitor"),
             run(self.proposals.run(), name="proposals"),
+            run(self.timetable.run(), name="timetable"),
             run(self.historian.run(lambda: self.state.is_leader), name="historian"),
             run(self._follow_changes(), name="changes"),
             run(self.store.db.listen(CHANNELS, self._on_notice, self._on_listening), name="listen"),
@@ -183,6 +188,8 @@ class Engine:
             self.scheduler.look_at_limits()
         elif channel == "agentorch_deadlock":
             self.monitor.look_soon(0.0)
+        elif channel == "agentorch_schedules":
+            self.timetable.wake()
         elif channel == "agentorch_slots":
             if payload == "*":
                 self._slots_changed = None
@@ -212,6 +219,7 @@ class Engine:
         self.subtasks.hinted("*")
         self.proposals.opened("*")
         self.waiting.hinted("*")
+        self.timetable.wake()
         self._is_listening.set()
 
     async def _follow_changes(self) -> None:
@@ -321,6 +329,7 @@ class Engine:
     async def _take_the_lead(self) -> None:
         await self.read_fleet()
         self.scheduler.look_again()
+        self.timetable.wake()
         self.scheduler.look_at_limits()
         await self.settler.unlock_missed()
 
