@@ -84,6 +84,8 @@ class Bookkeeper:
         if not self.state.is_leader:
             self._has_recent_work = True
             return
+        self._has_recent_work |= self.state.has_worked
+        self.state.has_worked = False
         if not self._has_recent_work:
             return
         if now >= self._follow_at:
@@ -115,7 +117,8 @@ class Bookkeeper:
 
     async def reckon(self) -> None:
         """Bring the scores of the fleet up to date, and drop what is too old or too much."""
-        self._has_recent_work = await reckon(self.store) > 0
+        active = await reckon(self.store)
+        self._has_recent_work = active > 0 or any(m.used for m in self.state.roster.members.values())
 
 
 def entries(accounts: dict[AccountKey, Account]) -> list[Entry]:

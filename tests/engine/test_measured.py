@@ -301,6 +301,29 @@ async def test_a_new_leader_knows_what_agents_were_known_for(
     assert known < 0.5
 
 
+async def test_what_an_agent_of_another_node_did_is_known_to_the_one_that_leads(
+    start_engine: Any, crew_of: Callable[[Any], Crew]
+) -> None:
+    leader = await start_engine()
+    other = await start_engine()
+    await crew_of(other).join("a", does=answers)
+    await leader._engine.ledger.reckon()  # finds nothing to do
+    for fails in (True, False, True):
+        await _done(leader, data={"fails": fails})
+    await _write(other)
+
+    ledger = leader._engine.ledger
+    ledger._follow_at = ledger._reckon_at = 0.0
+    await ledger.lead(asyncio.get_running_loop().time())
+
+    (shown,) = await leader.call("agent.list")
+    shown_row = _row(await _known(other, "a"), "work", "task")
+    member = leader._engine.state.roster.members["a"]
+    assert _counts(shown_row) == (1, 2, 0)
+    assert shown.performance_hourly == pytest.approx(50 + 50 / 3)
+    assert member.estimate("work", "task") == pytest.approx(shown_row.right, abs=1e-3)
+
+
 async def test_work_that_was_called_off_says_nothing_about_its_agent(orchestrator: Any, crew: Crew) -> None:
     gate = Gate()
     await crew.join("a", does=gate)
