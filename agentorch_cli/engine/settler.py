@@ -434,6 +434,7 @@ class Settler:
                     confidence=a.confidence,
                     performance=performance.get(a.agent_id, 0.5),
                     seconds=a.seconds,
+                    role=a.role,
                 )
                 for a in attempts
             ],
@@ -445,6 +446,7 @@ class Settler:
             losses=task.losses + sum(r.status is AttemptStatus.LOST for r in counted),
             backoff_seconds=task.options.get("backoff_seconds", 1.0),
             aggregate=Aggregate(task.options.get("aggregate", "first")),
+            team=task.shared_out,
         )
         if overdue:
             if poll is not None:

@@ -17,7 +17,7 @@ import orjson
 from agentorch_cli.core.backlog import Ready
 from agentorch_cli.core.election import Stage, judge_of
 from agentorch_cli.core.matching import Want
-from agentorch_cli.core.model import Aggregate, AttemptStatus, TaskStatus
+from agentorch_cli.core.model import Aggregate, AttemptStatus, Coverage, TaskStatus
 from agentorch_cli.store.database import Database, Transaction
 from agentorch_cli.store.records import (
     Assignment,
@@ -208,6 +208,7 @@ class Store:
                 has_dependents=row["has_dependents"],
                 options=_options(row["options"]),
                 required_capabilities=row["required_capabilities"],
+                coverage=Coverage(row["coverage"]),
             )
             for row in await tx.fetch("lock_tasks", list(ids))
         }
@@ -229,6 +230,7 @@ class Store:
                     error=orjson.loads(row["error"]) if row["error"] else None,
                     confidence=row["confidence"],
                     seconds=row["seconds"],
+                    role=row["role"],
                 )
             )
         return found
