@@ -241,6 +241,10 @@ def _contradictions(table: Mapping[str, Any]) -> list[tuple[Path, str]]:
         wrong.append((("delay",), "and run_at are both there: one of them says when to start"))
     if table.get("coverage") == Coverage.TEAM:
         wrong += _team_contradictions(table)
+    if "concurrency_limit" in table and "concurrency_key" not in table:
+        wrong.append(
+            (("concurrency_limit",), "is there without concurrency_key, which says what it is about")
+        )
     options = table.get("consensus")
     if options is None:
         return wrong
