@@ -37,7 +37,7 @@ from agentorch_cli.core import graphs
 from agentorch_cli.core.knots import Kind, Knot, Knots, ahead, kinds, tie, untangle
 from agentorch_cli.core.reduction import Pool, Remainder, remainder
 from agentorch_cli.core.system import DEAD, System
-from agentorch_cli.core.team import advice, listed, missing
+from agentorch_cli.core.team import advice, shortfall
 
 __all__ = ["Component", "Kind", "Report", "Wait", "detect"]
 
@@ -208,12 +208,8 @@ def _no_team(task: str, pool: Pool, system: System) -> str:
     if pool.absent:
         return f"{wanted}: some of those who make it are known and away"
     having = [agent.caps for agent in system.agents.values() if agent.slots > 0 and need.serves(agent.caps)]
-    lacking = missing(need.caps, having)
-    if lacking:
-        return f"{wanted}: nobody has {listed(lacking)}"
-    if len(having) < need.count:
-        return f"{wanted}: there are {len(having)} who have any of it"
-    return f"{wanted}: there are agents for all of it, but no {need.most} together have it (max_agents)"
+    why = shortfall(need.caps, having, need.most) or f"there are {len(having)} who have any of it"
+    return f"{wanted}: {why}"
 
 
 def _unfit_dependencies(system: System, task: str, kind: Kind) -> str:

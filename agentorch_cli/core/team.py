@@ -135,6 +135,17 @@ def advice(required: frozenset[str], agents: Mapping[str, Collection[str]]) -> s
     )
 
 
+def shortfall(required: frozenset[str], agents: Iterable[Collection[str]], most: int) -> str | None:
+    """Why no team of agents with these covers it; None where one does."""
+    sets = [frozenset(one) for one in agents]
+    lacking = missing(required, sets)
+    if lacking:
+        return f"nobody has {listed(lacking)}"
+    if can_cover(required, sets, most):
+        return None
+    return f"no {most} agents have {listed(required)} together, and max_agents allows no more"
+
+
 def listed(names: Iterable[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     *head, last = sorted(names)

@@ -205,7 +205,7 @@ def test_every_edge_of_a_cycle_has_a_reason() -> None:
         (
             {"a": Agent(frozenset("x")), "b": Agent(frozenset("y"))},
             Task(need=Need(frozenset("xy"), 1, is_team=True, most=1)),
-            "there are agents for all of it, but no 1 together have it (max_agents)",
+            "no 1 agents have x and y together, and max_agents allows no more",
         ),
         (
             {"a": Agent(frozenset("xy"))},
