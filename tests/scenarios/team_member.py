@@ -1,4 +1,4 @@
-"""An agent in a process of its own that holds its work for ever: `python team_member.py URL ID CAPABILITY…`."""
+"""An agent in a process of its own that never ends its work: `python team_member.py URL ID CAPABILITY…`."""
 
 from __future__ import annotations
 
