@@ -49,7 +49,7 @@ MOST_TYPES = 16
 SAMPLE = 16
 """Free agents among which an exploring choice looks for the one of which least is known."""
 
-MOST_PARTS = 32
+MOST_PARTS = 256
 """Parts of a team's capabilities that get a guild each; with more of them all agents are looked at."""
 
 _SLACK = 64

@@ -28,6 +28,9 @@ EXACT = 12
 FINE = 10**9
 """Steps of a score: whole numbers add up to the same in any order."""
 
+MOST_NAMED = 6
+"""Agents that a sentence shows."""
+
 SEPARATOR = "+"
 """Between the names in a role."""
 
@@ -129,8 +132,11 @@ def advice(required: frozenset[str], agents: Mapping[str, Collection[str]]) -> s
     group = smallest(required, [Candidate(name, frozenset(has)) for name, has in agents.items()])
     if group is None:
         return None
+    names = sorted(one.agent_id for one in group)
+    if len(names) > MOST_NAMED:
+        names = [*names[: MOST_NAMED - 1], f"{len(names) - MOST_NAMED + 1} more"]
     return (
-        f"no single agent has {listed(required)}; {listed(one.agent_id for one in group)} together do:"
+        f"no single agent has {listed(required)}; {_row(names)} together do:"
         ' say coverage = "team", and each gets the task with its part of it as its role'
     )
 
@@ -147,8 +153,12 @@ def shortfall(required: frozenset[str], agents: Iterable[Collection[str]], most:
 
 
 def listed(names: Iterable[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    *head, last = sorted(names)
+    """`a`, `a and b`, `a, b and c`, in the order of the alphabet."""
+    return _row(sorted(names))
+
+
+def _row(names: Sequence[str]) -> str:
+    *head, last = names
     return f"{', '.join(head)} and {last}" if head else last
 
 

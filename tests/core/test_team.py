@@ -211,6 +211,8 @@ def test_who_asks_one_agent_for_what_only_several_have_is_told_how_to_ask() -> N
         "no single agent has cost_estimation and optimization; estimator and optimiser together do:"
         ' say coverage = "team", and each gets the task with its part of it as its role'
     )
+    many = advice(frozenset("abcdefgh"), {f"agent-{one}": [one] for one in "abcdefgh"})
+    assert "agent-a, agent-b, agent-c, agent-d, agent-e and 3 more together do" in str(many)
     assert advice(frozenset({"optimization"}), fleet) is None
     assert advice(frozenset({"optimization", "paint"}), fleet) is None
     assert advice(frozenset({"optimization", "count"}), {**fleet, "all": ["optimization", "count"]}) is None
