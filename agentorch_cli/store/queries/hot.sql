@@ -144,9 +144,9 @@ claimed as (
   update task_distributions t
   set
     status = 'running',
-    -- votes may be given fewer agents than they want: the rest follow as they come free;
-    -- who is missing in a team comes at once, however many that are
-    wanted = case when t.coverage = 'team' then 0 else greatest(0, t.wanted - w.number) end,
+    -- votes may be given fewer agents than they want: the rest follow as they come free; who is missing
+    -- in a team comes at once, and may be more than it wants at least
+    wanted = greatest(0, t.wanted - w.number),
     attempts_made = t.attempts_made + w.number,
     assigned_agents = t.assigned_agents || w.agents,
     started_at = coalesce(t.started_at, now())
