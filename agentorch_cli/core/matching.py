@@ -35,7 +35,7 @@ from functools import lru_cache
 
 from agentorch_cli.core.model import AgentStatus
 from agentorch_cli.core.scoring import Weights, score
-from agentorch_cli.core.team import Candidate, can_cover, form, listed
+from agentorch_cli.core.team import Candidate, can_cover, form, listed, share_of
 
 MOST_SEATS = 500_000
 """Memberships that all guilds together may hold; about 60 bytes each."""
@@ -198,6 +198,14 @@ class Crew:
 def skill_of(required: frozenset[str]) -> str:
     """The name under which what is known of agents with these capabilities is kept."""
     return "+".join(sorted(required)) or "any"
+
+
+def skill_shown(required: Iterable[str], role: str | None) -> str:
+    """The skill for which an attempt is evidence: of a member of a team its part of what is required."""
+    asked = frozenset(required)
+    if role is None:
+        return skill_of(asked)
+    return skill_of(asked & share_of(role) or asked)
 
 
 def lasting_obstacle(member: Member, want: Want) -> str | None:

@@ -247,6 +247,12 @@ def test_many_different_parts_are_looked_at_without_a_guild_for_each(monkeypatch
     assert roster.guilds == {}
 
 
+def test_of_a_teams_member_its_part_is_what_it_shows_skill_in() -> None:
+    assert matching.skill_shown(["write", "read"], None) == "read+write"
+    assert matching.skill_shown(["write", "read"], "read") == "read"
+    assert matching.skill_shown(["write", "read"], "judge") == "read+write"
+
+
 # --- against a twin -----------------------------------------------------------------------------
 
 
