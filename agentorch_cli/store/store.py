@@ -20,6 +20,7 @@ from agentorch_cli.core.election import Stage, judge_of
 from agentorch_cli.core.limits import KEY, RATE, Scope, key_of
 from agentorch_cli.core.matching import Want
 from agentorch_cli.core.model import Aggregate, AttemptStatus, Coverage, TaskStatus
+from agentorch_cli.core.settle import MOST_BACKOFF
 from agentorch_cli.core.team import share_of, unfit
 from agentorch_cli.store.database import Database, Transaction
 from agentorch_cli.store.records import (
@@ -228,6 +229,7 @@ class Store:
                 options=_options(row["options"]),
                 required_capabilities=row["required_capabilities"],
                 coverage=Coverage(row["coverage"]),
+                is_starved=row["is_starved"],
             )
             for row in await tx.fetch("lock_tasks", list(ids))
         }
@@ -361,7 +363,7 @@ def _ready_of(row: asyncpg.Record) -> Ready:
         want=Want(
             required=frozenset(row["required_capabilities"]),
             number=number,
-            most=max(wanted, most) if is_first and not is_vote else wanted,
+            most=max(wanted, most) if (is_first or is_team) and not is_vote else wanted,
             closed_to=frozenset(row["assigned_agents"])
             if (most > 1 or is_vote) and not is_team
             else frozenset(),
@@ -434,6 +436,8 @@ def _delivery_of(row: asyncpg.Record) -> Delivery:
         failures=row["failures"],
         losses=row["losses"],
         backoff_seconds=options.get("backoff_seconds", 1.0),
+        max_backoff_seconds=options.get("max_backoff_seconds", MOST_BACKOFF),
+        has_retry_rules="retry" in options,
         is_simple=is_simple(row["max_agents"], options),
         has_dependents=row["has_dependents"],
         data=row["task_data"],
