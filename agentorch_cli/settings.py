@@ -158,13 +158,15 @@ class BalancingSettings(Section):
     """Moving work that has not started from busy agents to idle ones."""
 
     enabled: bool = True
-    """Whether work is moved at all."""
+    """Whether work is moved, or handed to agents beyond their slots, at all."""
     interval: Span = 60.0
     """How often loads are compared."""
     high: Annotated[float, Field(ge=1, le=100)] = 1.5
     """Agents above this multiple of the mean load give work."""
     low: Share = 0.5
     """Agents below this multiple of the mean load take it."""
+    prefetch: Annotated[int, Field(ge=0, le=1000)] = 1
+    """Most attempts beyond its slots that an agent of short tasks is handed, if it says that it holds so many."""
 
 
 class GatewaySettings(Section):

@@ -16,11 +16,13 @@ from agentorch_cli.agents.agent import Agent
 from agentorch_cli.agents.runners import exec_handler
 from agentorch_cli.client import LocalClient
 from agentorch_cli.config import Settings
+from agentorch_cli.core.balance import Bounds
 from agentorch_cli.core.ladder import Policy
 from agentorch_cli.core.model import AgentSpec, TaskSpec
 from agentorch_cli.core.plan import plan
 from agentorch_cli.core.scoring import Weights
 from agentorch_cli.documents import Document
+from agentorch_cli.engine.balancer import Balance
 from agentorch_cli.engine.bus import Bus, News, Subscription
 from agentorch_cli.engine.engine import Engine, Limits
 from agentorch_cli.engine.state import Report
@@ -225,6 +227,12 @@ class Orchestrator:
                     settings.engine.max_subtask_depth,
                     settings.engine.max_subtasks,
                     settings.deadlocks.parking == "at_once",
+                ),
+                balance=Balance(
+                    settings.balancing.enabled,
+                    settings.balancing.interval,
+                    Bounds(settings.balancing.high, settings.balancing.low),
+                    settings.balancing.prefetch,
                 ),
                 deadlocks=ladder_of(settings),
                 deadlock_sweep_interval=settings.engine.deadlock_sweep_interval,

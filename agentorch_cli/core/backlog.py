@@ -402,5 +402,5 @@ class _News:
 
     def spent(self, seats: Sequence[Seat]) -> None:
         """These seats were taken: crews of which nobody is free any more wake nobody."""
-        if any(not seat.member.is_free for seat in seats):
+        if any(not seat.member.has_room for seat in seats):
             self._crews = [crew for crew in self._crews if crew.free]

@@ -48,6 +48,9 @@ DOUBT_PAUSE = 0.05
 BATCH = 500
 """Tasks per commit."""
 
+PATIENCE = 1.0
+"""Seconds that an attempt may wait at its agent, for a slot or to be taken, before others may have it."""
+
 DIG_EVERY = 1.0
 """Seconds between looks beyond the window that found nothing: they may read much of the table."""
 
@@ -109,6 +112,8 @@ class Scheduler:
         self.on_continued: Callable[[str, int], None] | None = None
         """Told of each attempt that got a slot again."""
         self._timer: asyncio.TimerHandle | None = None
+        self.on_idle: Callable[[Iterable[str]], None] | None = None
+        """Told of agents that have nothing to do, while others hold work that they have not begun."""
         self._last_failure = ""
         self._dig_at = 0.0
         self._dig_timer: asyncio.TimerHandle | None = None
@@ -220,7 +225,16 @@ class Scheduler:
                     await self._continue()
             elif not await self._dig():
                 self._wait_for_rates()
+                self._tell_idle()
                 return
+
+    def _tell_idle(self) -> None:
+        """Nothing that is ready fits these agents: perhaps what others hold does."""
+        freed = self.state.roster.freed
+        if freed:
+            self.state.roster.freed = {}
+            if self.state.shelf and self.on_idle is not None:
+                self.on_idle(freed)
 
     def _match(self) -> list[Pair]:
         gates, roster = self.state.gates, self.state.roster
@@ -485,23 +499,40 @@ class Scheduler:
         self._are_limits_stale = True
         raise DatabaseUnreachable("another scheduler took the same slots") from None
 
-    async def _commit_limited(self, pairs: Sequence[Pair]) -> None:
-        """The same in one transaction with what these tasks use up; without those that are refused."""
+    async def move(self, pairs: Sequence[Pair], take_back: Claim) -> set[str]:
+        """Give tasks that others hold to these agents; the ids of those that were given.
+
+        They were entered by the caller (`enter`), one by one as they were chosen. `take_back` frees them in
+        the transaction that assigns them. Raises DatabaseUnreachable, and asyncpg.PostgresError where one of
+        them cannot be stored; then none was given.
+        """
+        return await self._commit_limited(pairs, take_back)
+
+    async def _commit_limited(self, pairs: Sequence[Pair], take_back: Claim | None = None) -> set[str]:
+        """The same in one transaction with what these tasks use up; without those that are refused.
+
+        The ids of those that were assigned.
+        """
         pairs = list(pairs)
+        claims = self.claims if take_back is None else [take_back, *self.claims]
         while pairs:
             assignments = [(task, self._assignments(task, seats)) for task, seats in pairs]
             batch = [one for _, its_own in assignments for one in its_own]
             try:
                 async with self.store.db.transaction() as tx:
                     refused: set[str] = set()
-                    for claim in self.claims:
+                    for claim in claims:
                         refused |= await claim(tx, assignments)
                     claimed = await self.store.assign_within(tx, batch) if not refused else {}
                     refused = refused or {task.task_id for task, _ in pairs} - claimed.keys()
                     if refused:
                         raise _Refused(refused)
             except _Refused as refusal:
-                self._refuse([pair for pair in pairs if pair[0].task_id in refusal.task_ids])
+                refused_pairs = [pair for pair in pairs if pair[0].task_id in refusal.task_ids]
+                if take_back is None:
+                    self._refuse(refused_pairs)
+                else:
+                    self._take_back(refused_pairs)
                 pairs = [pair for pair in pairs if pair[0].task_id not in refusal.task_ids]
             except asyncpg.UniqueViolationError:
                 self._was_quicker(pairs)
@@ -511,16 +542,19 @@ class Scheduler:
                 raise
             except asyncpg.PostgresError as error:
                 self._take_back(pairs)
+                if take_back is not None:
+                    raise
                 if len(pairs) == 1:
                     self.store.sick[pairs[0][0].task_id] = str(error)
-                    return
+                    return set()
                 for task, seats in pairs:
-                    self._enter(task, seats)
+                    self.enter(task, seats)
                     await self._commit_limited([(task, seats)])
-                return
+                return set()
             else:
                 self._send(pairs, batch, claimed)
-                return
+                return set(claimed)
+        return set()
 
     def _refuse(self, pairs: Sequence[Pair]) -> None:
         """These may not start now: they are looked at again."""
@@ -557,11 +591,15 @@ class Scheduler:
                     continue
                 if assignment.node_id == self.state.node_id:
                     delivery = _delivery(task, assignment, row)
-                    delivery.begun, delivery.due = now, now + self.response_timeout
+                    delivery.is_ahead = seat.is_ahead
+                    delivery.begun, delivery.due = (
+                        now,
+                        now + (PATIENCE if seat.is_ahead else self.response_timeout),
+                    )
                     self.state.hold(delivery)
                     self.courier.deliver(delivery)
                 else:
-                    self._hand_over(task, assignment)
+                    self._hand_over(task, assignment, is_ahead=seat.is_ahead)
                 if self.state.bus.is_heard:
                     self.state.bus.publish(
                         "task_assigned", task_id=task.task_id, agent_id=assignment.agent_id
@@ -577,7 +615,7 @@ class Scheduler:
         self.state.has_worked = True
         self.state.count("assigned", len(batch))
 
-    def _hand_over(self, task: Ready, assignment: Assignment) -> None:
+    def _hand_over(self, task: Ready, assignment: Assignment, *, is_ahead: bool) -> None:
         """The agent is on another node: that one sends the work."""
         self.state.hold_elsewhere(
             assignment.message_id,
@@ -587,12 +625,14 @@ class Scheduler:
                 task.task_id,
                 skill_shown(task.required_capabilities, assignment.role),
                 task.type,
+                required=frozenset(task.required_capabilities),
+                is_ahead=is_ahead,
             ),
         )
         if self.state.relay is not None:
             self.state.relay.work(assignment.node_id, assignment.message_id)
 
-    def _enter(self, task: Ready, seats: Sequence[Seat]) -> None:
+    def enter(self, task: Ready, seats: Sequence[Seat]) -> None:
         """It starts, as far as the mirror is concerned."""
         for seat in seats:
             self.state.roster.take(seat.member, seat.slot)
@@ -612,7 +652,7 @@ class Scheduler:
     async def _one_by_one(self, pairs: Sequence[Pair]) -> None:
         """Something in this batch cannot be stored: find it, and end it."""
         for task, seats in pairs:
-            self._enter(task, seats)
+            self.enter(task, seats)
             batch = self._assignments(task, seats)
             try:
                 claimed = await self.store.assign(batch)

@@ -256,6 +256,7 @@ class Gateway:
             capabilities=tuple(dict.fromkeys(register.capabilities)),
             slots=register.slots,
             metadata=register.metadata,
+            prefetch=register.prefetch,
         )
         session = Session(connection, agent, new_id(), batch=register.batch)
         old = self.sessions.get(agent.agent_id)

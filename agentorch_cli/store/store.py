@@ -6,6 +6,7 @@ lock). All of them are safe to call twice: they are guarded by the state that wa
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -129,6 +130,20 @@ class Store:
         Raises asyncpg.UniqueViolationError where another scheduler took a slot: look again.
         """
         return _claimed(await self.db.hot("assign_batch", *_columns(batch)))
+
+    async def movable(
+        self, message_ids: Sequence[str], agent_ids: Sequence[str], limit: int
+    ) -> list[tuple[str, str, float, Ready]]:
+        """Work that its agents have not accepted, in the order of service.
+
+        For each attempt: message id, agent, seconds since it was sent, and its task as if it were ready again.
+        """
+        rows = await self.db.fetch("movable_attempts", list(message_ids), list(agent_ids), limit)
+        found = []
+        for row in rows:
+            with contextlib.suppress(TypeError, ValueError, AttributeError):
+                found.append((str(row["message_id"]), row["agent_id"], row["sent_s"], _ready_of(row)))
+        return found
 
     async def assign_within(self, tx: Transaction, batch: Sequence[Assignment]) -> dict[str, Claimed]:
         """The same inside somebody's transaction."""
@@ -375,6 +390,7 @@ def _ready_of(row: asyncpg.Record) -> Ready:
             type=row["task_type"],
             gates=_own_gates(options),
             is_team=is_team,
+            may_wait=most == 1 and not is_vote and not is_team,
         ),
         min_agents=row["min_agents"],
         max_agents=most,

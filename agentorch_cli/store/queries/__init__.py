@@ -12,6 +12,7 @@ FILES = (
     "consensus.sql",
     "fleet.sql",
     "limits.sql",
+    "balance.sql",
     "waiting.sql",
     "schedules.sql",
     "deadlocks.sql",

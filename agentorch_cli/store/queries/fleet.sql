@@ -28,14 +28,15 @@ select agent_id from stored, hinted;
 -- An agent came in by a session: it is online on this node from here on.
 with stored as (
   insert into agent_registry as a (
-    agent_id, agent_type, capabilities, slots, metadata, status, node_id, session_id, connected_at, last_heartbeat)
-  values ($1, $2, $3, $4, $5::jsonb, 'online', $6, $7, now(), now())
+    agent_id, agent_type, capabilities, slots, metadata, status, node_id, session_id, prefetch, connected_at,
+    last_heartbeat)
+  values ($1, $2, $3, $4, $5::jsonb, 'online', $6, $7, $8, now(), now())
   on conflict (agent_id) do update set
     agent_type = excluded.agent_type, capabilities = excluded.capabilities, slots = excluded.slots,
     metadata = case when excluded.metadata = '{}' then a.metadata else excluded.metadata end,
     status = case when a.status = 'paused' then 'paused' else 'online' end,
-    node_id = excluded.node_id, session_id = excluded.session_id, connected_at = now(),
-    disconnected_at = null, last_heartbeat = now(), updated_at = now()
+    node_id = excluded.node_id, session_id = excluded.session_id, prefetch = excluded.prefetch,
+    connected_at = now(), disconnected_at = null, last_heartbeat = now(), updated_at = now()
   returning a.agent_id, a.status, a.completed, a.failed
 ),
 logged as (
@@ -91,13 +92,13 @@ select agent_id from gone, hinted;
 
 -- name: roster
 -- Every registered agent.
-select agent_id, agent_type, capabilities, slots, status, node_id, completed, failed
+select agent_id, agent_type, capabilities, slots, prefetch, status, node_id, completed, failed
 from agent_registry;
 
 
 -- name: roster_of
 -- The same of these agents only.
-select agent_id, agent_type, capabilities, slots, status, node_id, completed, failed
+select agent_id, agent_type, capabilities, slots, prefetch, status, node_id, completed, failed
 from agent_registry
 where agent_id = any($1::text[]);
 
@@ -105,11 +106,13 @@ where agent_id = any($1::text[]);
 -- name: live_elsewhere
 -- Live attempts of these agents ($2), which are not on node $1; null: all that are not for node $1.
 select
-  a.message_id, a.agent_id, a.slot, a.task_id, a.node_id, a.role, a.is_parked, t.task_type, t.required_capabilities
+  a.message_id, a.agent_id, a.slot, a.task_id, a.node_id, a.role, a.status, a.is_parked, t.task_type,
+  t.required_capabilities
 from task_attempts a
 join task_distributions t on t.task_id = a.task_id
 where a.status in ('sent', 'accepted')
-  and (case when $2::text[] is null then a.node_id <> $1 else a.agent_id = any($2::text[]) end);
+  and (case when $2::text[] is null then a.node_id <> $1 else a.agent_id = any($2::text[]) end)
+order by a.sent_at;
 
 
 -- name: unsent_here

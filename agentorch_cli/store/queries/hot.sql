@@ -119,7 +119,7 @@ select
 -- name: assign_batch
 -- Claim tasks and send them to agents, all or nothing per task. A task is claimed only as it was
 -- seen (the same number of attempts) and only while each chosen agent is online with that slot, on
--- the node that it was seen on.
+-- the node that it was seen on. Slots that agents do not have yet are numbered after those they have.
 -- Counting `locked` makes it happen first, here and below: tasks are locked in the order of their ids.
 -- The unique indexes on task_attempts refuse whatever a second scheduler did meanwhile.
 with input as (
@@ -135,7 +135,8 @@ wish as (
     bool_and(a.agent_id is not null) as is_possible
   from input i
   left join agent_registry a
-    on a.agent_id = i.agent_id and a.status = 'online' and i.slot < a.slots and a.node_id = i.node_id
+    on a.agent_id = i.agent_id and a.status = 'online' and i.slot < a.slots + a.prefetch
+      and a.node_id = i.node_id
   group by i.task_id
 ),
 locked as (
