@@ -12,6 +12,7 @@ FILES = (
     "consensus.sql",
     "fleet.sql",
     "waiting.sql",
+    "budgets.sql",
     "deadlocks.sql",
     "why.sql",
     "show.sql",

@@ -100,7 +100,7 @@ from agent_registry where exec is not null order by agent_id;
 -- The live attempts of agents, with all that is needed to send them (again).
 select
   a.message_id, a.task_id, a.agent_id, a.attempt, a.status, a.slot, a.role, a.node_id, a.sent_at, a.accepted_at,
-  a.is_parked, cardinality(a.awaits) > 0 as is_waiting,
+  a.is_parked, a.is_funded, cardinality(a.awaits) > 0 as is_waiting,
   t.task_type, t.priority, t.required_capabilities, t.task_data, t.timeout_seconds, t.deadline, t.retries,
   t.failures, t.losses, t.max_agents, t.has_dependents, t.options::text as options, t.status as task_status,
   case when a.role = 'judge' then (
