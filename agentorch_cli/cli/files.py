@@ -7,6 +7,7 @@ the line's text.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,8 +39,13 @@ def read_submission(names: Sequence[str], settings: Settings, known: Collection[
         return file.where(own, path)
 
     tasks = [task for file in files for task in file.tasks]
+    budgets = [(file.document.name, file.budget) for file in files if file.budget is not None]
+    if len(budgets) > 1:
+        named = " and ".join(name for name, _ in budgets)
+        raise UsageError(f"a submission has one budget, and {named} each bring one")
     try:
-        return plan(tasks, where=where, known=known)
+        found = plan(tasks, where=where, known=known)
+        return replace(found, budget=budgets[0][1]) if budgets else found
     except InvalidTask as error:
         for file in files:
             add_source(error, file.document)

@@ -191,7 +191,7 @@ def book(accounts: Iterable[Account], grants: Iterable[Grant]) -> None:
 
 
 def allowed(accounts: Sequence[Account], grants: Sequence[Grant]) -> dict[Unit, int]:
-    """What an attempt is told that it may use, after `book`: its own share, or what shared budgets have left."""
+    """What an attempt is told that it may use, after `book`: its share, or what shared budgets have left."""
     by_name = {account.name: account for account in accounts}
     found: dict[Unit, int] = {}
     for one in grants:
@@ -348,7 +348,8 @@ def exhausted(one: Shortage) -> dict[str, Any]:
     whose = what.get(one.scope, called(one.scope, one.key))
     message = (
         f"{whose} of {in_words(one.unit, one.limit)} cannot pay for another attempt:"
-        f" {in_words(one.unit, one.spent)} is spent, {in_words(one.unit, max(0, one.limit - one.spent))} is left"
+        f" {in_words(one.unit, one.spent)} is spent,"
+        f" {in_words(one.unit, max(0, one.limit - one.spent))} is left"
     )
     if one.each is not None:
         message += f", {needs(one)}"

@@ -45,6 +45,7 @@ CHANNELS = (
     "agentorch_slots",
     "agentorch_deadlock",
     "agentorch_limits",
+    "agentorch_budgets",
 )
 
 
@@ -85,6 +86,7 @@ class Engine:
         self.scheduler.on_doubt = self.resync
         self.settler = Settler(self.state, store, courier, self.scheduler)
         self.scheduler.on_sick = self.settler.end_sick
+        self.scheduler.funds.on_exhausted = self.settler.end_early
         self.lifeline = Lifeline(self.state, store, self.settler, grace=3 * limits.heartbeat_interval)
         self.desk = Desk(
             self.state,
@@ -177,6 +179,12 @@ class Engine:
             self._fleet_changed.set()
         elif channel == "agentorch_limits":
             self.scheduler.look_at_limits()
+        elif channel == "agentorch_budgets":
+            scope, _, key = payload.partition(" ")
+            if key:
+                self.scheduler.budget_changed(scope, key)
+            else:
+                self.scheduler.look_at_budgets()
         elif channel == "agentorch_deadlock":
             self.monitor.look_soon(0.0)
         elif channel == "agentorch_slots":
@@ -205,6 +213,7 @@ class Engine:
         self.monitor.look_soon()
         self.scheduler.look_again()
         self.scheduler.look_at_limits()
+        self.scheduler.look_at_budgets()
         self.subtasks.hinted("*")
         self.proposals.opened("*")
         self.waiting.hinted("*")
@@ -318,6 +327,7 @@ class Engine:
         await self.read_fleet()
         self.scheduler.look_again()
         self.scheduler.look_at_limits()
+        self.scheduler.look_at_budgets()
         await self.settler.unlock_missed()
 
     # --- the end ----------------------------------------------------------------------------

@@ -69,8 +69,12 @@ class Ledger:
         """The tasks that are on a budget."""
         return list(self._tasks)
 
+    def wanted(self, task_id: str) -> int:
+        """Agents that a task wants at this moment."""
+        return self._tasks[task_id].wanted
+
     def ask(self, task_id: str, seats: int, wanted: int | None = None) -> list[list[Grant]] | Shortage:
-        """What each of `seats` attempts gets, by seat, or what is lacking. Nothing for tasks without budget."""
+        """What each of `seats` attempts gets, by seat, or what is lacking. Without a budget: nothing."""
         facts = self._tasks.get(task_id)
         if facts is None:
             return [[] for _ in range(seats)]
@@ -114,7 +118,7 @@ class Ledger:
             facts.loans[name] = self._loans.setdefault((row["lender"], name), Loan(row["lender"], held))
 
 
-def account_of(row: Mapping[str, Any]) -> Account:
+def account_of(row: asyncpg.Record) -> Account:
     """A budget, from its row."""
     return Account(
         Scope(row["scope"]),
@@ -155,9 +159,7 @@ async def lock_ledger(tx: Transaction, task_ids: Sequence[str]) -> Ledger:
     return await read_ledger(tx, task_ids)
 
 
-async def fund(
-    tx: Transaction, pairs: Sequence[tuple[Assignment, Sequence[Grant]]], node_id: str
-) -> None:
+async def fund(tx: Transaction, pairs: Sequence[tuple[Assignment, Sequence[Grant]]], node_id: str) -> None:
     """Reserve for attempts that this transaction has made. Its ledger is locked, so there is enough."""
     rows = [(one, given) for one, grants in pairs for given in grants]
     if not rows:
@@ -178,6 +180,13 @@ async def fund(
     )
     if found[0]["paid"] != found[0]["asked"]:
         raise Conflict("a budget changed although it was locked: nothing was assigned")
+
+
+async def read_labels(source: Source) -> tuple[frozenset[str], float | None]:
+    """The labels that have a budget, and seconds until one of these begins anew."""
+    rows = await source.fetch("label_budgets")
+    waits = [row["renews_in_s"] for row in rows if row["renews_in_s"] is not None]
+    return frozenset(row["key"] for row in rows), min(waits, default=None)
 
 
 def _usd(amounts: Mapping[Unit, int]) -> Decimal | None:

@@ -317,6 +317,8 @@ def _options(task: TaskSpec) -> str:
         options["budget"] = task.budget
     if task.funded_by is not None:
         options["funded_by"] = task.funded_by
+    if task.borrows is not None:
+        options["borrows"] = task.borrows
     if task.on_deadlock != "resolve":
         options["on_deadlock"] = task.on_deadlock
     if task.concurrency_key is not None:

@@ -238,6 +238,7 @@ begin
         'limit_tokens', b.tokens,
         'spent_tokens', case when b.tokens is not null then b.spent_tokens end,
         'reserved_tokens', case when b.tokens is not null then b.reserved_tokens end)));
+    perform pg_notify('agentorch_budgets', f.scope || ' ' || f.key);
   end loop;
 
   if told_usd is not null or told_tokens is not null then
@@ -248,7 +249,6 @@ begin
     on conflict (task_type) do update set
       usd = (excluded.usd || u.usd)[1:20], tokens = (excluded.tokens || u.tokens)[1:20];
   end if;
-  perform pg_notify('agentorch_budgets', '*');
   return null;
 end $$;
 

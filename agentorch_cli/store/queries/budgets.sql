@@ -156,7 +156,7 @@ logged as (
   from stored
 ),
 hinted as (
-  select pg_notify('agentorch_budgets', 'label ' || $1)
+  select pg_notify('agentorch_budgets', '*')
 )
 select count(*) from stored, hinted;
 

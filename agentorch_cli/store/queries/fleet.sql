@@ -106,6 +106,12 @@ select
   case when a.role = 'judge' then (
     select json_build_object('answers', d.brief) from consensus_decisions d where d.task_id = t.task_id
   )::text end as brief,
+  case when a.is_funded then (
+    select json_strip_nulls(json_build_object(
+      'costUsd', trim_scale(min(f.held_usd) filter (where f.granted_usd is not null)),
+      'tokens', min(f.held_tokens) filter (where f.granted_tokens is not null)))
+    from attempt_funding f where f.message_id = a.message_id
+  )::text end as budget,
   now() as now, extract(epoch from now() - a.sent_at)::float8 as seconds_since_sent,
   extract(epoch from now() - a.accepted_at)::float8 as seconds_since_accepted,
   case when cardinality(t.depends_on) > 0 then (
