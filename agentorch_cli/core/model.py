@@ -155,7 +155,7 @@ class TaskSpec:
     consensus: dict[str, Any] | None = None
     """Options of `core.consensus`, as plain JSON; None where agents need not agree."""
     budget: dict[str, float] | None = None
-    """`cost_usd`, `tokens`: the most that all attempts may use; `attempt_usd`, `attempt_tokens`: one of them."""
+    """`cost_usd`, `tokens`: what all attempts may use; `attempt_usd`, `attempt_tokens`: what one may."""
     funded_by: str | None = None
     """The submission whose budget it is charged to: its own, or for a sub-task that of its parent."""
     borrows: str | None = None

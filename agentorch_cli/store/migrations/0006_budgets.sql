@@ -148,7 +148,7 @@ declare
   told_usd numeric := agentorch_told_usd(new.usage);
   told_tokens numeric := agentorch_told_tokens(new.usage);
   is_returned boolean := new.status = 'lost'
-    or (new.status = 'cancelled' and (old.accepted_at is null or new.error ->> 'code' = 'returned'));
+    or (new.status = 'cancelled' and (old.accepted_at is null or coalesce(new.error ->> 'code' = 'returned', false)));
   one record;
   b budgets%rowtype;
   f attempt_funding%rowtype;
