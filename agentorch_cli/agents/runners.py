@@ -83,7 +83,11 @@ def take_usage(path: Path) -> dict[str, Any] | None:
     """What a command says that it used; the file is taken away. None where it says nothing readable."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
     except OSError:
+        with contextlib.suppress(OSError):
+            path.unlink()
         return None
     try:
         said = orjson.loads(os.read(descriptor, USAGE_LIMIT_BYTES))

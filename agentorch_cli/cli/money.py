@@ -9,7 +9,7 @@ from rich.text import Text
 from agentorch_cli.cli.look import Look
 from agentorch_cli.cli.tables import Column
 from agentorch_cli.core.budget import money
-from agentorch_cli.views import BudgetView, SpendView, UsageView
+from agentorch_cli.views import AttemptView, BudgetView, SpendView, UsageView
 
 
 def amounts(usd: float | None, tokens: int | None) -> str:
@@ -24,8 +24,16 @@ def used(usage: UsageView) -> str:
     told = amounts(usage.cost_usd, usage.tokens)
     if not usage.unknown_attempts:
         return told
-    of = f"{usage.unknown_attempts} attempt{'' if usage.unknown_attempts == 1 else 's'}"
+    of = _attempts(usage.unknown_attempts)
     return f"{told}; unknown for {of}" if told else f"unknown ({of} said nothing)"
+
+
+def of_attempt(attempt: AttemptView) -> str:
+    """What one attempt said; `unknown` where a budget wants to know and it did not say."""
+    told = attempt.usage or {}
+    tokens = [told[key] for key in ("input_tokens", "output_tokens") if key in told]
+    said = amounts(told.get("cost_usd"), sum(tokens) if tokens else None)
+    return said or ("unknown" if any(one.is_unknown for one in attempt.funding) else "")
 
 
 def spent(budget: BudgetView) -> str:
@@ -46,7 +54,7 @@ def spend(found: SpendView) -> Text | None:
     )
     line = Text(f"{today} today   {total or 'unknown'} in all")
     if found.total_unknown_attempts:
-        line += Text(f"   unknown for {found.total_unknown_attempts:,} attempts", "yellow")
+        line += Text(f"   unknown for {_attempts(found.total_unknown_attempts)}", "yellow")
     return line
 
 
@@ -72,10 +80,10 @@ def facts(budget: BudgetView, look: Look) -> list[tuple[str, Text]]:
         ("spent", spent(budget)),
         ("reserved", amounts(budget.reserved_usd, budget.reserved_tokens) if budget.running else None),
         ("left", left(budget)),
-        ("running", f"{budget.running:,} attempts" if budget.running else None),
+        ("running", _attempts(budget.running) if budget.running else None),
         ("waiting", f"{budget.waiting:,} tasks" if budget.waiting else None),
         ("attempt", f"{expected}, as it was said" if expected else None),
-        ("unknown", f"{budget.unknown_attempts:,} attempts did not say" if budget.unknown_attempts else None),
+        ("unknown", f"{_attempts(budget.unknown_attempts)} did not say" if budget.unknown_attempts else None),
     ]
     rows = [(name, look.text(value)) for name, value in found if value]
     if budget.period:
@@ -96,6 +104,10 @@ def left(budget: BudgetView) -> str:
             f"overspent by {-budget.left_tokens:,} tokens" if over else f"{budget.left_tokens:,} tokens"
         )
     return ", ".join(parts)
+
+
+def _attempts(number: int) -> str:
+    return f"{number:,} attempt{'' if number == 1 else 's'}"
 
 
 def _share(one: BudgetView) -> float:
