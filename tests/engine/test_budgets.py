@@ -334,32 +334,30 @@ async def test_a_budget_begins_anew_with_its_period(orchestrator: Any, crew: Any
     assert orchestrator.engine.scheduler.funds._timer is not None
 
 
-@pytest.mark.parametrize("ending", ["settled", "removed"])
-async def test_what_waits_goes_on_when_another_node_settles_or_somebody_lifts_the_budget(
-    start_engine: Any, crew_of: Any, ending: str
+@pytest.mark.parametrize("change", ["settled", "raised", "lifted"])
+async def test_what_waits_goes_on_when_another_node_settles_or_raises_or_lifts_the_budget(
+    start_engine: Any, crew_of: Any, change: str
 ) -> None:
     first = await start_engine(engine={"poll_interval": 600})
     second = await start_engine(engine={"poll_interval": 600})
-    gate = Gate()
-
-    async def handler(work: Any) -> Any:
-        work.usage = {"costUsd": 0.1}
-        return await gate(work)
-
-    await crew_of(first).join("a", does=handler, slots=2)
+    await crew_of(first).join("a", slots=2)
+    session = first._gateway.sessions["a"]
+    execute, session.execute = session.execute, lambda delivery: None  # what is sent never arrives
     await second.call("budget.set", key="team=ml", cost_usd=1, attempt_usd=0.6)
     one, other = [
         await second.submit({"required_capabilities": ["work"], "labels": {"team": "ml"}, "data": n})
         for n in range(2)
     ]
-    await gate.work()
+    await settled(second, "team=ml", reserved_usd=0.6, waiting=1)
     assert (await why(second, other.task_id))[0][0] == "budget"
-    if ending == "settled":
-        await second.call("task.cancel", task_ids=[one.task_id])
-        await second.call("budget.set", key="team=ml", attempt_usd=0.4)
-    else:
-        await second.call("budget.remove", keys=["team=ml"])
+    session.execute = execute
 
-    assert (await gate.work()).task_id == other.task_id
-    gate.is_open.set()
+    match change:
+        case "settled":
+            await second.call("task.cancel", task_ids=[one.task_id])
+        case "raised":
+            await second.call("budget.set", key="team=ml", cost_usd=1.2)
+        case "lifted":
+            await second.call("budget.remove", keys=["team=ml"])
+
     assert await other.result(10) == 1
