@@ -8,7 +8,7 @@ from rich.text import Text
 
 from agentorch_cli.cli.look import Look
 from agentorch_cli.cli.tables import Column
-from agentorch_cli.core.budget import money
+from agentorch_cli.core.shortage import money
 from agentorch_cli.views import AttemptView, BudgetView, SpendView, UsageView
 
 

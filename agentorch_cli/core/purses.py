@@ -15,7 +15,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from agentorch_cli.core.budget import Grant, Scope, Shortage, sentence
+from agentorch_cli.core.budget import Grant, Scope, Shortage
+from agentorch_cli.core.shortage import sentence
 
 if TYPE_CHECKING:
     from agentorch_cli.core.backlog import Ready

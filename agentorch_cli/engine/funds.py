@@ -13,8 +13,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from agentorch_cli.core.backlog import Ready
-from agentorch_cli.core.budget import Grant, Shortage, exhausted
+from agentorch_cli.core.budget import Grant, Shortage
 from agentorch_cli.core.purses import BUDGET, Purses, is_final
+from agentorch_cli.core.shortage import exhausted
 from agentorch_cli.store.budgets import Ledger, fund, lock_ledger, read_labels
 from agentorch_cli.store.database import Transaction
 from agentorch_cli.store.records import Assignment

@@ -9,8 +9,9 @@ from typing import Any
 import asyncpg
 
 from agentorch_cli import views
-from agentorch_cli.core.budget import Scope, Shortage, alarms, dollars, nano
+from agentorch_cli.core.budget import Scope, Shortage, dollars, nano
 from agentorch_cli.core.hints import did_you_mean
+from agentorch_cli.core.shortage import alarms
 from agentorch_cli.errors import NotFound, UsageError
 from agentorch_cli.handlers.context import MOST_SHOWN, Context
 from agentorch_cli.store.budgets import exact, read_ledger

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from agentorch_cli.cli import money
-from agentorch_cli.core.budget import Scope, Shortage, Unit, alarms
-from agentorch_cli.core.budget import money as dollars
+from agentorch_cli.core.budget import Scope, Shortage, Unit
+from agentorch_cli.core.shortage import alarms
+from agentorch_cli.core.shortage import money as dollars
 from agentorch_cli.views import BudgetView, ChangeReply, SpendView, SubmitReply, UsageView
 
 ML = BudgetView(
