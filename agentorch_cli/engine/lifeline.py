@@ -31,6 +31,10 @@ LOOK_EVERY = 0.25
 SWEEP_LIMIT = 1_000
 
 
+async def _nothing(_agent_ids: list[str]) -> None:
+    """Nobody wants to know."""
+
+
 class Lifeline:
     """The loop that gives up."""
 
@@ -44,6 +48,8 @@ class Lifeline:
         """Told when an agent holds work and has been gone for too long."""
         self.errands: list[Callable[[], Awaitable[None]]] = []
         """What others do with each sweep that finds open votes."""
+        self.on_stranded: Callable[[list[str]], Awaitable[None]] = _nothing
+        """Told which agents were on nodes that are gone."""
         self._orphans_from = 0.0
         self._buried: set[str] = set()
 
@@ -130,8 +136,11 @@ class Lifeline:
         seen = await self.store.db.fetch_one("sweep", self.store.node_id, self.grace)
         assert seen is not None  # a select without from has one row
         if seen["has_stranded"]:
-            for row in await self.store.db.fetch("strand_agents", self.store.node_id):
-                log.info("agent %s was on a node that is gone", row["agent_id"])
+            stranded = [
+                row["agent_id"] for row in await self.store.db.fetch("strand_agents", self.store.node_id)
+            ]
+            log.info("%d agents were on a node that is gone: %s", len(stranded), ", ".join(stranded[:10]))
+            await self.on_stranded(stranded)
         if seen["has_orphans"] and asyncio.get_running_loop().time() >= self._orphans_from:
             for row in await self.store.db.fetch("orphaned_attempts", self.grace, SWEEP_LIMIT):
                 await self._lose_orphan(str(row["message_id"]))

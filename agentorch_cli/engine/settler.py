@@ -25,6 +25,7 @@ import orjson
 from agentorch_cli.core.matching import skill_of
 from agentorch_cli.core.model import Aggregate, AttemptStatus, TaskStatus
 from agentorch_cli.core.settle import Case, Move, Tried, settle, settle_one
+from agentorch_cli.engine.relay import BADLY, WELL
 from agentorch_cli.engine.scheduler import Scheduler
 from agentorch_cli.engine.state import Courier, Report, State
 from agentorch_cli.engine.votes import Votes
@@ -259,6 +260,8 @@ class Settler:
         if report.status is AttemptStatus.CANCELLED:
             return
         went_well = report.status is AttemptStatus.COMPLETED
+        if not self.state.is_leader and self.state.relay is not None:
+            self.state.relay.mark(delivery.message_id, WELL if went_well else BADLY)
         self.state.tally(delivery.agent_id, went_well=went_well)
         skill = skill_of(frozenset(delivery.required_capabilities))
         self.state.reputation.outcome(delivery.agent_id, skill, delivery.type, went_well=went_well)
@@ -267,6 +270,11 @@ class Settler:
         """The engine gave the attempt up: its agent, if it still lives, should stop."""
         reason = (report.error or {}).get("message", str(report.status))
         self.courier.call_off(delivery.agent_id, delivery.message_id, delivery.task_id, reason)
+
+    def _stop_elsewhere(self, message_ids: Sequence[str]) -> None:
+        """Agents of other nodes may work on these in vain."""
+        if message_ids and self.state.relay is not None and self.state.relay.has_peers:
+            self.state.relay.stopped(message_ids)
 
     def _publish(self, task_id: str, status: str, report: Report) -> None:
         self.state.count(f"task_{status}")
@@ -378,6 +386,7 @@ class Settler:
         for agent_id, message_id in zip(row["agents"], row["messages"], strict=True):
             self.state.release(message_id)
             self.courier.call_off(agent_id, message_id, task_id, message)
+        self._stop_elsewhere([m for m in row["messages"] if m not in self.state.deliveries])
         self.state.count("task_failed")
         self.state.bus.publish("task_failed", task_id=task_id, error=error)
         self.scheduler.wake()
@@ -548,6 +557,8 @@ class Settler:
             if delivery is not None and report.message_id in finished:
                 self._remember(report, delivery)
             self.state.release(report.message_id)
+            if delivery is None and not report.from_agent:
+                self._stop_elsewhere([report.message_id])
             if report.from_agent:
                 self.courier.acknowledge(report.agent_id, [report.message_id])
             elif delivery is not None:
@@ -557,6 +568,7 @@ class Settler:
             self.courier.call_off(
                 attempt.agent_id, attempt.message_id, attempt.task_id, "it is decided without you"
             )
+        self._stop_elsewhere([a.message_id for a in called_off if a.node_id != self.state.node_id])
         if task is not None and move is not None:
             if move.status.is_final and not task.status.is_final:
                 self.state.count(f"task_{move.status}")

@@ -274,9 +274,12 @@ class Store:
 
     # --- held work --------------------------------------------------------------------------
 
-    async def held_work(self, agent_ids: Sequence[str]) -> list[Delivery]:
-        """The live attempts of agents, ready to be sent again."""
-        return [_delivery_of(row) for row in await self.db.fetch("held_work", list(agent_ids))]
+    async def held_work(
+        self, agent_ids: Sequence[str] = (), message_ids: Sequence[str] = ()
+    ) -> list[Delivery]:
+        """The live attempts of agents, or those of these ids, ready to be sent again."""
+        rows = await self.db.fetch("held_work", list(agent_ids), list(message_ids))
+        return [_delivery_of(row) for row in rows]
 
     async def adopt(self, message_ids: Sequence[str]) -> None:
         """Held work belongs to this node from now on."""

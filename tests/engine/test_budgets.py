@@ -361,3 +361,37 @@ async def test_what_waits_goes_on_when_another_node_settles_or_raises_or_lifts_t
             await second.call("budget.remove", keys=["team=ml"])
 
     assert await other.result(10) == 1
+
+
+async def test_agents_of_all_nodes_are_paid_from_one_budget(start_engine: Any, crew_of: Any) -> None:
+    first = await start_engine(engine={"poll_interval": 600})
+    second = await start_engine(engine={"poll_interval": 600})
+    told: list[Any] = []
+    running, most = 0, 0
+
+    async def handler(work: Any) -> str:
+        nonlocal running, most
+        told.append(work.budget)
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.01)  # work takes a while, or nothing could overlap
+        running -= 1
+        work.usage = {"costUsd": 0.1}
+        return "done"
+
+    await crew_of(first).join("a", slots=9, does=handler)
+    await crew_of(second).join("b", slots=9, does=handler)
+    await first.call("budget.set", key="team=ml", cost_usd=0.9, attempt_usd=0.15)
+    handles = [
+        await second.submit({"required_capabilities": ["work"], "labels": {"team": "ml"}}) for _ in range(9)
+    ]
+    ended = [handle.wait(5) for handle in handles[:8]]
+
+    done = await asyncio.gather(*ended, return_exceptions=True)
+    found = await second.call("budget.get", key="team=ml")
+    agents = {task.assigned_agents[0] for task in done if not isinstance(task, BaseException)}
+    assert 1 < most <= 6
+    assert agents == {"a", "b"}
+    assert {"costUsd"} == set().union(*told)
+    # eight of nine are paid: 0.8 is spent then, and 0.15 does not fit into what is left
+    assert (found.spent_usd, found.reserved_usd, found.waiting, found.unknown_attempts) == (0.8, 0, 1, 0)

@@ -24,7 +24,7 @@ from agentorch_cli.identity import new_id
 from agentorch_cli.store.records import Assignment
 from agentorch_cli.store.store import Store
 
-LABELS = ({}, {"team": "ml"}, {"team": "ml", "stage": "b"}, {"stage": "b"})
+LABELS: tuple[dict[str, str], ...] = ({}, {"team": "ml"}, {"team": "ml", "stage": "b"}, {"stage": "b"})
 
 
 class Engine:
@@ -125,7 +125,7 @@ async def log_agrees(store: Store) -> None:
     held: dict[tuple[str, str], dict[Any, Decimal]] = {}
     spent: dict[tuple[str, str], dict[Any, Decimal]] = {}
     for row in rows:
-        data = {
+        data: dict[str, Any] = {
             key: Decimal(str(value)) if not isinstance(value, str | bool) else value
             for key, value in orjson.loads(row["data"]).items()
         }
@@ -177,15 +177,19 @@ async def test_budgets_are_the_sum_of_their_attempts_after_anything(
     await set_budget(context, "team=ml", cost_usd=3, tokens=5_000)
     await set_budget(context, "stage=b", cost_usd=2, attempt_usd=0.25)
     tasks: list[str] = []
+    own: list[dict[str, float] | None] = [
+        None,
+        {"cost_usd": 0.7},
+        {"cost_usd": 1, "attempt_usd": 0.1},
+        {"tokens": 900},
+    ]
     for number in range(4):
         specs = [
             TaskSpec(
                 f"t{number}-{n}",
                 type=rng.choice(["x", "y"]),
                 labels=dict(rng.choice(LABELS)),
-                budget=rng.choice(
-                    [None, {"cost_usd": 0.7}, {"cost_usd": 1, "attempt_usd": 0.1}, {"tokens": 900}]
-                ),
+                budget=rng.choice(own),
                 min_agents=(seats := rng.choice([1, 1, 2])),
                 max_agents=seats,
             )
