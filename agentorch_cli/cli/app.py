@@ -25,6 +25,7 @@ class Root(Group):
         "budget": Entry(
             WORK, "budget", "app", "What tasks may use, in dollars and tokens, and what was spent"
         ),
+        "schedule": Entry(WORK, "schedule", "app", "Submit tasks again and again, when their time comes"),
         "limit": Entry(WORK, "limit", "app", "How many attempts may start in a second, a minute, an hour"),
         "outcome": Entry(WORK, "outcome", "app", "Say whether a result was right: what makes votes honest"),
         "status": Entry(LOOK, "status", "app", "The fleet on one page, or live with --watch"),

@@ -3,7 +3,7 @@
 hints (LISTEN) ──> scheduler ──> assign ──> courier (gateway) ──> agents
                        ^                                            │
                        └── settler <── desk (gateway) <─────────────┘
-lifeline: what is overdue ──> settler        leader: beat, lease
+lifeline: what is overdue ──> settler        leader: beat, lease        timetable: schedules ──> tasks
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from agentorch_cli.engine.scheduler import Scheduler
 from agentorch_cli.engine.settler import Settler
 from agentorch_cli.engine.state import Courier, State
 from agentorch_cli.engine.subtasks import Rules, Subtasks
+from agentorch_cli.engine.timetable import Timetable
 from agentorch_cli.errors import DatabaseUnreachable
 from agentorch_cli.store.deadlocks import Deadlocks
 from agentorch_cli.store.store import DELAYED, Store
@@ -46,6 +47,7 @@ CHANNELS = (
     "agentorch_votes",
     "agentorch_slots",
     "agentorch_deadlock",
+    "agentorch_schedules",
     "agentorch_limits",
     "agentorch_budgets",
     "agentorch_lead",
@@ -69,7 +71,7 @@ class Limits:
     exploration: float = 0.0
     seed: int = 0
     task_defaults: Mapping[str, Any] = field(default_factory=dict)
-    """TaskSpec fields for sub-tasks that are silent about them."""
+    """TaskSpec fields for sub-tasks and scheduled tasks that are silent about them."""
     subtasks: Rules = field(default_factory=Rules)
     deadlocks: Policy = field(default_factory=Policy)
     deadlock_sweep_interval: float = 30.0
@@ -134,6 +136,8 @@ class Engine:
         self.lifeline.on_stranded = self.peers.follow_agents
         self.proposals = Proposals(self.state, store, courier)
         self.lifeline.errands.append(self.proposals.close_overdue)
+        self.timetable = Timetable(self.state, store, defaults=limits.task_defaults)
+        self.lifeline.on_due = self.timetable.wake
         self.historian = Historian(store)
         self.leader = Leader(
             self.state,
@@ -170,6 +174,7 @@ class Engine:
             run(self.leader.run(), name="leader"),
             run(self.monitor.run(), name="monitor"),
             run(self.proposals.run(), name="proposals"),
+            run(self.timetable.run(), name="timetable"),
             run(self.historian.run(lambda: self.state.is_leader), name="historian"),
             run(self._follow_changes(), name="changes"),
             run(self._follow_peers(), name="peers"),
@@ -224,6 +229,8 @@ class Engine:
                 self.scheduler.look_at_budgets()
         elif channel == "agentorch_deadlock":
             self.monitor.look_soon(0.0)
+        elif channel == "agentorch_schedules":
+            self.timetable.wake()
         elif channel == "agentorch_slots":
             if payload == "*":
                 self._slots_changed = None
@@ -256,6 +263,7 @@ class Engine:
         self.subtasks.hinted("*")
         self.proposals.opened("*")
         self.waiting.hinted("*")
+        self.timetable.wake()
         self._is_listening.set()
 
     async def _follow_changes(self) -> None:
@@ -376,6 +384,7 @@ class Engine:
     async def _take_the_lead(self) -> None:
         self.scheduler.doubt()  # the first step reads fleet and attempts anew
         self.scheduler.look_again_here()
+        self.timetable.wake()
         self.scheduler.look_at_limits()
         self.scheduler.look_at_budgets()
         await self.settler.unlock_missed()

@@ -26,6 +26,7 @@ from agentorch_cli.core.backlog import Ready
 from agentorch_cli.core.limits import KEY, RATE, Scope, needs
 from agentorch_cli.core.matching import Seat, skill_of
 from agentorch_cli.core.model import AgentStatus
+from agentorch_cli.core.settle import MOST_BACKOFF
 from agentorch_cli.engine.funds import Funds
 from agentorch_cli.engine.relay import WAITS
 from agentorch_cli.engine.state import Courier, Elsewhere, State
@@ -735,6 +736,8 @@ def _delivery(task: Ready, assignment: Assignment, row: Claimed) -> Delivery:
         failures=task.failures,
         losses=task.losses,
         backoff_seconds=options.get("backoff_seconds", 1.0),
+        max_backoff_seconds=options.get("max_backoff_seconds", MOST_BACKOFF),
+        has_retry_rules="retry" in options,
         is_simple=is_simple(task.max_agents, options) and not assignment.is_funded,
         has_dependents=task.has_dependents,
         budget=assignment.budget,

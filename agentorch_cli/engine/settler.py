@@ -17,14 +17,14 @@ import contextlib
 import logging
 import random
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from agentorch_cli.core.matching import skill_of
 from agentorch_cli.core.model import Aggregate, AttemptStatus, TaskStatus
-from agentorch_cli.core.settle import Case, Move, Tried, settle, settle_one
+from agentorch_cli.core.settle import MOST_BACKOFF, Case, Move, Tried, retry_rules, settle, settle_one
 from agentorch_cli.engine.relay import BADLY, WELL
 from agentorch_cli.engine.scheduler import Scheduler
 from agentorch_cli.engine.state import Courier, Report, State
@@ -179,6 +179,7 @@ class Settler:
             if (
                 delivery is None
                 or not delivery.is_simple
+                or (delivery.has_retry_rules and report.status is not AttemptStatus.COMPLETED)
                 or delivery.agent_id != report.agent_id
                 or report.task_id not in (None, delivery.task_id)
             ):
@@ -239,6 +240,7 @@ class Settler:
             failures=delivery.failures,
             losses=delivery.losses,
             backoff_seconds=delivery.backoff_seconds,
+            max_backoff_seconds=delivery.max_backoff_seconds,
             jitter=self.jitter,
         )
         error = move.error if move.error is not None else report.error
@@ -356,16 +358,17 @@ class Settler:
         task_id: str,
         reports: Sequence[Report] = (),
         *,
-        overdue: bool = False,
+        ended_by: Mapping[str, Any] | None = None,
         gone: Collection[str] | None = None,
     ) -> None:
         """Look at one task under lock, with what these reports add.
 
-        `overdue`: its deadline has passed. `gone`: look at its vote, without these voters. A task that
-        cannot be decided upon fails: it must not stop the others, nor wait for ever.
+        `ended_by`: the error with which it ends, because a time limit has passed (`DEADLINE`, or one of
+        `queue_timeout`, which ends it only if it still stands). `gone`: look at its vote, without these
+        voters. A task that cannot be decided upon fails: it must not stop the others, nor wait for ever.
         """
         try:
-            await self._settle_task(task_id, reports, overdue, gone)
+            await self._settle_task(task_id, reports, ended_by, gone)
         except (TypeError, ValueError, AttributeError, LookupError) as error:
             log.exception("task %s cannot be decided upon", task_id)
             await self.end_sick(task_id, str(error))
@@ -395,7 +398,11 @@ class Settler:
         return True
 
     async def _settle_task(
-        self, task_id: str, reports: Sequence[Report], overdue: bool, gone: Collection[str] | None
+        self,
+        task_id: str,
+        reports: Sequence[Report],
+        ended_by: Mapping[str, Any] | None,
+        gone: Collection[str] | None,
     ) -> None:
         performance = {member.agent_id: member.performance for member in self.state.roster.members.values()}
         called_off: list[AttemptRow] = []
@@ -410,7 +417,7 @@ class Settler:
                 attempts = (await self.store.attempts_of(tx, [task_id])).get(task_id, [])
                 if task.status.is_final:
                     await self.votes.cast_late(tx, task, reports, attempts)
-                move = await self._decide(tx, task, attempts, reports, finished, performance, overdue, gone)
+                move = await self._decide(tx, task, attempts, reports, finished, performance, ended_by, gone)
                 if move is not None:
                     called_off = await _call_off(tx, attempts, move)
                     informed = await self._inform(tx, task, move, attempts)
@@ -428,13 +435,15 @@ class Settler:
         reports: Sequence[Report],
         finished: set[str],
         performance: dict[str, float],
-        overdue: bool,
+        ended_by: Mapping[str, Any] | None,
         gone: Collection[str] | None,
     ) -> Move | None:
         """Decide what the task does, and write it; None where nothing changes."""
-        if task.status.is_final or (task.status is TaskStatus.BLOCKED and not overdue):
+        if task.status.is_final or (task.status is TaskStatus.BLOCKED and ended_by is None):
             return None
-        if not finished and not overdue and gone is None:
+        if ended_by is not None and ended_by["code"] == QUEUE_TIMEOUT and not task.is_starved:
+            return None  # somebody took it meanwhile
+        if not finished and ended_by is None and gone is None:
             return None
         poll = await self.votes.poll(tx, task)
         if gone is not None and poll is None:
@@ -463,12 +472,14 @@ class Settler:
             + sum(r.status in (AttemptStatus.FAILED, AttemptStatus.TIMED_OUT) for r in counted),
             losses=task.losses + sum(r.status is AttemptStatus.LOST for r in counted),
             backoff_seconds=task.options.get("backoff_seconds", 1.0),
+            max_backoff_seconds=task.options.get("max_backoff_seconds", MOST_BACKOFF),
+            retry=retry_rules(task.options.get("retry")),
             aggregate=Aggregate(task.options.get("aggregate", "first")),
         )
-        if overdue:
+        if ended_by is not None:
             if poll is not None:
-                await self.votes.give_up(tx, poll, case, "deadline")
-            move = Move(TaskStatus.FAILED, error=_DEADLINE, call_off=tuple(a.message_id for a in live))
+                await self.votes.give_up(tx, poll, case, _DECIDED_BY[ended_by["code"]])
+            move = Move(TaskStatus.FAILED, error=ended_by, call_off=tuple(a.message_id for a in live))
         elif poll is not None:
             move = await self.votes.decide(tx, task, poll, case, finished, gone or ())
         else:
@@ -571,6 +582,7 @@ class Settler:
         self._stop_elsewhere([a.message_id for a in called_off if a.node_id != self.state.node_id])
         if task is not None and move is not None:
             if move.status.is_final and not task.status.is_final:
+                self.state.backlog.drop(task.task_id)
                 self.state.count(f"task_{move.status}")
                 self.state.bus.publish(f"task_{move.status}", task_id=task.task_id, error=move.error)
             if move.wanted:
@@ -582,11 +594,16 @@ def _size(report: Report) -> int:
     return len(report.result) if report.result is not None else 0
 
 
-_DEADLINE: dict[str, Any] = {
+DEADLINE: dict[str, Any] = {
     "code": "deadline_exceeded",
     "message": "the task's deadline passed before it had a result",
     "retryable": False,
 }
+
+QUEUE_TIMEOUT = "queue_timeout"
+
+_DECIDED_BY = {"deadline_exceeded": "deadline", QUEUE_TIMEOUT: QUEUE_TIMEOUT}
+"""What a vote says of its end when its task's time is up."""
 
 
 async def _finish(tx: Transaction, reports: Sequence[Report], *, is_open: bool) -> set[str]:

@@ -20,6 +20,7 @@ from agentorch_cli.core.election import Stage, judge_of
 from agentorch_cli.core.limits import KEY, RATE, Scope, key_of
 from agentorch_cli.core.matching import Want
 from agentorch_cli.core.model import Aggregate, AttemptStatus, TaskStatus
+from agentorch_cli.core.settle import MOST_BACKOFF
 from agentorch_cli.store.database import Database, Transaction
 from agentorch_cli.store.records import (
     Assignment,
@@ -219,6 +220,7 @@ class Store:
                 has_dependents=row["has_dependents"],
                 options=_options(row["options"]),
                 required_capabilities=row["required_capabilities"],
+                is_starved=row["is_starved"],
             )
             for row in await tx.fetch("lock_tasks", list(ids))
         }
@@ -405,6 +407,8 @@ def _delivery_of(row: asyncpg.Record) -> Delivery:
         failures=row["failures"],
         losses=row["losses"],
         backoff_seconds=options.get("backoff_seconds", 1.0),
+        max_backoff_seconds=options.get("max_backoff_seconds", MOST_BACKOFF),
+        has_retry_rules="retry" in options,
         is_simple=is_simple(row["max_agents"], options) and not row["is_funded"],
         has_dependents=row["has_dependents"],
         budget=orjson.loads(row["budget"]) if row["budget"] is not None else None,

@@ -173,6 +173,12 @@ select
     select from task_distributions
     where deadline < now() and status in ('blocked', 'pending', 'running')
   ) as has_overdue,
+  exists (
+    select from task_distributions
+    where status = 'pending' and wanted > 0 and options ? 'queue_timeout_seconds'
+      and agentorch_queue_until(run_at, created_at, options) < now()
+  ) as has_starved,
+  exists (select from schedules where not is_paused and greatest(next_at, retry_at) <= now()) as has_due,
   (
     select array_agg(node_id) from nodes where expires_at between now() - interval '1 hour' and now()
   ) as dead_nodes,
@@ -197,6 +203,16 @@ limit $2;
 -- Open tasks whose deadline has passed.
 select task_id from task_distributions
 where deadline < now() and status in ('blocked', 'pending', 'running')
+limit $1;
+
+
+-- name: starved_tasks
+-- Ready tasks that nobody has started within their queue timeout, the longest overdue first.
+select task_id, (options ->> 'queue_timeout_seconds')::float8 as queue_timeout_seconds
+from task_distributions
+where status = 'pending' and wanted > 0 and options ? 'queue_timeout_seconds'
+  and agentorch_queue_until(run_at, created_at, options) < now()
+order by agentorch_queue_until(run_at, created_at, options)
 limit $1;
 
 
