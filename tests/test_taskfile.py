@@ -18,7 +18,7 @@ from agentorch_cli.core.model import Aggregate, Coverage, OnDependencyFailure, T
 from agentorch_cli.documents import Document, Format, load_document
 from agentorch_cli.errors import InvalidFile, InvalidTask
 from agentorch_cli.messages import TASKS, TaskFields
-from agentorch_cli.taskfile import TaskFile, read_agents, read_tasks
+from agentorch_cli.taskfile import TaskFile, read_agents, read_tasks, read_template
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
