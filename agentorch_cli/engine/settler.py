@@ -22,7 +22,7 @@ from typing import Any
 
 import orjson
 
-from agentorch_cli.core.matching import skill_of
+from agentorch_cli.core.matching import skill_shown
 from agentorch_cli.core.model import Aggregate, AttemptStatus, TaskStatus
 from agentorch_cli.core.settle import MOST_BACKOFF, Case, Move, Tried, retry_rules, settle, settle_one
 from agentorch_cli.engine.relay import BADLY, WELL
@@ -267,7 +267,7 @@ class Settler:
             return
         went_well = report.status is AttemptStatus.COMPLETED
         self.state.tally(delivery.agent_id, went_well=went_well)
-        skill = skill_of(frozenset(delivery.required_capabilities))
+        skill = skill_shown(delivery.required_capabilities, delivery.role)
         account = self.state.account(delivery.agent_id, skill, delivery.type)
         account.add(report.status, now - delivery.begun, report.usage, is_ballot=is_ballot)
         if is_ballot and went_well:
@@ -284,7 +284,7 @@ class Settler:
         if report.from_agent or report.status is AttemptStatus.CANCELLED:
             return
         self.state.tally(report.agent_id, went_well=False)
-        skill = skill_of(frozenset(task.required_capabilities))
+        skill = skill_shown(task.required_capabilities, None)
         self.state.account(report.agent_id, skill, task.type).add(report.status, None, report.usage)
         self.state.reputation.outcome(report.agent_id, skill, task.type, went_well=False)
 
@@ -476,6 +476,7 @@ class Settler:
                     confidence=a.confidence,
                     performance=performance.get(a.agent_id, 0.5),
                     seconds=a.seconds,
+                    role=a.role,
                 )
                 for a in attempts
             ],
@@ -489,6 +490,7 @@ class Settler:
             max_backoff_seconds=task.options.get("max_backoff_seconds", MOST_BACKOFF),
             retry=retry_rules(task.options.get("retry")),
             aggregate=Aggregate(task.options.get("aggregate", "first")),
+            team=task.shared_out,
         )
         if ended_by is not None:
             if poll is not None:
@@ -583,7 +585,7 @@ class Settler:
             delivery = self.state.deliveries.get(report.message_id)
             if report.message_id in finished:
                 if delivery is not None:
-                    self._remember(report, delivery, now, is_ballot=is_vote and delivery.role is None)
+                    self._remember(report, delivery, now, is_ballot=is_vote and delivery.role != "judge")
                 elif task is not None:
                     self._remember_stray(report, task)
             self.state.release(report.message_id)
