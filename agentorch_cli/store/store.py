@@ -413,7 +413,6 @@ def is_simple(max_agents: int, options: dict[str, Any]) -> bool:
         max_agents == 1
         and "consensus" not in options
         and options.get("aggregate", Aggregate.FIRST) == Aggregate.FIRST
-        and "budget" not in options
         and "verifies" not in options
         and "compares" not in options
     )
@@ -442,8 +441,9 @@ def _delivery_of(row: asyncpg.Record) -> Delivery:
         backoff_seconds=options.get("backoff_seconds", 1.0),
         max_backoff_seconds=options.get("max_backoff_seconds", MOST_BACKOFF),
         has_retry_rules="retry" in options,
-        is_simple=is_simple(row["max_agents"], options),
+        is_simple=is_simple(row["max_agents"], options) and not row["is_funded"],
         has_dependents=row["has_dependents"],
+        budget=orjson.loads(row["budget"]) if row["budget"] is not None else None,
         data=row["task_data"],
         inputs=joined(row["inputs"], row["brief"]),
         deadline=earliest(row["sent_at"], row["timeout_seconds"], row["deadline"]),
