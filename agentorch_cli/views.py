@@ -21,6 +21,43 @@ class View(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
 
+class LedgerView(View):
+    """What the ledger says of an agent at one kind of work; the counts fade, so they are no whole numbers."""
+
+    skill: str
+    """What the tasks required: `any` for nothing, else names joined by `+`; empty for everything."""
+    task_type: str
+    """Empty for everything."""
+    completed: float
+    failed: float
+    """Timed out is failed."""
+    lost: float
+    success_rate: float | None = None
+    right: float
+    """How often its work is right, 0..1: verified, by agreement in votes, or else completed in time."""
+    trials: float
+    """How many outcomes that rests on; a verified one counts for three."""
+    latency_p50_ms: float | None = None
+    latency_p95_ms: float | None = None
+    cost_usd: float | None = None
+    """Of the attempts that said it; None where none did."""
+    cost_unknown: float
+    """Attempts that did not say what they cost."""
+    tokens: float | None = None
+    tokens_unknown: float
+    updated_at: datetime
+
+
+class TrendView(View):
+    """What an agent finished in five minutes."""
+
+    minutes_ago: int
+    """When the five minutes began; the newest ones are not over yet."""
+    completed: int = 0
+    failed: int = 0
+    """Lost ones among them."""
+
+
 class AgentView(View):
     """One agent of the fleet."""
 
@@ -35,9 +72,14 @@ class AgentView(View):
     load: float = 0.0
     """busy / slots."""
     performance_score: float = 100.0
+    """How often its work is right, by all that is known of it; 100 for an agent nobody knows."""
+    performance_hourly: float = 50.0
+    """50 + 50 x completed / ended in the last hour, less 10 where they took over 5 minutes in the mean."""
     completed: int = 0
+    """Since it was registered; likewise `failed`, in which lost ones count."""
     failed: int = 0
     success_rate: float | None = None
+    """Of late: old attempts fade, as they do from the latencies."""
     latency_p50_ms: float | None = None
     latency_p95_ms: float | None = None
     node_id: str | None = None
@@ -46,7 +88,11 @@ class AgentView(View):
     last_heartbeat: datetime | None = None
     created_at: datetime | None = None
     working_on: list[str] = Field(default_factory=list)
-    """Ids of the tasks that it holds; filled by `agent show`."""
+    """Ids of the tasks that it holds."""
+    ledger: list[LedgerView] = Field(default_factory=list)
+    """By skill and task type, everything first; filled by `agent show`, likewise `trend`."""
+    trend: list[TrendView] = Field(default_factory=list)
+    """The last hour, oldest first."""
 
 
 class LimitView(View):

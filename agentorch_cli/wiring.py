@@ -73,7 +73,7 @@ async def open_store(settings: Settings, *, prepare: bool = True) -> AsyncIterat
         await database.open()
         if prepare:
             await _prepare(database, settings)
-        yield Store(database, aging_seconds=settings.engine.aging_seconds)
+        yield store_of(database, settings)
 
 
 def _limits(settings: Settings) -> dict[str, Any]:
@@ -206,7 +206,7 @@ class Orchestrator:
         self._stack.push_async_callback(database.close)
         await database.open()
         await _prepare(database, settings)
-        self._store = Store(database, aging_seconds=settings.engine.aging_seconds)
+        self._store = store_of(database, settings)
         self._engine = Engine(
             self._store,
             gateway,
@@ -449,6 +449,15 @@ def ladder_of(settings: Settings) -> Policy:
         max_restarts=settings.deadlocks.max_restarts,
         fails_rings=settings.deadlocks.circular_dependency == "fail",
         missing_after=settings.deadlocks.missing_dependency_after,
+    )
+
+
+def store_of(database: Database, settings: Settings) -> Store:
+    """The store with the settings that its statements need."""
+    return Store(
+        database,
+        aging_seconds=settings.engine.aging_seconds,
+        half_life_seconds=settings.matching.half_life,
     )
 
 

@@ -4,6 +4,7 @@ hints (LISTEN) ──> scheduler ──> assign ──> courier (gateway) ──
                        ^                                            │
                        └── settler <── desk (gateway) <─────────────┘
 lifeline: what is overdue ──> settler        leader: beat, lease        timetable: schedules ──> tasks
+ledger: what was finished
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from agentorch_cli.engine.deadlocks import Monitor
 from agentorch_cli.engine.desk import Desk
 from agentorch_cli.engine.historian import Historian
 from agentorch_cli.engine.leader import Leader
+from agentorch_cli.engine.ledger import Bookkeeper
 from agentorch_cli.engine.lifeline import Lifeline
 from agentorch_cli.engine.peers import Peers, seat
 from agentorch_cli.engine.proposals import Proposals
@@ -146,6 +148,7 @@ class Engine:
             on_elected=self._take_the_lead,
             on_stranded=self._reclaim,
         )
+        self.ledger = Bookkeeper(self.state, store, every=limits.lease_seconds / 3)
         self._loops: list[asyncio.Task[None]] = []
         self._fleet_changed = asyncio.Event()
         self._called_off: set[str] | None = set()
@@ -172,6 +175,7 @@ class Engine:
             run(self.lifeline.watch(), name="lifeline"),
             run(self.lifeline.sweep(self.limits.sweep_interval), name="sweep"),
             run(self.leader.run(), name="leader"),
+            run(self.ledger.run(), name="ledger"),
             run(self.monitor.run(), name="monitor"),
             run(self.proposals.run(), name="proposals"),
             run(self.timetable.run(), name="timetable"),
@@ -384,6 +388,7 @@ class Engine:
     async def _take_the_lead(self) -> None:
         self.scheduler.doubt()  # the first step reads fleet and attempts anew
         self.scheduler.look_again_here()
+        await self.ledger.follow()
         self.timetable.wake()
         self.scheduler.look_at_limits()
         self.scheduler.look_at_budgets()
@@ -415,6 +420,7 @@ class Engine:
             async with asyncio.timeout(5):
                 await self.desk.write()
                 await self.leader.beat()
+                await self.ledger.write()
                 await self.store.db.fetch("leave", self.store.node_id)
         self.state.bus.close()
 

@@ -582,7 +582,7 @@ class Scheduler:
 
     def _send(self, pairs: Sequence[Pair], batch: Sequence[Assignment], claimed: dict[str, Claimed]) -> None:
         assignments = iter(batch)
-        due = asyncio.get_running_loop().time() + self.response_timeout
+        now = asyncio.get_running_loop().time()
         for task, seats in pairs:
             row = claimed.get(task.task_id)
             for seat in seats:
@@ -592,7 +592,7 @@ class Scheduler:
                     continue
                 if assignment.node_id == self.state.node_id:
                     delivery = _delivery(task, assignment, row)
-                    delivery.due = due
+                    delivery.begun, delivery.due = now, now + self.response_timeout
                     self.state.hold(delivery)
                     self.courier.deliver(delivery)
                 else:
@@ -609,6 +609,7 @@ class Scheduler:
             self._hinted.add(task.task_id)
             self._is_in_doubt |= task.task_id in self._refused
             self._refused.add(task.task_id)
+        self.state.has_worked = True
         self.state.count("assigned", len(batch))
 
     def _hand_over(self, task: Ready, assignment: Assignment) -> None:

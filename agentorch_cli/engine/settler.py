@@ -204,13 +204,14 @@ class Settler:
         unlocking: list[tuple[str, str]] = []
         requeued: list[str] = []
         is_delayed = False
+        now = asyncio.get_running_loop().time()
         for ending in endings:
             report, delivery = simple[ending.message_id]
             outcome = ended.get(ending.message_id, Ended(False, None, False))
             if not outcome.was_live or outcome.status is None:
                 odd.append(report)
                 continue
-            self._remember(report, delivery)
+            self._remember(report, delivery, now)
             self.state.release(ending.message_id)
             if report.from_agent:
                 acks.setdefault(report.agent_id, []).append(ending.message_id)
@@ -257,16 +258,35 @@ class Settler:
             delay_seconds=move.delay_seconds,
         )
 
-    def _remember(self, report: Report, delivery: Delivery) -> None:
-        """Before its slot is given back: whoever chooses next knows how it went."""
+    def _remember(self, report: Report, delivery: Delivery, now: float, *, is_ballot: bool = False) -> None:
+        """Before its slot is given back: whoever chooses next knows how it went.
+
+        What was called off says nothing about its agent.
+        """
         if report.status is AttemptStatus.CANCELLED:
             return
         went_well = report.status is AttemptStatus.COMPLETED
-        if not self.state.is_leader and self.state.relay is not None:
-            self.state.relay.mark(delivery.message_id, WELL if went_well else BADLY)
         self.state.tally(delivery.agent_id, went_well=went_well)
         skill = skill_shown(delivery.required_capabilities, delivery.role)
+        account = self.state.account(delivery.agent_id, skill, delivery.type)
+        account.add(report.status, now - delivery.begun, report.usage, is_ballot=is_ballot)
+        if is_ballot and went_well:
+            return  # the vote will say
+        if not self.state.is_leader and self.state.relay is not None:
+            self.state.relay.mark(delivery.message_id, WELL if went_well else BADLY)
         self.state.reputation.outcome(delivery.agent_id, skill, delivery.type, went_well=went_well)
+
+    def _remember_stray(self, report: Report, task: LockedTask) -> None:
+        """The same of an attempt that was given up although this node did not carry it.
+
+        What an agent brings after its attempt was given up is not counted: that was.
+        """
+        if report.from_agent or report.status is AttemptStatus.CANCELLED:
+            return
+        self.state.tally(report.agent_id, went_well=False)
+        skill = skill_shown(task.required_capabilities, None)
+        self.state.account(report.agent_id, skill, task.type).add(report.status, None, report.usage)
+        self.state.reputation.outcome(report.agent_id, skill, task.type, went_well=False)
 
     def _tell_off(self, delivery: Delivery, report: Report) -> None:
         """The engine gave the attempt up: its agent, if it still lives, should stop."""
@@ -510,7 +530,7 @@ class Settler:
                     said,
                     source="check",
                     said_by=by,
-                    node_id=self.store.node_id,
+                    store=self.store,
                 )
         return None
 
@@ -565,10 +585,15 @@ class Settler:
         finished: set[str],
     ) -> None:
         """After the commit: free slots, acknowledge, call off, wake."""
+        now = asyncio.get_running_loop().time()
+        is_vote = task is not None and "consensus" in task.options
         for report in reports:
             delivery = self.state.deliveries.get(report.message_id)
-            if delivery is not None and report.message_id in finished:
-                self._remember(report, delivery)
+            if report.message_id in finished:
+                if delivery is not None:
+                    self._remember(report, delivery, now, is_ballot=is_vote and delivery.role != "judge")
+                elif task is not None:
+                    self._remember_stray(report, task)
             self.state.release(report.message_id)
             if delivery is None and not report.from_agent:
                 self._stop_elsewhere([report.message_id])

@@ -188,7 +188,7 @@ class Votes:
             votes=votes,
             escalation=escalation,
         )
-        await close(tx, poll, closing, self.store.node_id)
+        await close(tx, poll, closing, self.store)
         self.state.bus.publish(
             "consensus_decided",
             task_id=case.task_id,

@@ -49,6 +49,8 @@ class Delivery:
     """It waits for its sub-tasks, with or without a slot."""
     seconds_since_sent: float = 0.0
     seconds_since_accepted: float | None = None
+    begun: float = 0.0
+    """When it was accepted, or else sent, on the loop's clock."""
     due: float = 0.0
     """When it is overdue, on the loop's clock: not accepted in time, or running too long."""
 

@@ -51,9 +51,13 @@ def hint(ids: Sequence[str], *, delayed: bool = False) -> str:
 class Store:
     """The engine's view of the database."""
 
-    def __init__(self, database: Database, *, aging_seconds: float = 60.0) -> None:
+    def __init__(
+        self, database: Database, *, aging_seconds: float = 60.0, half_life_seconds: float = 7 * 86400.0
+    ) -> None:
         self.db = database
         self.aging_seconds = aging_seconds
+        self.half_life_seconds = half_life_seconds
+        """After this what the ledger says of an agent counts half."""
         self.sick: dict[str, str] = {}
         """Ready tasks whose rows do not say what they should, with the reason; the scheduler ends them."""
 

@@ -17,6 +17,7 @@ FILES = (
     "schedules.sql",
     "deadlocks.sql",
     "why.sql",
+    "ledger.sql",
     "show.sql",
 )
 

@@ -36,12 +36,12 @@ with stored as (
     status = case when a.status = 'paused' then 'paused' else 'online' end,
     node_id = excluded.node_id, session_id = excluded.session_id, connected_at = now(),
     disconnected_at = null, last_heartbeat = now(), updated_at = now()
-  returning a.agent_id, a.status, a.performance_score, a.completed, a.failed
+  returning a.agent_id, a.status, a.completed, a.failed
 ),
 logged as (
   insert into events (kind, agent_id, node_id) select 'agent_online', agent_id, $6 from stored
 )
-select agent_id, status, performance_score, completed, failed from stored;
+select agent_id, status, completed, failed from stored;
 
 
 -- name: disconnect_agents
@@ -61,13 +61,24 @@ select agent_id from gone;
 
 
 -- name: remove_agents
--- Take agents out of the registry; those with live work only when forced.
+-- Take agents out of the registry; those with live work only when forced. What is known of them goes too.
 with gone as (
   delete from agent_registry a
   where a.agent_id = any($1::text[])
     and ($2 or not exists (
       select 1 from task_attempts t where t.agent_id = a.agent_id and t.status in ('sent', 'accepted')))
   returning a.agent_id
+),
+known as (
+  select l.agent_id, l.skill, l.task_type
+  from agent_ledger l join gone g on g.agent_id = l.agent_id
+  order by l.agent_id, l.skill, l.task_type
+  for update of l
+),
+forgotten as (
+  delete from agent_ledger l
+  using known k
+  where l.agent_id = k.agent_id and l.skill = k.skill and l.task_type = k.task_type
 ),
 logged as (
   insert into events (kind, agent_id, node_id) select 'agent_removed', agent_id, $3 from gone
@@ -239,10 +250,8 @@ led as (
 ),
 heard as (
   update agent_registry a
-  set last_heartbeat = now(), completed = a.completed + i.completed, failed = a.failed + i.failed,
-      performance_score = i.performance_score
-  from unnest($10::text[], $11::integer[], $12::integer[], $14::float8[])
-    as i (agent_id, completed, failed, performance_score)
+  set last_heartbeat = now(), completed = a.completed + i.completed, failed = a.failed + i.failed
+  from unnest($10::text[], $11::integer[], $12::integer[]) as i (agent_id, completed, failed)
   where a.agent_id = i.agent_id
 )
 select
