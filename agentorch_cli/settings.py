@@ -166,7 +166,7 @@ class BalancingSettings(Section):
     low: Share = 0.5
     """Agents below this multiple of the mean load take it."""
     prefetch: Annotated[int, Field(ge=0, le=1000)] = 1
-    """Most attempts beyond its slots that an agent of short tasks is handed, if it says that it holds so many."""
+    """Attempts beyond its slots that an agent of short tasks is handed at most; it says how many it holds."""
 
 
 class GatewaySettings(Section):

@@ -40,7 +40,7 @@ from agentorch_cli.store.database import Database
 from agentorch_cli.store.embedded import EmbeddedServer, inspect
 from agentorch_cli.store.migrations import newest_version
 from agentorch_cli.store.store import Store
-from agentorch_cli.taskfile import read_tasks, task_defaults
+from agentorch_cli.taskfile import check_budget, read_tasks, task_defaults
 from agentorch_cli.views import AgentView, TaskView
 
 log = logging.getLogger("agentorch")
@@ -396,10 +396,16 @@ class Orchestrator:
         """Store one task, as a task file would say it. Raises InvalidTask, Conflict, NotFound."""
         return (await self.submit_all([task]))[0]
 
-    async def submit_all(self, tasks: Sequence[Mapping[str, Any] | TaskSpec]) -> list[Handle]:
-        """Store tasks as one submission, whole or not at all."""
+    async def submit_all(
+        self, tasks: Sequence[Mapping[str, Any] | TaskSpec], *, budget: Mapping[str, Any] | None = None
+    ) -> list[Handle]:
+        """Store tasks as one submission, whole or not at all.
+
+        `budget`: what they may use together, `cost_usd` and `tokens`.
+        """
         specs = self.read(tasks)
-        reply = await self.call("task.submit", tasks=specs)
+        paid = {"budget": check_budget(budget)} if budget else {}
+        reply = await self.call("task.submit", tasks=specs, **paid)
         return [Handle(self, one.task_id) for one in reply.tasks]
 
     def read(self, tasks: Sequence[Mapping[str, Any] | TaskSpec]) -> list[TaskSpec]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.text import Text
 
+from agentorch_cli.cli import money
 from agentorch_cli.cli.look import Look, span
 from agentorch_cli.cli.tables import Column
 from agentorch_cli.core.reliability import VERIFIED_WEIGHT
@@ -142,6 +143,7 @@ ATTEMPTS = (
     Column("TOOK", took, 6, is_right=True),
     Column("ROLE", lambda attempt, look: look.text(attempt.role), 2),
     Column("SURE", lambda attempt, look: percent(attempt.confidence, look), 3, is_right=True),
+    Column("USED", lambda attempt, look: look.text(money.of_attempt(attempt)), 4, is_right=True),
     Column("WHAT CAME OF IT", lambda attempt, look: _brought(attempt, look), 7),
 )
 

@@ -53,6 +53,7 @@ CHANNELS = (
     "agentorch_deadlock",
     "agentorch_schedules",
     "agentorch_limits",
+    "agentorch_budgets",
     "agentorch_lead",
     WORK,
     FREED,
@@ -104,6 +105,7 @@ class Engine:
         self.state.response_timeout = limits.response_timeout
         self.settler = Settler(self.state, store, courier, self.scheduler)
         self.scheduler.on_sick = self.settler.end_sick
+        self.scheduler.funds.on_exhausted = self.settler.end_early
         self.lifeline = Lifeline(self.state, store, self.settler, grace=3 * limits.heartbeat_interval)
         self.desk = Desk(
             self.state,
@@ -234,6 +236,12 @@ class Engine:
                 self.leader.beat_soon()
         elif channel == "agentorch_limits":
             self.scheduler.look_at_limits()
+        elif channel == "agentorch_budgets":
+            scope, _, key = payload.partition(" ")
+            if key:
+                self.scheduler.budget_changed(scope, key)
+            else:
+                self.scheduler.look_at_budgets()
         elif channel == "agentorch_deadlock":
             self.monitor.look_soon(0.0)
         elif channel == "agentorch_schedules":
@@ -272,6 +280,7 @@ class Engine:
         self.monitor.look_soon()
         self.scheduler.look_again_here()
         self.scheduler.look_at_limits()
+        self.scheduler.look_at_budgets()
         if not self.state.is_leader or self.state.elsewhere:
             self.scheduler.doubt()
         self.subtasks.hinted("*")
@@ -401,6 +410,7 @@ class Engine:
         await self.ledger.follow()
         self.timetable.wake()
         self.scheduler.look_at_limits()
+        self.scheduler.look_at_budgets()
         await self.settler.unlock_missed()
 
     # --- the end ----------------------------------------------------------------------------

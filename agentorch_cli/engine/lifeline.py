@@ -87,9 +87,12 @@ class Lifeline:
                     waited.append(delivery)
                 elif delivery.message_id not in self._given_up:
                     self._give_up(delivery)
-            elif not delivery.is_accepted and delivery.due <= now + late and not delivery.is_ahead:
-                if delivery.message_id not in self.state.shelf:
-                    self.on_late(delivery)
+            elif (
+                delivery.due <= now + late
+                and not (delivery.is_accepted or delivery.is_ahead)
+                and delivery.message_id not in self.state.shelf
+            ):
+                self.on_late(delivery)
         if waited:
             self.on_waited(waited)
         for agent_id, since in list(self.state.gone_since.items()):

@@ -284,7 +284,7 @@ class Settler:
         if report.from_agent or report.status is AttemptStatus.CANCELLED:
             return
         self.state.tally(report.agent_id, went_well=False)
-        skill = skill_of(frozenset(task.required_capabilities))
+        skill = skill_shown(task.required_capabilities, None)
         self.state.account(report.agent_id, skill, task.type).add(report.status, None, report.usage)
         self.state.reputation.outcome(report.agent_id, skill, task.type, went_well=False)
 
@@ -397,11 +397,15 @@ class Settler:
     async def end_sick(self, task_id: str, reason: str) -> None:
         """Fail a task that cannot be handled."""
         message = f"the task cannot be handled: {visible(reason, 500)}"
-        error = {"code": "unreadable", "message": message, "retryable": False}
+        if await self.end_early(task_id, {"code": "unreadable", "message": message, "retryable": False}):
+            log.error("task %s failed: %s", task_id, message)
+
+    async def end_early(self, task_id: str, error: dict[str, Any]) -> bool:
+        """Fail a task whatever it does, and call its attempts off; False where it has ended already."""
         row = await self.store.end_sick(task_id, dumps(error))
         if row is None:
-            return
-        log.error("task %s failed: %s", task_id, message)
+            return False
+        message = str(error["message"])
         for agent_id, message_id in zip(row["agents"], row["messages"], strict=True):
             self.state.release(message_id)
             self.courier.call_off(agent_id, message_id, task_id, message)
@@ -411,6 +415,7 @@ class Settler:
         self.scheduler.wake()
         if row["has_dependents"]:
             await self.unlock([(task_id, "failed")])
+        return True
 
     async def _settle_task(
         self,
@@ -428,6 +433,7 @@ class Settler:
                 move, finished = None, set[str]()
             else:
                 finished = await _finish(tx, reports, is_open=not task.status.is_final)
+                await _tell_usage(tx, reports, finished)
                 attempts = (await self.store.attempts_of(tx, [task_id])).get(task_id, [])
                 if task.status.is_final:
                     await self.votes.cast_late(tx, task, reports, attempts)
@@ -585,7 +591,7 @@ class Settler:
             delivery = self.state.deliveries.get(report.message_id)
             if report.message_id in finished:
                 if delivery is not None:
-                    self._remember(report, delivery, now, is_ballot=is_vote and delivery.role is None)
+                    self._remember(report, delivery, now, is_ballot=is_vote and delivery.role != "judge")
                 elif task is not None:
                     self._remember_stray(report, task)
             self.state.release(report.message_id)
@@ -645,6 +651,13 @@ async def _finish(tx: Transaction, reports: Sequence[Report], *, is_open: bool) 
         is_open,
     )
     return {str(row[0]) for row in rows}
+
+
+async def _tell_usage(tx: Transaction, reports: Sequence[Report], finished: Collection[str]) -> None:
+    """What attempts used that had ended before: their results do not count, what they cost does."""
+    late = [r for r in reports if r.usage is not None and r.message_id not in finished]
+    if late:
+        await tx.fetch("tell_usage", [r.message_id for r in late], [r.usage for r in late])
 
 
 async def _call_off(tx: Transaction, attempts: Sequence[AttemptRow], move: Move) -> list[AttemptRow]:

@@ -237,6 +237,9 @@ class Votes:
                     "question": "do these two answers mean the same?",
                 },
                 parent_id=task.task_id,
+                labels=task.options.get("labels", {}),
+                funded_by=task.options.get("funded_by"),
+                borrows=task.task_id if task.options.keys() & {"labels", "funded_by"} else None,
                 compares={"task_id": task.task_id, "decision_id": str(poll.decision_id), "pair": list(pair)},
             )
             for number, pair in enumerate(pairs)

@@ -38,6 +38,8 @@ class Delivery:
     """The task's data as JSON text."""
     inputs: str | None = None
     """The results of its dependencies, as JSON text of an object."""
+    budget: dict[str, Any] | None = None
+    """What it may use, as its agent is told: `costUsd`, `tokens`."""
     deadline: datetime | None = None
     """When the attempt is taken away, on the database's clock: its timeout, or the task's deadline."""
     is_accepted: bool = False
@@ -68,6 +70,10 @@ class Assignment:
     role: str | None
     attempt: int
     node_id: str
+    is_funded: bool = False
+    """Something is reserved for it on a budget."""
+    budget: dict[str, Any] | None = None
+    """What its agent is told that it may use: `costUsd`, `tokens`."""
 
 
 @dataclass(slots=True)

@@ -136,7 +136,7 @@ class Store:
     ) -> list[tuple[str, str, float, Ready]]:
         """Work that its agents have not accepted, in the order of service.
 
-        For each attempt: message id, agent, seconds since it was sent, and its task as if it were ready again.
+        Of each: message id, agent, seconds since it was sent, and its task as if it were ready again.
         """
         rows = await self.db.fetch("movable_attempts", list(message_ids), list(agent_ids), limit)
         found = []
@@ -429,7 +429,6 @@ def is_simple(max_agents: int, options: dict[str, Any]) -> bool:
         max_agents == 1
         and "consensus" not in options
         and options.get("aggregate", Aggregate.FIRST) == Aggregate.FIRST
-        and "budget" not in options
         and "verifies" not in options
         and "compares" not in options
     )
@@ -458,8 +457,9 @@ def _delivery_of(row: asyncpg.Record) -> Delivery:
         backoff_seconds=options.get("backoff_seconds", 1.0),
         max_backoff_seconds=options.get("max_backoff_seconds", MOST_BACKOFF),
         has_retry_rules="retry" in options,
-        is_simple=is_simple(row["max_agents"], options),
+        is_simple=is_simple(row["max_agents"], options) and not row["is_funded"],
         has_dependents=row["has_dependents"],
+        budget=orjson.loads(row["budget"]) if row["budget"] is not None else None,
         data=row["task_data"],
         inputs=joined(row["inputs"], row["brief"]),
         deadline=earliest(row["sent_at"], row["timeout_seconds"], row["deadline"]),

@@ -14,6 +14,7 @@ FILES = (
     "limits.sql",
     "balance.sql",
     "waiting.sql",
+    "budgets.sql",
     "schedules.sql",
     "deadlocks.sql",
     "why.sql",

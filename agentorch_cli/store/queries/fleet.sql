@@ -132,12 +132,22 @@ from agent_registry where exec is not null order by agent_id;
 -- The live attempts of agents, or those of these ids, with all that is needed to send them (again).
 select
   a.message_id, a.task_id, a.agent_id, a.attempt, a.status, a.slot, a.role, a.node_id, a.sent_at, a.accepted_at,
-  a.is_parked, cardinality(a.awaits) > 0 as is_waiting,
+  a.is_parked, a.is_funded, cardinality(a.awaits) > 0 as is_waiting,
   t.task_type, t.priority, t.required_capabilities, t.task_data, t.timeout_seconds, t.deadline, t.retries,
   t.failures, t.losses, t.max_agents, t.has_dependents, t.options::text as options, t.status as task_status,
   case when a.role = 'judge' then (
     select json_build_object('answers', d.brief) from consensus_decisions d where d.task_id = t.task_id
   )::text end as brief,
+  case when a.is_funded then (
+    select json_strip_nulls(json_build_object(
+      'costUsd', trim_scale(min(f.held_usd + case when f.scope = 'task' then 0
+        else greatest(0, b.cost_usd - b.spent_usd - b.reserved_usd) end) filter (where f.granted_usd is not null)),
+      'tokens', min(f.held_tokens + case when f.scope = 'task' then 0
+        else greatest(0, b.tokens - b.spent_tokens - b.reserved_tokens) end)
+        filter (where f.granted_tokens is not null)))
+    from attempt_funding f join budgets b on b.scope = f.scope and b.key = f.key
+    where f.message_id = a.message_id
+  )::text end as budget,
   now() as now, extract(epoch from now() - a.sent_at)::float8 as seconds_since_sent,
   extract(epoch from now() - a.accepted_at)::float8 as seconds_since_accepted,
   case when cardinality(t.depends_on) > 0 then (
