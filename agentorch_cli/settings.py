@@ -165,7 +165,7 @@ class BalancingSettings(Section):
     """Agents above this multiple of the mean load give work."""
     low: Share = 0.5
     """Agents below this multiple of the mean load take it."""
-    prefetch: Annotated[int, Field(ge=0, le=1000)] = 1
+    prefetch: Annotated[int, Field(ge=0, le=1000)] = 2
     """Attempts beyond its slots that an agent of short tasks is handed at most; it says how many it holds."""
 
 

@@ -23,6 +23,9 @@ from agentorch_cli.errors import Conflict, UsageError
 DEFAULT_URL = "ws://127.0.0.1:3001/agents"
 PROTOCOL = 1
 
+PREFETCH = 2
+"""Short tasks beyond its slots that an agent holds at most where it is not told; see bench/prefetch.py."""
+
 MOST_PREFETCH = 1000
 
 GRACE_SECONDS = 5.0
@@ -44,7 +47,7 @@ class Agent:
         type: str = "worker",
         capabilities: Sequence[str] = (),
         slots: int = 1,
-        prefetch: int = 1,
+        prefetch: int = PREFETCH,
         metadata: dict[str, Any] | None = None,
         batch: bool = True,
     ) -> None:

@@ -14,7 +14,15 @@ from agentorch_cli.cli import money
 from agentorch_cli.cli.look import Look, span
 from agentorch_cli.cli.tables import Column
 from agentorch_cli.core.reliability import VERIFIED_WEIGHT
-from agentorch_cli.views import AttemptView, DecisionView, LedgerView, ReliabilityView, ScheduleView, TaskView
+from agentorch_cli.views import (
+    AgentView,
+    AttemptView,
+    DecisionView,
+    LedgerView,
+    ReliabilityView,
+    ScheduleView,
+    TaskView,
+)
 
 
 def took(task: TaskView | AttemptView, look: Look) -> Text:
@@ -42,6 +50,11 @@ def reason(error: dict[str, Any]) -> str:
 def label(task: TaskView) -> str:
     """What a person calls the task."""
     return task.name or task.type
+
+
+def slots(agent: AgentView) -> str:
+    """`1/2`, and where it holds work beyond them, `2/2 +1`."""
+    return f"{agent.busy}/{agent.slots}" + (f" +{agent.queued}" if agent.queued else "")
 
 
 def percent(value: float | None, look: Look) -> Text:
@@ -79,7 +92,7 @@ AGENTS = (
     Column("TYPE", lambda agent, look: look.text(agent.type), 2),
     Column("CAPABILITIES", lambda agent, look: look.names(agent.capabilities), 4),
     Column("LOAD", lambda agent, look: look.bar(agent.load, 6), 7),
-    Column("SLOTS", lambda agent, look: Text(f"{agent.busy}/{agent.slots}"), 3, is_right=True),
+    Column("SLOTS", lambda agent, look: Text(slots(agent)), 3, is_right=True),
     Column("SCORE", lambda agent, look: look.number(agent.performance_score), 8, is_right=True),
     Column("SUCCESS", lambda agent, look: percent(agent.success_rate, look), 6, is_right=True),
     Column("P50", lambda agent, look: milliseconds(agent.latency_p50_ms, look), 5, is_right=True),

@@ -26,7 +26,13 @@ def draw(page: Page, agent: AgentView) -> None:
 def _facts(agent: AgentView, look: Look) -> list[tuple[str, Text]]:
     facts: list[tuple[str, Text | None]] = [
         ("can", look.names(agent.capabilities)),
-        ("load", look.bar(agent.load, 10) + Text(f"  {agent.busy} of {agent.slots} slots")),
+        (
+            "load",
+            look.bar(agent.load, 10)
+            + Text(
+                f"  {agent.busy} of {agent.slots} slots{f', {agent.queued} queued' if agent.queued else ''}"
+            ),
+        ),
         ("works on", look.names(agent.working_on) if agent.working_on else None),
         ("score", look.number(agent.performance_score, 1)),
         ("last hour", _hour(agent, look)),

@@ -22,7 +22,7 @@ from typing import Any
 
 import orjson
 
-from agentorch_cli.core.matching import skill_of, skill_shown
+from agentorch_cli.core.matching import skill_shown
 from agentorch_cli.core.model import Aggregate, AttemptStatus, TaskStatus
 from agentorch_cli.core.settle import MOST_BACKOFF, Case, Move, Tried, retry_rules, settle, settle_one
 from agentorch_cli.engine.relay import BADLY, WELL

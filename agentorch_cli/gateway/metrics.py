@@ -22,6 +22,8 @@ COUNTERS = {
     "deadlock_requeue": "Deadlocks that were resolved by stopping victims and trying them again",
     "deadlock_fail": "Deadlocks whose tasks failed",
     "deadlock_looks": "Looks for deadlocks",
+    "attempt_moved": "Attempts that were taken back before they were accepted, and given to others",
+    "straggler_backed_up": "Attempts that lasted long and were given a backup",
     "task_pending": "Tasks that went back to be tried again",
     "schedule_ran": "Runs of schedules",
 }
