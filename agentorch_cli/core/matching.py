@@ -130,7 +130,9 @@ class Member:
         number = len(self.used)
         if number not in self.used:
             return number
-        return next(n for n in range(self.slots + self.prefetch) if n not in self.used)
+        return next(
+            n for n in range(self.slots + self.prefetch) if n not in self.used
+        )  # one that it has, if free
 
 
 Demand = tuple[frozenset[str], int]

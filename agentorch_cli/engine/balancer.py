@@ -1,7 +1,8 @@
 """Gives work that agents hold and have not begun to agents that have less.
 
-* When an agent has nothing to do although others hold work that they have not begun (`engine/shelf.py`),
-  it is given of that work at once.
+* When an agent has a free slot and nothing that is ready fits it, it is given at once what others hold
+  beyond their slots (`engine/shelf.py`). If it has nothing to do at all, it is also given what others have
+  a slot for and have not taken for a second.
 * Every interval the loads of all agents are compared (`core/balance.py`).
 * What was handed to an agent beyond its slots and waits there for too long goes back to all.
 
@@ -147,7 +148,8 @@ class Balancer:
         for agent_id in idle:
             member = self.state.roster.members.get(agent_id)
             if member is not None and member.is_free and len(wanted) < MOST_MOVES:
-                fit = self.state.shelf.fit_for(agent_id, member.capabilities)
+                is_idle = not member.used
+                fit = self.state.shelf.fit_for(agent_id, member.capabilities, ahead_only=not is_idle)
                 new = (one for one in fit if one not in wanted)
                 wanted.update(dict.fromkeys(islice(new, member.slots - member.busy)))
         if not wanted:
@@ -159,7 +161,8 @@ class Balancer:
             giver = self.state.roster.members.get(giver_id)
             if giver is None or message_id not in self.state.shelf:
                 continue  # it was begun meanwhile
-            seat = self._seat(task, giver_id)
+            is_ahead = self.state.shelf.is_ahead(message_id, giver_id)
+            seat = self._seat(task, giver_id, idle_only=not is_ahead)
             if seat is not None:
                 before = (load_of(giver), load_of(seat.member))
                 after = (before[0] - 1 / giver.slots, before[1] + 1 / seat.member.slots)
@@ -169,13 +172,20 @@ class Balancer:
                 self.scheduler.enter(task, [seat])
         return await self._move(pairs, moves)
 
-    def _seat(self, task: Ready, giver: str) -> Seat | None:
-        """The best agent for it that is free, by the one rule of eligibility; never the one that has it."""
+    def _seat(self, task: Ready, giver: str, *, idle_only: bool) -> Seat | None:
+        """The best agent for it that is free, by the one rule of eligibility; never the one that has it.
+
+        `idle_only`: of those that have nothing to do at all.
+        """
         self.state.gates.place(task)
         if self.state.gates.closed(task, 1) is not None:
             return None
+        roster = self.state.roster
         want = replace(task.want, closed_to=task.want.closed_to | {giver}, may_wait=False)
-        seats = self.state.roster.choose(want)
+        if idle_only:
+            idle = tuple(member.agent_id for member in roster.eligible(want) if not member.used)
+            want = replace(want, only=idle, closed_to=want.closed_to | want.rather_not)
+        seats = roster.choose(want)
         return seats[0] if seats else None
 
     # --- loads ------------------------------------------------------------------------------

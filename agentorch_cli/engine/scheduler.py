@@ -610,6 +610,7 @@ class Scheduler:
                 role=seat.role or task.role,
                 attempt=task.attempts_made + number,
                 node_id=seat.member.node_id or self.state.node_id,
+                is_ahead=seat.is_ahead,
             )
             for number, seat in enumerate(seats, start=1)
         ]

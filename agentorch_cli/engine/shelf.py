@@ -46,8 +46,14 @@ class Shelf:
             if not ahead:
                 del self.ahead[agent_id]
 
-    def fit_for(self, agent_id: str, capabilities: frozenset[str]) -> Iterator[str]:
-        """What others hold and this agent could do."""
+    def is_ahead(self, message_id: str, agent_id: str) -> bool:
+        """Whether the agent holds it beyond its slots; else it has a slot for it."""
+        return message_id in self.ahead.get(agent_id, ())
+
+    def fit_for(self, agent_id: str, capabilities: frozenset[str], *, ahead_only: bool) -> Iterator[str]:
+        """What others hold and this agent could do; `ahead_only`: beyond their slots."""
         for required, attempts in self._by_demand.items():
             if required <= capabilities:
-                yield from (message_id for message_id, holder in attempts.items() if holder != agent_id)
+                for message_id, holder in attempts.items():
+                    if holder != agent_id and (not ahead_only or self.is_ahead(message_id, holder)):
+                        yield message_id

@@ -70,6 +70,8 @@ class Assignment:
     role: str | None
     attempt: int
     node_id: str
+    is_ahead: bool = False
+    """Its agent has no slot for it yet."""
     is_funded: bool = False
     """Something is reserved for it on a budget."""
     budget: dict[str, Any] | None = None

@@ -328,6 +328,7 @@ def _columns(batch: Sequence[Assignment]) -> list[Any]:
         [a.role for a in batch],
         [a.attempt for a in batch],
         [a.node_id for a in batch],
+        [a.is_ahead for a in batch],
     ]
 
 
