@@ -21,6 +21,7 @@ from agentorch_cli.core.vote import OPTION_RULES, SEQUENTIAL_RULES, Rule
 from agentorch_cli.documents import Document, Format, show_path
 from agentorch_cli.messages import AGENTS, TASKS, Table
 from agentorch_cli.payloads import first_fault
+from agentorch_cli.schemas import problems_of
 from agentorch_cli.sentences import explain, found
 from agentorch_cli.settings import Settings
 
@@ -34,7 +35,7 @@ _RENAMED: Final = {
     "timeout": "timeout_seconds",
     "backoff": "backoff_seconds",
 }
-_APART: Final = frozenset({"consensus", "requires_consensus", "deadline", "delay", "data"})
+_APART: Final = frozenset({"consensus", "requires_consensus", "deadline", "delay", "data", "result_schema"})
 """Keys of a task file that are not simply fields of a TaskSpec."""
 
 _TUPLES: Final = frozenset({"required_capabilities", "depends_on"})
@@ -78,6 +79,10 @@ def read_tasks(
     large = document.format is None or len(document.text) > MAX_DATA
     for position, table in tables:
         wrong = _contradictions(table)
+        if "result_schema" in table:
+            table["result_schema"] = _dates_as_text(table["result_schema"])
+            faults = problems_of(table["result_schema"])
+            wrong += [(("result_schema", *path), message) for path, message in faults]
         if large and "data" in table:
             wrong += _oversize(table["data"])
         reader.problems += [Problem(position, path, message) for path, message in wrong]
@@ -289,6 +294,8 @@ def _task(
         fields["task_id"] = new_id()
     if "data" in table:
         fields["data"] = _dates_as_text(table["data"]) if has_dates else table["data"]
+    if "result_schema" in table:
+        fields["result_schema"] = table["result_schema"]
     if "deadline" in table:
         deadline = table["deadline"]
         fields["deadline" if isinstance(deadline, datetime) else "deadline_seconds"] = deadline

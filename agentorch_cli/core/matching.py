@@ -85,6 +85,8 @@ class Want:
     """Agents that must not get it (again)."""
     rather_not: frozenset[str] = frozenset()
     """Agents that failed it: left out as long as `number` others are online, busy or not."""
+    declined_by: frozenset[str] = frozenset()
+    """Agents that gave it back because they do not want to do it: it does not come to them again."""
     only: tuple[str, ...] | None = None
     """A frozen electorate, best first: nobody else."""
 
@@ -131,6 +133,8 @@ def lasting_obstacle(member: Member, want: Want) -> str | None:
         return "lacks " + ", ".join(sorted(lacking))
     if member.agent_id in want.closed_to:
         return "has it already"
+    if member.agent_id in want.declined_by:
+        return "declined it"
     if want.only is not None and member.agent_id not in want.only:
         return "is not in the electorate"
     if member.status is not AgentStatus.ONLINE:

@@ -155,6 +155,8 @@ class TaskSpec:
     """`cost_usd` and/or `tokens`, the most that all attempts together may use."""
     labels: dict[str, str] = field(default_factory=dict)
     data: Any = None
+    result_schema: dict[str, Any] | bool | None = None
+    """JSON Schema that every result has to fit; None where any JSON will do."""
     parent_id: str | None = None
     verifies: str | None = None
     """The dependency (by the name that the file used, or its id) whose result this task checks."""

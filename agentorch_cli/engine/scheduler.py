@@ -14,18 +14,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import asyncpg
 
 from agentorch_cli.core.backlog import Ready
-from agentorch_cli.core.matching import Seat, Want
+from agentorch_cli.core.matching import Seat
 from agentorch_cli.core.model import AgentStatus
 from agentorch_cli.engine.state import Courier, State
 from agentorch_cli.errors import DatabaseUnreachable, OrchestratorError
 from agentorch_cli.identity import new_id
 from agentorch_cli.store.records import Assignment, Claimed, Delivery
-from agentorch_cli.store.store import Store, earliest, is_simple, joined
+from agentorch_cli.store.store import Store, earliest, is_simple, joined, schema_in, vote_in
 from agentorch_cli.store.votes import open_task_vote
 
 log = logging.getLogger("agentorch.scheduler")
@@ -426,7 +427,7 @@ class Scheduler:
         )
         if frozen.is_new:
             old = task.want
-            task.want = Want(old.required, 1, frozen.wave, old.closed_to, only=frozen.voters)
+            task.want = replace(old, number=1, most=frozen.wave, rather_not=frozenset(), only=frozen.voters)
             self.state.backlog.put(task)
             self.state.bus.publish("consensus_opened", task_id=task.task_id, voters=list(frozen.voters))
         else:  # it was opened before: those who were frozen then vote
@@ -459,5 +460,8 @@ def _delivery(task: Ready, assignment: Assignment, row: Claimed) -> Delivery:
         has_dependents=task.has_dependents,
         data=row.data,
         inputs=joined(row.inputs, task.brief),
+        name=row.name,
+        result_schema=schema_in(options),
+        vote=vote_in(options),
         deadline=earliest(row.now, task.timeout_seconds, row.deadline),
     )

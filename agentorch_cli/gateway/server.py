@@ -47,6 +47,9 @@ MOST_REFUSED = 100
 
 UUID_LENGTH = 36
 
+DECLINED = "declined"
+"""The code of an error that is none: the agent does not want the work, and somebody else may."""
+
 MOST_READ_AHEAD = 8
 """Frames of a connection that are read before they are handled; each may have max_message_bytes."""
 
@@ -517,7 +520,7 @@ def _report_of(report: Reports, agent_id: str, frame: Any) -> Any:
     return report(
         frame.message_id,
         agent_id,
-        AttemptStatus.FAILED,
+        AttemptStatus.CANCELLED if error.code == DECLINED else AttemptStatus.FAILED,
         None,
         told,
         frame.confidence,

@@ -35,6 +35,11 @@ class Delivery:
     """The task's data as JSON text."""
     inputs: str | None = None
     """The results of its dependencies, as JSON text of an object."""
+    name: str | None = None
+    result_schema: str | None = None
+    """What its result has to fit, as JSON text; None where any JSON will do."""
+    vote: dict[str, Any] | None = None
+    """Where the result is a ballot: what the wire says about it."""
     deadline: datetime | None = None
     """When the attempt is taken away, on the database's clock: its timeout, or the task's deadline."""
     is_accepted: bool = False
@@ -46,6 +51,11 @@ class Delivery:
     seconds_since_accepted: float | None = None
     due: float = 0.0
     """When it is overdue, on the loop's clock: not accepted in time, or running too long."""
+
+    @property
+    def is_ballot(self) -> bool:
+        """Its result counts in a vote; a judge's stands for itself."""
+        return self.vote is not None and self.role != "judge"
 
 
 @dataclass(slots=True)
@@ -70,6 +80,7 @@ class Claimed:
     inputs: str | None
     deadline: datetime | None
     now: datetime
+    name: str | None
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ lock). All of them are safe to call twice: they are guarded by the state that wa
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -108,7 +109,7 @@ class Store:
             [a.attempt for a in batch],
             [a.node_id for a in batch],
         )
-        return {row[0]: Claimed(row[1], row[3], row[2], row[4]) for row in rows}
+        return {row[0]: Claimed(row[1], row[3], row[2], row[4], row[5]) for row in rows}
 
     # --- the settler ------------------------------------------------------------------------
 
@@ -278,11 +279,11 @@ def _seat_voters(task: Ready, vote: asyncpg.Record) -> None:
     if vote["stage"] == Stage.JUDGE:
         judge = frozenset({judge_of({"judge": vote["judge"]})})
         closed = task.want.closed_to | frozenset(vote["voters"])
-        task.want = Want(judge, 1, 1, closed)
+        task.want = Want(judge, 1, 1, closed, declined_by=task.want.declined_by)
         task.role, task.brief = "judge", f'{{"answers":{vote["brief"] or "[]"}}}'
     else:
         voters = tuple(vote["voters"])
-        task.want = Want(task.want.required, 1, wanted, task.want.closed_to, only=voters)
+        task.want = replace(task.want, number=1, most=wanted, rather_not=frozenset(), only=voters)
 
 
 def _ready_of(row: asyncpg.Record) -> Ready:
@@ -305,6 +306,7 @@ def _ready_of(row: asyncpg.Record) -> Ready:
             most=max(wanted, most) if is_first and not is_vote else wanted,
             closed_to=frozenset(row["assigned_agents"]) if most > 1 or is_vote else frozenset(),
             rather_not=frozenset(row["tried_agents"]),
+            declined_by=frozenset(row["declined_by"] or ()),
         ),
         min_agents=row["min_agents"],
         max_agents=most,
@@ -368,6 +370,9 @@ def _delivery_of(row: asyncpg.Record) -> Delivery:
         has_dependents=row["has_dependents"],
         data=row["task_data"],
         inputs=joined(row["inputs"], row["brief"]),
+        name=row["name"],
+        result_schema=schema_in(options),
+        vote=vote_in(options),
         deadline=earliest(row["sent_at"], row["timeout_seconds"], row["deadline"]),
         is_accepted=row["status"] == AttemptStatus.ACCEPTED,
         is_parked=row["is_parked"],
@@ -375,6 +380,21 @@ def _delivery_of(row: asyncpg.Record) -> Delivery:
         seconds_since_sent=row["seconds_since_sent"],
         seconds_since_accepted=row["seconds_since_accepted"],
     )
+
+
+def schema_in(options: dict[str, Any]) -> str | None:
+    """The schema of a task's result, as JSON text."""
+    schema = options.get("result_schema")
+    return schema if isinstance(schema, str) else None
+
+
+def vote_in(options: dict[str, Any]) -> dict[str, Any] | None:
+    """What an agent is told of the vote that its result counts in; None where there is none."""
+    vote = options.get("consensus")
+    if vote is None:
+        return None
+    told = {"options": vote.get("options"), "voteOn": vote.get("vote_on")}
+    return {key: value for key, value in told.items() if value is not None}
 
 
 def joined(inputs: str | None, brief: str | None) -> str | None:

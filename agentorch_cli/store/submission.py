@@ -294,6 +294,9 @@ def _options(task: TaskSpec) -> str:
         options["budget"] = task.budget
     if task.on_deadlock != "resolve":
         options["on_deadlock"] = task.on_deadlock
+    if task.result_schema is not None:
+        # as text: jsonb would forget the order of its keys, in which models and people answer
+        options["result_schema"] = orjson.dumps(task.result_schema).decode()
     if task.labels:
         options["labels"] = task.labels
     return orjson.dumps(options).decode() if options else "{}"
