@@ -107,6 +107,7 @@ def problems_of(schema: Any) -> list[tuple[Path, str]]:
     patterns = sum(("pattern" in part) + len(part.get("patternProperties") or ()) for _, part in parts)
     if patterns > MAX_PATTERNS:
         problems.append(((), f"has {patterns} patterns; at most {MAX_PATTERNS} are taken"))
+    problems += _shape_problems(schema)
     return problems or _compile_problems(schema)
 
 
@@ -297,9 +298,8 @@ def _reference_problem(schema: Mapping[str, Any], root: Any) -> str | None:
     return None
 
 
-def _compile_problems(schema: Any) -> list[tuple[Path, str]]:
-    import jsonschema_rs
-
+def _shape_problems(schema: Mapping[str, Any]) -> list[tuple[Path, str]]:
+    """What its draft's own schema says of it; that one is part of the library."""
     draft = schema.get("$schema", next(iter(_DRAFTS)))
     shape = _compiled({"$schema": draft, "$ref": draft})
     if not shape.is_valid(schema):
@@ -307,6 +307,12 @@ def _compile_problems(schema: Any) -> list[tuple[Path, str]]:
         return [
             (path, _schema_reason(path, error)) for error in errors for path in [tuple(error.instance_path)]
         ]
+    return []
+
+
+def _compile_problems(schema: Any) -> list[tuple[Path, str]]:
+    import jsonschema_rs
+
     try:
         _compiled(schema)
     except jsonschema_rs.ValidationError as error:

@@ -114,7 +114,7 @@ class Ask:
 
     def decline(self, reason: str) -> None:
         """Somebody else shall do it. Only for a task."""
-        self._fail(WorkFailed(reason or "declined", code="declined"))
+        self._fail(WorkFailed(reason or "no reason given", code="declined"))
 
     def fail(self, reason: str) -> None:
         """It cannot be done like this. Only for a task."""

@@ -61,7 +61,7 @@ class AttemptStatus(StrEnum):
     TIMED_OUT = "timed_out"
     """Ran longer than the task's timeout. A late result may still count."""
     CANCELLED = "cancelled"
-    """Called off (the task was cancelled, or decided without it), or given back by an agent that left."""
+    """Called off (the task was cancelled, or decided without it), or given back: its agent left, or declined."""
 
     @property
     def is_live(self) -> bool:

@@ -516,11 +516,14 @@ def _report_of(report: Reports, agent_id: str, frame: Any) -> Any:
             usage,
             task_id=frame.task_id,
         )
+    is_declined = error.code == DECLINED
     told = {"code": error.code or "failed", "message": error.message, "retryable": error.retryable}
+    if is_declined:
+        told |= {"message": f"agent {agent_id} declined it: {error.message}", "retryable": True}
     return report(
         frame.message_id,
         agent_id,
-        AttemptStatus.CANCELLED if error.code == DECLINED else AttemptStatus.FAILED,
+        AttemptStatus.CANCELLED if is_declined else AttemptStatus.FAILED,
         None,
         told,
         frame.confidence,

@@ -70,6 +70,9 @@ async def test_the_task_comes_on_stdin_and_the_result_on_stdout() -> None:
         "data": {"n": [1, "ä"]},
         "inputs": {"before": 1},
         "role": None,
+        "name": None,
+        "resultSchema": None,
+        "vote": None,
         "requiredCapabilities": ["c"],
         "deadline": "2031-02-03T04:05:06.789Z",
     }

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from fleet import Fleet
 
+from agentorch_cli.core.model import TaskSpec
 from agentorch_cli.engine.inspector import Inspector, Undecided
 
 SCHEMA = {
@@ -20,16 +21,20 @@ WORK = {"required_capabilities": ["work"], "backoff": 0, "result_schema": SCHEMA
 RIGHT = {"verdict": "yes", "note": "seen"}
 
 
-async def test_the_schema_goes_to_the_agent_as_it_was_written(fleet: Fleet, submit: Any) -> None:
+async def test_the_schema_goes_to_the_agent_as_it_was_written(
+    fleet: Fleet, submit: Any, orchestrator: Any
+) -> None:
     agent = await fleet.join()
 
-    await submit(**WORK, name="look")
+    task_id = await submit(**WORK, name="look")
     work = await agent.expect("execute_task")
 
     assert work["data"]["task"]["resultSchema"] == SCHEMA
     assert list(work["data"]["task"]["resultSchema"]) == list(SCHEMA), "models answer in the order of keys"
     assert work["data"]["task"]["name"] == "look"
     assert "vote" not in work["data"]["task"]
+    task = await orchestrator.call("task.get", task_id=task_id)
+    assert list(task.options["result_schema"].items()) == list(SCHEMA.items())
 
 
 async def test_it_is_there_again_when_the_work_is_sent_again(fleet: Fleet, submit: Any) -> None:
@@ -79,6 +84,20 @@ async def test_without_retries_the_task_fails_with_that_reason(
     task = await outcome(task_id)
     assert task.status == "failed"
     assert task.error["message"] == "the result does not fit its schema: must be an object, not null"
+
+
+async def test_a_schema_that_nobody_checked_fails_its_task_and_nothing_else(
+    fleet: Fleet, outcome: Any, orchestrator: Any
+) -> None:
+    agent = await fleet.join()
+    unread = TaskSpec("unread", required_capabilities=("work",), result_schema={"type": "nothing"})
+    await orchestrator.call("task.submit", tasks=[unread])
+
+    await agent.finish(await agent.expect("execute_task"), 1)
+
+    task = await outcome("unread")
+    assert (task.status, task.failures) == ("failed", 1)
+    assert task.error["message"].startswith("the task's result_schema cannot be used: ")
 
 
 async def test_each_result_of_several_agents_has_to_fit(fleet: Fleet, submit: Any, outcome: Any) -> None:
@@ -249,7 +268,7 @@ async def test_declined_work_goes_to_others_and_never_back(
         ("anna", "cancelled"),
         ("bert", "completed"),
     ]
-    assert task.attempts[0].error["message"] == "not my department"
+    assert task.attempts[0].error["message"] == "agent anna declined it: not my department"
 
 
 async def test_declining_is_no_failure_of_the_agent(fleet: Fleet, submit: Any, orchestrator: Any) -> None:

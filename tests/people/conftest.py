@@ -127,7 +127,8 @@ def whole_town() -> Iterator[Town]:
         yield town
         town.close()
     finally:
-        serve.stop()
+        if serve.is_alive:
+            serve.kill()
         remove(Path(data_dir))
 
 

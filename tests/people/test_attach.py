@@ -187,7 +187,7 @@ def test_declined_work_goes_to_somebody_else(town: Town) -> None:
         ("linus", "completed"),
     ]
     assert found.attempts[0].error["code"] == "declined"
-    assert found.attempts[0].error["message"] == "on holiday from tomorrow"
+    assert found.attempts[0].error["message"] == "agent pat declined it: on holiday from tomorrow"
 
 
 @pytest.mark.parametrize(
