@@ -86,9 +86,9 @@ class EngineSettings(Section):
     retries: Annotated[int, Field(ge=0, le=1000)] = 2
     """Further attempts after a failed or timed-out one, where a task names no retries."""
     backoff: Seconds = 1.0
-    """Wait before the first retry; doubles each time, with jitter."""
+    """Wait before the first retry, where a task names no backoff; doubles each time, with jitter."""
     max_backoff: Span = 300.0
-    """Longest wait before a retry."""
+    """Longest wait before a retry, where a task names no max_backoff."""
     aging_seconds: Span = 60.0
     """A waiting task gains one step of priority each time this passes."""
     lease_seconds: Span = 10.0
@@ -133,6 +133,10 @@ class MatchingSettings(Section):
     """Weight of measured performance in the score."""
     load_weight: Share = 0.3
     """Weight of free capacity in the score."""
+    exploration: Share = 0.02
+    """Share of the choices that go to whoever is measured least instead of best; 0 = none."""
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
+    """What the draws of exploration begin with: the same history and seed give the same choices."""
 
 
 class ConsensusSettings(Section):

@@ -9,13 +9,13 @@ assignments within a beat; guarded writes make the overlap harmless.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import platform
 from collections.abc import Awaitable, Callable
 
 from agentorch_cli import __version__
-from agentorch_cli.core.scoring import fleet_mean, shrunk_performance
 from agentorch_cli.engine.state import State, Tally
 from agentorch_cli.errors import DatabaseUnreachable
 from agentorch_cli.identity import host_key, process_mark
@@ -24,6 +24,9 @@ from agentorch_cli.store.store import Store
 log = logging.getLogger("agentorch.leader")
 
 LEASE = "scheduler"
+
+SHORTEST_PAUSE = 0.05
+"""Seconds between two beats at least."""
 
 
 class Leader:
@@ -46,11 +49,17 @@ class Leader:
         self.port: int | None = None
         self.epoch: int | None = None
         self._last_beat = 0.0
+        self._lease_left: float | None = None
+        """Seconds for which another node's lease holds, when it was last seen."""
+        self._soon = asyncio.Event()
 
     async def run(self) -> None:
         """For ever."""
         while True:
-            await asyncio.sleep(self.lease_seconds / 3)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._pause()):
+                    await self._soon.wait()
+            self._soon.clear()
             try:
                 await self.beat()
             except DatabaseUnreachable as error:
@@ -59,6 +68,17 @@ class Leader:
             except Exception:
                 log.exception("a beat failed; the next one tries again")
                 self._doubt()
+
+    def _pause(self) -> float:
+        """Until the next beat: whoever waits for the lead asks when the lease ends, not long after."""
+        regular = self.lease_seconds / 3
+        if self.state.is_leader or self._lease_left is None:
+            return regular
+        return max(SHORTEST_PAUSE, min(regular, self._lease_left + SHORTEST_PAUSE))
+
+    def beat_soon(self) -> None:
+        """The lead may be free."""
+        self._soon.set()
 
     async def bury_the_dead(self) -> None:
         """Nodes of this host whose process is gone do not keep their lease for its full time."""
@@ -71,7 +91,6 @@ class Leader:
         """One sign of life; takes or keeps the lead if it can be had."""
         tallies, self.state.tallies = self.state.tallies, {}
         heard, self.state.heard = self.state.heard | tallies.keys(), set()
-        self._reckon(tallies)
         agents = sorted(heard)
         members = self.state.roster.members
         try:
@@ -103,23 +122,14 @@ class Leader:
             raise
         self._last_beat = asyncio.get_running_loop().time()
         assert row is not None  # a select without from has one row
+        self._lease_left = row["lease_seconds"]
+        if self.state.relay is not None:
+            self.state.relay.has_peers = row["has_peers"] or (
+                self.state.relay.has_peers and bool(self.state.elsewhere)
+            )
         if row["stranded"]:
             await self.on_stranded(row["stranded"])
         await self._follow(row["epoch"])
-
-    def _reckon(self, tallies: dict[str, Tally]) -> None:
-        """Performance of the agents that finished something, against the fleet's mean."""
-        members = self.state.roster.members
-        for agent_id, tally in tallies.items():
-            member = members.get(agent_id)
-            if member is not None:
-                member.completed += tally.completed
-                member.failed += tally.failed
-        mean = fleet_mean(sum(m.completed for m in members.values()), sum(m.failed for m in members.values()))
-        for agent_id in tallies.keys() & members.keys():
-            member = members[agent_id]
-            member.performance = shrunk_performance(member.completed, member.failed, mean)
-            self.state.roster.touch(member)
 
     async def _follow(self, epoch: int | None) -> None:
         was_leader, self.state.is_leader, self.epoch = self.state.is_leader, epoch is not None, epoch

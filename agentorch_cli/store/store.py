@@ -17,8 +17,10 @@ import orjson
 
 from agentorch_cli.core.backlog import Ready
 from agentorch_cli.core.election import Stage, judge_of
+from agentorch_cli.core.limits import KEY, RATE, Scope, key_of
 from agentorch_cli.core.matching import Want
 from agentorch_cli.core.model import Aggregate, AttemptStatus, TaskStatus
+from agentorch_cli.core.settle import MOST_BACKOFF
 from agentorch_cli.store.database import Database, Transaction
 from agentorch_cli.store.records import (
     Assignment,
@@ -68,9 +70,25 @@ class Store:
         """Those of these tasks that want agents."""
         return await self._ready(await self.db.hot("ready_tasks_by_id", list(ids)))
 
-    async def ready_tasks_for(self, capabilities: Sequence[str], limit: int) -> list[Ready]:
-        """The next tasks that an agent with these capabilities could do."""
-        return await self._ready(await self.db.hot("ready_tasks_for", list(capabilities), limit))
+    async def ready_tasks_for(
+        self, capabilities: Sequence[str], limit: int, shut: Sequence[str] = ()
+    ) -> list[Ready]:
+        """The next tasks that an agent with these capabilities could do, but for those behind these gates."""
+        behind: dict[str, list[str]] = {}
+        for name in shut:
+            kind, _, rest = name.partition(":")
+            if kind == RATE:
+                kind, _, rest = rest.partition(":")
+            behind.setdefault(kind, []).append(rest)
+        rows = await self.db.hot(
+            "ready_tasks_for",
+            list(capabilities),
+            limit,
+            behind.get(KEY, []),
+            behind.get(Scope.TYPE, []),
+            behind.get(Scope.CAPABILITY, []),
+        )
+        return await self._ready(rows)
 
     async def _ready(self, rows: list[asyncpg.Record]) -> list[Ready]:
         tasks = []
@@ -98,18 +116,11 @@ class Store:
 
         Raises asyncpg.UniqueViolationError where another scheduler took a slot: look again.
         """
-        rows = await self.db.hot(
-            "assign_batch",
-            [a.task_id for a in batch],
-            [a.seen_attempts for a in batch],
-            [a.message_id for a in batch],
-            [a.agent_id for a in batch],
-            [a.slot for a in batch],
-            [a.role for a in batch],
-            [a.attempt for a in batch],
-            [a.node_id for a in batch],
-        )
-        return {row[0]: Claimed(row[1], row[3], row[2], row[4], row[5]) for row in rows}
+        return _claimed(await self.db.hot("assign_batch", *_columns(batch)))
+
+    async def assign_within(self, tx: Transaction, batch: Sequence[Assignment]) -> dict[str, Claimed]:
+        """The same inside somebody's transaction."""
+        return _claimed(await tx.fetch("assign_batch", *_columns(batch)))
 
     # --- the settler ------------------------------------------------------------------------
 
@@ -209,6 +220,7 @@ class Store:
                 has_dependents=row["has_dependents"],
                 options=_options(row["options"]),
                 required_capabilities=row["required_capabilities"],
+                is_starved=row["is_starved"],
             )
             for row in await tx.fetch("lock_tasks", list(ids))
         }
@@ -264,13 +276,34 @@ class Store:
 
     # --- held work --------------------------------------------------------------------------
 
-    async def held_work(self, agent_ids: Sequence[str]) -> list[Delivery]:
-        """The live attempts of agents, ready to be sent again."""
-        return [_delivery_of(row) for row in await self.db.fetch("held_work", list(agent_ids))]
+    async def held_work(
+        self, agent_ids: Sequence[str] = (), message_ids: Sequence[str] = ()
+    ) -> list[Delivery]:
+        """The live attempts of agents, or those of these ids, ready to be sent again."""
+        rows = await self.db.fetch("held_work", list(agent_ids), list(message_ids))
+        return [_delivery_of(row) for row in rows]
 
     async def adopt(self, message_ids: Sequence[str]) -> None:
         """Held work belongs to this node from now on."""
         await self.db.fetch("adopt_attempts", list(message_ids), self.node_id)
+
+
+def _columns(batch: Sequence[Assignment]) -> list[Any]:
+    """Assignments as the statement takes them."""
+    return [
+        [a.task_id for a in batch],
+        [a.seen_attempts for a in batch],
+        [a.message_id for a in batch],
+        [a.agent_id for a in batch],
+        [a.slot for a in batch],
+        [a.role for a in batch],
+        [a.attempt for a in batch],
+        [a.node_id for a in batch],
+    ]
+
+
+def _claimed(rows: Sequence[asyncpg.Record]) -> dict[str, Claimed]:
+    return {row[0]: Claimed(row[1], row[3], row[2], row[4], row[5]) for row in rows}
 
 
 def _seat_voters(task: Ready, vote: asyncpg.Record) -> None:
@@ -279,7 +312,9 @@ def _seat_voters(task: Ready, vote: asyncpg.Record) -> None:
     if vote["stage"] == Stage.JUDGE:
         judge = frozenset({judge_of({"judge": vote["judge"]})})
         closed = task.want.closed_to | frozenset(vote["voters"])
-        task.want = Want(judge, 1, 1, closed, declined_by=task.want.declined_by)
+        task.want = replace(
+            task.want, required=judge, number=1, most=1, closed_to=closed, rather_not=frozenset(), only=None
+        )
         task.role, task.brief = "judge", f'{{"answers":{vote["brief"] or "[]"}}}'
     else:
         voters = tuple(vote["voters"])
@@ -307,6 +342,8 @@ def _ready_of(row: asyncpg.Record) -> Ready:
             closed_to=frozenset(row["assigned_agents"]) if most > 1 or is_vote else frozenset(),
             rather_not=frozenset(row["tried_agents"]),
             declined_by=frozenset(row["declined_by"] or ()),
+            type=row["task_type"],
+            gates=_own_gates(options),
         ),
         min_agents=row["min_agents"],
         max_agents=most,
@@ -321,6 +358,12 @@ def _ready_of(row: asyncpg.Record) -> Ready:
         required_capabilities=row["required_capabilities"],
         deadline=row["deadline"],
     )
+
+
+def _own_gates(options: dict[str, Any]) -> tuple[str, ...]:
+    """The gates that a task names itself."""
+    key, _ = key_of(options)
+    return (f"{KEY}:{key}",) if key is not None else ()
 
 
 def _options(text: str) -> dict[str, Any]:
@@ -366,6 +409,8 @@ def _delivery_of(row: asyncpg.Record) -> Delivery:
         failures=row["failures"],
         losses=row["losses"],
         backoff_seconds=options.get("backoff_seconds", 1.0),
+        max_backoff_seconds=options.get("max_backoff_seconds", MOST_BACKOFF),
+        has_retry_rules="retry" in options,
         is_simple=is_simple(row["max_agents"], options),
         has_dependents=row["has_dependents"],
         data=row["task_data"],

@@ -10,7 +10,7 @@ from typing import Any
 
 import pexpect
 import pytest
-from conftest import Town, plain
+from townspeople import Town, plain
 
 VERDICT = {
     "type": "object",

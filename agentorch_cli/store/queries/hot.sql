@@ -76,13 +76,17 @@ limit $1;
 
 
 -- name: ready_tasks_for
--- The same, of those that an agent with capabilities $1 could do.
+-- The same, of those that an agent with capabilities $1 could do; not those with these concurrency keys ($3),
+-- of these types ($4), or with any of these capabilities ($5), which have to wait anyway.
 select
   task_id, seq, urgency, remaining_path, task_type, priority, required_capabilities, coverage, min_agents,
   max_agents, wanted, attempts_made, tried_agents, assigned_agents, timeout_seconds, retries, failures, losses,
   has_dependents, options::text as options, status, deadline, declined_by
 from task_distributions
 where wanted > 0 and not is_delayed and required_capabilities <@ $1::text[]
+  and ($3::text[] = '{}' or not coalesce(options ->> 'concurrency_key' = any($3::text[]), false))
+  and not task_type = any($4::text[])
+  and not required_capabilities && $5::text[]
 order by urgency, remaining_path desc, seq
 limit $2;
 
@@ -113,7 +117,8 @@ select
 
 -- name: assign_batch
 -- Claim tasks and send them to agents, all or nothing per task. A task is claimed only as it was
--- seen (the same number of attempts) and only while each chosen agent is online with that slot.
+-- seen (the same number of attempts) and only while each chosen agent is online with that slot, on
+-- the node that it was seen on.
 -- Counting `locked` makes it happen first, here and below: tasks are locked in the order of their ids.
 -- The unique indexes on task_attempts refuse whatever a second scheduler did meanwhile.
 with input as (
@@ -129,7 +134,7 @@ wish as (
     bool_and(a.agent_id is not null) as is_possible
   from input i
   left join agent_registry a
-    on a.agent_id = i.agent_id and a.status = 'online' and i.slot < a.slots
+    on a.agent_id = i.agent_id and a.status = 'online' and i.slot < a.slots and a.node_id = i.node_id
   group by i.task_id
 ),
 locked as (
@@ -398,6 +403,11 @@ set progress = coalesce(i.progress, a.progress), note = coalesce(i.note, a.note)
 from open o join unnest($1::uuid[], $2::real[], $3::text[]) as i (message_id, progress, note)
   on i.message_id = o.message_id
 where a.message_id = o.message_id;
+
+
+-- name: notify_many
+-- Several hints in one round trip.
+select pg_notify(n.channel, n.payload) from unnest($1::text[], $2::text[]) as n (channel, payload);
 
 
 -- name: notify

@@ -30,7 +30,7 @@ returning a.wants_slot_since is not null as wants_slot, a.waits_since is not nul
 
 -- name: continuations
 -- Attempts that only want a slot of their agent to go on, in the order of service.
-select a.message_id, a.task_id, a.agent_id
+select a.message_id, a.task_id, a.agent_id, a.node_id
 from task_attempts a
 join task_distributions t on t.task_id = a.task_id
 where a.wants_slot_since is not null and a.is_parked and a.status in ('sent', 'accepted')
@@ -62,7 +62,9 @@ with recursive line (task_id, parent_id, depth) as (
   from line l join task_distributions t on t.task_id = l.parent_id
   where l.depth < $2
 )
-select t.task_id, t.task_type, t.required_capabilities, t.task_data, l.depth
+select
+  t.task_id, t.task_type, t.required_capabilities, t.task_data, l.depth,
+  t.options ->> 'concurrency_key' as concurrency_key
 from line l join task_distributions t on t.task_id = l.task_id
 order by l.depth;
 
