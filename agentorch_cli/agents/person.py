@@ -46,7 +46,7 @@ class Ask:
     @property
     def is_judge(self) -> bool:
         """Voters did not agree, and this person decides."""
-        return self.work is not None and self.work.role == "judge"
+        return self._vote is not None and self.work is not None and self.work.role == "judge"
 
     @property
     def is_vote(self) -> bool:

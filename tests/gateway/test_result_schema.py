@@ -309,6 +309,24 @@ async def test_a_voter_that_declines_leaves_the_vote_to_the_others(
     assert {vote["agent_id"]: vote["status"] for vote in task.decision.votes}["anna"] == "lost"
 
 
+async def test_a_member_of_a_team_that_declines_leaves_its_part_to_another(
+    fleet: Fleet, submit: Any, outcome: Any
+) -> None:
+    anna, bert = await fleet.join("anna", "paint"), await fleet.join("bert", "glue")
+    task_id = await submit(required_capabilities=["paint", "glue"], coverage="team", aggregate="all")
+    await bert.finish(await bert.expect("execute_task"), error=DECLINED)
+    await bert.expect("ack")
+    await bert.quiet()
+
+    carl = await fleet.join("carl", "glue")
+    work = await carl.expect("execute_task")
+    assert work["data"]["task"]["role"] == "glue"
+    await carl.finish(work, "glued")
+    await anna.finish(await anna.expect("execute_task"), "painted")
+
+    assert (await outcome(task_id)).result == {"paint": "painted", "glue": "glued"}
+
+
 async def test_one_of_several_agents_that_declines_is_replaced(
     fleet: Fleet, submit: Any, outcome: Any
 ) -> None:
