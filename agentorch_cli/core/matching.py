@@ -126,8 +126,6 @@ class Want:
     """Agents that must not get it (again)."""
     rather_not: frozenset[str] = frozenset()
     """Agents that failed it: left out as long as `number` others are online, busy or not."""
-    declined_by: frozenset[str] = frozenset()
-    """Agents that gave it back because they do not want to do it: it does not come to them again."""
     only: tuple[str, ...] | None = None
     """A frozen electorate, best first: nobody else."""
     type: str = ""
@@ -136,6 +134,8 @@ class Want:
     """Limits that it shares with others (`core.gates`)."""
     is_team: bool = False
     """They have `required` together; each has a part of it."""
+    declined_by: frozenset[str] = frozenset()
+    """Agents that gave it back because they do not want to do it: it does not come to them again."""
 
     @property
     def demand(self) -> Demand:
