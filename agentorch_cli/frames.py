@@ -164,6 +164,13 @@ class VoteBody(Frame):
     """The part of the result that is voted on, as a JSON pointer."""
 
 
+class Allowance(Frame):
+    """What is left for this attempt of the budgets that it is charged to."""
+
+    cost_usd: float | None = None
+    tokens: int | None = None
+
+
 class WorkBody(Frame):
     """The task as the agent sees it."""
 
@@ -177,6 +184,7 @@ class WorkBody(Frame):
     """JSON Schema that the result has to fit."""
     vote: VoteBody | None = None
     """There where the result is a ballot."""
+    budget: Allowance | None = None
 
 
 class ExecuteTask(Frame):

@@ -18,7 +18,7 @@ from agentorch_cli.core.model import Aggregate, Coverage, OnDependencyFailure, T
 from agentorch_cli.documents import Document, Format, load_document
 from agentorch_cli.errors import InvalidFile, InvalidTask
 from agentorch_cli.messages import TASKS, TaskFields
-from agentorch_cli.taskfile import TaskFile, read_agents, read_tasks
+from agentorch_cli.taskfile import TaskFile, read_agents, read_tasks, read_template
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -652,3 +652,55 @@ def test_a_result_schema_may_be_true_false_or_hold_dates() -> None:
     assert one("[task]\nresult_schema = true").result_schema is True
     assert one("[task]\nresult_schema = false").result_schema is False
     assert one("[task]\n[task.result_schema]\nenum = [2030-01-31]").result_schema == {"enum": ["2030-01-31"]}
+
+
+# --- budgets ------------------------------------------------------------------------------------
+
+
+def test_the_budget_of_a_submission_stands_beside_its_tasks() -> None:
+    value = {"budget": {"cost_usd": 2, "attemptTokens": 500}, "task": {"type": "t"}}
+    file = read_tasks(Document(value, "file"), new_id=lambda: "made")
+
+    assert file.budget == {"cost_usd": 2, "attempt_tokens": 500}
+    assert file.tasks[0].budget is None
+
+
+def test_a_task_without_a_table_may_be_called_budget() -> None:
+    file = read_tasks(Document({"budget": {"tokens": 5}}, "one"), new_id=lambda: "made")
+
+    assert (file.budget, file.tasks[0].budget) == (None, {"tokens": 5})
+
+
+@pytest.mark.parametrize(
+    ("budget", "field", "message"),
+    [
+        ({}, "budget", "limits nothing: say cost_usd, tokens, or both"),
+        ({"attempt_usd": 1}, "budget", "limits nothing"),
+        ({"cost_usd": 0}, "budget.cost_usd", "must be"),
+        ({"cost_usd": 1, "attemptUsd": 2}, "budget.attempt", "is 2, more than cost_usd, which is 1"),
+        ({"usd": 1}, "budget.usd", 'did you mean "cost_usd"?'),
+        (5, "budget", "must be"),
+    ],
+)
+def test_a_wrong_budget_of_a_submission_is_named(budget: Any, field: str, message: str) -> None:
+    with pytest.raises(InvalidTask) as caught:
+        read_tasks(Document({"tasks": [{}], "budget": budget}, "file"), new_id=lambda: "made")
+
+    (entry,) = caught.value.details["errors"]
+    assert entry["field"].startswith(field)
+    assert message in entry["message"]
+
+
+def test_an_attempt_may_not_be_expected_to_use_more_than_all_of_them() -> None:
+    ((where, found),) = errors({"tasks": [{"budget": {"tokens": 5, "attempt_tokens": 6}}]})
+
+    assert where.endswith("tasks[0].budget.attempt_tokens")
+    assert found == "is 6, more than tokens, which is 5"
+
+
+def test_a_schedule_takes_no_budget_of_a_submission() -> None:
+    with pytest.raises(InvalidTask) as caught:
+        read_template(Document({"tasks": [{}], "budget": {"tokens": 5}}, "file"), new_id=lambda: "made")
+
+    (entry,) = caught.value.details["errors"]
+    assert (entry["field"], "a schedule makes many" in entry["message"]) == ("budget", True)

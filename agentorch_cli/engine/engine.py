@@ -4,6 +4,7 @@ hints (LISTEN) ──> scheduler ──> assign ──> courier (gateway) ──
                        ^                                            │
                        └── settler <── desk (gateway) <─────────────┘
 lifeline: what is overdue ──> settler        leader: beat, lease        timetable: schedules ──> tasks
+ledger: what was finished
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from agentorch_cli.engine.deadlocks import Monitor
 from agentorch_cli.engine.desk import Desk
 from agentorch_cli.engine.historian import Historian
 from agentorch_cli.engine.leader import Leader
+from agentorch_cli.engine.ledger import Bookkeeper
 from agentorch_cli.engine.lifeline import Lifeline
 from agentorch_cli.engine.peers import Peers, seat
 from agentorch_cli.engine.proposals import Proposals
@@ -49,6 +51,7 @@ CHANNELS = (
     "agentorch_deadlock",
     "agentorch_schedules",
     "agentorch_limits",
+    "agentorch_budgets",
     "agentorch_lead",
     WORK,
     FREED,
@@ -98,6 +101,7 @@ class Engine:
         self.scheduler.on_doubt = self.resync
         self.settler = Settler(self.state, store, courier, self.scheduler)
         self.scheduler.on_sick = self.settler.end_sick
+        self.scheduler.funds.on_exhausted = self.settler.end_early
         self.lifeline = Lifeline(self.state, store, self.settler, grace=3 * limits.heartbeat_interval)
         self.desk = Desk(
             self.state,
@@ -144,6 +148,7 @@ class Engine:
             on_elected=self._take_the_lead,
             on_stranded=self._reclaim,
         )
+        self.ledger = Bookkeeper(self.state, store, every=limits.lease_seconds / 3)
         self._loops: list[asyncio.Task[None]] = []
         self._fleet_changed = asyncio.Event()
         self._called_off: set[str] | None = set()
@@ -170,6 +175,7 @@ class Engine:
             run(self.lifeline.watch(), name="lifeline"),
             run(self.lifeline.sweep(self.limits.sweep_interval), name="sweep"),
             run(self.leader.run(), name="leader"),
+            run(self.ledger.run(), name="ledger"),
             run(self.monitor.run(), name="monitor"),
             run(self.proposals.run(), name="proposals"),
             run(self.timetable.run(), name="timetable"),
@@ -219,6 +225,12 @@ class Engine:
                 self.leader.beat_soon()
         elif channel == "agentorch_limits":
             self.scheduler.look_at_limits()
+        elif channel == "agentorch_budgets":
+            scope, _, key = payload.partition(" ")
+            if key:
+                self.scheduler.budget_changed(scope, key)
+            else:
+                self.scheduler.look_at_budgets()
         elif channel == "agentorch_deadlock":
             self.monitor.look_soon(0.0)
         elif channel == "agentorch_schedules":
@@ -249,6 +261,7 @@ class Engine:
         self.monitor.look_soon()
         self.scheduler.look_again_here()
         self.scheduler.look_at_limits()
+        self.scheduler.look_at_budgets()
         if not self.state.is_leader or self.state.elsewhere:
             self.scheduler.doubt()
         self.subtasks.hinted("*")
@@ -375,8 +388,10 @@ class Engine:
     async def _take_the_lead(self) -> None:
         self.scheduler.doubt()  # the first step reads fleet and attempts anew
         self.scheduler.look_again_here()
+        await self.ledger.follow()
         self.timetable.wake()
         self.scheduler.look_at_limits()
+        self.scheduler.look_at_budgets()
         await self.settler.unlock_missed()
 
     # --- the end ----------------------------------------------------------------------------
@@ -406,6 +421,7 @@ class Engine:
             async with asyncio.timeout(5):
                 await self.desk.write()
                 await self.leader.beat()
+                await self.ledger.write()
                 await self.store.db.fetch("leave", self.store.node_id)
         self.state.bus.close()
 

@@ -218,6 +218,8 @@ def execute_frame(delivery: Delivery) -> bytes:
         task["resultSchema"] = orjson.Fragment(delivery.result_schema)
     if delivery.vote is not None:
         task["vote"] = delivery.vote
+    if delivery.budget is not None:
+        task["budget"] = delivery.budget
     return orjson.dumps(
         {
             "type": "agent_message",

@@ -43,6 +43,8 @@ class Delivery:
     """What its result has to fit, as JSON text; None where any JSON will do."""
     vote: dict[str, Any] | None = None
     """Where the result is a ballot: what the wire says about it."""
+    budget: dict[str, Any] | None = None
+    """What it may use, as its agent is told: `costUsd`, `tokens`."""
     deadline: datetime | None = None
     """When the attempt is taken away, on the database's clock: its timeout, or the task's deadline."""
     is_accepted: bool = False
@@ -52,6 +54,8 @@ class Delivery:
     """It waits for its sub-tasks, with or without a slot."""
     seconds_since_sent: float = 0.0
     seconds_since_accepted: float | None = None
+    begun: float = 0.0
+    """When it was accepted, or else sent, on the loop's clock."""
     due: float = 0.0
     """When it is overdue, on the loop's clock: not accepted in time, or running too long."""
 
@@ -73,6 +77,10 @@ class Assignment:
     role: str | None
     attempt: int
     node_id: str
+    is_funded: bool = False
+    """Something is reserved for it on a budget."""
+    budget: dict[str, Any] | None = None
+    """What its agent is told that it may use: `costUsd`, `tokens`."""
 
 
 @dataclass(slots=True)

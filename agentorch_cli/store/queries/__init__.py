@@ -13,9 +13,11 @@ FILES = (
     "fleet.sql",
     "limits.sql",
     "waiting.sql",
+    "budgets.sql",
     "schedules.sql",
     "deadlocks.sql",
     "why.sql",
+    "ledger.sql",
     "show.sql",
 )
 
