@@ -113,7 +113,9 @@ class Ask:
         self._end(None if self.work is not None else Vote(abstain=True))
 
     def decline(self, reason: str) -> None:
-        """Somebody else shall do it. Only for a task."""
+        """Somebody else shall do it. Only for a task. Nothing was used, as far as budgets go."""
+        if self.work is not None:
+            self.work.usage = {"inputTokens": 0, "outputTokens": 0, "costUsd": 0}
         self._fail(WorkFailed(reason or "no reason given", code="declined"))
 
     def fail(self, reason: str) -> None:
