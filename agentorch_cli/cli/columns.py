@@ -13,7 +13,7 @@ from rich.text import Text
 from agentorch_cli.cli.look import Look, span
 from agentorch_cli.cli.tables import Column
 from agentorch_cli.core.reliability import VERIFIED_WEIGHT
-from agentorch_cli.views import AttemptView, DecisionView, ReliabilityView, TaskView
+from agentorch_cli.views import AgentView, AttemptView, DecisionView, ReliabilityView, TaskView
 
 
 def took(task: TaskView | AttemptView, look: Look) -> Text:
@@ -55,6 +55,22 @@ def votes(decision: DecisionView) -> str:
     return f"{decision.votes_used} of {decision.electorate}"
 
 
+def set_aside(agent: AgentView, look: Look) -> Text:
+    """Why an agent gets nothing, and until when."""
+    if agent.status in ("paused", "draining"):
+        until = Text("until ") + look.age(agent.status_until) if agent.status_until is not None else None
+        reason = look.text(agent.status_reason) if agent.status_reason else None
+        return Text(": ").join(one for one in (until, reason) if one is not None) or look.nothing()
+    if agent.excluded_until is not None:
+        return Text.assemble(
+            ("excluded until " if agent.excluded_until > look.now else "probed since ", "yellow"),
+            look.age(agent.excluded_until),
+            ": ",
+            look.text(agent.excluded_reason),
+        )
+    return look.nothing()
+
+
 AGENTS = (
     Column("AGENT", lambda agent, look: look.text(agent.agent_id, "bold"), is_id=True, fold_at=24),
     Column("STATUS", lambda agent, look: look.state(agent.status)),
@@ -66,6 +82,7 @@ AGENTS = (
     Column("DONE", lambda agent, look: Text(str(agent.completed)), 1, is_right=True),
     Column("FAILED", lambda agent, look: Text(str(agent.failed)), 1, is_right=True),
     Column("SEEN", lambda agent, look: look.age(agent.last_heartbeat), 5),
+    Column("NOTE", lambda agent, look: set_aside(agent, look), 7),
 )
 
 TASKS = (

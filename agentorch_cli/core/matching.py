@@ -52,6 +52,12 @@ class Member:
     failed: int = 0
     used: set[int] = field(default_factory=set)
     """Numbers of the slots that live attempts own."""
+    excluded: str | None = None
+    """Why it gets nothing at the moment, in words; None where it does. See `Roster.set_excluded`."""
+    is_probing: bool = False
+    """It was excluded, and gets one task at a time until one of them goes well."""
+    probe_slot: int | None = None
+    """The slot of the task that it is probed with now."""
     stamp: int = 0
     is_counted: bool = False
     """Its crew counts it as free."""
@@ -63,7 +69,12 @@ class Member:
 
     @property
     def is_free(self) -> bool:
-        return self.status is AgentStatus.ONLINE and len(self.used) < self.slots
+        return (
+            self.status is AgentStatus.ONLINE
+            and len(self.used) < self.slots
+            and self.excluded is None
+            and self.probe_slot is None
+        )
 
     def free_slot(self) -> int:
         """A number that no live attempt owns. Only for a free member."""
@@ -135,7 +146,7 @@ def lasting_obstacle(member: Member, want: Want) -> str | None:
         return "is not in the electorate"
     if member.status is not AgentStatus.ONLINE:
         return f"is {member.status}"
-    return None
+    return member.excluded
 
 
 def obstacle(member: Member, want: Want) -> str | None:
@@ -143,6 +154,8 @@ def obstacle(member: Member, want: Want) -> str | None:
     lasting = lasting_obstacle(member, want)
     if lasting is None and len(member.used) >= member.slots:
         return f"all {member.slots} slots are busy" if member.slots != 1 else "is busy"
+    if lasting is None and member.probe_slot is not None:
+        return "is being probed, with one task at a time"
     return lasting
 
 
@@ -210,8 +223,15 @@ class Roster:
         member.guilds = {}
 
     def take(self, member: Member, slot: int) -> None:
-        """A live attempt owns this slot from now on."""
+        """Work that was chosen for it now owns this slot from now on."""
         member = self.members.get(member.agent_id, member)  # it may have come anew since it was chosen
+        if member.is_probing and member.probe_slot is None:
+            member.probe_slot = slot
+        self.hold(member, slot)
+
+    def hold(self, member: Member, slot: int) -> None:
+        """Work that it has already owns this slot from now on."""
+        member = self.members.get(member.agent_id, member)
         member.used.add(slot)
         self._offer(member)
 
@@ -220,6 +240,21 @@ class Roster:
         member = self.members.get(agent_id)
         if member is not None and slot in member.used:
             member.used.remove(slot)
+            if member.probe_slot == slot:
+                member.probe_slot = None
+            self.touch(member)
+
+    def set_excluded(self, member: Member, reason: str | None) -> None:
+        """It gets nothing from now on, for this reason; None: it does."""
+        if member.excluded != reason:
+            member.excluded = reason
+            self.touch(member)
+
+    def set_probing(self, member: Member, *, is_probing: bool, slot: int | None = None) -> None:
+        """It gets one task at a time from now on, and has one in this slot; or as many as it has slots."""
+        if member.is_probing != is_probing:
+            member.is_probing = is_probing
+            member.probe_slot = slot if is_probing else None
             self.touch(member)
 
     def touch(self, member: Member) -> None:
@@ -231,7 +266,7 @@ class Roster:
         if member.is_free:
             crew.changed = self.stamp
             self._crews[crew.capabilities] = self._crews.pop(crew.capabilities)
-        elif member.status is not AgentStatus.ONLINE:
+        elif member.status is not AgentStatus.ONLINE or member.excluded is not None:
             self.lost_at = self.stamp
 
     def changed_since(self, stamp: int) -> list[Crew]:

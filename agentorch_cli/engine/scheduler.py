@@ -79,6 +79,8 @@ class Scheduler:
         """Told when a demand came that no registered agent can meet."""
         self.on_continued: Callable[[str, int], None] | None = None
         """Told of each attempt that got a slot again."""
+        self.on_probe: Callable[[Delivery], None] = lambda delivery: None
+        """Told of work that shows how an agent is that was excluded."""
         self._timer: asyncio.TimerHandle | None = None
         self._last_failure = ""
         self._dig_at = 0.0
@@ -186,7 +188,7 @@ class Scheduler:
             member = roster.members.get(agent_id)
             if member is not None and member.status is not AgentStatus.OFFLINE and member.busy < member.slots:
                 slots[message_id] = member.free_slot()
-                roster.take(member, slots[message_id])
+                roster.hold(member, slots[message_id])
         if not slots:
             return
         try:
@@ -343,6 +345,9 @@ class Scheduler:
                 delivery.due = due
                 self.state.hold(delivery)
                 self.courier.deliver(delivery)
+                if seat.member.probe_slot == seat.slot:
+                    delivery.is_probe = True
+                    self.on_probe(delivery)
                 if self.state.bus.is_heard:
                     self.state.bus.publish(
                         "task_assigned", task_id=task.task_id, agent_id=assignment.agent_id

@@ -17,7 +17,7 @@ import contextlib
 import logging
 import random
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import orjson
@@ -64,6 +64,8 @@ class Settler:
         self.courier = courier
         self.scheduler = scheduler
         self.jitter = random.random
+        self.on_ended: Callable[[Report, str, bool], None] = lambda report, task_id, is_probe: None
+        """Told of each attempt whose end is stored, with its task, and whether it was a probe."""
         self._reports: deque[Report] = deque()
         self._bytes = 0
         self.votes = Votes(state, store)
@@ -258,6 +260,7 @@ class Settler:
             self.state.tally(delivery.agent_id, went_well=True)
         elif report.status is not AttemptStatus.CANCELLED:
             self.state.tally(delivery.agent_id, went_well=False)
+        self.on_ended(report, delivery.task_id, delivery.is_probe)
 
     def _tell_off(self, delivery: Delivery, report: Report) -> None:
         """The engine gave the attempt up: its agent, if it still lives, should stop."""
@@ -537,6 +540,8 @@ class Settler:
             delivery = self.state.release(report.message_id)
             if delivery is not None and report.message_id in finished:
                 self._remember(report, delivery)
+            elif task is not None and report.message_id in finished:  # an attempt that no node carried
+                self.on_ended(report, task.task_id, False)
             if report.from_agent:
                 self.courier.acknowledge(report.agent_id, [report.message_id])
             elif delivery is not None:

@@ -38,6 +38,10 @@ class Courier(Protocol):
         """Tell an agent what was wrong."""
         ...
 
+    def drain_agent(self, agent_id: str) -> None:
+        """Tell an agent to finish what it holds: no more will come."""
+        ...
+
     def dismiss(self, agent_id: str, reason: str) -> None:
         """End an agent's session: it is not registered any more."""
         ...

@@ -19,7 +19,14 @@ from agentorch_cli.core.hints import did_you_mean
 from agentorch_cli.core.matching import Member, Roster
 from agentorch_cli.core.model import FINAL, AgentStatus
 from agentorch_cli.core.scoring import fleet_mean, shrunk_performance
-from agentorch_cli.core.why import Known, Standing, seconds_in_words, standing
+from agentorch_cli.core.why import (
+    Known,
+    Standing,
+    excluded_in_words,
+    seconds_in_words,
+    set_aside_in_words,
+    standing,
+)
 from agentorch_cli.errors import NotFound
 from agentorch_cli.store.store import Store
 
@@ -82,6 +89,7 @@ class Fleet:
         rows = self.agents
         mean = fleet_mean(sum(row["completed"] for row in rows), sum(row["failed"] for row in rows))
         for row in rows:
+            excluded, probe_slot = _exclusion(row)
             roster.put(
                 Member(
                     agent_id=row["agent_id"],
@@ -94,6 +102,9 @@ class Fleet:
                     completed=row["completed"],
                     failed=row["failed"],
                     used=set(row["used_slots"]),
+                    excluded=excluded,
+                    is_probing=row["excluded_until"] is not None and excluded is None,
+                    probe_slot=probe_slot,
                 )
             )
         return roster
@@ -106,7 +117,9 @@ class Fleet:
 
     def known(self) -> dict[str, Known]:
         return {
-            row["agent_id"]: Known(row["away_s"], tuple(zip(row["tasks"], row["since"], strict=True)))
+            row["agent_id"]: Known(
+                row["away_s"], tuple(zip(row["tasks"], row["since"], strict=True)), _set_aside(row)
+            )
             for row in self.agents
         }
 
@@ -118,6 +131,28 @@ class Fleet:
             room=self.room if self.live_nodes else 0,
             known=self.known(),
         )
+
+
+def _exclusion(row: asyncpg.Record) -> tuple[str | None, int | None]:
+    """Why the breaker keeps an agent from work, and the slot of the task that it is probed with."""
+    until, now = row["excluded_until"], row["now"]
+    if until is None:
+        return None, None
+    if until > now:
+        return excluded_in_words(until, row["excluded_reason"], now), None
+    probed = (now - until).total_seconds()
+    slots = zip(row["used_slots"], row["since"], strict=True)
+    return None, min((slot for slot, seconds in slots if seconds <= probed), default=None)
+
+
+def _set_aside(row: asyncpg.Record) -> str | None:
+    """What a person decided about an agent, in words."""
+    status = AgentStatus(row["status"])
+    if status not in (AgentStatus.PAUSED, AgentStatus.DRAINING):
+        return None
+    return set_aside_in_words(
+        status, row["status_since"], row["status_until"], row["status_reason"], row["now"]
+    )
 
 
 async def read_fleet(store: Store, task_ids: Sequence[str] = ()) -> Fleet:

@@ -6,6 +6,8 @@
 select
   a.agent_id, a.agent_type as type, a.capabilities, a.status, a.slots, a.performance_score, a.completed, a.failed,
   a.node_id, a.exec, a.metadata::text as metadata, a.last_heartbeat, a.created_at,
+  a.status_since, a.status_reason, a.status_until, a.excluded_since, a.excluded_until, a.excluded_reason,
+  a.consecutive_failures, a.trips,
   coalesce(l.busy, 0) as busy, coalesce(l.tasks, '{}') as working_on,
   q.p50 as latency_p50_ms, q.p95 as latency_p95_ms
 from agent_registry a
