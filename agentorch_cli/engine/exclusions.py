@@ -43,6 +43,9 @@ log = logging.getLogger("agentorch.exclusions")
 MARGIN = 0.02
 """Seconds that are waited beyond an end, so that the database's clock has passed it too."""
 
+BREAKER = "breaker"
+"""In whose name agents are excluded."""
+
 MOST_TOLD = 300
 """Characters of an agent's own error that a reason quotes."""
 
@@ -161,13 +164,14 @@ class Exclusions:
         match self._breakers.get(member.agent_id, CLOSED).phase:
             case Phase.CLOSED:
                 roster.set_probing(member, is_probing=False)
-                roster.set_excluded(member, None)
+                roster.exclude(member.agent_id, BREAKER, None)
             case Phase.OPEN:
                 roster.set_probing(member, is_probing=False)
-                roster.set_excluded(member, f"is excluded after {self._reasons[member.agent_id]}")
+                reason = f"is excluded after {self._reasons[member.agent_id]}"
+                roster.exclude(member.agent_id, BREAKER, reason)
             case Phase.PROBING:
                 roster.set_probing(member, is_probing=True, slot=probe_slot)
-                roster.set_excluded(member, None)
+                roster.exclude(member.agent_id, BREAKER, None)
 
     def _apply_to(self, agent_id: str) -> None:
         member = self.state.roster.members.get(agent_id)

@@ -169,7 +169,7 @@ async def test_a_drain_that_waits_returns_when_nothing_is_held(orchestrator: Any
     for _ in handles:
         await gate.work()
 
-    with pytest.raises(WaitTimedOut, match="2 tasks are still held after 0.05 s"):
+    with pytest.raises(WaitTimedOut, match="2 tasks are still held after"):
         await orchestrator.call("agent.drain", agent_ids=["a"], wait=True, timeout_seconds=0.05)
     drain = asyncio.create_task(orchestrator.call("agent.drain", agent_ids=["a"], wait=True))
     await until_mirrored(orchestrator, "a", AgentStatus.DRAINING)

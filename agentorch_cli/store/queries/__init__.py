@@ -12,6 +12,7 @@ FILES = (
     "consensus.sql",
     "fleet.sql",
     "aside.sql",
+    "limits.sql",
     "waiting.sql",
     "deadlocks.sql",
     "why.sql",
