@@ -247,7 +247,9 @@ class Roster:
         self.drop(member.agent_id)
         self.members[member.agent_id] = member
         member.is_counted = False
-        crew = self._crews.setdefault(member.capabilities, Crew(member.capabilities))
+        crew = self._crews.get(member.capabilities)
+        if crew is None:  # as changed now: it comes last, and `changed_since` stops at the first old one
+            crew = self._crews[member.capabilities] = Crew(member.capabilities, changed=self.stamp)
         crew.size += 1
         for capability in member.capabilities:
             self._having.setdefault(capability, {})[member.agent_id] = member
