@@ -19,7 +19,7 @@ from agentorch_cli.core import breaker
 from agentorch_cli.core.ladder import Policy
 from agentorch_cli.core.matching import Member, Roster
 from agentorch_cli.core.model import AgentStatus
-from agentorch_cli.core.scoring import Weights, fleet_mean, shrunk_performance
+from agentorch_cli.core.scoring import Weights, counted_performance
 from agentorch_cli.engine.deadlocks import Monitor
 from agentorch_cli.engine.desk import Desk
 from agentorch_cli.engine.exclusions import Exclusions
@@ -61,6 +61,8 @@ class Limits:
     sweep_interval: float = 5.0
     drain_timeout: float = 30.0
     weights: Weights = field(default_factory=Weights)
+    exploration: float = 0.0
+    seed: int = 0
     task_defaults: Mapping[str, Any] = field(default_factory=dict)
     """TaskSpec fields for sub-tasks that are silent about them."""
     subtasks: Rules = field(default_factory=Rules)
@@ -77,7 +79,9 @@ class Engine:
         self.store = store
         self.limits = limits
         self.courier = courier
-        self.state = State(store.node_id, Roster(limits.weights))
+        self.state = State(
+            store.node_id, Roster(limits.weights, exploration=limits.exploration, seed=limits.seed)
+        )
         self.scheduler = Scheduler(
             self.state,
             store,
@@ -270,7 +274,6 @@ class Engine:
         """
         before = dict(self.state.roster.members)
         rows = await self.store.db.fetch("roster")
-        mean = fleet_mean(sum(row["completed"] for row in rows), sum(row["failed"] for row in rows))
         roster = self.state.roster
         for row in rows:
             known = roster.members.get(row["agent_id"])
@@ -291,12 +294,13 @@ class Engine:
                     # Work goes out over this node's connections: agents of others are out of reach.
                     status=AgentStatus(row["status"]) if is_here else AgentStatus.OFFLINE,
                     node_id=row["node_id"],
-                    performance=shrunk_performance(row["completed"], row["failed"], mean),
+                    performance=counted_performance(row["completed"], row["failed"]),
                     completed=row["completed"],
                     failed=row["failed"],
                     used=set(row["used_slots"]),
                 )
             )
+            self.state.reputation.tell(row["agent_id"])
             self.exclusions.follow(roster.members[row["agent_id"]], dict(row))
         self.exclusions.pause_ends_in(
             min((row["pause_s"] for row in rows if row["pause_s"] is not None), default=None)
