@@ -450,9 +450,12 @@ def ladder_of(settings: Settings) -> Policy:
 
 def breaker_of(settings: Settings) -> breaker.Rules:
     """When an agent that keeps failing gets nothing for a while."""
-    chosen = settings.breaker
     return breaker.Rules(
-        chosen.enabled, chosen.failures, chosen.tasks, chosen.backoff, max(chosen.backoff, chosen.max_backoff)
+        enabled=settings.breaker.enabled,
+        failures=settings.breaker.failures,
+        tasks=settings.breaker.tasks,
+        backoff=settings.breaker.backoff,
+        max_backoff=max(settings.breaker.backoff, settings.breaker.max_backoff),
     )
 
 
