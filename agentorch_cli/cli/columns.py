@@ -60,7 +60,7 @@ def set_aside(agent: AgentView, look: Look) -> Text:
     if agent.status in ("paused", "draining"):
         until = Text("until ") + look.age(agent.status_until) if agent.status_until is not None else None
         reason = look.text(agent.status_reason) if agent.status_reason else None
-        return Text(": ").join(one for one in (until, reason) if one is not None) or look.nothing()
+        return Text(": ").join(one for one in (until, reason) if one is not None)
     if agent.excluded_until is not None:
         return Text.assemble(
             ("excluded until " if agent.excluded_until > look.now else "probed since ", "yellow"),
@@ -68,7 +68,7 @@ def set_aside(agent: AgentView, look: Look) -> Text:
             ": ",
             look.text(agent.excluded_reason),
         )
-    return look.nothing()
+    return Text("")
 
 
 AGENTS = (
@@ -81,8 +81,8 @@ AGENTS = (
     Column("SCORE", lambda agent, look: look.number(agent.performance_score), 3, is_right=True),
     Column("DONE", lambda agent, look: Text(str(agent.completed)), 1, is_right=True),
     Column("FAILED", lambda agent, look: Text(str(agent.failed)), 1, is_right=True),
-    Column("SEEN", lambda agent, look: look.age(agent.last_heartbeat), 5),
     Column("NOTE", lambda agent, look: set_aside(agent, look), 7),
+    Column("SEEN", lambda agent, look: look.age(agent.last_heartbeat), 5),
 )
 
 TASKS = (

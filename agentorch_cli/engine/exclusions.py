@@ -32,7 +32,6 @@ from agentorch_cli.core.matching import Member
 from agentorch_cli.core.model import AttemptStatus
 from agentorch_cli.engine.state import Report, State
 from agentorch_cli.errors import DatabaseUnreachable
-from agentorch_cli.frames import dumps
 from agentorch_cli.store.records import Delivery
 from agentorch_cli.store.store import Store
 from agentorch_cli.store.submission import array_literal
@@ -289,12 +288,10 @@ class Exclusions:
         probes, self._probes = self._probes, []
         try:
             await self.store.db.fetch(
-                "log_events",
-                ["agent_probed"] * len(probes),
+                "note_probes",
                 [one.task_id for one in probes],
                 [one.agent_id for one in probes],
                 [one.message_id for one in probes],
-                [dumps({"attempt": one.attempt}) for one in probes],
                 self.store.node_id,
             )
         except BaseException:

@@ -82,6 +82,18 @@ async def stories(orchestrator: Orchestrator) -> list[str]:
     return [row["kind"].removeprefix("agent_") for row in rows]
 
 
+async def until_told(orchestrator: Orchestrator, *kinds: str) -> None:
+    """The log says exactly this; it is written a moment after it happened."""
+
+    async def is_told() -> bool:
+        return await stories(orchestrator) == list(kinds)
+
+    try:
+        await until(is_told)
+    except TimeoutError:
+        raise AssertionError(await stories(orchestrator)) from None
+
+
 async def test_the_work_of_an_agent_that_fails_everything_goes_to_the_good_one(
     start_engine: Any, crew_of: Any
 ) -> None:
@@ -96,7 +108,7 @@ async def test_the_work_of_an_agent_that_fails_everything_goes_to_the_good_one(
     assert {task.status for task in ended} == {"completed"}
     assert {task.assigned_agents[0] for task in ended} == {"good"}
     assert await attempts(orchestrator) == {("bad", "failed"): 4, ("good", "completed"): 40}
-    assert await stories(orchestrator) == ["excluded"]
+    await until_told(orchestrator, "excluded")
     page = await orchestrator._metrics()
     assert "agentorch_agents_excluded 1.0" in page[2]
     assert "agentorch_agent_excluded_total 1.0" in page[2]
@@ -133,11 +145,7 @@ async def test_a_probe_readmits_an_agent_that_was_repaired(start_engine: Any, cr
 
     await expire(orchestrator, seconds=0.05)
     ended = await orchestrator.call("task.wait", task_ids=names, timeout_seconds=10)
-
-    async def readmitted() -> bool:
-        return await stories(orchestrator) == ["excluded", "probed", "readmitted"]
-
-    await until(readmitted)
+    await until_told(orchestrator, "excluded", "probed", "readmitted")
     agent = await orchestrator.call("agent.get", agent_id="bad")
     assert {task.status for task in ended} == {"completed"}
     assert (agent.excluded_until, agent.excluded_reason, agent.trips, agent.consecutive_failures) == (
@@ -207,24 +215,16 @@ async def test_errors_that_are_about_the_task_exclude_nobody(start_engine: Any, 
     assert (await attempts(orchestrator))["picky", "failed"] == 17
 
 
-async def test_an_exclusion_survives_the_engine_and_its_probe_does_too(
-    start_engine: Any, crew_of: Any
-) -> None:
+async def test_an_exclusion_survives_the_engine(start_engine: Any, crew_of: Any) -> None:
     first = await start_engine(breaker=QUICK)
-    machine, gate = Machine(), Gate(result="kept")
-
-    async def play(work: Any) -> Any:
-        return await (gate(work) if not machine.is_broken else machine(work))
-
-    await crew_of(first).join("bad", does=play, slots=2)
+    await crew_of(first).join("bad", does=Machine())
     await submit(first, "a", "b", "c", "d")
     before = await excluded(first)
     await first.stop()
-    machine.is_broken = False
 
-    port = {"port": int(first.url.rpartition(":")[2].partition("/")[0])}
-    second = await start_engine(breaker=QUICK, gateway=port)
-    await until(lambda: _is_here(second, "bad"))
+    second = await start_engine(breaker=QUICK)
+    gate = Gate()
+    await crew_of(second).join("bad", does=gate)
     await second.engine.scheduler.step()
     after = await second.call("agent.get", agent_id="bad")
     assert (after.excluded_until, after.trips) == (before.excluded_until, 1)
@@ -232,16 +232,35 @@ async def test_an_exclusion_survives_the_engine_and_its_probe_does_too(
 
     await expire(second)
     await gate.work()
-    await second.stop()
-    third = await start_engine(breaker=QUICK, gateway=port)
-    await until(lambda: _is_here(third, "bad"))
-    await third.engine.scheduler.step()
+    await until_told(second, "excluded", "probed")
+    gate.is_open.set()
+
+
+async def test_a_probe_survives_the_engine(start_engine: Any, crew_of: Any) -> None:
+    first = await start_engine(breaker=QUICK)
+    machine, gate = Machine(), Gate(result="kept")
+
+    async def play(work: Any) -> Any:
+        return await (machine(work) if machine.is_broken else gate(work))
+
+    await crew_of(first).join("bad", does=play, slots=2)
+    names = await submit(first, "a", "b", "c", "d")
+    await excluded(first)
+    machine.is_broken = False
+    await expire(first)
+    await gate.work()
+    await first.stop()
+
+    port = int(first.url.rpartition(":")[2].partition("/")[0])
+    second = await start_engine(breaker=QUICK, gateway={"port": port})
+    await until(lambda: _is_here(second, "bad"), 15)
+    await second.engine.scheduler.step()
     assert gate.begun.empty()  # the probe goes on, and there is only one
     gate.is_open.set()
 
-    ended = await third.call("task.wait", task_ids=["a", "b", "c", "d"], timeout_seconds=10)
+    ended = await second.call("task.wait", task_ids=names, timeout_seconds=10)
     assert {task.result for task in ended} == {"kept"}
-    assert (await stories(third))[:3] == ["excluded", "probed", "readmitted"]
+    await until_told(second, "excluded", "probed", "readmitted")
 
 
 async def _is_here(orchestrator: Orchestrator, agent_id: str) -> bool:
@@ -295,7 +314,7 @@ async def test_a_person_can_end_an_exclusion(start_engine: Any, crew_of: Any) ->
 
     assert reply.changed == ["bad"]
     assert {task.status for task in ended} == {"completed"}
-    assert await stories(orchestrator) == ["excluded", "resumed"]
+    await until_told(orchestrator, "excluded", "resumed")
 
 
 async def test_a_breaker_that_is_turned_off_excludes_nobody(start_engine: Any, crew_of: Any) -> None:
@@ -329,3 +348,25 @@ async def test_an_agent_that_trips_while_the_database_is_away_gets_nothing_and_i
     await excluded(orchestrator)
 
     assert [len(served) for served in refused] == [4, 4]
+
+
+async def test_what_is_stored_twice_because_nobody_knew_counts_once(start_engine: Any, crew_of: Any) -> None:
+    orchestrator = await start_engine(breaker=QUICK)
+    machine = Machine()
+    await crew_of(orchestrator).join("bad", does=machine)
+    names = await submit(orchestrator, "a", "b", "c")
+    before = await excluded(orchestrator)
+    exclusions = orchestrator.engine.exclusions
+
+    await exclusions._write_exclusions({"bad": exclusions._breakers["bad"]})
+    assert await orchestrator.call("agent.get", agent_id="bad") == before
+
+    machine.is_broken = False
+    noted: list[Any] = []
+    orchestrator.engine.scheduler.on_probe = noted.append
+    await expire(orchestrator)
+    await orchestrator.call("task.wait", task_ids=names, timeout_seconds=10)
+    for _ in range(2):
+        exclusions.probed(noted[0])
+        await exclusions.write()
+    await until_told(orchestrator, "excluded", "readmitted", "probed")

@@ -85,7 +85,8 @@ select distinct task_id from task_attempts where agent_id = any($1::text[]) and 
 
 
 -- name: exclude_agents
--- Agents that tripped get nothing for so many seconds; answers in how many that is over.
+-- Agents that tripped get nothing for so many seconds; answers in how many that is over. Said again,
+-- because nobody knows whether it was stored, it changes nothing.
 with input as (
   select * from unnest($1::text[], $2::float8[], $3::integer[], $4::text[], $5::integer[], $6::text[])
     as i (agent_id, seconds, failures, tasks, trips, reason)
@@ -97,6 +98,7 @@ excluded as (
       trips = i.trips, updated_at = now()
   from input i
   where a.agent_id = i.agent_id
+    and (a.excluded_until is null or a.excluded_until <= now() or a.trips <> i.trips)
   returning a.agent_id, a.excluded_until, a.excluded_reason, a.trips
 ),
 logged as (
@@ -136,6 +138,17 @@ update agent_registry a
 set consecutive_failures = i.failures, failing_tasks = i.tasks::text[]
 from unnest($1::text[], $2::integer[], $3::text[]) as i (agent_id, failures, tasks)
 where a.agent_id = i.agent_id and a.excluded_until is null;
+
+
+-- name: note_probes
+-- Agents that were excluded were given one task; each probe is noted once.
+insert into events (kind, task_id, agent_id, message_id, node_id)
+select 'agent_probed', i.task_id, i.agent_id, i.message_id, $4
+from unnest($1::text[], $2::text[], $3::uuid[]) as i (task_id, agent_id, message_id)
+where not exists (
+  select from events e
+  where e.task_id = i.task_id and e.message_id = i.message_id and e.kind = 'agent_probed'
+);
 
 
 -- name: waits_for_set_aside
