@@ -461,7 +461,12 @@ def breaker_of(settings: Settings) -> breaker.Rules:
 
 def context_of(store: Store, settings: Settings) -> handlers.Context:
     """What operations work with."""
-    return handlers.Context(store, policy=ladder_of(settings), grace=3 * settings.gateway.heartbeat_interval)
+    return handlers.Context(
+        store,
+        policy=ladder_of(settings),
+        grace=3 * settings.gateway.heartbeat_interval,
+        task_defaults=task_defaults(settings),
+    )
 
 
 def plan_of(document: Document, settings: Settings) -> list[TaskSpec]:

@@ -102,8 +102,13 @@ class Member:
             self.status is AgentStatus.ONLINE
             and len(self.used) < self.slots
             and not self.exclusions
-            and self.probe_slot is None
+            and not self.is_probed
         )
+
+    @property
+    def is_probed(self) -> bool:
+        """It has the one task that shows how it is."""
+        return self.is_probing and self.probe_slot in self.used
 
     def free_slot(self) -> int:
         """A number that no live attempt owns. Only for a free member."""
@@ -198,7 +203,7 @@ def obstacle(member: Member, want: Want) -> str | None:
     lasting = lasting_obstacle(member, want)
     if lasting is None and len(member.used) >= member.slots:
         return f"all {member.slots} slots are busy" if member.slots != 1 else "is busy"
-    if lasting is None and member.probe_slot is not None:
+    if lasting is None and member.is_probed:
         return "is being probed, with one task at a time"
     return lasting
 
@@ -243,7 +248,7 @@ class Roster:
         if before is not None and before is not member:
             member.exclusions = before.exclusions | member.exclusions
             member.is_probing = before.is_probing
-            member.probe_slot = before.probe_slot if before.probe_slot in member.used else None
+            member.probe_slot = before.probe_slot
         self.drop(member.agent_id)
         self.members[member.agent_id] = member
         member.is_counted = False
@@ -285,7 +290,7 @@ class Roster:
     def take(self, member: Member, slot: int) -> None:
         """Work that was chosen for it now owns this slot from now on."""
         member = self.members.get(member.agent_id, member)  # it may have come anew since it was chosen
-        if member.is_probing and member.probe_slot is None:
+        if member.is_probing and not member.is_probed:
             member.probe_slot = slot
         self.hold(member, slot)
 
@@ -329,7 +334,7 @@ class Roster:
 
     def set_probing(self, member: Member, *, is_probing: bool, slot: int | None = None) -> None:
         """It gets one task at a time from now on, and has one in this slot; or as many as it has slots."""
-        if member.is_probing != is_probing or (slot is not None and member.probe_slot is None):
+        if member.is_probing != is_probing or (slot is not None and not member.is_probed):
             member.is_probing = is_probing
             member.probe_slot = slot if is_probing else None
             self.touch(member)

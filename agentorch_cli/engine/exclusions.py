@@ -32,7 +32,7 @@ from agentorch_cli.core.matching import Member
 from agentorch_cli.core.model import AttemptStatus
 from agentorch_cli.engine.state import Report, State
 from agentorch_cli.errors import DatabaseUnreachable
-from agentorch_cli.store.records import Delivery
+from agentorch_cli.store.records import Assignment
 from agentorch_cli.store.store import Store
 from agentorch_cli.store.submission import array_literal
 from agentorch_cli.text import one_line
@@ -66,7 +66,7 @@ class Exclusions:
         """Exclusions and readmissions that are not stored yet: newer than what the tables say."""
         self._counted: set[str] = set()
         """Agents whose count is not stored yet."""
-        self._probes: list[Delivery] = []
+        self._probes: list[Assignment] = []
         """Probes whose event is not stored yet."""
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._pause_timer: asyncio.TimerHandle | None = None
@@ -96,15 +96,15 @@ class Exclusions:
         else:
             self._count(agent_id)
 
-    def probed(self, delivery: Delivery) -> None:
+    def probed(self, probe: Assignment) -> None:
         """An agent that was excluded is given one task, to see how it is."""
-        log.info("agent %r is probed with task %s", delivery.agent_id, delivery.task_id)
+        log.info("agent %r is probed with task %s", probe.agent_id, probe.task_id)
         self.state.count("agent_probed")
-        self.state.bus.publish("agent_probed", agent_id=delivery.agent_id, task_id=delivery.task_id)
-        self._probes.append(delivery)
+        self.state.bus.publish("agent_probed", agent_id=probe.agent_id, task_id=probe.task_id)
+        self._probes.append(probe)
         self._something.set()
 
-    def follow(self, member: Member, row: Mapping[str, Any]) -> None:
+    def follow(self, member: Member, row: Any) -> None:
         """Make the mirror of one agent what its row in the registry says, unless that is older."""
         agent_id, left = member.agent_id, row["excluded_s"]
         known = self._breakers.get(agent_id, CLOSED)

@@ -27,6 +27,7 @@ COUNTERS = {
     "agent_probed": "Tasks that were given to see how an excluded agent is",
     "agent_readmitted": "Excluded agents that did well when they were probed",
     "task_pending": "Tasks that went back to be tried again",
+    "schedule_ran": "Runs of schedules",
 }
 
 

@@ -14,6 +14,7 @@ FILES = (
     "aside.sql",
     "limits.sql",
     "waiting.sql",
+    "schedules.sql",
     "deadlocks.sql",
     "why.sql",
     "show.sql",

@@ -84,7 +84,7 @@ select agent_id from gone, hinted;
 
 
 -- name: roster
--- Every agent that could be given work, with the slots that its live attempts own.
+-- Every registered agent.
 select
   a.agent_id, a.agent_type, a.capabilities, a.slots, a.status, a.node_id, a.completed, a.failed,
   a.consecutive_failures, a.failing_tasks, a.trips, a.excluded_reason,
@@ -94,13 +94,41 @@ select
     select min(t.slot) from task_attempts t
     where t.agent_id = a.agent_id and t.status in ('sent', 'accepted') and not t.is_parked
       and t.sent_at >= a.excluded_until
-  ) end as probe_slot,
-  coalesce(l.slots, '{}') as used_slots, coalesce(l.tasks, '{}') as tasks
+  ) end as probe_slot
+from agent_registry a;
+
+
+-- name: roster_of
+-- The same of these agents only.
+select
+  a.agent_id, a.agent_type, a.capabilities, a.slots, a.status, a.node_id, a.completed, a.failed,
+  a.consecutive_failures, a.failing_tasks, a.trips, a.excluded_reason,
+  extract(epoch from a.excluded_until - now())::float8 as excluded_s,
+  extract(epoch from a.status_until - now())::float8 as pause_s,
+  case when a.excluded_until is not null then (
+    select min(t.slot) from task_attempts t
+    where t.agent_id = a.agent_id and t.status in ('sent', 'accepted') and not t.is_parked
+      and t.sent_at >= a.excluded_until
+  ) end as probe_slot
 from agent_registry a
-left join (
-  select agent_id, array_agg(slot) as slots, array_agg(task_id) as tasks
-  from task_attempts where status in ('sent', 'accepted') and not is_parked group by agent_id
-) l on l.agent_id = a.agent_id;
+where a.agent_id = any($1::text[]);
+
+
+-- name: live_elsewhere
+-- Live attempts of these agents ($2), which are not on node $1; null: all that are not for node $1.
+select
+  a.message_id, a.agent_id, a.slot, a.task_id, a.node_id, a.is_parked, t.task_type, t.required_capabilities
+from task_attempts a
+join task_distributions t on t.task_id = a.task_id
+where a.status in ('sent', 'accepted')
+  and (case when $2::text[] is null then a.node_id <> $1 else a.agent_id = any($2::text[]) end);
+
+
+-- name: unsent_here
+-- Attempts that are for an agent of this node and were not taken by it for a while: perhaps nobody sent them.
+select a.message_id
+from task_attempts a
+where a.status = 'sent' and a.node_id = $1 and a.sent_at < now() - $2::float8 * interval '1 second';
 
 
 -- name: exec_agents
@@ -110,7 +138,7 @@ from agent_registry where exec is not null order by agent_id;
 
 
 -- name: held_work
--- The live attempts of agents, with all that is needed to send them (again).
+-- The live attempts of agents, or those of these ids, with all that is needed to send them (again).
 select
   a.message_id, a.task_id, a.agent_id, a.attempt, a.status, a.slot, a.role, a.node_id, a.sent_at, a.accepted_at,
   a.is_parked, cardinality(a.awaits) > 0 as is_waiting,
@@ -130,7 +158,7 @@ select
 from task_attempts a
 join task_distributions t on t.task_id = a.task_id
 left join agent_registry r on r.agent_id = a.agent_id
-where a.agent_id = any($1::text[]) and a.status in ('sent', 'accepted')
+where (a.agent_id = any($1::text[]) or a.message_id = any($2::uuid[])) and a.status in ('sent', 'accepted')
 order by a.sent_at;
 
 
@@ -160,6 +188,12 @@ select
     select from task_distributions
     where deadline < now() and status in ('blocked', 'pending', 'running')
   ) as has_overdue,
+  exists (
+    select from task_distributions
+    where status = 'pending' and wanted > 0 and options ? 'queue_timeout_seconds'
+      and agentorch_queue_until(run_at, created_at, options) < now()
+  ) as has_starved,
+  exists (select from schedules where not is_paused and greatest(next_at, retry_at) <= now()) as has_due,
   (
     select array_agg(node_id) from nodes where expires_at between now() - interval '1 hour' and now()
   ) as dead_nodes,
@@ -184,6 +218,16 @@ limit $2;
 -- Open tasks whose deadline has passed.
 select task_id from task_distributions
 where deadline < now() and status in ('blocked', 'pending', 'running')
+limit $1;
+
+
+-- name: starved_tasks
+-- Ready tasks that nobody has started within their queue timeout, the longest overdue first.
+select task_id, (options ->> 'queue_timeout_seconds')::float8 as queue_timeout_seconds
+from task_distributions
+where status = 'pending' and wanted > 0 and options ? 'queue_timeout_seconds'
+  and agentorch_queue_until(run_at, created_at, options) < now()
+order by agentorch_queue_until(run_at, created_at, options)
 limit $1;
 
 
@@ -218,6 +262,8 @@ heard as (
 )
 select
   (select epoch from led) as epoch,
+  (select extract(epoch from expires_at - now())::float8 from leases where name = $9) as lease_seconds,
+  exists (select from nodes where node_id <> $1 and expires_at > now()) as has_peers,
   (select array_agg(agent_id) from agent_registry where agent_id = any($10::text[]) and node_id is null) as stranded;
 
 
@@ -281,5 +327,8 @@ gone as (
       node_id = null, session_id = null, disconnected_at = now(), updated_at = now()
   where a.node_id = $1
   returning a.agent_id
+),
+told as (
+  select pg_notify('agentorch_lead', $1)
 )
-select count(*) from gone;
+select count(*) from gone, told;
