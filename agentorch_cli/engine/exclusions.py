@@ -251,6 +251,8 @@ class Exclusions:
 
     async def write(self, *, everything: bool = False) -> None:
         """What is not stored yet; counts only where they are due, or with `everything`."""
+        if self._probes:  # before what came of them
+            await self._write_probes()
         unwritten = dict(self._unwritten)
         opened = {one: breaker for one, breaker in unwritten.items() if breaker.phase is Phase.OPEN}
         if opened:
@@ -260,8 +262,6 @@ class Exclusions:
         for agent_id, breaker in unwritten.items():
             if self._unwritten.get(agent_id) is breaker:
                 del self._unwritten[agent_id]
-        if self._probes:
-            await self._write_probes()
         if self._counted and (self._are_counts_due or everything):
             await self._write_counts()
         if self._is_pause_over:

@@ -34,7 +34,7 @@ class Machine:
         return "done"
 
 
-async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 8.0) -> Any:
+async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 20.0) -> Any:
     async with asyncio.timeout(seconds):
         while not (found := await condition()):
             await asyncio.sleep(0.01)
@@ -370,3 +370,39 @@ async def test_what_is_stored_twice_because_nobody_knew_counts_once(start_engine
         exclusions.probed(noted[0])
         await exclusions.write()
     await until_told(orchestrator, "excluded", "readmitted", "probed")
+
+
+async def test_an_agent_on_another_node_is_excluded_and_probed_by_the_leader(
+    start_engine: Any, crew_of: Any
+) -> None:
+    leader = await start_engine(breaker=QUICK)
+    other = await start_engine(breaker=QUICK)
+    machine = Machine()
+    await crew_of(other).join("bad", does=machine, slots=2)
+    names = await submit(leader, "a", "b", "c", retries=20)
+    await excluded(leader)
+
+    async def is_known() -> bool:
+        return leader.engine.state.roster.members["bad"].excluded is not None
+
+    await until(is_known)
+    machine.is_broken = False
+    await leader.store.db.pool.execute(
+        "update agent_registry set excluded_until = now() + interval '50 ms'"
+        " where agent_id = 'bad' returning pg_notify('agentorch_fleet', '*')"
+    )
+    ended = await leader.call("task.wait", task_ids=names, timeout_seconds=10)
+
+    assert {task.status for task in ended} == {"completed"}
+    # two nodes write, each a moment after it happened
+    await until(lambda: _are_told(leader, {"excluded", "probed", "readmitted"}))
+    member = leader.engine.state.roster.members["bad"]
+
+    async def is_free_again() -> bool:
+        return (member.excluded, member.is_probing, member.used) == (None, False, set())
+
+    await until(is_free_again)
+
+
+async def _are_told(orchestrator: Orchestrator, kinds: set[str]) -> bool:
+    return set(await stories(orchestrator)) == kinds

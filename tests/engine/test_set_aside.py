@@ -16,7 +16,7 @@ from agentorch_cli.wiring import Orchestrator
 TASK = {"required_capabilities": ["work"]}
 
 
-async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 8.0) -> Any:
+async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 20.0) -> Any:
     async with asyncio.timeout(seconds):
         while not (found := await condition()):
             await asyncio.sleep(0.01)
