@@ -14,8 +14,9 @@ from typing import Any, Final
 import orjson
 from pydantic import ValidationError
 
+from agentorch_cli.core import team
 from agentorch_cli.core.hints import did_you_mean
-from agentorch_cli.core.model import AgentSpec, TaskSpec
+from agentorch_cli.core.model import AgentSpec, Aggregate, Coverage, TaskSpec
 from agentorch_cli.core.plan import MOST_ERRORS, Plan, Problem, examine, plan, refuse
 from agentorch_cli.core.vote import OPTION_RULES, SEQUENTIAL_RULES, Rule
 from agentorch_cli.documents import Document, Format, show_path
@@ -275,6 +276,8 @@ def _contradictions(table: Mapping[str, Any]) -> list[tuple[Path, str]]:
         wrong.append((("min_agents",), f"is {least}, more than max_agents, which is {most}"))
     if "delay" in table and "run_at" in table:
         wrong.append((("delay",), "and run_at are both there: one of them says when to start"))
+    if table.get("coverage") == Coverage.TEAM:
+        wrong += _team_contradictions(table)
     if "concurrency_limit" in table and "concurrency_key" not in table:
         wrong.append(
             (("concurrency_limit",), "is there without concurrency_key, which says what it is about")
@@ -285,6 +288,30 @@ def _contradictions(table: Mapping[str, Any]) -> list[tuple[Path, str]]:
     if table.get("requires_consensus") is False:
         wrong.append((("consensus",), "is there although requires_consensus is false"))
     return wrong + [(("consensus", key), message) for key, message in _vote_contradictions(options)]
+
+
+def _team_contradictions(table: Mapping[str, Any]) -> list[tuple[Path, str]]:
+    """What a team cannot be."""
+    wrong: list[tuple[Path, str]] = []
+    if table.get("requires_consensus") or table.get("consensus") is not None:
+        message = (
+            "team does not go with a vote: voters answer the same question, the members of a team share"
+            " one out; leave one of them out"
+        )
+        wrong.append((("coverage",), message))
+    required = table.get("required_capabilities", ())
+    if not required:
+        wrong.append((("coverage",), "team needs required_capabilities: there is nothing to share out"))
+    odd = set(team.unfit(required))
+    wrong += [
+        (
+            ("required_capabilities", place),
+            "has a plus that is not at its end: a plus joins the names in the role of a team's member",
+        )
+        for place, capability in enumerate(required)
+        if capability in odd
+    ]
+    return wrong
 
 
 def _vote_contradictions(options: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -348,7 +375,8 @@ def _task(
 
 
 def _fill_agents(fields: dict[str, Any], table: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    """1 and 1; 2 and 3 for a vote, unless a panel or a cap says more; a team may have one per capability."""
+    """1 and 1; 2 and 3 for a vote, unless a panel or a cap says more; a team may have one per capability,
+    and by default its result is what each of them brings."""
     least, most = 1, 1
     options = table.get("consensus")
     if table.get("requires_consensus") or options is not None:
@@ -358,8 +386,9 @@ def _fill_agents(fields: dict[str, Any], table: Mapping[str, Any], defaults: Map
             most = vote.get("cap", most)
         elif options is not None and "panel" in defaults and "max_agents" not in fields:
             most = vote.setdefault("panel", defaults["panel"])
-    elif table.get("coverage") == "team":
+    elif table.get("coverage") == Coverage.TEAM:
         most = max(1, len(fields.get("required_capabilities", ())))
+        fields.setdefault("aggregate", Aggregate.ALL)
     if "min_agents" in fields:
         fields.setdefault("max_agents", max(most, fields["min_agents"]))
     else:

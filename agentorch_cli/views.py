@@ -322,7 +322,7 @@ class PlanView(View):
     missing: list[str] = Field(default_factory=list)
     """Dependencies that are neither in the submission nor stored."""
     agents: dict[str, list[str]] = Field(default_factory=dict)
-    """By task: the agents that could take it, online or not."""
+    """By task: the agents that could take it, or a part of it in a team, online or not."""
     never: dict[str, str] = Field(default_factory=dict)
     """By task that cannot run with this fleet: why not."""
 

@@ -51,7 +51,7 @@ id = "report-1"
 name = "report"
 type = "summary"
 required_capabilities = ["read", "write", "read"]
-coverage = "team"
+coverage = "each"
 min_agents = 2
 max_agents = 4
 priority = 9
@@ -92,7 +92,7 @@ def test_every_field_arrives() -> None:
         name="report",
         type="summary",
         required_capabilities=("read", "write"),
-        coverage=Coverage.TEAM,
+        coverage=Coverage.EACH,
         min_agents=2,
         max_agents=4,
         priority=9,
@@ -219,6 +219,8 @@ AGENT_COUNTS = [
     ({"consensus": {}, "min_agents": 5}, (5, 5)),
     ({"consensus": {}, "max_agents": 1}, (1, 1)),
     ({"coverage": "team", "required_capabilities": ["a", "b"]}, (1, 2)),
+    ({"coverage": "team", "required_capabilities": ["a", "b", "a"], "min_agents": 3}, (3, 3)),
+    ({"coverage": "team", "required_capabilities": ["a", "b"], "max_agents": 1}, (1, 1)),
     ({"requires_consensus": False}, (1, 1)),
 ]
 
@@ -230,6 +232,13 @@ def test_how_many_agents_follows_from_what_was_said(
     task = one({"type": "t", **fields})
 
     assert (task.min_agents, task.max_agents) == expected
+
+
+def test_a_team_brings_all_results_unless_the_file_says_how_they_become_one() -> None:
+    fields = {"coverage": "team", "required_capabilities": ["a", "b"]}
+
+    assert (one(fields).coverage, one(fields).aggregate) == (Coverage.TEAM, Aggregate.ALL)
+    assert one({**fields, "aggregate": "first"}).aggregate is Aggregate.FIRST
 
 
 @pytest.mark.parametrize(
@@ -350,6 +359,22 @@ WRONG = [
     ({"required_capabilities": [""]}, "required_capabilities[0]", "must not be empty"),
     ({"depends_on": {"a": 1}}, "depends_on", "must be a list, not a table"),
     ({"coverage": "eech"}, "coverage", 'one of each, team, not the text "eech" (did you mean "each"?)'),
+    ({"coverage": "team"}, "coverage", "needs required_capabilities"),
+    (
+        {"coverage": "team", "required_capabilities": ["a", "b"], "requires_consensus": True},
+        "coverage",
+        "does not go with a vote: voters answer the same question",
+    ),
+    (
+        {"coverage": "team", "required_capabilities": ["a"], "consensus": {}},
+        "coverage",
+        "does not go with a vote",
+    ),
+    (
+        {"coverage": "team", "required_capabilities": ["c++", "a+b"]},
+        "required_capabilities[1]",
+        "has a plus that is not at its end",
+    ),
     ({"aggregate": 1}, "aggregate", "must be one of first, all, best, merge, median"),
     ({"on_dependency_failure": "stop"}, "on_dependency_failure", "must be one of fail, run, skip"),
     ({"timeout": 0}, "timeout", "longer than 0"),

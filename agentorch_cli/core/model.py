@@ -108,7 +108,7 @@ class Aggregate(StrEnum):
     FIRST = "first"
     """The first result stands; agents beyond `min_agents` that are still at it are called off."""
     ALL = "all"
-    """Object of agent id to result, of every agent."""
+    """Object of agent id to result, of every agent; of a team, of role to result."""
     BEST = "best"
     """The result with the highest confidence, then of the best-scored agent."""
     MERGE = "merge"

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from agentorch_cli.core.matching import Member, Roster, skill_of
+from agentorch_cli.core.matching import Member, Roster, skill_shown
 from agentorch_cli.core.model import AgentStatus
 from agentorch_cli.core.scoring import counted_performance
 from agentorch_cli.engine.desk import Desk
@@ -122,7 +122,7 @@ class Peers:
                         row["agent_id"],
                         row["slot"],
                         row["task_id"],
-                        skill_of(frozenset(row["required_capabilities"])),
+                        skill_shown(row["required_capabilities"], row["role"]),
                         row["task_type"],
                         row["is_parked"],
                     ),

@@ -24,7 +24,7 @@ import asyncpg
 
 from agentorch_cli.core.backlog import Ready
 from agentorch_cli.core.limits import KEY, RATE, Scope, needs
-from agentorch_cli.core.matching import Seat, skill_of
+from agentorch_cli.core.matching import Demand, Seat, skill_of, skill_shown
 from agentorch_cli.core.model import AgentStatus
 from agentorch_cli.core.settle import MOST_BACKOFF
 from agentorch_cli.engine.relay import WAITS
@@ -100,7 +100,7 @@ class Scheduler:
         self._parked_on: dict[str, str] = {}
         """The nodes of these agents."""
         self._look_at_parked = True
-        self._unservable: set[frozenset[str]] = set()
+        self._unservable: set[Demand] = set()
         self.claims: list[Claim] = [self._claim_limits]
         self._are_limits_stale = True
         self._limit_timer: asyncio.TimerHandle | None = None
@@ -394,11 +394,13 @@ class Scheduler:
 
     def _notice_unservable(self, tasks: Sequence[Ready]) -> None:
         """Demands that nobody who is registered could meet, however long they wait."""
-        for required in {task.want.required for task in tasks}:
-            if required not in self._unservable and not self.state.roster.guild(required).size:
+        roster = self.state.roster
+        demands = {task.want.demand: task.want for task in tasks}
+        for demand, want in demands.items():
+            if demand not in self._unservable and not roster.knows(want):
                 if len(self._unservable) >= MOST_KINDS:
                     self._unservable.clear()
-                self._unservable.add(required)
+                self._unservable.add(demand)
                 self.on_unservable()
 
     async def _end_sick(self) -> None:
@@ -538,7 +540,7 @@ class Scheduler:
                 message_id=str(new_id()),
                 agent_id=seat.member.agent_id,
                 slot=seat.slot,
-                role=task.role,
+                role=seat.role or task.role,
                 attempt=task.attempts_made + number,
                 node_id=seat.member.node_id or self.state.node_id,
             )
@@ -587,7 +589,7 @@ class Scheduler:
                 assignment.agent_id,
                 assignment.slot,
                 task.task_id,
-                skill_of(frozenset(task.required_capabilities)),
+                skill_shown(task.required_capabilities, assignment.role),
                 task.type,
             ),
         )

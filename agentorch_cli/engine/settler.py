@@ -22,7 +22,7 @@ from typing import Any
 
 import orjson
 
-from agentorch_cli.core.matching import skill_of
+from agentorch_cli.core.matching import skill_shown
 from agentorch_cli.core.model import Aggregate, AttemptStatus, TaskStatus
 from agentorch_cli.core.settle import MOST_BACKOFF, Case, Move, Tried, retry_rules, settle, settle_one
 from agentorch_cli.engine.relay import BADLY, WELL
@@ -267,7 +267,7 @@ class Settler:
         if not self.state.is_leader and self.state.relay is not None:
             self.state.relay.mark(delivery.message_id, WELL if went_well else BADLY)
         self.state.tally(delivery.agent_id, went_well=went_well)
-        skill = skill_of(frozenset(delivery.required_capabilities))
+        skill = skill_shown(delivery.required_capabilities, delivery.role)
         self.state.reputation.outcome(delivery.agent_id, skill, delivery.type, went_well=went_well)
         self.on_ended(report, delivery.task_id, delivery.is_probe)
 
@@ -459,6 +459,7 @@ class Settler:
                     confidence=a.confidence,
                     performance=performance.get(a.agent_id, 0.5),
                     seconds=a.seconds,
+                    role=a.role,
                 )
                 for a in attempts
             ],
@@ -472,6 +473,7 @@ class Settler:
             max_backoff_seconds=task.options.get("max_backoff_seconds", MOST_BACKOFF),
             retry=retry_rules(task.options.get("retry")),
             aggregate=Aggregate(task.options.get("aggregate", "first")),
+            team=task.shared_out,
         )
         if ended_by is not None:
             if poll is not None:

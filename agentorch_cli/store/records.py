@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from agentorch_cli.core.model import AttemptStatus, TaskStatus
+from agentorch_cli.core.model import AttemptStatus, Coverage, TaskStatus
 
 
 @dataclass(slots=True, eq=False)
@@ -135,6 +135,12 @@ class LockedTask:
     required_capabilities: list[str] = field(default_factory=list)
     is_starved: bool = False
     """It has been ready for longer than its `queue_timeout`."""
+    coverage: Coverage = Coverage.EACH
+
+    @property
+    def shared_out(self) -> frozenset[str]:
+        """The capabilities that a team shares out; none where each agent has all."""
+        return frozenset(self.required_capabilities) if self.coverage is Coverage.TEAM else frozenset()
 
 
 @dataclass(slots=True)
@@ -152,3 +158,4 @@ class AttemptRow:
     error: dict[str, Any] | None
     confidence: float | None
     seconds: float | None
+    role: str | None = None

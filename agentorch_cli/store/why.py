@@ -17,9 +17,10 @@ import orjson
 from agentorch_cli.core.backlog import Backlog, Ready
 from agentorch_cli.core.hints import did_you_mean
 from agentorch_cli.core.limits import LimitGates
-from agentorch_cli.core.matching import Member, Roster
+from agentorch_cli.core.matching import Member, Roster, Want
 from agentorch_cli.core.model import FINAL, AgentStatus
 from agentorch_cli.core.scoring import counted_performance
+from agentorch_cli.core.team import advice
 from agentorch_cli.core.why import (
     Known,
     Standing,
@@ -54,7 +55,8 @@ class Link:
 
     task_id: str
     code: str
-    """`dependency`, `running`, `sub_task`, `slot`, `delayed`, `no_serve`, `limit`, `key`, `rate`, …"""
+    """`dependency`, `running`, `sub_task`, `slot`, `delayed`, `no_serve`, `limit`, `key`, `rate`,
+    `coverage` (how to ask), …"""
     sentence: str
     seconds: float | None = None
     depth: int = 0
@@ -92,6 +94,10 @@ class Fleet:
         gates.set_rates(buckets_of(self.rates, 0.0))
         gates.keys.replace((), owners_of(self.keys))
         return gates
+
+    def capabilities(self) -> dict[str, frozenset[str]]:
+        """What each registered agent can do."""
+        return {row["agent_id"]: frozenset(row["capabilities"]) for row in self.agents}
 
     @property
     def room(self) -> int:
@@ -401,11 +407,16 @@ def _told(task_id: str, fleet: Fleet, waited: float) -> list[Link]:
         needs = " and ".join(sorted(task.want.required)) or "nothing special"
         who = f"{task.want.number} agents at once" if task.want.number > 1 else "an agent"
         found = f", {free} would be free" if task.want.number > 1 else ""
+        if task.want.is_team:
+            who, found = _team_in_words(task.want), ""
         if not stands.reasons:
             found = ": there is no agent"
         links.append(
             Link(task_id, "agents", f"wants {who} with {needs}{found}", waited, 0, dict(stands.reasons))
         )
+        how = None if task.want.is_team else advice(task.want.required, fleet.capabilities())
+        if how is not None:
+            links.append(Link(task_id, "coverage", how, waited))
     if stands.ahead:
         higher = (
             f", {stands.ahead_by_priority:,} of them of higher priority" if stands.ahead_by_priority else ""
@@ -445,12 +456,23 @@ def _who(agents: Mapping[str, str | None]) -> str:
     return f" ({', '.join(obstacles[:WIDEST])}{more})" if obstacles else ""
 
 
-async def who_could(
-    store: Store, demands: Sequence[frozenset[str]]
+def _team_in_words(want: Want) -> str:
+    """`a team of 2 to 3`."""
+    if want.number > 1 or want.most < len(want.required):
+        size = f"{want.number} to {want.most}" if want.number < want.most else f"{want.most}"
+        return f"a team of {size}"
+    return "a team"
+
+
+async def registered(store: Store) -> dict[str, frozenset[str]]:
+    """What each registered agent can do, online or not."""
+    return {row["agent_id"]: frozenset(row["capabilities"]) for row in await store.db.fetch("why_agents")}
+
+
+def who_could(
+    fleet: Mapping[str, frozenset[str]], demands: Sequence[frozenset[str]]
 ) -> tuple[dict[frozenset[str], list[str]], dict[frozenset[str], str]]:
-    """By set of capabilities: the registered agents that have all, and in words what is lacking."""
-    rows = await store.db.fetch("why_agents")
-    fleet = {row["agent_id"]: frozenset(row["capabilities"]) for row in rows}
+    """By set of capabilities: the agents of a fleet that have all, and in words what is lacking."""
     known = sorted({one for capabilities in fleet.values() for one in capabilities})
     able: dict[frozenset[str], list[str]] = {}
     lacking: dict[frozenset[str], str] = {}

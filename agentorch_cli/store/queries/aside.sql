@@ -158,7 +158,7 @@ select
   t.required_capabilities, t.number, s.agents
 from (
   select required_capabilities, count(*) as number
-  from task_distributions where wanted > 0 and not is_delayed
+  from task_distributions where wanted > 0 and not is_delayed and coverage = 'each'
   group by required_capabilities
 ) t
 cross join lateral (

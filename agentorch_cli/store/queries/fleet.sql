@@ -117,7 +117,7 @@ where a.agent_id = any($1::text[]);
 -- name: live_elsewhere
 -- Live attempts of these agents ($2), which are not on node $1; null: all that are not for node $1.
 select
-  a.message_id, a.agent_id, a.slot, a.task_id, a.node_id, a.is_parked, t.task_type, t.required_capabilities
+  a.message_id, a.agent_id, a.slot, a.task_id, a.node_id, a.role, a.is_parked, t.task_type, t.required_capabilities
 from task_attempts a
 join task_distributions t on t.task_id = a.task_id
 where a.status in ('sent', 'accepted')

@@ -76,14 +76,15 @@ limit $1;
 
 
 -- name: ready_tasks_for
--- The same, of those that an agent with capabilities $1 could do; not those with these concurrency keys ($3),
--- of these types ($4), or with any of these capabilities ($5), which have to wait anyway.
+-- The same, of those that an agent with capabilities $1 could do, or a part of in a team; not those with
+-- these concurrency keys ($3), of these types ($4), or with any of these capabilities ($5), which have to wait anyway.
 select
   task_id, seq, urgency, remaining_path, task_type, priority, required_capabilities, coverage, min_agents,
   max_agents, wanted, attempts_made, tried_agents, assigned_agents, timeout_seconds, retries, failures, losses,
   has_dependents, options::text as options, status, deadline
 from task_distributions
-where wanted > 0 and not is_delayed and required_capabilities <@ $1::text[]
+where wanted > 0 and not is_delayed
+  and (required_capabilities <@ $1::text[] or (coverage = 'team' and required_capabilities && $1::text[]))
   and ($3::text[] = '{}' or not coalesce(options ->> 'concurrency_key' = any($3::text[]), false))
   and not task_type = any($4::text[])
   and not required_capabilities && $5::text[]
@@ -144,14 +145,15 @@ claimed as (
   update task_distributions t
   set
     status = 'running',
-    -- votes may be given fewer agents than they want: the rest follow as they come free
+    -- votes may be given fewer agents than they want: the rest follow as they come free; who is missing
+    -- in a team comes at once, and may be more than it wants at least
     wanted = greatest(0, t.wanted - w.number),
     attempts_made = t.attempts_made + w.number,
     assigned_agents = t.assigned_agents || w.agents,
     started_at = coalesce(t.started_at, now())
   from wish w
   where t.task_id = w.task_id and w.is_possible and t.wanted > 0 and t.attempts_made = w.seen_attempts
-    and (w.number <= t.wanted or t.status = 'pending')
+    and (w.number <= t.wanted or t.status = 'pending' or t.coverage = 'team')
     and (select count(*) from locked) > 0
   returning
     t.task_id, t.task_data, t.deadline,

@@ -23,6 +23,18 @@ from task_attempts
 where message_id = any($1::uuid[]);
 
 
+-- name: team_members
+-- The roles in teams that somebody works on or has done, and who is at work.
+select
+  a.task_id, array_agg(a.role) as roles,
+  coalesce(array_agg(a.agent_id) filter (where a.status <> 'completed'), '{}') as busy
+from task_attempts a
+join task_distributions t on t.task_id = a.task_id
+where a.task_id = any($1::text[]) and a.attempt > t.attempts_before
+  and a.status in ('sent', 'accepted', 'completed')
+group by a.task_id;
+
+
 -- name: attempts_of_tasks
 -- All attempts of the present generation of tasks, oldest first.
 select
