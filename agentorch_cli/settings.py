@@ -133,6 +133,8 @@ class MatchingSettings(Section):
     """Weight of measured performance in the score."""
     load_weight: Share = 0.3
     """Weight of free capacity in the score."""
+    half_life: Span = 604800.0
+    """After this, what is known of an agent counts half."""
     exploration: Share = 0.02
     """Share of the choices that go to whoever is measured least instead of best; 0 = none."""
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0

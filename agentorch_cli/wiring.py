@@ -39,7 +39,7 @@ from agentorch_cli.store.database import Database
 from agentorch_cli.store.embedded import EmbeddedServer, inspect
 from agentorch_cli.store.migrations import newest_version
 from agentorch_cli.store.store import Store
-from agentorch_cli.taskfile import read_tasks, task_defaults
+from agentorch_cli.taskfile import check_budget, read_tasks, task_defaults
 from agentorch_cli.views import AgentView, TaskView
 
 log = logging.getLogger("agentorch")
@@ -74,7 +74,7 @@ async def open_store(settings: Settings, *, prepare: bool = True) -> AsyncIterat
         await database.open()
         if prepare:
             await _prepare(database, settings)
-        yield Store(database, aging_seconds=settings.engine.aging_seconds)
+        yield store_of(database, settings)
 
 
 def _limits(settings: Settings) -> dict[str, Any]:
@@ -207,7 +207,7 @@ class Orchestrator:
         self._stack.push_async_callback(database.close)
         await database.open()
         await _prepare(database, settings)
-        self._store = Store(database, aging_seconds=settings.engine.aging_seconds)
+        self._store = store_of(database, settings)
         self._engine = Engine(
             self._store,
             gateway,
@@ -390,10 +390,16 @@ class Orchestrator:
         """Store one task, as a task file would say it. Raises InvalidTask, Conflict, NotFound."""
         return (await self.submit_all([task]))[0]
 
-    async def submit_all(self, tasks: Sequence[Mapping[str, Any] | TaskSpec]) -> list[Handle]:
-        """Store tasks as one submission, whole or not at all."""
+    async def submit_all(
+        self, tasks: Sequence[Mapping[str, Any] | TaskSpec], *, budget: Mapping[str, Any] | None = None
+    ) -> list[Handle]:
+        """Store tasks as one submission, whole or not at all.
+
+        `budget`: what they may use together, `cost_usd` and `tokens`.
+        """
         specs = self.read(tasks)
-        reply = await self.call("task.submit", tasks=specs)
+        paid = {"budget": check_budget(budget)} if budget else {}
+        reply = await self.call("task.submit", tasks=specs, **paid)
         return [Handle(self, one.task_id) for one in reply.tasks]
 
     def read(self, tasks: Sequence[Mapping[str, Any] | TaskSpec]) -> list[TaskSpec]:
@@ -456,6 +462,15 @@ def breaker_of(settings: Settings) -> breaker.Rules:
         tasks=settings.breaker.tasks,
         backoff=settings.breaker.backoff,
         max_backoff=max(settings.breaker.backoff, settings.breaker.max_backoff),
+    )
+
+
+def store_of(database: Database, settings: Settings) -> Store:
+    """The store with the settings that its statements need."""
+    return Store(
+        database,
+        aging_seconds=settings.engine.aging_seconds,
+        half_life_seconds=settings.matching.half_life,
     )
 
 

@@ -161,9 +161,10 @@ class Desk:
         now = asyncio.get_running_loop().time()
         delivery.node_id = self.state.node_id
         if delivery.is_accepted:
-            delivery.due = now + max(0.0, delivery.timeout_seconds - (delivery.seconds_since_accepted or 0.0))
+            since = delivery.seconds_since_accepted or 0.0
+            delivery.begun, delivery.due = now - since, now + max(0.0, delivery.timeout_seconds - since)
         else:
-            delivery.due = now + self.response_timeout
+            delivery.begun, delivery.due = now - delivery.seconds_since_sent, now + self.response_timeout
         member = self.state.roster.members.get(delivery.agent_id)
         if member is not None and not delivery.is_parked:
             self.state.roster.hold(member, delivery.slot)
@@ -226,7 +227,8 @@ class Desk:
             raise NotAllowed("this messageId is another agent's work")
         if not delivery.is_accepted:
             delivery.is_accepted = True
-            delivery.due = asyncio.get_running_loop().time() + delivery.timeout_seconds
+            delivery.begun = asyncio.get_running_loop().time()
+            delivery.due = delivery.begun + delivery.timeout_seconds
             self._accepted.append(message_id)
             self._something.set()
         return True

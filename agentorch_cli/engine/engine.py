@@ -4,6 +4,7 @@ hints (LISTEN) ──> scheduler ──> assign ──> courier (gateway) ──
                        ^                                            │
                        └── settler <── desk (gateway) <─────────────┘
 lifeline: what is overdue ──> settler        leader: beat, lease        timetable: schedules ──> tasks
+ledger: what was finished
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from agentorch_cli.engine.desk import Desk
 from agentorch_cli.engine.exclusions import Exclusions
 from agentorch_cli.engine.historian import Historian
 from agentorch_cli.engine.leader import Leader
+from agentorch_cli.engine.ledger import Bookkeeper
 from agentorch_cli.engine.lifeline import Lifeline
 from agentorch_cli.engine.peers import Peers, seat
 from agentorch_cli.engine.proposals import Proposals
@@ -51,6 +53,7 @@ CHANNELS = (
     "agentorch_deadlock",
     "agentorch_schedules",
     "agentorch_limits",
+    "agentorch_budgets",
     "agentorch_lead",
     WORK,
     FREED,
@@ -101,6 +104,7 @@ class Engine:
         self.scheduler.on_doubt = self.resync
         self.settler = Settler(self.state, store, courier, self.scheduler)
         self.scheduler.on_sick = self.settler.end_sick
+        self.scheduler.funds.on_exhausted = self.settler.end_early
         self.lifeline = Lifeline(self.state, store, self.settler, grace=3 * limits.heartbeat_interval)
         self.exclusions = Exclusions(self.state, store, limits.breaker, write_every=limits.lease_seconds / 3)
         self.exclusions.on_free = self.scheduler.wake
@@ -153,6 +157,7 @@ class Engine:
             on_elected=self._take_the_lead,
             on_stranded=self._reclaim,
         )
+        self.ledger = Bookkeeper(self.state, store, every=limits.lease_seconds / 3)
         self._loops: list[asyncio.Task[None]] = []
         self._fleet_changed = asyncio.Event()
         self._called_off: set[str] | None = set()
@@ -179,6 +184,7 @@ class Engine:
             run(self.lifeline.watch(), name="lifeline"),
             run(self.lifeline.sweep(self.limits.sweep_interval), name="sweep"),
             run(self.leader.run(), name="leader"),
+            run(self.ledger.run(), name="ledger"),
             run(self.monitor.run(), name="monitor"),
             run(self.proposals.run(), name="proposals"),
             run(self.exclusions.run(), name="exclusions"),
@@ -229,6 +235,12 @@ class Engine:
                 self.leader.beat_soon()
         elif channel == "agentorch_limits":
             self.scheduler.look_at_limits()
+        elif channel == "agentorch_budgets":
+            scope, _, key = payload.partition(" ")
+            if key:
+                self.scheduler.budget_changed(scope, key)
+            else:
+                self.scheduler.look_at_budgets()
         elif channel == "agentorch_deadlock":
             self.monitor.look_soon(0.0)
         elif channel == "agentorch_schedules":
@@ -259,6 +271,7 @@ class Engine:
         self.monitor.look_soon()
         self.scheduler.look_again_here()
         self.scheduler.look_at_limits()
+        self.scheduler.look_at_budgets()
         if not self.state.is_leader or self.state.elsewhere:
             self.scheduler.doubt()
         self.subtasks.hinted("*")
@@ -391,8 +404,10 @@ class Engine:
     async def _take_the_lead(self) -> None:
         self.scheduler.doubt()  # the first step reads fleet and attempts anew
         self.scheduler.look_again_here()
+        await self.ledger.follow()
         self.timetable.wake()
         self.scheduler.look_at_limits()
+        self.scheduler.look_at_budgets()
         await self.settler.unlock_missed()
 
     # --- the end ----------------------------------------------------------------------------
@@ -423,6 +438,7 @@ class Engine:
                 await self.desk.write()
                 await self.exclusions.write(everything=True)
                 await self.leader.beat()
+                await self.ledger.write()
                 await self.store.db.fetch("leave", self.store.node_id)
         self.state.bus.close()
 

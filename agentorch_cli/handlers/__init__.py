@@ -18,6 +18,7 @@ from agentorch_cli.handlers.agents import (
     remove_agents,
     resume_agents,
 )
+from agentorch_cli.handlers.budgets import get_budget, list_budgets, remove_budgets, set_budget
 from agentorch_cli.handlers.context import Context, Handler
 from agentorch_cli.handlers.deadlocks import check_deadlocks, get_deadlock, list_deadlocks, resolve_deadlocks
 from agentorch_cli.handlers.events import list_events
@@ -79,6 +80,10 @@ HANDLERS: dict[str, Handler] = {
     "deadlock.get": get_deadlock,
     "deadlock.check": check_deadlocks,
     "deadlock.resolve": resolve_deadlocks,
+    "budget.set": set_budget,
+    "budget.list": list_budgets,
+    "budget.get": get_budget,
+    "budget.remove": remove_budgets,
     "schedule.add": add_schedule,
     "schedule.list": list_schedules,
     "schedule.get": get_schedule,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,6 +14,7 @@ from agentorch_cli import views
 from agentorch_cli.core.model import Coverage, TaskSpec, TaskStatus
 from agentorch_cli.core.team import advice, shortfall
 from agentorch_cli.errors import NotFound, WaitTimedOut
+from agentorch_cli.handlers.budgets import find_budgets, find_funding, usage_of
 from agentorch_cli.handlers.context import MOST_SHOWN, Context
 from agentorch_cli.handlers.deadlocks import find_deadlocks
 from agentorch_cli.handlers.events import event_view
@@ -26,14 +27,18 @@ from agentorch_cli.store.why import registered, who_could, why
 
 
 async def submit_tasks(
-    context: Context, tasks: Sequence[TaskSpec], allow_forward: bool = False
+    context: Context,
+    tasks: Sequence[TaskSpec],
+    allow_forward: bool = False,
+    budget: Mapping[str, Any] | None = None,
 ) -> views.SubmitReply:
     """Store a submission, whole or not at all. Raises Conflict, NotFound (an unknown dependency).
 
     `allow_forward`: tasks may depend on ids that do not exist yet, and wait for them to come.
+    `budget`: what they may use together, as `[budget]` of a task file says it.
     """
     submission_id = new_id()
-    stored = await insert(context.store, submission_id, tasks, allow_forward=allow_forward)
+    stored = await insert(context.store, submission_id, tasks, allow_forward=allow_forward, budget=budget)
     reply = views.SubmitReply(
         submission_id=str(submission_id),
         tasks=[
@@ -97,6 +102,12 @@ async def get_task(context: Context, task_id: str) -> views.TaskView:
     task.events = [event_view(one) for one in await context.db.fetch("task_story", task_id, MOST_SHOWN)]
     decisions = await find_decisions(context, task_id=task_id)
     task.decision = decisions[0] if decisions else None
+    task.usage = usage_of(task.attempts)
+    task.budgets = await find_budgets(context, task_id)
+    if task.budgets:
+        funding = await find_funding(context, [one.message_id for one in task.attempts])
+        for attempt in task.attempts:
+            attempt.funding = funding.get(attempt.message_id, [])
     return task
 
 
@@ -133,6 +144,7 @@ async def cancel_tasks(
     async with context.db.transaction() as tx:
         tree = [row["task_id"] for row in await tx.fetch("lineage_down", ids)]
         stood = await context.store.lock_tasks(tx, tree)
+        await tx.fetch("lock_budgets", tree)
         rows = await tx.fetch("cancel_tasks", tree, message, context.store.node_id)
     off = [row["task_id"] for row in rows]
     await context.store.notify("agentorch_cancel", hint([str(m) for row in rows for m in row["messages"]]))

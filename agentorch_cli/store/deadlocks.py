@@ -295,6 +295,7 @@ class Deadlocks:
             locked = await self.store.lock_tasks(tx, sorted({*members, *one.tasks}))
             if not await self._is_as_seen(tx, look, members, locked):
                 return False
+            await tx.fetch("lock_budgets", list(one.tasks))
             match one.act:
                 case Act.PARK | Act.LEND:
                     rows = await tx.fetch("park_attempts", list(one.attempts), one.act is Act.LEND)

@@ -19,6 +19,7 @@ from agentorch_cli.core.hints import did_you_mean
 from agentorch_cli.core.limits import LimitGates
 from agentorch_cli.core.matching import Member, Roster, Want
 from agentorch_cli.core.model import FINAL, AgentStatus
+from agentorch_cli.core.purses import OpenPurses
 from agentorch_cli.core.scoring import counted_performance
 from agentorch_cli.core.team import advice
 from agentorch_cli.core.why import (
@@ -30,6 +31,7 @@ from agentorch_cli.core.why import (
     standing,
 )
 from agentorch_cli.errors import NotFound
+from agentorch_cli.store.budgets import Ledger, read_labels
 from agentorch_cli.store.limits import buckets_of, owners_of
 from agentorch_cli.store.store import Store
 
@@ -87,10 +89,12 @@ class Fleet:
     no_node_s: float | None
     rates: Sequence[asyncpg.Record]
     keys: Sequence[asyncpg.Record]
+    labels: frozenset[str]
+    budgets: Sequence[asyncpg.Record]
 
     def gates(self) -> LimitGates:
         """The limits that tasks share, as the leader would read them."""
-        gates = LimitGates()
+        gates = LimitGates(OpenPurses(self.labels, Ledger(self.budgets)))
         gates.set_rates(buckets_of(self.rates, 0.0))
         gates.keys.replace((), owners_of(self.keys))
         return gates
@@ -185,6 +189,11 @@ async def read_fleet(store: Store, task_ids: Sequence[str] = ()) -> Fleet:
         ready |= {task.task_id: task for task in await store.ready_tasks_by_id(further)}
     rates = await store.db.fetch("limits")
     keys = await store.db.fetch("key_owners", None)
+    labels, _ = await read_labels(store.db)
+    on_budgets = [
+        one.task_id for one in ready.values() if one.options.keys() & {"budget", "funded_by", "labels"}
+    ]
+    budgets = await store.db.fetch("budgets_of_tasks", on_budgets) if on_budgets else []
     assert limits is not None
     return Fleet(
         agents,
@@ -195,6 +204,8 @@ async def read_fleet(store: Store, task_ids: Sequence[str] = ()) -> Fleet:
         limits["no_node_s"],
         rates,
         keys,
+        labels,
+        budgets,
     )
 
 

@@ -14,9 +14,11 @@ FILES = (
     "aside.sql",
     "limits.sql",
     "waiting.sql",
+    "budgets.sql",
     "schedules.sql",
     "deadlocks.sql",
     "why.sql",
+    "ledger.sql",
     "show.sql",
 )
 

@@ -37,14 +37,14 @@ with stored as (
     node_id = excluded.node_id, session_id = excluded.session_id, connected_at = now(),
     disconnected_at = null, last_heartbeat = now(), updated_at = now()
   returning
-    a.agent_id, a.status, a.performance_score, a.completed, a.failed, a.consecutive_failures, a.failing_tasks, a.trips,
+    a.agent_id, a.status, a.completed, a.failed, a.consecutive_failures, a.failing_tasks, a.trips,
     extract(epoch from a.excluded_until - now())::float8 as excluded_s, a.excluded_reason
 ),
 logged as (
   insert into events (kind, agent_id, node_id) select 'agent_online', agent_id, $6 from stored
 )
 select
-  agent_id, status, performance_score, completed, failed, consecutive_failures, failing_tasks, trips, excluded_s,
+  agent_id, status, completed, failed, consecutive_failures, failing_tasks, trips, excluded_s,
   excluded_reason
 from stored;
 
@@ -66,13 +66,24 @@ select agent_id from gone;
 
 
 -- name: remove_agents
--- Take agents out of the registry; those with live work only when forced.
+-- Take agents out of the registry; those with live work only when forced. What is known of them goes too.
 with gone as (
   delete from agent_registry a
   where a.agent_id = any($1::text[])
     and ($2 or not exists (
       select 1 from task_attempts t where t.agent_id = a.agent_id and t.status in ('sent', 'accepted')))
   returning a.agent_id
+),
+known as (
+  select l.agent_id, l.skill, l.task_type
+  from agent_ledger l join gone g on g.agent_id = l.agent_id
+  order by l.agent_id, l.skill, l.task_type
+  for update of l
+),
+forgotten as (
+  delete from agent_ledger l
+  using known k
+  where l.agent_id = k.agent_id and l.skill = k.skill and l.task_type = k.task_type
 ),
 logged as (
   insert into events (kind, agent_id, node_id) select 'agent_removed', agent_id, $3 from gone
@@ -141,13 +152,23 @@ from agent_registry where exec is not null order by agent_id;
 -- The live attempts of agents, or those of these ids, with all that is needed to send them (again).
 select
   a.message_id, a.task_id, a.agent_id, a.attempt, a.status, a.slot, a.role, a.node_id, a.sent_at, a.accepted_at,
-  a.is_parked, cardinality(a.awaits) > 0 as is_waiting,
+  a.is_parked, a.is_funded, cardinality(a.awaits) > 0 as is_waiting,
   coalesce(a.sent_at >= r.excluded_until, false) as is_probe,
   t.task_type, t.priority, t.required_capabilities, t.task_data, t.timeout_seconds, t.deadline, t.retries,
   t.failures, t.losses, t.max_agents, t.has_dependents, t.options::text as options, t.status as task_status,
   case when a.role = 'judge' then (
     select json_build_object('answers', d.brief) from consensus_decisions d where d.task_id = t.task_id
   )::text end as brief,
+  case when a.is_funded then (
+    select json_strip_nulls(json_build_object(
+      'costUsd', trim_scale(min(f.held_usd + case when f.scope = 'task' then 0
+        else greatest(0, b.cost_usd - b.spent_usd - b.reserved_usd) end) filter (where f.granted_usd is not null)),
+      'tokens', min(f.held_tokens + case when f.scope = 'task' then 0
+        else greatest(0, b.tokens - b.spent_tokens - b.reserved_tokens) end)
+        filter (where f.granted_tokens is not null)))
+    from attempt_funding f join budgets b on b.scope = f.scope and b.key = f.key
+    where f.message_id = a.message_id
+  )::text end as budget,
   now() as now, extract(epoch from now() - a.sent_at)::float8 as seconds_since_sent,
   extract(epoch from now() - a.accepted_at)::float8 as seconds_since_accepted,
   case when cardinality(t.depends_on) > 0 then (
@@ -254,10 +275,8 @@ led as (
 ),
 heard as (
   update agent_registry a
-  set last_heartbeat = now(), completed = a.completed + i.completed, failed = a.failed + i.failed,
-      performance_score = i.performance_score
-  from unnest($10::text[], $11::integer[], $12::integer[], $14::float8[])
-    as i (agent_id, completed, failed, performance_score)
+  set last_heartbeat = now(), completed = a.completed + i.completed, failed = a.failed + i.failed
+  from unnest($10::text[], $11::integer[], $12::integer[]) as i (agent_id, completed, failed)
   where a.agent_id = i.agent_id
 )
 select
