@@ -78,6 +78,10 @@ class Member:
     failed: int = 0
     used: set[int] = field(default_factory=set)
     """Numbers of the slots that live attempts own."""
+    is_probing: bool = False
+    """It was excluded, and gets one task at a time until one of them goes well."""
+    probe_slot: int | None = None
+    """The slot of the task that it is probed with now."""
     stamp: int = 0
     freed_at: int = 0
     """The stamp at which it last became able to take more, or different, work."""
@@ -103,7 +107,17 @@ class Member:
 
     @property
     def is_free(self) -> bool:
-        return self.status is AgentStatus.ONLINE and len(self.used) < self.slots and not self.exclusions
+        return (
+            self.status is AgentStatus.ONLINE
+            and len(self.used) < self.slots
+            and not self.exclusions
+            and not self.is_probed
+        )
+
+    @property
+    def is_probed(self) -> bool:
+        """It has the one task that shows how it is."""
+        return self.is_probing and self.probe_slot in self.used
 
     def free_slot(self) -> int:
         """A number that no live attempt owns. Only for a free member."""
@@ -234,6 +248,8 @@ def obstacle(member: Member, want: Want) -> str | None:
     lasting = lasting_obstacle(member, want)
     if lasting is None and len(member.used) >= member.slots:
         return f"all {member.slots} slots are busy" if member.slots != 1 else "is busy"
+    if lasting is None and member.is_probed:
+        return "is being probed, with one task at a time"
     return lasting
 
 
@@ -282,6 +298,8 @@ class Roster:
                 member.performance = before.performance
         if before is not None and before is not member:
             member.exclusions = before.exclusions | member.exclusions
+            member.is_probing = before.is_probing
+            member.probe_slot = before.probe_slot
         self.drop(member.agent_id)
         self.members[member.agent_id] = member
         member.is_counted = False
@@ -324,8 +342,15 @@ class Roster:
         member.guilds = {}
 
     def take(self, member: Member, slot: int) -> None:
-        """A live attempt owns this slot from now on."""
+        """Work that was chosen for it now owns this slot from now on."""
         member = self.members.get(member.agent_id, member)  # it may have come anew since it was chosen
+        if member.is_probing and not member.is_probed:
+            member.probe_slot = slot
+        self.hold(member, slot)
+
+    def hold(self, member: Member, slot: int) -> None:
+        """Work that it has already owns this slot from now on."""
+        member = self.members.get(member.agent_id, member)
         member.used.add(slot)
         self._offer(member)
 
@@ -334,6 +359,8 @@ class Roster:
         member = self.members.get(agent_id)
         if member is not None and slot in member.used:
             member.used.remove(slot)
+            if member.probe_slot == slot:
+                member.probe_slot = None
             self.touch(member)
 
     def touch(self, member: Member) -> None:
@@ -362,6 +389,13 @@ class Roster:
         else:
             member.exclusions[by] = reason
         self.touch(member)
+
+    def set_probing(self, member: Member, *, is_probing: bool, slot: int | None = None) -> None:
+        """It gets one task at a time from now on, and has one in this slot; or as many as it has slots."""
+        if member.is_probing != is_probing or (slot is not None and not member.is_probed):
+            member.is_probing = is_probing
+            member.probe_slot = slot if is_probing else None
+            self.touch(member)
 
     def know(
         self,

@@ -113,6 +113,8 @@ class Scheduler:
         """Told when a demand came that no registered agent can meet."""
         self.on_continued: Callable[[str, int], None] | None = None
         """Told of each attempt that got a slot again."""
+        self.on_probe: Callable[[Assignment], None] = lambda assignment: None
+        """Told of work that shows how an agent is that was excluded."""
         self._timer: asyncio.TimerHandle | None = None
         self._last_failure = ""
         self._dig_at = 0.0
@@ -351,7 +353,7 @@ class Scheduler:
             member = roster.members.get(agent_id)
             if member is not None and member.status is not AgentStatus.OFFLINE and member.busy < member.slots:
                 slots[message_id] = member.free_slot()
-                roster.take(member, slots[message_id])
+                roster.hold(member, slots[message_id])
         if not slots:
             return
         try:
@@ -593,10 +595,13 @@ class Scheduler:
                 if assignment.node_id == self.state.node_id:
                     delivery = _delivery(task, assignment, row)
                     delivery.begun, delivery.due = now, now + self.response_timeout
+                    delivery.is_probe = seat.member.is_probing and seat.member.probe_slot == seat.slot
                     self.state.hold(delivery)
                     self.courier.deliver(delivery)
                 else:
                     self._hand_over(task, assignment)
+                if seat.member.probe_slot == seat.slot and seat.member.is_probing:
+                    self.on_probe(assignment)
                 if self.state.bus.is_heard:
                     self.state.bus.publish(
                         "task_assigned", task_id=task.task_id, agent_id=assignment.agent_id

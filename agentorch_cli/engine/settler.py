@@ -17,7 +17,7 @@ import contextlib
 import logging
 import random
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -67,6 +67,8 @@ class Settler:
         self.courier = courier
         self.scheduler = scheduler
         self.jitter = random.random
+        self.on_ended: Callable[[Report, str, bool], None] = lambda report, task_id, is_probe: None
+        """Told of each attempt whose end is stored, with its task, and whether it was a probe."""
         self._reports: deque[Report] = deque()
         self._bytes = 0
         self._sizes_aside: dict[str, int] = {}
@@ -311,6 +313,7 @@ class Settler:
         """
         if report.status is AttemptStatus.CANCELLED:
             return
+        self.on_ended(report, delivery.task_id, delivery.is_probe)
         went_well = report.status is AttemptStatus.COMPLETED
         self.state.tally(delivery.agent_id, went_well=went_well)
         skill = skill_shown(delivery.required_capabilities, delivery.role)
@@ -329,6 +332,7 @@ class Settler:
         """
         if report.from_agent or report.status is AttemptStatus.CANCELLED:
             return
+        self.on_ended(report, task.task_id, False)
         self.state.tally(report.agent_id, went_well=False)
         skill = skill_shown(task.required_capabilities, None)
         self.state.account(report.agent_id, skill, task.type).add(report.status, None, report.usage)

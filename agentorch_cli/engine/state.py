@@ -47,6 +47,10 @@ class Courier(Protocol):
         """Tell an agent what was wrong."""
         ...
 
+    def drain_agent(self, agent_id: str) -> None:
+        """Tell an agent to finish what it holds: no more will come."""
+        ...
+
     def dismiss(self, agent_id: str, reason: str) -> None:
         """End an agent's session: it is not registered any more."""
         ...
@@ -306,7 +310,7 @@ class State:
         self.elsewhere[message_id] = attempt
         member = self.roster.members.get(attempt.agent_id)
         if member is not None and not attempt.is_parked:
-            self.roster.take(member, attempt.slot)
+            self.roster.hold(member, attempt.slot)
 
     def park_elsewhere(self, message_id: str) -> None:
         """It gave its slot back."""

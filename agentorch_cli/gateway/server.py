@@ -281,6 +281,8 @@ class Gateway:
             return None
         for delivery in welcome.send:
             session.execute(delivery)
+        if welcome.is_draining:
+            self.drain_agent(agent.agent_id)
         session.open(
             orjson.dumps(
                 {
@@ -438,7 +440,13 @@ class Gateway:
 
     def drain(self) -> None:
         """Tell all agents that no more will come: they finish what they hold."""
-        for session in self.sessions.values():
+        for agent_id in self.sessions:
+            self.drain_agent(agent_id)
+
+    def drain_agent(self, agent_id: str) -> None:
+        """Tell one agent the same."""
+        session = self.sessions.get(agent_id)
+        if session is not None:
             session.message(str(new_id()), "drain", {})
 
     def dismiss(self, agent_id: str, reason: str) -> None:

@@ -52,6 +52,8 @@ class Delivery:
     """It waits for its sub-tasks and owns no slot meanwhile."""
     is_waiting: bool = False
     """It waits for its sub-tasks, with or without a slot."""
+    is_probe: bool = False
+    """It shows how its agent is, which was excluded for its failures."""
     seconds_since_sent: float = 0.0
     seconds_since_accepted: float | None = None
     begun: float = 0.0

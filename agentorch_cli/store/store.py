@@ -454,6 +454,7 @@ def _delivery_of(row: asyncpg.Record) -> Delivery:
         is_accepted=row["status"] == AttemptStatus.ACCEPTED,
         is_parked=row["is_parked"],
         is_waiting=row["is_waiting"],
+        is_probe=row["is_probe"],
         seconds_since_sent=row["seconds_since_sent"],
         seconds_since_accepted=row["seconds_since_accepted"],
     )
