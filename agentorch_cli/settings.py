@@ -169,6 +169,21 @@ class BalancingSettings(Section):
     """Attempts beyond its slots that an agent of short tasks is handed at most; it says how many it holds."""
 
 
+class BreakerSettings(Section):
+    """Agents that keep failing get nothing for a while."""
+
+    enabled: bool = True
+    """Whether agents are excluded at all."""
+    failures: Annotated[int, Field(ge=1, le=100_000)] = 10
+    """So many failures, time-outs and losses in a row exclude an agent."""
+    tasks: Annotated[int, Field(ge=1, le=100)] = 3
+    """They have to be of so many different tasks: one poisoned task excludes nobody."""
+    backoff: Span = 5.0
+    """How long the first exclusion lasts; doubles with each that follows without a success."""
+    max_backoff: Span = 300.0
+    """Longest exclusion."""
+
+
 class GatewaySettings(Section):
     """The WebSocket and HTTP port of `serve`."""
 
@@ -208,6 +223,7 @@ class Settings(Section):
     matching: MatchingSettings = MatchingSettings()
     consensus: ConsensusSettings = ConsensusSettings()
     balancing: BalancingSettings = BalancingSettings()
+    breaker: BreakerSettings = BreakerSettings()
     gateway: GatewaySettings = GatewaySettings()
     logging: LoggingSettings = LoggingSettings()
 

@@ -66,6 +66,19 @@ class AgentView(View):
     capabilities: list[str] = Field(default_factory=list)
     status: str
     """`online`, `offline`, `draining` or `paused`."""
+    status_since: datetime | None = None
+    """Of a paused or draining agent."""
+    status_reason: str | None = None
+    status_until: datetime | None = None
+    """When the pause ends by itself; None: when somebody resumes it."""
+    excluded_until: datetime | None = None
+    """It kept failing and gets nothing until then; afterwards one task at a time, until one goes well."""
+    excluded_since: datetime | None = None
+    excluded_reason: str | None = None
+    consecutive_failures: int = 0
+    """Since its last success."""
+    trips: int = 0
+    """Exclusions without a success in between."""
     slots: int = 1
     busy: int = 0
     """Slots that hold work now."""

@@ -16,6 +16,7 @@ from agentorch_cli.agents.agent import Agent
 from agentorch_cli.agents.runners import exec_handler
 from agentorch_cli.client import LocalClient
 from agentorch_cli.config import Settings
+from agentorch_cli.core import breaker
 from agentorch_cli.core.balance import Bounds
 from agentorch_cli.core.ladder import Policy
 from agentorch_cli.core.model import AgentSpec, TaskSpec
@@ -237,6 +238,7 @@ class Orchestrator:
                 deadlocks=ladder_of(settings),
                 deadlock_sweep_interval=settings.engine.deadlock_sweep_interval,
                 deadlock_wait=settings.engine.deadlock_wait,
+                breaker=breaker_of(settings),
             ),
         )
         self._engine.state.bus = self._bus
@@ -457,6 +459,17 @@ def ladder_of(settings: Settings) -> Policy:
         max_restarts=settings.deadlocks.max_restarts,
         fails_rings=settings.deadlocks.circular_dependency == "fail",
         missing_after=settings.deadlocks.missing_dependency_after,
+    )
+
+
+def breaker_of(settings: Settings) -> breaker.Rules:
+    """When an agent that keeps failing gets nothing for a while."""
+    return breaker.Rules(
+        enabled=settings.breaker.enabled,
+        failures=settings.breaker.failures,
+        tasks=settings.breaker.tasks,
+        backoff=settings.breaker.backoff,
+        max_backoff=max(settings.breaker.backoff, settings.breaker.max_backoff),
     )
 
 

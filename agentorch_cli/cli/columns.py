@@ -86,6 +86,22 @@ def votes(decision: DecisionView) -> str:
     return f"{decision.votes_used} of {decision.electorate}"
 
 
+def set_aside(agent: AgentView, look: Look) -> Text:
+    """Why an agent gets nothing, and until when."""
+    if agent.status in ("paused", "draining"):
+        until = Text("until ") + look.age(agent.status_until) if agent.status_until is not None else None
+        reason = look.text(agent.status_reason) if agent.status_reason else None
+        return Text(": ").join(one for one in (until, reason) if one is not None)
+    if agent.excluded_until is not None:
+        return Text.assemble(
+            ("excluded until " if agent.excluded_until > look.now else "probed since ", "yellow"),
+            look.age(agent.excluded_until),
+            ": ",
+            look.text(agent.excluded_reason),
+        )
+    return Text("")
+
+
 AGENTS = (
     Column("AGENT", lambda agent, look: look.text(agent.agent_id, "bold"), is_id=True, fold_at=24),
     Column("STATUS", lambda agent, look: look.state(agent.status)),
@@ -99,6 +115,7 @@ AGENTS = (
     Column("P95", lambda agent, look: milliseconds(agent.latency_p95_ms, look), 5, is_right=True),
     Column("DONE", lambda agent, look: Text(str(agent.completed)), 1, is_right=True),
     Column("FAILED", lambda agent, look: Text(str(agent.failed)), 1, is_right=True),
+    Column("NOTE", lambda agent, look: set_aside(agent, look), 7),
     Column("SEEN", lambda agent, look: look.age(agent.last_heartbeat), 2),
 )
 

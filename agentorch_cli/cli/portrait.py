@@ -26,6 +26,9 @@ def draw(page: Page, agent: AgentView) -> None:
 def _facts(agent: AgentView, look: Look) -> list[tuple[str, Text]]:
     facts: list[tuple[str, Text | None]] = [
         ("can", look.names(agent.capabilities)),
+        (agent.status, _aside(agent, look) if agent.status in ("paused", "draining") else None),
+        ("excluded", _excluded(agent, look) if agent.excluded_until is not None else None),
+        ("in a row", _failing(agent) if agent.consecutive_failures else None),
         (
             "load",
             look.bar(agent.load, 10)
@@ -45,6 +48,32 @@ def _facts(agent: AgentView, look: Look) -> list[tuple[str, Text]]:
         ("registered", look.age(agent.created_at)),
     ]
     return [(name, value) for name, value in facts if value is not None]
+
+
+def _aside(agent: AgentView, look: Look) -> Text:
+    told = Text("since ") + look.age(agent.status_since)
+    if agent.status_until is not None:
+        told += Text(", until ") + look.age(agent.status_until)
+    return told + Text(": ") + look.text(agent.status_reason) if agent.status_reason else told
+
+
+def _excluded(agent: AgentView, look: Look) -> Text:
+    """Since when and until when; afterwards it is probed."""
+    times = "once" if agent.trips == 1 else f"{agent.trips} times"
+    is_over = agent.excluded_until is not None and agent.excluded_until <= look.now
+    return Text.assemble(
+        look.age(agent.excluded_since),
+        ", until ",
+        look.age(agent.excluded_until),
+        f" ({times} without a success in between"
+        f"{'; now it gets one task at a time, until one goes well' if is_over else ''}): ",
+        look.text(agent.excluded_reason),
+    )
+
+
+def _failing(agent: AgentView) -> Text:
+    one = agent.consecutive_failures == 1
+    return Text(f"{agent.consecutive_failures:,} failure{'' if one else 's'} since its last success")
 
 
 def _latency(agent: AgentView, look: Look) -> Text:

@@ -124,6 +124,7 @@ class _Plan:
             if (
                 then > 1 + _EQUAL
                 or agent_id in attempt.want.rather_not
+                or taker.is_probing
                 or lasting_obstacle(taker, attempt.want) is not None
             ):
                 continue

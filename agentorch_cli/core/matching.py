@@ -85,6 +85,10 @@ class Member:
     """The last attempt that it finished was short, so what it holds beyond its slots is begun soon."""
     is_parent: bool = False
     """Its work waits for sub-tasks: what goes on after that must find a slot."""
+    is_probing: bool = False
+    """It was excluded, and gets one task at a time until one of them goes well."""
+    probe_slot: int | None = None
+    """The slot of the task that it is probed with now."""
     stamp: int = 0
     freed_at: int = 0
     """The stamp at which it last became able to take more, or different, work."""
@@ -110,7 +114,17 @@ class Member:
 
     @property
     def is_free(self) -> bool:
-        return self.status is AgentStatus.ONLINE and len(self.used) < self.slots and not self.exclusions
+        return (
+            self.status is AgentStatus.ONLINE
+            and len(self.used) < self.slots
+            and not self.exclusions
+            and not self.is_probed
+        )
+
+    @property
+    def is_probed(self) -> bool:
+        """It has the one task that shows how it is."""
+        return self.is_probing and self.probe_slot in self.used
 
     @property
     def has_room(self) -> bool:
@@ -120,6 +134,7 @@ class Member:
         return (
             self.is_quick
             and not self.is_parent
+            and not self.is_probing
             and len(self.used) < self.slots + self.prefetch
             and self.status is AgentStatus.ONLINE
             and not self.exclusions
@@ -160,6 +175,8 @@ class Want:
     """They have `required` together; each has a part of it."""
     may_wait: bool = False
     """Where all who could take it are busy, a quick one may be handed it beyond its slots."""
+    declined_by: frozenset[str] = frozenset()
+    """Agents that gave it back because they do not want to do it: it does not come to them again."""
 
     @property
     def demand(self) -> Demand:
@@ -247,6 +264,8 @@ def lasting_obstacle(member: Member, want: Want) -> str | None:
         return "lacks " + ", ".join(sorted(want.required - member.capabilities))
     if member.agent_id in want.closed_to:
         return "has it already"
+    if member.agent_id in want.declined_by:
+        return "declined it"
     if want.only is not None and member.agent_id not in want.only:
         return "is not in the electorate"
     if member.status is not AgentStatus.ONLINE:
@@ -259,6 +278,8 @@ def obstacle(member: Member, want: Want) -> str | None:
     lasting = lasting_obstacle(member, want)
     if lasting is None and len(member.used) >= member.slots:
         return f"all {member.slots} slots are busy" if member.slots != 1 else "is busy"
+    if lasting is None and member.is_probed:
+        return "is being probed, with one task at a time"
     return lasting
 
 
@@ -311,6 +332,8 @@ class Roster:
         if before is not None and before is not member:
             member.exclusions = before.exclusions | member.exclusions
             member.is_quick, member.is_parent = before.is_quick, before.is_parent
+            member.is_probing = before.is_probing
+            member.probe_slot = before.probe_slot
         self.drop(member.agent_id)
         self.members[member.agent_id] = member
         member.is_counted = False
@@ -353,8 +376,15 @@ class Roster:
         member.guilds = {}
 
     def take(self, member: Member, slot: int) -> None:
-        """A live attempt owns this slot from now on."""
+        """Work that was chosen for it now owns this slot from now on."""
         member = self.members.get(member.agent_id, member)  # it may have come anew since it was chosen
+        if member.is_probing and not member.is_probed:
+            member.probe_slot = slot
+        self.hold(member, slot)
+
+    def hold(self, member: Member, slot: int) -> None:
+        """Work that it has already owns this slot from now on."""
+        member = self.members.get(member.agent_id, member)
         member.used.add(slot)
         self._offer(member)
 
@@ -363,6 +393,8 @@ class Roster:
         member = self.members.get(agent_id)
         if member is not None and slot in member.used:
             member.used.remove(slot)
+            if member.probe_slot == slot:
+                member.probe_slot = None
             self.touch(member)
 
     def touch(self, member: Member) -> None:
@@ -393,6 +425,13 @@ class Roster:
         else:
             member.exclusions[by] = reason
         self.touch(member)
+
+    def set_probing(self, member: Member, *, is_probing: bool, slot: int | None = None) -> None:
+        """It gets one task at a time from now on, and has one in this slot; or as many as it has slots."""
+        if member.is_probing != is_probing or (slot is not None and not member.is_probed):
+            member.is_probing = is_probing
+            member.probe_slot = slot if is_probing else None
+            self.touch(member)
 
     def know(
         self,

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from agentorch_cli.core import breaker
 from agentorch_cli.core.ladder import Policy
 from agentorch_cli.core.matching import Member, Roster
 from agentorch_cli.core.model import AgentStatus
@@ -23,6 +24,7 @@ from agentorch_cli.core.scoring import Weights
 from agentorch_cli.engine.balancer import Balance, Balancer
 from agentorch_cli.engine.deadlocks import Monitor
 from agentorch_cli.engine.desk import Desk
+from agentorch_cli.engine.exclusions import Exclusions
 from agentorch_cli.engine.historian import Historian
 from agentorch_cli.engine.leader import Leader
 from agentorch_cli.engine.ledger import Bookkeeper
@@ -81,6 +83,7 @@ class Limits:
     deadlocks: Policy = field(default_factory=Policy)
     deadlock_sweep_interval: float = 30.0
     deadlock_wait: float = 1.0
+    breaker: breaker.Rules = field(default_factory=breaker.Rules)
 
 
 class Engine:
@@ -107,12 +110,17 @@ class Engine:
         self.scheduler.on_sick = self.settler.end_sick
         self.scheduler.funds.on_exhausted = self.settler.end_early
         self.lifeline = Lifeline(self.state, store, self.settler, grace=3 * limits.heartbeat_interval)
+        self.exclusions = Exclusions(self.state, store, limits.breaker, write_every=limits.lease_seconds / 3)
+        self.exclusions.on_free = self.scheduler.wake
+        self.settler.on_ended = self.exclusions.ended
+        self.scheduler.on_probe = self.exclusions.probed
         self.desk = Desk(
             self.state,
             store,
             self.scheduler,
             self.settler,
             self.lifeline,
+            self.exclusions,
             response_timeout=limits.response_timeout,
             prefetch=limits.balance.prefetch if limits.balance.is_enabled else 0,
         )
@@ -138,6 +146,7 @@ class Engine:
             self.desk,
             self.scheduler,
             self.relay,
+            self.exclusions,
             self.subtasks.continued,
         )
         self.lifeline.on_stranded = self.peers.follow_agents
@@ -189,6 +198,7 @@ class Engine:
             run(self.monitor.run(), name="monitor"),
             run(self.balancer.run(), name="balancer"),
             run(self.proposals.run(), name="proposals"),
+            run(self.exclusions.run(), name="exclusions"),
             run(self.timetable.run(), name="timetable"),
             run(self.historian.run(lambda: self.state.is_leader), name="historian"),
             run(self._follow_changes(), name="changes"),
@@ -371,15 +381,21 @@ class Engine:
             if known is not before.get(row["agent_id"]):
                 continue
             if known is not None and row["node_id"] == self.state.node_id:
-                _follow_row(roster, known, dict(row))
+                if _follow_row(roster, known, dict(row)):
+                    self.courier.drain_agent(known.agent_id)
             else:
                 seat(roster, row)
                 self.state.reputation.tell(row["agent_id"])
+            self.exclusions.follow(roster.members[row["agent_id"]], row)
+        self.exclusions.pause_ends_in(
+            min((row["pause_s"] for row in rows if row["pause_s"] is not None), default=None)
+        )
         present = {row["agent_id"] for row in rows}
         for agent_id in before.keys() - present:
             if roster.members.get(agent_id) is not before[agent_id]:
                 continue
             roster.drop(agent_id)
+            self.exclusions.forget(agent_id)
             self.courier.dismiss(agent_id, "the agent was removed from the registry")
 
     async def resync(self) -> None:
@@ -431,31 +447,39 @@ class Engine:
             async with asyncio.timeout(5):
                 await self.settler.idle()
         await self.subtasks.stop()
+        await self.settler.checks.close()
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
         self._loops = []
+        self.exclusions.stop()
         with contextlib.suppress(Exception):
             async with asyncio.timeout(5):
                 await self.desk.write()
+                await self.exclusions.write(everything=True)
                 await self.leader.beat()
                 await self.ledger.write()
                 await self.store.db.fetch("leave", self.store.node_id)
         self.state.bus.close()
 
 
-def _follow_row(roster: Roster, member: Member, row: Mapping[str, Any]) -> None:
-    """What a person may change of an agent that is connected here: standing, capabilities and slots."""
-    if member.status in (AgentStatus.ONLINE, AgentStatus.PAUSED):
+def _follow_row(roster: Roster, member: Member, row: Mapping[str, Any]) -> bool:
+    """What a person may change of an agent that is connected here: standing, capabilities and slots.
+
+    True where it is to be told that it is draining from now on.
+    """
+    before = member.status
+    if before is not AgentStatus.OFFLINE:
         member.status = AgentStatus(row["status"])
     member.slots, member.prefetch = row["slots"], row["prefetch"]
     capabilities = frozenset(row["capabilities"])
     if capabilities == member.capabilities:
         roster.touch(member)
-        return
-    roster.drop(member.agent_id)
-    member.capabilities = capabilities
-    roster.put(member)
+    else:
+        roster.drop(member.agent_id)
+        member.capabilities = capabilities
+        roster.put(member)
+    return member.status is AgentStatus.DRAINING and before is not AgentStatus.DRAINING
 
 
 def _loop_ended(loop: asyncio.Task[None]) -> None:

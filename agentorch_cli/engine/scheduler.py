@@ -35,7 +35,7 @@ from agentorch_cli.identity import new_id
 from agentorch_cli.store.database import Transaction
 from agentorch_cli.store.limits import read_keys, read_limits, take_keys, take_tokens
 from agentorch_cli.store.records import Assignment, Claimed, Delivery
-from agentorch_cli.store.store import Store, earliest, is_simple, joined
+from agentorch_cli.store.store import Store, earliest, is_simple, joined, schema_in, vote_in
 from agentorch_cli.store.votes import open_task_vote
 
 log = logging.getLogger("agentorch.scheduler")
@@ -116,6 +116,8 @@ class Scheduler:
         """Told when a demand came that no registered agent can meet."""
         self.on_continued: Callable[[str, int], None] | None = None
         """Told of each attempt that got a slot again."""
+        self.on_probe: Callable[[Assignment], None] = lambda assignment: None
+        """Told of work that shows how an agent is that was excluded."""
         self._timer: asyncio.TimerHandle | None = None
         self.on_idle: Callable[[Iterable[str]], None] | None = None
         """Told of agents that have nothing to do, while others hold work that they have not begun."""
@@ -365,7 +367,7 @@ class Scheduler:
             member = roster.members.get(agent_id)
             if member is not None and member.status is not AgentStatus.OFFLINE and member.busy < member.slots:
                 slots[message_id] = member.free_slot()
-                roster.take(member, slots[message_id])
+                roster.hold(member, slots[message_id])
         if not slots:
             return
         try:
@@ -628,14 +630,15 @@ class Scheduler:
                 if assignment.node_id == self.state.node_id:
                     delivery = _delivery(task, assignment, row)
                     delivery.is_ahead = seat.is_ahead
-                    delivery.begun, delivery.due = (
-                        now,
-                        now + (PATIENCE if seat.is_ahead else self.response_timeout),
-                    )
+                    seconds = PATIENCE if seat.is_ahead else self.response_timeout
+                    delivery.begun, delivery.due = now, now + seconds
+                    delivery.is_probe = seat.member.is_probing and seat.member.probe_slot == seat.slot
                     self.state.hold(delivery)
                     self.courier.deliver(delivery)
                 else:
                     self._hand_over(task, assignment, is_ahead=seat.is_ahead)
+                if seat.member.probe_slot == seat.slot and seat.member.is_probing:
+                    self.on_probe(assignment)
                 if self.state.bus.is_heard:
                     self.state.bus.publish(
                         "task_assigned", task_id=task.task_id, agent_id=assignment.agent_id
@@ -787,5 +790,8 @@ def _delivery(task: Ready, assignment: Assignment, row: Claimed) -> Delivery:
         budget=assignment.budget,
         data=row.data,
         inputs=joined(row.inputs, task.brief),
+        name=row.name,
+        result_schema=schema_in(options),
+        vote=vote_in(options),
         deadline=earliest(row.now, task.timeout_seconds, row.deadline),
     )

@@ -51,6 +51,10 @@ class Courier(Protocol):
         """Tell an agent what was wrong."""
         ...
 
+    def drain_agent(self, agent_id: str) -> None:
+        """Tell an agent to finish what it holds: no more will come."""
+        ...
+
     def dismiss(self, agent_id: str, reason: str) -> None:
         """End an agent's session: it is not registered any more."""
         ...
@@ -84,6 +88,13 @@ class Report:
     """Wants an ack."""
     task_id: str | None = None
     """The task that the agent says it is about; refused where that is not so."""
+    is_checked: bool = False
+    """Its result was looked at already: it fits, or this is the failure that it became."""
+
+    @property
+    def is_declined(self) -> bool:
+        """Its agent gave the work back because it does not want to do it."""
+        return self.from_agent and self.status is AttemptStatus.CANCELLED
 
 
 @dataclass(slots=True)
@@ -323,7 +334,7 @@ class State:
         attempt.begun = asyncio.get_running_loop().time()
         member = self.roster.members.get(attempt.agent_id)
         if member is not None and not attempt.is_parked:
-            self.roster.take(member, attempt.slot)
+            self.roster.hold(member, attempt.slot)
         if attempt.is_parked:
             self._is_parent(attempt.agent_id)
         if attempt.is_ahead:

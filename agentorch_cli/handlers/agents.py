@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 
@@ -11,14 +13,21 @@ import orjson
 from agentorch_cli import views
 from agentorch_cli.core.ledger import NOTHING, Evidence, estimate, hourly_score, quantile
 from agentorch_cli.core.model import AgentSpec
-from agentorch_cli.errors import Conflict, NotFound
+from agentorch_cli.errors import Conflict, NotFound, UsageError, WaitTimedOut
 from agentorch_cli.frames import dumps
 from agentorch_cli.handlers.context import Context
+from agentorch_cli.payloads import is_storable
 from agentorch_cli.store.ledger import evidence_of
 from agentorch_cli.store.submission import array_literal
 
 PIECES = 12
 """Of five minutes each: the hour of a trend."""
+
+MOST_REASON = 1_000
+"""Characters of a reason that a person gives."""
+
+LOOK_EVERY = 1.0
+"""Seconds between looks at what draining agents hold, where no task ends meanwhile."""
 
 
 async def register_agents(context: Context, agents: Sequence[AgentSpec]) -> list[views.AgentView]:
@@ -72,6 +81,86 @@ async def remove_agents(context: Context, agent_ids: Sequence[str], force: bool 
         elif agent_id not in gone:
             reply.unchanged[agent_id] = "it holds work; drain it first, or use --force"
     return reply
+
+
+async def pause_agents(
+    context: Context, agent_ids: Sequence[str], reason: str | None = None, for_seconds: float | None = None
+) -> views.ChangeReply:
+    """Agents get nothing new and keep what they hold, for a time or until they are resumed."""
+    rows = await context.db.fetch(
+        "pause_agents", list(agent_ids), _reason(reason), for_seconds, context.store.node_id
+    )
+    return _changed(agent_ids, {row["agent_id"] for row in rows})
+
+
+async def drain_agents(
+    context: Context,
+    agent_ids: Sequence[str],
+    reason: str | None = None,
+    wait: bool = False,
+    timeout_seconds: float | None = None,
+) -> views.ChangeReply:
+    """Agents get nothing new and are told to finish what they hold; `wait`: return once that is done.
+
+    Raises WaitTimedOut.
+    """
+    rows = await context.db.fetch("drain_agents", list(agent_ids), _reason(reason), context.store.node_id)
+    reply = _changed(agent_ids, {row["agent_id"] for row in rows})
+    if wait:
+        await _until_they_hold_nothing(context, reply.changed, timeout_seconds)
+    return reply
+
+
+async def resume_agents(
+    context: Context, agent_ids: Sequence[str], reason: str | None = None
+) -> views.ChangeReply:
+    """Agents that were paused, draining or excluded get work again."""
+    known = {agent.agent_id for agent in await find_agents(context, ids=agent_ids)}
+    rows = await context.db.fetch("resume_agents", list(agent_ids), _reason(reason), context.store.node_id)
+    reply = _changed(agent_ids, {row["agent_id"] for row in rows})
+    for agent_id in known & reply.unchanged.keys():
+        reply.unchanged[agent_id] = "it is neither paused nor draining nor excluded"
+    return reply
+
+
+def _changed(agent_ids: Sequence[str], changed: set[str]) -> views.ChangeReply:
+    missing = [agent_id for agent_id in agent_ids if agent_id not in changed]
+    return views.ChangeReply(
+        changed=[agent_id for agent_id in dict.fromkeys(agent_ids) if agent_id in changed],
+        unchanged=dict.fromkeys(missing, "there is no such agent"),
+    )
+
+
+def _reason(text: str | None) -> str | None:
+    """A reason as it is kept. Raises UsageError where it is too long or cannot be stored."""
+    if text is not None and len(text) > MOST_REASON:
+        raise UsageError(f"a reason has at most {MOST_REASON} characters, this one has {len(text)}")
+    if text is not None and not is_storable(text):
+        raise UsageError("a reason may hold no NUL character and no lone surrogate")
+    return text or None
+
+
+async def _until_they_hold_nothing(
+    context: Context, agent_ids: Sequence[str], timeout_seconds: float | None
+) -> None:
+    async def held() -> list[str]:
+        rows = await context.db.fetch("held_by_agents", list(agent_ids))
+        return [row["task_id"] for row in rows]
+
+    try:
+        async with asyncio.timeout(timeout_seconds), context.hearing() as waiting:
+            while tasks := await held():
+                # a task that goes elsewhere does not end: so look again now and then as well
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_EVERY):
+                        await waiting.until_final(tasks)
+    except TimeoutError:
+        left = await held()
+        raise WaitTimedOut(
+            f"{len(left)} tasks are still held after {timeout_seconds:g} s; the agents go on draining",
+            hint=f"agentorch task show {left[0]}" if left else None,
+            task_ids=left[:100],
+        ) from None
 
 
 async def find_agents(

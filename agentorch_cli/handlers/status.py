@@ -50,6 +50,12 @@ async def get_status(context: Context, limit: int = 20) -> views.StatusView:
         why = shortfall(required, fleet.values(), row["max_agents"])
         if why is not None:
             alarms.append(f"{row['number']} ready tasks want a team with {listed(required)}: {why}")
+    for row in await context.db.fetch("waits_for_set_aside"):
+        wanted = " and ".join(row["required_capabilities"]) or "any capability"
+        alarms.append(
+            f"{row['number']} ready tasks want an agent with {wanted}; those who could are set aside: "
+            + ", ".join(row["agents"])
+        )
     alarms += await idle_beside_work(context.store)
     stuck = await context.db.fetch_one("open_deadlocks")
     if stuck is not None and stuck["number"]:

@@ -23,7 +23,6 @@ from agentorch_cli.identity import new_id
 from agentorch_cli.store.dependencies import add_dependency
 from agentorch_cli.store.store import as_uuid, hint
 from agentorch_cli.store.submission import insert
-from agentorch_cli.store.waiting import Waiting
 from agentorch_cli.store.why import registered, who_could, why
 
 
@@ -123,7 +122,8 @@ async def wait_for_tasks(
         raise NotFound(f"there is no task {unknown[0]!r}")
     try:
         async with asyncio.timeout(timeout_seconds):
-            await _until_final(context, ids)
+            async with context.hearing() as waiting:
+                await waiting.until_final(ids)
     except TimeoutError:
         left = [row["task_id"] for row in await context.db.fetch("standing", ids)]
         raise WaitTimedOut(
@@ -133,15 +133,6 @@ async def wait_for_tasks(
         ) from None
     rows = {row["task_id"]: row for row in await context.db.fetch("results", ids)}
     return [task_view(rows[task_id]) for task_id in ids]
-
-
-async def _until_final(context: Context, ids: Sequence[str]) -> None:
-    if context.waiting is not None:
-        await context.waiting.until_final(ids)
-        return
-    waiting = Waiting(context.db)
-    async with waiting.listening():
-        await waiting.until_final(ids)
 
 
 async def cancel_tasks(
@@ -270,6 +261,8 @@ def task_view(row: asyncpg.Record) -> views.TaskView:
         facts["data"] = orjson.loads(facts["task_data"])
     if "options" in facts:
         facts["labels"] = facts["options"].pop("labels", {})
+        if isinstance(schema := facts["options"].get("result_schema"), str):
+            facts["options"]["result_schema"] = orjson.loads(schema)
     return views.TaskView(**facts)
 
 

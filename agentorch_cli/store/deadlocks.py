@@ -461,14 +461,16 @@ def _photograph(
             )
         )
     lent_ids = {str(row["message_id"]) for row in attempts if row["is_lent"]}
-    fleet = {
-        row["agent_id"]: Agent(
-            frozenset((*row["capabilities"], OWN_SLOT + row["agent_id"])),
-            row["slots"],
-            row["status"] != "paused" and (row["away_s"] is None or row["away_s"] < grace),
-        )
-        for row in agents
-    }
+    fleet: dict[str, Agent] = {}
+    for row in agents:
+        agent_id, capabilities = row["agent_id"], frozenset(row["capabilities"])
+        is_here = row["away_s"] is None or row["away_s"] < grace
+        own_slot = frozenset((OWN_SLOT + agent_id,))
+        if row["is_set_aside"]:  # it goes on with what it holds, and takes nothing else
+            fleet[OWN_SLOT + agent_id] = Agent(capabilities, row["slots"], live=False)
+            fleet[agent_id] = Agent(own_slot, row["slots"], is_here)
+        else:
+            fleet[agent_id] = Agent(capabilities | own_slot, row["slots"], is_here)
     needs: dict[tuple[int, tuple[str, ...], int], Need] = {}
     found: dict[str, Task] = {row["task_id"]: Task(state=_STATES[row["status"]]) for row in ended}
     age: dict[str, float] = {}

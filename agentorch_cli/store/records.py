@@ -38,6 +38,11 @@ class Delivery:
     """The task's data as JSON text."""
     inputs: str | None = None
     """The results of its dependencies, as JSON text of an object."""
+    name: str | None = None
+    result_schema: str | None = None
+    """What its result has to fit, as JSON text; None where any JSON will do."""
+    vote: dict[str, Any] | None = None
+    """Where the result is a ballot: what the wire says about it."""
     budget: dict[str, Any] | None = None
     """What it may use, as its agent is told: `costUsd`, `tokens`."""
     deadline: datetime | None = None
@@ -49,6 +54,8 @@ class Delivery:
     """It waits for its sub-tasks and owns no slot meanwhile."""
     is_waiting: bool = False
     """It waits for its sub-tasks, with or without a slot."""
+    is_probe: bool = False
+    """It shows how its agent is, which was excluded for its failures."""
     seconds_since_sent: float = 0.0
     seconds_since_accepted: float | None = None
     begun: float = 0.0
@@ -56,6 +63,11 @@ class Delivery:
     due: float = 0.0
     """When it is overdue, on the loop's clock: without a slot for too long, not accepted in time, or running
     too long."""
+
+    @property
+    def is_ballot(self) -> bool:
+        """Its result counts in a vote; a judge's stands for itself."""
+        return self.vote is not None and self.role != "judge"
 
 
 @dataclass(slots=True)
@@ -86,6 +98,7 @@ class Claimed:
     inputs: str | None
     deadline: datetime | None
     now: datetime
+    name: str | None
 
 
 @dataclass(slots=True)

@@ -105,6 +105,41 @@ def test_whoever_failed_it_is_left_out_while_another_could_take_it_even_a_busy_o
     assert roster.explain(again) == {"failed": "failed it before", "other": "is busy"}
 
 
+def test_an_excluded_agent_gets_nothing_until_nobody_has_anything_against_it() -> None:
+    roster = roster_of(agent("a"), agent("b", performance=0.1))
+
+    roster.exclude("a", "breaker", "is excluded after 10 failures")
+    roster.exclude("a", "rate", "has no token")
+    assert names(roster, want()) == ["b"]
+    assert roster.explain(want())["a"] == "is excluded after 10 failures"
+    assert [one.agent_id for one in roster.eligible(want())] == ["b"]
+    roster.exclude("a", "breaker", None)
+    assert roster.explain(want())["a"] == "has no token"
+    roster.exclude("a", "rate", None)
+    assert names(roster, want()) == ["a"]
+
+
+def test_an_agent_that_is_probed_gets_one_task_at_a_time_beside_what_it_holds() -> None:
+    roster = roster_of(agent("a", slots=4))
+    member = roster.members["a"]
+    roster.hold(member, 0)
+    roster.set_probing(member, is_probing=True)
+    (seat,) = roster.choose(want()) or ()
+
+    roster.take(member, seat.slot)
+
+    assert roster.choose(want()) is None
+    assert obstacle(member, want()) == "is being probed, with one task at a time"
+    roster.give_back("a", 0)  # what it held from before is no probe
+    assert roster.choose(want()) is None
+    roster.give_back("a", seat.slot)
+    assert roster.choose(want()) is not None
+    roster.set_probing(member, is_probing=False)
+    for slot in range(3):
+        roster.take(member, slot)
+    assert roster.choose(want()) is not None
+
+
 @pytest.mark.parametrize("leaves", ["drop", "offline", "paused", "closed", "not a voter", "lacks"])
 def test_whoever_failed_it_may_take_it_again_when_there_is_nobody_else(leaves: str) -> None:
     roster = roster_of(agent("failed"), agent("other", "other" if leaves == "lacks" else "work"))
@@ -278,6 +313,7 @@ def twin_explains(members: Iterable[Member], wanted: Want) -> dict[str, str | No
         for m in members
         if twin_serves(m, wanted)
         and m.status is ONLINE
+        and not m.exclusions
         and m.agent_id not in wanted.closed_to | wanted.rather_not
         and (wanted.only is None or m.agent_id in wanted.only)
     ]
@@ -304,7 +340,16 @@ def twin_chooses(
         if told[member.agent_id] is None
         and not any(lasting_obstacle(member, other) is None for other in kept)
     ]
-    if wanted.is_team and wanted.only is None:
+    if wanted.only is not None:  # an electorate: in its order, and a vote that failed is no reason against it
+        by_id = {member.agent_id: member for member in members}
+        free = [
+            one
+            for one in wanted.only
+            if one in by_id
+            and obstacle(by_id[one], wanted) is None
+            and not any(lasting_obstacle(by_id[one], other) is None for other in kept)
+        ]
+    elif wanted.is_team:
         candidates = [
             Candidate(m.agent_id, m.capabilities, score(weights, m.performance, len(m.used), m.slots))
             for m in members
@@ -318,7 +363,8 @@ def twin_chooses(
 AGENTS = [f"agent-{number}" for number in range(6)]
 CAPABILITIES = ("read", "write", "speak")
 some_capabilities = st.frozensets(st.sampled_from(CAPABILITIES))
-some_agents = st.frozensets(st.sampled_from(AGENTS))
+an_agent = st.sampled_from(AGENTS)
+some_agents = st.frozensets(an_agent)
 wants = st.builds(
     lambda required, number, more, closed_to, rather_not, only, is_team: Want(
         required, number, number + more, closed_to, rather_not, only, is_team=bool(is_team and required)
@@ -328,10 +374,9 @@ wants = st.builds(
     st.integers(0, 2),
     st.one_of(st.just(frozenset[str]()), some_agents),
     st.one_of(st.just(frozenset[str]()), some_agents),
-    st.one_of(st.none(), some_agents),
+    st.one_of(st.none(), st.lists(an_agent, unique=True).map(tuple)),
     st.booleans(),
 )
-an_agent = st.sampled_from(AGENTS)
 changes = st.one_of(
     st.tuples(
         st.just("put"),

@@ -11,6 +11,7 @@ FILES = (
     "panel.sql",
     "consensus.sql",
     "fleet.sql",
+    "aside.sql",
     "limits.sql",
     "balance.sql",
     "waiting.sql",

@@ -9,7 +9,7 @@ select
   t.task_id, t.seq, t.urgency, t.remaining_path, t.task_type, t.priority, t.required_capabilities, t.coverage,
   t.min_agents, t.max_agents, t.first_wave as wanted, t.attempts_made, t.tried_agents,
   '{}'::text[] as assigned_agents, t.timeout_seconds, t.retries, t.failures, t.losses, t.has_dependents,
-  t.options::text as options, 'pending' as status, t.deadline
+  t.options::text as options, 'pending' as status, t.deadline, t.declined_by
 from task_attempts a
 join task_distributions t on t.task_id = a.task_id
 where a.status = 'sent' and (a.message_id = any($1::uuid[]) or a.agent_id = any($2::text[]))

@@ -34,22 +34,27 @@ with stored as (
   on conflict (agent_id) do update set
     agent_type = excluded.agent_type, capabilities = excluded.capabilities, slots = excluded.slots,
     metadata = case when excluded.metadata = '{}' then a.metadata else excluded.metadata end,
-    status = case when a.status = 'paused' then 'paused' else 'online' end,
+    status = case when a.status in ('paused', 'draining') then a.status else 'online' end,
     node_id = excluded.node_id, session_id = excluded.session_id, prefetch = excluded.prefetch,
     connected_at = now(), disconnected_at = null, last_heartbeat = now(), updated_at = now()
-  returning a.agent_id, a.status, a.completed, a.failed
+  returning
+    a.agent_id, a.status, a.completed, a.failed, a.consecutive_failures, a.failing_tasks, a.trips,
+    extract(epoch from a.excluded_until - now())::float8 as excluded_s, a.excluded_reason
 ),
 logged as (
   insert into events (kind, agent_id, node_id) select 'agent_online', agent_id, $6 from stored
 )
-select agent_id, status, completed, failed from stored;
+select
+  agent_id, status, completed, failed, consecutive_failures, failing_tasks, trips, excluded_s,
+  excluded_reason
+from stored;
 
 
 -- name: disconnect_agents
 -- Sessions ended. A newer session of the same agent stays as it is.
 with gone as (
   update agent_registry a
-  set status = case when a.status = 'paused' then 'paused' else 'offline' end,
+  set status = case when a.status in ('paused', 'draining') then a.status else 'offline' end,
       node_id = null, session_id = null, disconnected_at = now(), updated_at = now()
   from unnest($1::text[], $2::uuid[]) as i (agent_id, session_id)
   where a.agent_id = i.agent_id and a.session_id = i.session_id
@@ -92,15 +97,33 @@ select agent_id from gone, hinted;
 
 -- name: roster
 -- Every registered agent.
-select agent_id, agent_type, capabilities, slots, prefetch, status, node_id, completed, failed
-from agent_registry;
+select
+  a.agent_id, a.agent_type, a.capabilities, a.slots, a.prefetch, a.status, a.node_id, a.completed, a.failed,
+  a.consecutive_failures, a.failing_tasks, a.trips, a.excluded_reason,
+  extract(epoch from a.excluded_until - now())::float8 as excluded_s,
+  extract(epoch from a.status_until - now())::float8 as pause_s,
+  case when a.excluded_until is not null then (
+    select min(t.slot) from task_attempts t
+    where t.agent_id = a.agent_id and t.status in ('sent', 'accepted') and not t.is_parked
+      and t.sent_at >= a.excluded_until
+  ) end as probe_slot
+from agent_registry a;
 
 
 -- name: roster_of
 -- The same of these agents only.
-select agent_id, agent_type, capabilities, slots, prefetch, status, node_id, completed, failed
-from agent_registry
-where agent_id = any($1::text[]);
+select
+  a.agent_id, a.agent_type, a.capabilities, a.slots, a.prefetch, a.status, a.node_id, a.completed, a.failed,
+  a.consecutive_failures, a.failing_tasks, a.trips, a.excluded_reason,
+  extract(epoch from a.excluded_until - now())::float8 as excluded_s,
+  extract(epoch from a.status_until - now())::float8 as pause_s,
+  case when a.excluded_until is not null then (
+    select min(t.slot) from task_attempts t
+    where t.agent_id = a.agent_id and t.status in ('sent', 'accepted') and not t.is_parked
+      and t.sent_at >= a.excluded_until
+  ) end as probe_slot
+from agent_registry a
+where a.agent_id = any($1::text[]);
 
 
 -- name: live_elsewhere
@@ -133,7 +156,8 @@ from agent_registry where exec is not null order by agent_id;
 select
   a.message_id, a.task_id, a.agent_id, a.attempt, a.status, a.slot, a.role, a.node_id, a.sent_at, a.accepted_at,
   a.is_parked, a.is_funded, cardinality(a.awaits) > 0 as is_waiting,
-  t.task_type, t.priority, t.required_capabilities, t.task_data, t.timeout_seconds, t.deadline, t.retries,
+  coalesce(a.sent_at >= r.excluded_until, false) as is_probe,
+  t.name, t.task_type, t.priority, t.required_capabilities, t.task_data, t.timeout_seconds, t.deadline, t.retries,
   t.failures, t.losses, t.max_agents, t.has_dependents, t.options::text as options, t.status as task_status,
   case when a.role = 'judge' then (
     select json_build_object('answers', d.brief) from consensus_decisions d where d.task_id = t.task_id
@@ -157,6 +181,7 @@ select
   ) end as inputs
 from task_attempts a
 join task_distributions t on t.task_id = a.task_id
+left join agent_registry r on r.agent_id = a.agent_id
 where (a.agent_id = any($1::text[]) or a.message_id = any($2::uuid[])) and a.status in ('sent', 'accepted')
 order by a.sent_at;
 
@@ -282,7 +307,7 @@ select node_id, pid, pid_started from nodes where host_key = $1 and expires_at >
 -- lives, whatever its row says: it may have been stopped, or without a database, for a while.
 with gone as (
   update agent_registry a
-  set status = case when a.status = 'paused' then 'paused' else 'offline' end,
+  set status = case when a.status in ('paused', 'draining') then a.status else 'offline' end,
       node_id = null, session_id = null, disconnected_at = now(), updated_at = now()
   where a.node_id <> $1
     and not exists (select 1 from nodes n where n.node_id = a.node_id and n.expires_at > now())
@@ -298,7 +323,7 @@ select agent_id from gone;
 -- Agents with a session on node $3 that was taken for dead: they are here, and were all the time.
 with back as (
   update agent_registry a
-  set status = case when a.status = 'paused' then 'paused' else 'online' end,
+  set status = case when a.status in ('paused', 'draining') then a.status else 'online' end,
       node_id = $3, session_id = i.session_id, disconnected_at = null, last_heartbeat = now(), updated_at = now()
   from unnest($1::text[], $2::uuid[]) as i (agent_id, session_id)
   where a.agent_id = i.agent_id and a.node_id is null
@@ -320,7 +345,7 @@ lease as (
 ),
 gone as (
   update agent_registry a
-  set status = case when a.status = 'paused' then 'paused' else 'offline' end,
+  set status = case when a.status in ('paused', 'draining') then a.status else 'offline' end,
       node_id = null, session_id = null, disconnected_at = now(), updated_at = now()
   where a.node_id = $1
   returning a.agent_id
