@@ -184,6 +184,19 @@ class BreakerSettings(Section):
     """Longest exclusion."""
 
 
+class StragglersSettings(Section):
+    """A second agent for work that lasts far longer than other work of its kind; the first result counts."""
+
+    enabled: bool = False
+    """Whether such work is given a backup: it may then be done twice."""
+    factor: Annotated[float, Field(ge=1, le=1000)] = 3.0
+    """Work that lasts longer than this multiple of the 95th percentile of its skill and task type."""
+    min_samples: Annotated[int, Field(ge=1, le=1_000_000)] = 20
+    """Completed attempts of that kind that must be known, old ones counting for less."""
+    min_seconds: Span = 1.0
+    """Work that has not lasted for so long is never given a backup."""
+
+
 class GatewaySettings(Section):
     """The WebSocket and HTTP port of `serve`."""
 
@@ -223,6 +236,7 @@ class Settings(Section):
     matching: MatchingSettings = MatchingSettings()
     consensus: ConsensusSettings = ConsensusSettings()
     balancing: BalancingSettings = BalancingSettings()
+    stragglers: StragglersSettings = StragglersSettings()
     breaker: BreakerSettings = BreakerSettings()
     gateway: GatewaySettings = GatewaySettings()
     logging: LoggingSettings = LoggingSettings()

@@ -27,6 +27,7 @@ from agentorch_cli.engine.balancer import Balance
 from agentorch_cli.engine.bus import Bus, News, Subscription
 from agentorch_cli.engine.engine import Engine, Limits
 from agentorch_cli.engine.state import Report
+from agentorch_cli.engine.stragglers import Patience
 from agentorch_cli.engine.subtasks import Rules
 from agentorch_cli.errors import (
     DatabaseUnreachable,
@@ -234,6 +235,12 @@ class Orchestrator:
                     settings.balancing.interval,
                     Bounds(settings.balancing.high, settings.balancing.low),
                     settings.balancing.prefetch,
+                ),
+                stragglers=Patience(
+                    settings.stragglers.enabled,
+                    settings.stragglers.factor,
+                    settings.stragglers.min_samples,
+                    settings.stragglers.min_seconds,
                 ),
                 deadlocks=ladder_of(settings),
                 deadlock_sweep_interval=settings.engine.deadlock_sweep_interval,

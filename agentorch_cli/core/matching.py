@@ -82,7 +82,7 @@ class Member:
     prefetch: int = 0
     """Attempts beyond its slots that it may hold at most."""
     is_quick: bool = False
-    """The last attempt that it finished was short, so what it holds beyond its slots is begun soon."""
+    """The last attempt that it ended was short and went well: what it holds ahead is begun soon."""
     is_parent: bool = False
     """Its work waits for sub-tasks: what goes on after that must find a slot."""
     is_probing: bool = False
@@ -145,9 +145,7 @@ class Member:
         number = len(self.used)
         if number not in self.used:
             return number
-        return next(
-            n for n in range(self.slots + self.prefetch) if n not in self.used
-        )  # one that it has, if free
+        return next(n for n in range(self.slots + self.prefetch) if n not in self.used)
 
 
 Demand = tuple[frozenset[str], int]

@@ -35,6 +35,7 @@ from agentorch_cli.engine.relay import AGENTS, FREED, LATE, WORK, Relay
 from agentorch_cli.engine.scheduler import Scheduler
 from agentorch_cli.engine.settler import Settler
 from agentorch_cli.engine.state import Courier, State
+from agentorch_cli.engine.stragglers import Patience, Stragglers
 from agentorch_cli.engine.subtasks import Rules, Subtasks
 from agentorch_cli.engine.timetable import Timetable
 from agentorch_cli.errors import DatabaseUnreachable
@@ -80,6 +81,7 @@ class Limits:
     """TaskSpec fields for sub-tasks and scheduled tasks that are silent about them."""
     subtasks: Rules = field(default_factory=Rules)
     balance: Balance = field(default_factory=Balance)
+    stragglers: Patience = field(default_factory=Patience)
     deadlocks: Policy = field(default_factory=Policy)
     deadlock_sweep_interval: float = 30.0
     deadlock_wait: float = 1.0
@@ -151,6 +153,7 @@ class Engine:
         )
         self.lifeline.on_stranded = self.peers.follow_agents
         self.balancer = Balancer(self.state, store, courier, self.scheduler, limits.balance)
+        self.stragglers = Stragglers(self.state, store, self.scheduler, limits.stragglers)
         self.scheduler.on_idle = self.balancer.idle
         self.lifeline.on_waited = self.balancer.waited
         self.lifeline.on_late = self._on_late
@@ -197,6 +200,7 @@ class Engine:
             run(self.ledger.run(), name="ledger"),
             run(self.monitor.run(), name="monitor"),
             run(self.balancer.run(), name="balancer"),
+            run(self.stragglers.run(), name="stragglers"),
             run(self.proposals.run(), name="proposals"),
             run(self.exclusions.run(), name="exclusions"),
             run(self.timetable.run(), name="timetable"),

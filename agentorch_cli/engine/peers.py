@@ -8,6 +8,7 @@ was meant for a node which its agent has left is passed on.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -90,6 +91,7 @@ class Peers:
         """Slots of agents on other nodes came free; whoever leads may use them."""
         if not self.state.is_leader:
             return
+        now = asyncio.get_running_loop().time()
         for line in lines:
             message_id, _, mark = line.partition(" ")
             if mark == PARKED:
@@ -100,12 +102,13 @@ class Peers:
                 self.on_late(message_id)
             else:
                 attempt = self.state.elsewhere.get(message_id)
-                if attempt is not None and attempt.is_ahead:
-                    self.state.was_slow(attempt.agent_id)
                 if attempt is not None and mark in (WELL, BADLY):
+                    self.state.paces(attempt, now, went_well=mark == WELL)
                     self.state.reputation.outcome(
                         attempt.agent_id, attempt.skill, attempt.type, went_well=mark == WELL
                     )
+                elif attempt is not None and attempt.is_ahead:
+                    self.state.was_slow(attempt.agent_id)
                 self.state.free_elsewhere(message_id)
         self.scheduler.wake()
 

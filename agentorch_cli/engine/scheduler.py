@@ -110,6 +110,8 @@ class Scheduler:
         self.claims: list[Claim] = [self._claim_limits, self.funds.claim]
         self._are_budgets_stale = True
         self._changed_budgets: set[tuple[str, str]] = set()
+        self._claiming = asyncio.Lock()
+        """One transaction at a time claims: claims remember what they gave until it is stored."""
         self._are_limits_stale = True
         self._limit_timer: asyncio.TimerHandle | None = None
         self.on_unservable: Callable[[], None] = lambda: None
@@ -540,13 +542,16 @@ class Scheduler:
         the transaction that assigns them. Raises DatabaseUnreachable, and asyncpg.PostgresError where one of
         them cannot be stored; then none was given.
         """
-        return await self._commit_limited(pairs, take_back)
+        async with self._claiming:
+            return await self._claim_and_commit(pairs, take_back)
 
-    async def _commit_limited(self, pairs: Sequence[Pair], take_back: Claim | None = None) -> set[str]:
-        """The same in one transaction with what these tasks use up; without those that are refused.
+    async def _commit_limited(self, pairs: Sequence[Pair]) -> None:
+        """The same in one transaction with what these tasks use up; without those that are refused."""
+        async with self._claiming:
+            await self._claim_and_commit(pairs)
 
-        The ids of those that were assigned.
-        """
+    async def _claim_and_commit(self, pairs: Sequence[Pair], take_back: Claim | None = None) -> set[str]:
+        """The ids of those that were assigned."""
         pairs = list(pairs)
         claims = self.claims if take_back is None else [take_back, *self.claims]
         while pairs:
@@ -584,7 +589,7 @@ class Scheduler:
                     return set()
                 for task, seats in pairs:
                     self.enter(task, seats)
-                    await self._commit_limited([(task, seats)])
+                    await self._claim_and_commit([(task, seats)])
                 return set()
             else:
                 self._send(pairs, batch, claimed)

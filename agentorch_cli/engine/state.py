@@ -26,7 +26,7 @@ from agentorch_cli.engine.shelf import Shelf
 from agentorch_cli.store.records import Delivery
 
 QUICK_SECONDS = 0.25
-"""An agent whose last attempt took no longer may be handed work beyond its slots."""
+"""An agent whose last attempt took no longer, and went well, may be handed work beyond its slots."""
 
 LONGEST_SKILL = 200
 """Letters of a skill's name that the ledger keeps: an index entry has an end."""
@@ -306,7 +306,6 @@ class State:
             if self.shelf:
                 self.shelf.take(message_id)
             if not delivery.is_parked:
-                self._pace(delivery.agent_id, delivery)
                 self._give_back(delivery.agent_id, delivery.slot)
             if message_id in self.waiting:
                 self.waiting.remove(message_id)
@@ -358,7 +357,6 @@ class State:
         if self.shelf:
             self.shelf.take(message_id)
         if attempt is not None and not attempt.is_parked:
-            self._pace(attempt.agent_id, attempt)
             self._give_back(attempt.agent_id, attempt.slot)
             self._count_out(attempt.task_id)
             if attempt.task_id not in self.running:
@@ -415,11 +413,11 @@ class State:
         for message_id in list(ahead)[: max(0, len(ahead) - beyond)]:
             self.begins(message_id)
 
-    def _pace(self, agent_id: str, held: Delivery | Elsewhere) -> None:
-        """Whether the agent is quick is told by what it ended last; what it never began says nothing."""
-        member = self.roster.members.get(agent_id)
-        if member is not None and member.prefetch and not held.is_ahead:
-            member.is_quick = asyncio.get_running_loop().time() - held.begun <= QUICK_SECONDS
+    def paces(self, held: Delivery | Elsewhere, now: float, *, went_well: bool) -> None:
+        """The last attempt that an agent ended tells whether it is quick. Called before its slot is free."""
+        member = self.roster.members.get(held.agent_id)
+        if member is not None and member.prefetch:
+            member.is_quick = went_well and now - held.begun <= QUICK_SECONDS
 
     async def all_released(self) -> None:
         """Returns once nothing is live on this node. Only while it is stopping."""

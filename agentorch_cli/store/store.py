@@ -145,6 +145,17 @@ class Store:
                 found.append((str(row["message_id"]), row["agent_id"], row["sent_s"], _ready_of(row)))
         return found
 
+    async def straggling(self, message_ids: Sequence[str]) -> list[tuple[str, float, Ready]]:
+        """Of these attempts those that one agent works on without a backup, in the order of service.
+
+        Of each: its agent, for how many seconds, and its task as if it wanted one more.
+        """
+        found = []
+        for row in await self.db.fetch("straggling_attempts", list(message_ids)):
+            with contextlib.suppress(TypeError, ValueError, AttributeError):
+                found.append((row["agent_id"], row["seconds"], _ready_of(row)))
+        return found
+
     async def assign_within(self, tx: Transaction, batch: Sequence[Assignment]) -> dict[str, Claimed]:
         """The same inside somebody's transaction."""
         return _claimed(await tx.fetch("assign_batch", *_columns(batch)))
@@ -383,7 +394,10 @@ def _ready_of(row: asyncpg.Record) -> Ready:
         want=Want(
             required=frozenset(row["required_capabilities"]),
             number=number,
-            most=max(wanted, most) if (is_first or is_team) and not is_vote else wanted,
+            # a task that once had a backup begins anew with one agent
+            most=max(wanted, most)
+            if (is_first or is_team) and not is_vote and "backed_up" not in options
+            else wanted,
             closed_to=frozenset(row["assigned_agents"])
             if (most > 1 or is_vote) and not is_team
             else frozenset(),

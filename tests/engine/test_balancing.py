@@ -240,7 +240,7 @@ async def test_work_ahead_survives_a_lost_connection(
     ids = await submit_in_turn(orchestrator, 3)
     await quick_one.begun()
     await until(lambda: len(orchestrator.engine.state.shelf) == 2)
-    hand = crew.hands[0]
+    hand = next(one for one in crew.hands if one.agent.agent_id == "a")
     hand.is_connected.clear()
 
     orchestrator._gateway.session_of("a").abort()  # type: ignore[union-attr]

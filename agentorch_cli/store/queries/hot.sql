@@ -192,7 +192,11 @@ with input as (
   )
 ),
 locked as (
-  select task_id from task_distributions where task_id = any($2::text[]) order by task_id for no key update
+  -- what was given a backup meanwhile is not a task with one agent any more
+  select task_id from task_distributions
+  where task_id = any($2::text[]) and max_agents = 1
+  order by task_id
+  for no key update
 ),
 finished as (
   update task_attempts a
@@ -206,7 +210,7 @@ finished as (
     usage = i.usage::jsonb
   from input i
   where a.message_id = i.message_id and a.status in ('sent', 'accepted')
-    and (select count(*) from locked) > 0
+    and (select count(*) from locked) > 0 and i.task_id in (select l.task_id from locked l)
   returning a.message_id
 ),
 settled as (

@@ -38,10 +38,10 @@ where t.task_id = any($1::text[]);
 select
   message_id, task_id, agent_id, status, is_parked, is_lent, awaits, progress, note,
   case when status = 'sent' and not is_parked then coalesce((
-    select array_agg(o.task_id order by o.sent_at, o.message_id)
+    select array_agg(o.task_id order by o.sent_at, o.slot)
     from task_attempts o
     where o.agent_id = a.agent_id and o.status in ('sent', 'accepted') and not o.is_parked
-      and (o.status = 'accepted' or (o.sent_at, o.message_id) < (a.sent_at, a.message_id))
+      and (o.status = 'accepted' or (o.sent_at, o.slot) < (a.sent_at, a.slot))
     having count(*) >= (select r.slots from agent_registry r where r.agent_id = a.agent_id)
   ), '{}') else '{}' end as behind,
   extract(epoch from now() - sent_at)::float8 as sent_s, extract(epoch from now() - accepted_at)::float8 as accepted_s,
