@@ -15,6 +15,7 @@ FILES = (
     "deadlocks.sql",
     "why.sql",
     "show.sql",
+    "tokens.sql",
 )
 
 _HEADING = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
