@@ -12,6 +12,7 @@ import contextlib
 import ipaddress
 import logging
 import random
+import ssl
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, Literal
@@ -78,8 +79,10 @@ class Line:
         register: dict[str, Any],
         token: str | None,
         on_connection: OnConnection | None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._desk = desk
+        self._tls = tls
         self._url = url
         self._register = register
         self._token = token
@@ -146,6 +149,7 @@ class Line:
             additional_headers=headers,
             compression=None,
             proxy=proxy,
+            **({"ssl": self._tls} if self._tls is not None else {}),
             max_size=LARGEST_FRAME_BYTES,
             ping_interval=PING_SECONDS,
             ping_timeout=PING_TIMEOUT_SECONDS,

@@ -32,7 +32,9 @@ async def create_token(
         if fault := tokens.scope_fault(scope):
             raise UsageError(fault)
     if expires_seconds is not None and not 1 <= expires_seconds <= LONGEST_LIFE:
-        raise UsageError("a token lives for 1 second to 100 years; leave --expires out for one without an end")
+        raise UsageError(
+            "a token lives for 1 second to 100 years; leave --expires out for one without an end"
+        )
     token_id, token = tokens.make()
     try:
         row = await context.db.fetch_one(

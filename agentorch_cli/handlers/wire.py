@@ -102,7 +102,9 @@ def read_parameters(
     read: dict[str, Any] = {}
     for name, value in given.items():
         if name not in known.parameters:
-            raise UsageError(f"{method} knows no {name[:100]!r}", hint=f"it takes {', '.join(known.parameters)}")
+            raise UsageError(
+                f"{method} knows no {name[:100]!r}", hint=f"it takes {', '.join(known.parameters)}"
+            )
         adapter = known.parameters[name]
         if adapter is not None:
             try:
