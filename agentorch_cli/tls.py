@@ -8,6 +8,11 @@ from pathlib import Path
 from agentorch_cli.errors import InvalidConfig
 
 
+def context_for(url: str, ca: Path | None = None) -> ssl.SSLContext | None:
+    """What a WebSocket client needs for this address; None where it is not encrypted."""
+    return client_context(ca) if url.startswith("wss:") else None
+
+
 def server_context(cert: Path, key: Path) -> ssl.SSLContext:
     """For `serve`: TLS 1.2 or newer. Raises InvalidConfig where the files do not fit."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -26,7 +31,7 @@ def server_context(cert: Path, key: Path) -> ssl.SSLContext:
 
 
 def client_context(ca: Path | None = None) -> ssl.SSLContext:
-    """For whoever calls a server: its certificate must be signed by `ca`, or by one that the system trusts."""
+    """For whoever calls: the certificate must be signed by `ca`, or by one that the system trusts."""
     try:
         context = ssl.create_default_context(cafile=ca)
     except (ssl.SSLError, OSError) as error:

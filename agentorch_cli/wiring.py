@@ -601,7 +601,7 @@ async def _refuse_door_without_tokens(database: Database, settings: Settings) ->
     row = await database.fetch_one("has_token")
     if row is None or not row["has_token"]:
         raise NotAllowed(
-            f"serve would listen on {settings.gateway.host}, and there is no token with which anybody could come in",
+            f"serve would listen on {settings.gateway.host}, and there is no token to come in with",
             hint="agentorch token create NAME --scope admin, here, against the same database",
         )
 

@@ -26,6 +26,7 @@ from agentorch_cli.agents.desk import Desk
 from agentorch_cli.agents.outbox import PACK_BYTES, Outbox
 from agentorch_cli.agents.text import plain
 from agentorch_cli.errors import InvalidMessage, NotAllowed, OrchestratorError, Unauthorized, UsageError
+from agentorch_cli.tls import context_for
 
 logger = logging.getLogger("agentorch.agent")
 
@@ -149,7 +150,7 @@ class Line:
             additional_headers=headers,
             compression=None,
             proxy=proxy,
-            **({"ssl": self._tls} if self._tls is not None else {}),
+            ssl=self._tls or context_for(self._url),
             max_size=LARGEST_FRAME_BYTES,
             ping_interval=PING_SECONDS,
             ping_timeout=PING_TIMEOUT_SECONDS,

@@ -29,6 +29,7 @@ def init_db(
     Without --database-url the embedded PostgreSQL in the data directory is used.
     """
     session = Session.of(ctx)
+    session.only_here("init-db", "works on a database")
     if is_check and not has_database(session.settings):
         raise SchemaMismatch("there is no database yet", hint="agentorch init-db")
     schema = session.ask("schema.apply", prepare=False, check=is_check)

@@ -39,6 +39,7 @@ from agentorch_cli.handlers.access import ACCESS, SUBSCRIBE, Access
 from agentorch_cli.handlers.events import event_view
 from agentorch_cli.handlers.wire import Operation, operation, read_parameters, write_answer
 from agentorch_cli.payloads import decode
+from agentorch_cli.redaction import redact, redact_value
 from agentorch_cli.sentences import explain
 from agentorch_cli.store.following import Filter, Pulse, follow, now_cursor, read_cursor
 
@@ -489,7 +490,7 @@ def _error(request_id: Any, code: int, error: OrchestratorError) -> dict[str, An
     return {
         "jsonrpc": "2.0",
         "id": request_id,
-        "error": {"code": code, "message": str(error), "data": error.to_json()},
+        "error": {"code": code, "message": redact(str(error)), "data": redact_value(error.to_json())},
     }
 
 
