@@ -18,7 +18,7 @@ from typing import Any
 from agentorch_cli.core.ladder import Policy
 from agentorch_cli.core.matching import Member, Roster
 from agentorch_cli.core.model import AgentStatus
-from agentorch_cli.core.scoring import Weights, fleet_mean, shrunk_performance
+from agentorch_cli.core.scoring import Weights, counted_performance
 from agentorch_cli.engine.deadlocks import Monitor
 from agentorch_cli.engine.desk import Desk
 from agentorch_cli.engine.historian import Historian
@@ -44,6 +44,7 @@ CHANNELS = (
     "agentorch_votes",
     "agentorch_slots",
     "agentorch_deadlock",
+    "agentorch_limits",
 )
 
 
@@ -58,6 +59,8 @@ class Limits:
     sweep_interval: float = 5.0
     drain_timeout: float = 30.0
     weights: Weights = field(default_factory=Weights)
+    exploration: float = 0.0
+    seed: int = 0
     task_defaults: Mapping[str, Any] = field(default_factory=dict)
     """TaskSpec fields for sub-tasks that are silent about them."""
     subtasks: Rules = field(default_factory=Rules)
@@ -73,7 +76,9 @@ class Engine:
         self.store = store
         self.limits = limits
         self.courier = courier
-        self.state = State(store.node_id, Roster(limits.weights))
+        self.state = State(
+            store.node_id, Roster(limits.weights, exploration=limits.exploration, seed=limits.seed)
+        )
         self.scheduler = Scheduler(
             self.state,
             store,
@@ -174,6 +179,8 @@ class Engine:
             elif self._called_off is not None:
                 self._called_off.update(payload.split("\n"))
             self._fleet_changed.set()
+        elif channel == "agentorch_limits":
+            self.scheduler.look_at_limits()
         elif channel == "agentorch_deadlock":
             self.monitor.look_soon(0.0)
         elif channel == "agentorch_slots":
@@ -201,6 +208,7 @@ class Engine:
         self._fleet_changed.set()
         self.monitor.look_soon()
         self.scheduler.look_again()
+        self.scheduler.look_at_limits()
         self.subtasks.hinted("*")
         self.proposals.opened("*")
         self.waiting.hinted("*")
@@ -257,7 +265,6 @@ class Engine:
         """
         before = dict(self.state.roster.members)
         rows = await self.store.db.fetch("roster")
-        mean = fleet_mean(sum(row["completed"] for row in rows), sum(row["failed"] for row in rows))
         roster = self.state.roster
         for row in rows:
             known = roster.members.get(row["agent_id"])
@@ -276,12 +283,13 @@ class Engine:
                     # Work goes out over this node's connections: agents of others are out of reach.
                     status=AgentStatus(row["status"]) if is_here else AgentStatus.OFFLINE,
                     node_id=row["node_id"],
-                    performance=shrunk_performance(row["completed"], row["failed"], mean),
+                    performance=counted_performance(row["completed"], row["failed"]),
                     completed=row["completed"],
                     failed=row["failed"],
                     used=set(row["used_slots"]),
                 )
             )
+            self.state.reputation.tell(row["agent_id"])
         present = {row["agent_id"] for row in rows}
         for agent_id in before.keys() - present:
             if roster.members.get(agent_id) is not before[agent_id]:
@@ -313,6 +321,7 @@ class Engine:
     async def _take_the_lead(self) -> None:
         await self.read_fleet()
         self.scheduler.look_again()
+        self.scheduler.look_at_limits()
         await self.settler.unlock_missed()
 
     # --- the end ----------------------------------------------------------------------------

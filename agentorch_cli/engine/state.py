@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from agentorch_cli.core.backlog import Backlog
+from agentorch_cli.core.limits import LimitGates
 from agentorch_cli.core.matching import Roster
 from agentorch_cli.core.model import AttemptStatus
 from agentorch_cli.engine.bus import Bus
+from agentorch_cli.engine.reputation import Reputation
 from agentorch_cli.store.records import Delivery
 
 
@@ -84,6 +86,7 @@ class State:
     node_id: str
     roster: Roster
     backlog: Backlog = field(default_factory=Backlog)
+    gates: LimitGates = field(default_factory=LimitGates)
     deliveries: dict[str, Delivery] = field(default_factory=dict)
     """Live attempts of agents on this node, by message id."""
     waiting: set[str] = field(default_factory=set)
@@ -103,7 +106,11 @@ class State:
     is_leader: bool = False
     is_stopping: bool = False
     counters: dict[str, int] = field(default_factory=dict)
+    reputation: Reputation = field(init=False)
     _is_empty: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.reputation = Reputation(self.roster)
 
     def hold(self, delivery: Delivery) -> None:
         """A live attempt is on this node."""
@@ -155,6 +162,8 @@ class State:
                 self.waiting.remove(message_id)
             else:
                 self._count_out(delivery.task_id)
+            if delivery.task_id not in self.running:
+                self.gates.keys.doubt(delivery.task_id)  # it may have ended, and own its key no more
             held = self.held_by.get(delivery.agent_id)
             if held is not None:
                 held.discard(message_id)
