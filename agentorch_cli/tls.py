@@ -53,5 +53,5 @@ def own_context(cert: Path) -> ssl.SSLContext:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
-        return (error.reason or str(error)).lower().replace("_", " ")
+        return (error.reason or str(error).partition("(")[0]).strip("[] ").lower().replace("_", " ")
     return getattr(error, "strerror", None) or str(error)

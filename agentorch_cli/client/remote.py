@@ -232,8 +232,10 @@ class RemoteClient:
                 wire = _Wire(connection)
                 try:
                     await self._greet(wire)
-                except BaseException:
+                except BaseException as error:
                     await wire.close()
+                    if isinstance(error, _Lost) and wire.refusal is not None:
+                        raise wire.refusal from error
                     raise
         except TimeoutError:
             raise self._unreachable(f"no answer within {UNREACHABLE_SECONDS:.0f} s") from None

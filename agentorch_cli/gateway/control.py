@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import asyncpg
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
@@ -243,10 +244,14 @@ class Conversation:
             await self._send_if(is_asked, _error(request_id, refused.code, refused.error))
         except OrchestratorError as error:
             await self._send_if(is_asked, _error(request_id, OURS, error))
+        except (asyncpg.DataError, asyncpg.CheckViolationError, OverflowError) as error:
+            log.info("a request has a value that the database refuses: %s", error)
+            told = UsageError("a value is out of its range, or of another kind than it should be")
+            await self._send_if(is_asked, _error(request_id, INVALID_PARAMS, told))
         except Exception:
             log.exception("a request failed")
-            told = OrchestratorError("something went wrong in the server; its log has the details")
-            await self._send_if(is_asked, _error(request_id, INTERNAL, told))
+            bug = OrchestratorError("something went wrong in the server; its log has the details")
+            await self._send_if(is_asked, _error(request_id, INTERNAL, bug))
 
     async def _decoded(self, raw: str | bytes) -> Any:
         if isinstance(raw, bytes):
