@@ -23,7 +23,7 @@ SECRET_WORDS: Final = (
     "credential",
 )
 
-_TOKEN = re.compile(r"\bao_[0-9A-Za-z]{6,}_[0-9A-Za-z]{20,}(?:_[0-9A-Za-z]+)?")
+_TOKEN = re.compile(r"ao_[0-9A-Za-z]{6,}_[0-9A-Za-z]{20,}(?:_[0-9A-Za-z]+)?")
 _BEARER = re.compile(r"(?i)\b(bearer|basic)(\s+)[A-Za-z0-9._~+/=-]{8,}")
 _URL_PASSWORD = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*://[^\s:/?#@'\"]*):[^\s/?#'\"]*@")
 _NAMED = re.compile(

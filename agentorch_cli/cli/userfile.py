@@ -111,7 +111,11 @@ def _read(text: str) -> dict[str, Any]:
 
 def _write(text: str, wanted: dict[str, Any]) -> Path:
     path = user_config_path()
-    if _read(text) != wanted:
+    try:
+        is_right = tomllib.loads(text) == wanted
+    except tomllib.TOMLDecodeError:
+        is_right = False
+    if not is_right:
         raise InvalidConfig(
             f"{path} is written in a way that this command cannot change",
             hint=f"change it by hand, so that it says: {tomli_w.dumps(wanted).strip()[:500]}",

@@ -132,7 +132,7 @@ status --limit 3
 consensus list
 consensus show voted
 consensus show nothing
-consensus open --topic tea --question '"tea or coffee?"' --voters ada,ben --option tea --option coffee --as ada
+consensus open --topic tea --question tea? --voters ada,ben --option tea --option coffee --as ada
 consensus vote $DECISION --as ada --option tea
 consensus vote $DECISION --as zoe --option tea
 consensus vote $DECISION --as ben --abstain
