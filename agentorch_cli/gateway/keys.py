@@ -32,6 +32,10 @@ LOOK_EVERY = 0.5
 
 OWN_SECRET_BYTES = 32
 
+HOW_TO_SHOW_ONE = (
+    "agentorch token create makes one; a profile, AGENTORCH_TOKEN or AGENTORCH_TOKEN_FILE shows it"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -98,14 +102,12 @@ class Keys:
         """Who shows this token. Raises Unauthorized, DatabaseUnreachable."""
         if token is None or token == "":
             if self.is_required:
-                raise Unauthorized(
-                    "this server wants a token", hint="an operator makes one: agentorch token create"
-                )
+                raise Unauthorized("this server wants a token", hint=HOW_TO_SHOW_ONE)
             return ANYBODY
         if secrets.compare_digest(token.encode(errors="replace"), self.own.encode()):
             return INSIDE
         if not is_wellformed(token):
-            raise Unauthorized("this is no token, or a part of it is missing")
+            raise Unauthorized("this is no token, or a part of it is missing", hint=HOW_TO_SHOW_ONE)
         key = digest(token)
         now = asyncio.get_running_loop().time()
         known = self._known.get(key)
@@ -129,7 +131,7 @@ class Keys:
         row = await self._db.fetch_one("find_token", key)
         if row is None or row["token_id"] in self._gone:
             self._known.pop(key, None)
-            raise Unauthorized("this token is not known, was revoked, or has expired")
+            raise Unauthorized("this token is not known, was revoked, or has expired", hint=HOW_TO_SHOW_ONE)
         now = asyncio.get_running_loop().time()
         left: float | None = row["seconds_left"]
         caller = Caller(
