@@ -14,8 +14,9 @@ from typing import Any, Final
 import orjson
 from pydantic import ValidationError
 
+from agentorch_cli.core import team
 from agentorch_cli.core.hints import did_you_mean
-from agentorch_cli.core.model import AgentSpec, TaskSpec
+from agentorch_cli.core.model import AgentSpec, Aggregate, Coverage, TaskSpec
 from agentorch_cli.core.plan import MOST_ERRORS, Plan, Problem, examine, plan, refuse
 from agentorch_cli.core.vote import OPTION_RULES, SEQUENTIAL_RULES, Rule
 from agentorch_cli.documents import Document, Format, show_path
@@ -33,8 +34,10 @@ _RENAMED: Final = {
     "id": "task_id",
     "timeout": "timeout_seconds",
     "backoff": "backoff_seconds",
+    "max_backoff": "max_backoff_seconds",
+    "queue_timeout": "queue_timeout_seconds",
 }
-_APART: Final = frozenset({"consensus", "requires_consensus", "deadline", "delay", "data"})
+_APART: Final = frozenset({"consensus", "requires_consensus", "deadline", "delay", "data", "retry"})
 """Keys of a task file that are not simply fields of a TaskSpec."""
 
 _TUPLES: Final = frozenset({"required_capabilities", "depends_on"})
@@ -69,7 +72,8 @@ def read_tasks(
     """The tasks of a task file, or of a value that came by the wire (`Document(value, name)`).
 
     `new_id` makes ids for tasks that have none. `defaults` are TaskSpec fields to use where the
-    file is silent (`timeout_seconds`, `retries`, `backoff_seconds`). Raises InvalidTask with every error.
+    file is silent (`timeout_seconds`, `retries`, `backoff_seconds`, `max_backoff_seconds`). Raises
+    InvalidTask with every error.
     """
     paths, items = _entries(document, "task")
     reader = _Reader(document, TASKS, paths, items)
@@ -97,6 +101,7 @@ def task_defaults(settings: Settings) -> dict[str, Any]:
         "timeout_seconds": settings.engine.task_timeout,
         "retries": settings.engine.retries,
         "backoff_seconds": settings.engine.backoff,
+        "max_backoff_seconds": settings.engine.max_backoff,
         "consensus": {
             "threshold": settings.consensus.threshold,
             "panel": settings.consensus.panel,
@@ -104,6 +109,39 @@ def task_defaults(settings: Settings) -> dict[str, Any]:
             "confidence": settings.consensus.confidence,
         },
     }
+
+
+def read_template(
+    document: Document, *, new_id: Callable[[], str], defaults: Mapping[str, Any] | None = None
+) -> TaskFile:
+    """Tasks that are to be submitted again and again. Raises InvalidTask, also for what can be said
+    once only: an id, an idempotency key, and moments in place of durations."""
+    file = read_tasks(document, new_id=new_id, defaults=defaults)
+    problems = []
+    for position, (task, item) in enumerate(zip(file.tasks, file.items, strict=True)):
+        once = {
+            "id": "id" in item,
+            "idempotency_key": task.idempotency_key is not None,
+            "run_at": task.run_at is not None,
+            "deadline": task.deadline is not None,
+        }
+        problems += [Problem(position, (key,), _ONCE[key]) for key, is_there in once.items() if is_there]
+    if problems:
+        refuse(problems, file.where)
+    return file
+
+
+_ONCE: Final = {
+    "id": "stands for one task, and a schedule makes new ones: give it a name",
+    "idempotency_key": "is made by the schedule, one for each run",
+    "run_at": "is a moment, which comes once: say delay, which counts from each run",
+    "deadline": 'is a moment, which comes once: give a duration such as "1h", which counts from each run',
+}
+
+
+def plain_items(items: Sequence[Any]) -> list[Any]:
+    """Tasks as they were written, as JSON can hold them."""
+    return [_dates_as_text(item) for item in items]
 
 
 def read_agents(document: Document) -> list[AgentSpec]:
@@ -238,6 +276,8 @@ def _contradictions(table: Mapping[str, Any]) -> list[tuple[Path, str]]:
         wrong.append((("min_agents",), f"is {least}, more than max_agents, which is {most}"))
     if "delay" in table and "run_at" in table:
         wrong.append((("delay",), "and run_at are both there: one of them says when to start"))
+    if table.get("coverage") == Coverage.TEAM:
+        wrong += _team_contradictions(table)
     if "concurrency_limit" in table and "concurrency_key" not in table:
         wrong.append(
             (("concurrency_limit",), "is there without concurrency_key, which says what it is about")
@@ -248,6 +288,30 @@ def _contradictions(table: Mapping[str, Any]) -> list[tuple[Path, str]]:
     if table.get("requires_consensus") is False:
         wrong.append((("consensus",), "is there although requires_consensus is false"))
     return wrong + [(("consensus", key), message) for key, message in _vote_contradictions(options)]
+
+
+def _team_contradictions(table: Mapping[str, Any]) -> list[tuple[Path, str]]:
+    """What a team cannot be."""
+    wrong: list[tuple[Path, str]] = []
+    if table.get("requires_consensus") or table.get("consensus") is not None:
+        message = (
+            "team does not go with a vote: voters answer the same question, the members of a team share"
+            " one out; leave one of them out"
+        )
+        wrong.append((("coverage",), message))
+    required = table.get("required_capabilities", ())
+    if not required:
+        wrong.append((("coverage",), "team needs required_capabilities: there is nothing to share out"))
+    odd = set(team.unfit(required))
+    wrong += [
+        (
+            ("required_capabilities", place),
+            "has a plus that is not at its end: a plus joins the names in the role of a team's member",
+        )
+        for place, capability in enumerate(required)
+        if capability in odd
+    ]
+    return wrong
 
 
 def _vote_contradictions(options: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -298,6 +362,11 @@ def _task(
         fields["deadline" if isinstance(deadline, datetime) else "deadline_seconds"] = deadline
     if "delay" in table:
         fields["delay_seconds"] = table["delay"]
+    if "retry" in table:
+        fields["retry"] = {
+            code: {_RENAMED.get(key, key): value for key, value in rule.items()}
+            for code, rule in table["retry"].items()
+        }
     if "verifies" in table:
         waited_for = fields.get("depends_on", ())
         fields["depends_on"] = tuple(dict.fromkeys((*waited_for, table["verifies"])))
@@ -306,7 +375,8 @@ def _task(
 
 
 def _fill_agents(fields: dict[str, Any], table: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    """1 and 1; 2 and 3 for a vote, unless a panel or a cap says more; a team may have one per capability."""
+    """1 and 1; 2 and 3 for a vote, unless a panel or a cap says more; a team may have one per capability,
+    and by default its result is what each of them brings."""
     least, most = 1, 1
     options = table.get("consensus")
     if table.get("requires_consensus") or options is not None:
@@ -316,8 +386,9 @@ def _fill_agents(fields: dict[str, Any], table: Mapping[str, Any], defaults: Map
             most = vote.get("cap", most)
         elif options is not None and "panel" in defaults and "max_agents" not in fields:
             most = vote.setdefault("panel", defaults["panel"])
-    elif table.get("coverage") == "team":
+    elif table.get("coverage") == Coverage.TEAM:
         most = max(1, len(fields.get("required_capabilities", ())))
+        fields.setdefault("aggregate", Aggregate.ALL)
     if "min_agents" in fields:
         fields.setdefault("max_agents", max(most, fields["min_agents"]))
     else:

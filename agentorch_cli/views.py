@@ -274,13 +274,42 @@ class ChangeReply(View):
     """Id to the reason why nothing was done."""
 
 
+class ScheduleView(View):
+    """Tasks that are submitted again and again; `schedule show` fills `upcoming` and `tasks` too."""
+
+    name: str
+    cron: str
+    time_zone: str = "UTC"
+    state: str
+    """`active`, `paused`, `failing` (see `error`; it is tried again) or `ended` (no time comes any more)."""
+    missed: str = "once"
+    """What becomes of runs that nobody could start: `skip`, `once` or `all`."""
+    overlap: str = "allow"
+    """`skip`: no run while tasks of the last one are open."""
+    next_at: datetime | None = None
+    retry_at: datetime | None = None
+    error: str | None = None
+    """Why it cannot run."""
+    last_at: datetime | None = None
+    """The time that its last run was for."""
+    last_submission_id: str | None = None
+    last_tasks: list[str] = Field(default_factory=list)
+    runs: int = 0
+    skipped: int = 0
+    created_at: datetime
+    updated_at: datetime
+    upcoming: list[datetime] = Field(default_factory=list)
+    tasks: list[Any] = Field(default_factory=list)
+    """As the task file said them."""
+
+
 class PlanView(View):
     """What the registered fleet could make of a submission."""
 
     missing: list[str] = Field(default_factory=list)
     """Dependencies that are neither in the submission nor stored."""
     agents: dict[str, list[str]] = Field(default_factory=dict)
-    """By task: the agents that could take it, online or not."""
+    """By task: the agents that could take it, or a part of it in a team, online or not."""
     never: dict[str, str] = Field(default_factory=dict)
     """By task that cannot run with this fleet: why not."""
 

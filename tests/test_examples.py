@@ -10,6 +10,7 @@ import random
 import re
 import subprocess
 import sys
+import threading
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +21,14 @@ import pytest
 
 from agentorch_cli.agents import WorkFailed
 from agentorch_cli.cli.fleet import SCRIPTS, examples_folder, served_agent
+from agentorch_cli.core.model import Coverage, TaskSpec
 from agentorch_cli.documents import load_document
-from agentorch_cli.taskfile import read_agents, read_tasks
+from agentorch_cli.taskfile import read_agents, read_tasks, read_template
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 DOCUMENTS = EXAMPLES / "documents"
 TASKS = sorted((EXAMPLES / "tasks").iterdir())
+SCHEDULES = sorted((EXAMPLES / "schedules").iterdir())
 REPORTS = sorted(path.name for path in DOCUMENTS.glob("*.md"))
 
 
@@ -76,17 +79,30 @@ def test_an_agent_is_what_the_agents_file_says(agent_id: str) -> None:
     )
 
 
-@pytest.mark.parametrize("path", TASKS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*TASKS, *SCHEDULES], ids=lambda path: path.name)
 def test_every_task_can_be_done_by_an_agent_of_the_fleet(path: Path) -> None:
     abilities = [set(agent.capabilities) for agent in read_agents(load_document(EXAMPLES / "agents.toml"))]
     ids = itertools.count()
 
     tasks = read_tasks(load_document(path), new_id=lambda: f"task-{next(ids)}").tasks
 
+    def can_be_done(task: TaskSpec) -> bool:
+        required = set(task.required_capabilities)
+        if task.coverage is Coverage.TEAM:
+            return required <= set().union(*abilities) and not any(required <= able for able in abilities)
+        return any(required <= able for able in abilities)
+
     assert tasks
-    assert [
-        task.name for task in tasks if not any(set(task.required_capabilities) <= able for able in abilities)
-    ] == []
+    assert [task.name for task in tasks if not can_be_done(task)] == []
+
+
+@pytest.mark.parametrize("path", SCHEDULES, ids=lambda path: path.name)
+def test_every_schedule_can_be_submitted_again_and_again(path: Path) -> None:
+    ids = itertools.count()
+
+    file = read_template(load_document(path), new_id=lambda: f"task-{next(ids)}")
+
+    assert file.plan().tasks
 
 
 def test_the_report_is_a_graph_of_more_than_twenty_tasks() -> None:
@@ -321,11 +337,15 @@ def test_the_estimate_is_what_the_bill_adds_up_to() -> None:
 
 
 def run_handler(module: str, function: str, data: dict[str, Any]) -> Any:
-    """Call a handler with the only thing it looks at."""
+    """Call a handler with the things that it looks at."""
 
     class OnlyData:
         def __init__(self) -> None:
             self.data = data
+            self.cancelled = threading.Event()
+
+        def progress(self, *_: Any, **__: Any) -> None:
+            """Nobody looks."""
 
     return getattr(agent_module(module), function)(OnlyData())
 
@@ -352,6 +372,23 @@ def least_energy(qubo: dict[tuple[str, str], float]) -> float:
     return min(
         sum(term for mask, term in terms if choice & mask == mask) for choice in range(1 << len(names))
     )
+
+
+def test_the_two_loads_are_worth_the_same_as_nearly_as_trying_everything_can_make_them() -> None:
+    file = read_tasks(load_document(EXAMPLES / "tasks" / "footbridge.toml"), new_id=lambda: "t")
+    bill = json.loads(text_of("footbridge-bill.json"))["materials"]
+    worth = {item["item"]: item["quantity"] * item["unit_price"] for item in bill}
+    halves = [
+        abs(sum(worth.values()) - 2 * sum(worth[item] for item in chosen))
+        for size in range(len(worth) + 1)
+        for chosen in itertools.combinations(worth, size)
+    ]
+
+    found = run_handler("optimiser", "split_loads", file.tasks[0].data)
+
+    assert found["difference"] == pytest.approx(min(halves), abs=0.011)
+    assert sorted(item for load in found["loads"] for item in load) == sorted(worth)
+    assert found["worth"] == [pytest.approx(sum(worth[i] for i in load), abs=0.01) for load in found["loads"]]
 
 
 def test_the_same_seed_finds_the_same() -> None:

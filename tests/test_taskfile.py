@@ -51,7 +51,7 @@ id = "report-1"
 name = "report"
 type = "summary"
 required_capabilities = ["read", "write", "read"]
-coverage = "team"
+coverage = "each"
 min_agents = 2
 max_agents = 4
 priority = 9
@@ -59,9 +59,12 @@ depends_on = ["a", "b"]
 on_dependency_failure = "run"
 on_deadlock = "report"
 timeout = "1m30s"
+queue_timeout = "10m"
 deadline = 2030-02-01T00:00:00+01:00
 retries = 5
 backoff = 0.5
+max_backoff = "1m"
+retry = { busy = { retries = 9, maxBackoff = 3 } }
 run_at = "2030-01-31T12:00:00Z"
 idempotency_key = "k"
 concurrency_key = "deploy"
@@ -89,7 +92,7 @@ def test_every_field_arrives() -> None:
         name="report",
         type="summary",
         required_capabilities=("read", "write"),
-        coverage=Coverage.TEAM,
+        coverage=Coverage.EACH,
         min_agents=2,
         max_agents=4,
         priority=9,
@@ -97,9 +100,12 @@ def test_every_field_arrives() -> None:
         on_dependency_failure=OnDependencyFailure.RUN,
         on_deadlock="report",
         timeout_seconds=90.0,
+        queue_timeout_seconds=600.0,
         deadline=datetime(2030, 1, 31, 23, tzinfo=UTC),
         retries=5,
         backoff_seconds=0.5,
+        max_backoff_seconds=60.0,
+        retry={"busy": {"retries": 9, "max_backoff_seconds": 3.0}},
         run_at=datetime(2030, 1, 31, 12, tzinfo=UTC),
         idempotency_key="k",
         concurrency_key="deploy",
@@ -213,6 +219,8 @@ AGENT_COUNTS = [
     ({"consensus": {}, "min_agents": 5}, (5, 5)),
     ({"consensus": {}, "max_agents": 1}, (1, 1)),
     ({"coverage": "team", "required_capabilities": ["a", "b"]}, (1, 2)),
+    ({"coverage": "team", "required_capabilities": ["a", "b", "a"], "min_agents": 3}, (3, 3)),
+    ({"coverage": "team", "required_capabilities": ["a", "b"], "max_agents": 1}, (1, 1)),
     ({"requires_consensus": False}, (1, 1)),
 ]
 
@@ -224,6 +232,13 @@ def test_how_many_agents_follows_from_what_was_said(
     task = one({"type": "t", **fields})
 
     assert (task.min_agents, task.max_agents) == expected
+
+
+def test_a_team_brings_all_results_unless_the_file_says_how_they_become_one() -> None:
+    fields = {"coverage": "team", "required_capabilities": ["a", "b"]}
+
+    assert (one(fields).coverage, one(fields).aggregate) == (Coverage.TEAM, Aggregate.ALL)
+    assert one({**fields, "aggregate": "first"}).aggregate is Aggregate.FIRST
 
 
 @pytest.mark.parametrize(
@@ -344,6 +359,22 @@ WRONG = [
     ({"required_capabilities": [""]}, "required_capabilities[0]", "must not be empty"),
     ({"depends_on": {"a": 1}}, "depends_on", "must be a list, not a table"),
     ({"coverage": "eech"}, "coverage", 'one of each, team, not the text "eech" (did you mean "each"?)'),
+    ({"coverage": "team"}, "coverage", "needs required_capabilities"),
+    (
+        {"coverage": "team", "required_capabilities": ["a", "b"], "requires_consensus": True},
+        "coverage",
+        "does not go with a vote: voters answer the same question",
+    ),
+    (
+        {"coverage": "team", "required_capabilities": ["a"], "consensus": {}},
+        "coverage",
+        "does not go with a vote",
+    ),
+    (
+        {"coverage": "team", "required_capabilities": ["c++", "a+b"]},
+        "required_capabilities[1]",
+        "has a plus that is not at its end",
+    ),
     ({"aggregate": 1}, "aggregate", "must be one of first, all, best, merge, median"),
     ({"on_dependency_failure": "stop"}, "on_dependency_failure", "must be one of fail, run, skip"),
     ({"timeout": 0}, "timeout", "longer than 0"),

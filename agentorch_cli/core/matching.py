@@ -19,6 +19,9 @@ between, is forgotten, and built again when it is asked. So the price of a chang
 grow with the number of different sets that were ever asked for, and neither does the memory:
 the argument is that of renting skis until one could have bought them.
 
+A team (`core.team`) is chosen from the best of each guild of agents that have the same part of
+what it asks for.
+
 `obstacle` is the one rule of eligibility. `Roster.choose` and every explanation use it.
 """
 
@@ -32,6 +35,7 @@ from functools import lru_cache
 
 from agentorch_cli.core.model import AgentStatus
 from agentorch_cli.core.scoring import Weights, score
+from agentorch_cli.core.team import Candidate, can_cover, form, listed, share_of
 
 MOST_SEATS = 500_000
 """Memberships that all guilds together may hold; about 60 bytes each."""
@@ -44,6 +48,9 @@ MOST_TYPES = 16
 
 SAMPLE = 16
 """Free agents among which an exploring choice looks for the one of which least is known."""
+
+MOST_PARTS = 256
+"""Parts of a team's capabilities that get a guild each; with more of them all agents are looked at."""
 
 _SLACK = 64
 """So many void entries of a heap, or changes that nobody asked about, are not worth a thought."""
@@ -104,6 +111,9 @@ class Member:
         return next(n for n in range(self.slots) if n not in self.used)
 
 
+Demand = tuple[frozenset[str], int]
+
+
 @dataclass(frozen=True, slots=True)
 class Want:
     """What a task asks of its agents at this moment. Tasks with equal wants are stuck and freed together."""
@@ -122,6 +132,24 @@ class Want:
     """The task's type: agents may do better in one than in another."""
     gates: tuple[str, ...] = ()
     """Limits that it shares with others (`core.gates`)."""
+    is_team: bool = False
+    """They have `required` together; each has a part of it."""
+
+    @property
+    def demand(self) -> Demand:
+        """What it asks of the agents that there are: capabilities, and of a team how many may have them."""
+        return (self.required, self.most if self.is_team else 0)
+
+    @property
+    def is_gang(self) -> bool:
+        """Has to be given several agents at once, or may have to be."""
+        return self.number > 1 or self.is_team
+
+    def is_served_by(self, capabilities: frozenset[str]) -> bool:
+        """Whether somebody with these could take part."""
+        if self.is_team:
+            return not self.required.isdisjoint(capabilities)
+        return self.required <= capabilities
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +158,8 @@ class Seat:
 
     member: Member
     slot: int
+    role: str | None = None
+    """The member's part in a team."""
 
 
 Lane = tuple[frozenset[str], str]
@@ -170,11 +200,20 @@ def skill_of(required: frozenset[str]) -> str:
     return "+".join(sorted(required)) or "any"
 
 
+def skill_shown(required: Iterable[str], role: str | None) -> str:
+    """The skill for which an attempt is evidence: of a member of a team its part of what is required."""
+    asked = frozenset(required)
+    if role is None:
+        return skill_of(asked)
+    return skill_of(asked & share_of(role) or asked)
+
+
 def lasting_obstacle(member: Member, want: Want) -> str | None:
     """Why this agent could not take this work even if it were idle; None where it could."""
-    lacking = want.required - member.capabilities
-    if lacking:
-        return "lacks " + ", ".join(sorted(lacking))
+    if not want.is_served_by(member.capabilities):
+        if want.is_team:
+            return f"has nothing of {listed(want.required)}"
+        return "lacks " + ", ".join(sorted(want.required - member.capabilities))
     if member.agent_id in want.closed_to:
         return "has it already"
     if want.only is not None and member.agent_id not in want.only:
@@ -219,6 +258,8 @@ class Roster:
         self._asked: dict[str, dict[Lane, Guild]] = {}
         """Guilds by the first of their capabilities."""
         self._seats = 0
+        self._parts: dict[frozenset[str], list[frozenset[str]]] = {}
+        """By capabilities of a team, what agents have of them; forgotten when a crew comes or goes."""
 
     # --- changes ----------------------------------------------------------------------------
 
@@ -234,7 +275,10 @@ class Roster:
         self.drop(member.agent_id)
         self.members[member.agent_id] = member
         member.is_counted = False
-        crew = self._crews.setdefault(member.capabilities, Crew(member.capabilities))
+        crew = self._crews.get(member.capabilities)
+        if crew is None:
+            crew = self._crews[member.capabilities] = Crew(member.capabilities)
+            self._parts.clear()
         crew.size += 1
         for capability in member.capabilities:
             self._having.setdefault(capability, {})[member.agent_id] = member
@@ -257,6 +301,7 @@ class Roster:
         self.free -= member.is_counted
         if not crew.size:
             del self._crews[member.capabilities]
+            self._parts.clear()
         for capability in member.capabilities:
             del self._having[capability][agent_id]
             if not self._having[capability]:
@@ -352,39 +397,77 @@ class Roster:
         if want.only is not None:
             return self._elect(want, want.only, kept)
         avoided = self._avoided(want)
-        chosen: list[Member] = []
-        passed: list[Entry] = []
+        if want.is_team:
+            return self._team(want, avoided, kept)
         guild = self.guild(want.required, want.type)
         if self.exploration > 0 and want.most == 1 and self._draw.random() < self.exploration:
             member = self._least_measured(guild, want, avoided, kept)
             if member is not None:
                 return [Seat(member, member.free_slot())]
-        while (entry := self._best(guild)) is not None:
-            member = entry[3]
-            if (
-                obstacle(member, want) is None
-                and member.agent_id not in avoided
-                and not (kept and any(lasting_obstacle(member, other) is None for other in kept))
-            ):
-                chosen.append(member)
-                if len(chosen) == want.most:
-                    break
-            passed.append(heapq.heappop(guild.heap))
-        for entry in passed:
-            heapq.heappush(guild.heap, entry)
+        chosen = self._best_of(guild, want.most, want, avoided, kept)
         if len(chosen) < want.number:
             return None
         return [Seat(member, member.free_slot()) for member in chosen]
 
+    def _best_of(
+        self, guild: Guild, most: int, want: Want, avoided: frozenset[str], kept: Sequence[Want]
+    ) -> list[Member]:
+        """The best free members of a guild that may take it, at most so many."""
+        chosen: list[Member] = []
+        passed: list[Entry] = []
+        while (entry := self._best(guild)) is not None:
+            member = entry[3]
+            if _may(member, want, avoided, kept):
+                chosen.append(member)
+                if len(chosen) == most:
+                    break
+            passed.append(heapq.heappop(guild.heap))
+        for entry in passed:
+            heapq.heappush(guild.heap, entry)
+        return chosen
+
+    def _team(self, want: Want, avoided: frozenset[str], kept: Sequence[Want]) -> list[Seat] | None:
+        """The smallest group of free agents that covers it, with their roles; None where none does.
+
+        Only the best of those who have the same part can be in it, and whoever it is filled up with.
+        """
+        parts = self.parts(want.required)
+        if len(parts) <= MOST_PARTS:
+            guilds = [self.guild(part, want.type) for part in parts]
+            best = [self._best_of(guild, want.number, want, avoided, kept) for guild in guilds]
+            free = {member.agent_id: member for members in best for member in members}
+        else:
+            could = (member for member in self._could(want) if _may(member, want, avoided, kept))
+            free = {member.agent_id: member for member in could}
+        candidates = [self._candidate(member, want) for member in free.values()]
+        team = form(want.required, candidates, least=want.number, most=want.most)
+        if team is None:
+            return None
+        return [Seat(free[one.agent_id], free[one.agent_id].free_slot(), one.role) for one in team]
+
+    def _candidate(self, member: Member, want: Want) -> Candidate:
+        skill = skill_of(want.required & member.capabilities)
+        value = score(self.weights, member.estimate(skill, want.type), len(member.used), member.slots)
+        return Candidate(member.agent_id, member.capabilities, value)
+
+    def parts(self, required: frozenset[str]) -> list[frozenset[str]]:
+        """What agents have of the capabilities of a team: each different part once."""
+        parts = self._parts.get(required)
+        if parts is None:
+            found = {required & capabilities for capabilities in self._crews}
+            parts = self._parts[required] = sorted((part for part in found if part), key=sorted)
+        return parts
+
+    def knows(self, want: Want) -> bool:
+        """Whether there are agents for this work at all, online or not."""
+        if want.is_team:
+            return can_cover(want.required, self.parts(want.required), want.most)
+        return self.guild(want.required).size > 0
+
     def _elect(self, want: Want, voters: Sequence[str], kept: Sequence[Want]) -> list[Seat] | None:
         """The first of these agents that may take it, in their order and not by score."""
         found = (self.members[agent_id] for agent_id in voters if agent_id in self.members)
-        chosen = [
-            member
-            for member in found
-            if obstacle(member, want) is None
-            and not (kept and any(lasting_obstacle(member, other) is None for other in kept))
-        ][: want.most]
+        chosen = [member for member in found if _may(member, want, frozenset(), kept)][: want.most]
         if len(chosen) < want.number:
             return None
         return [Seat(member, member.free_slot()) for member in chosen]
@@ -397,11 +480,20 @@ class Roster:
     def reservation(self, want: Want) -> Want | None:
         """What to keep for a task that wants several agents: who could serve it, by `lasting_obstacle`.
 
-        None where fewer agents are online than it wants: they would be kept for nothing.
+        None where fewer agents are online than it wants: they would be kept for nothing. For a team one
+        that could be made is kept, always the same while the same agents are online.
         """
-        avoided = self._avoided(want)
-        kept = replace(want, closed_to=want.closed_to | avoided, rather_not=frozenset()) if avoided else want
+        kept = self.spared(want)
+        if want.is_team:
+            could = [Candidate(member.agent_id, member.capabilities) for member in self._could(kept)]
+            team = form(want.required, could, least=want.number, most=want.most)
+            return None if team is None else replace(kept, only=tuple(one.agent_id for one in team))
         return kept if self._has(kept, want.number) else None
+
+    def spared(self, want: Want) -> Want:
+        """The want of who could do without those who failed it: they are as good as in it already."""
+        avoided = self._avoided(want)
+        return replace(want, closed_to=want.closed_to | avoided, rather_not=frozenset()) if avoided else want
 
     def explain(self, want: Want) -> dict[str, str | None]:
         """Agent by agent, what stands in the way; None for those who could take it at once."""
@@ -420,9 +512,7 @@ class Roster:
         best: tuple[float, str, Member] | None = None
         for entry in self._draw.sample(heap, min(SAMPLE, len(heap))):
             member = entry[3]
-            if entry[2] != member.stamp or member.agent_id in avoided or obstacle(member, want) is not None:
-                continue
-            if kept and any(lasting_obstacle(member, other) is None for other in kept):
+            if entry[2] != member.stamp or not _may(member, want, avoided, kept):
                 continue
             found = (member.trials.get(lane, 0.0), member.agent_id, member)
             if best is None or found[:2] < best[:2]:
@@ -451,17 +541,30 @@ class Roster:
             rarest = min((self._having.get(one, nobody) for one in required), key=len).values()
         return (member for member in rarest if required <= member.capabilities)
 
+    def _having_any(self, required: frozenset[str]) -> Iterable[Member]:
+        """Members with at least one of these capabilities."""
+        nobody: dict[str, Member] = {}
+        found: dict[str, Member] = {}
+        for capability in sorted(required):
+            found |= self._having.get(capability, nobody)
+        return found.values()
+
     def _could(self, want: Want) -> Iterator[Member]:
-        """Those who could take it, free or busy."""
-        members: Iterable[Member] = (
-            self._having_all(want.required)
-            if want.only is None
-            else [self.members[one] for one in want.only if one in self.members]
-        )
+        """Those who could take it, or a part of it, free or busy."""
+        members: Iterable[Member]
+        if want.only is not None:
+            members = [self.members[one] for one in want.only if one in self.members]
+        elif want.is_team:
+            members = self._having_any(want.required)
+        else:
+            members = self._having_all(want.required)
         return (member for member in members if lasting_obstacle(member, want) is None)
 
     def _has(self, want: Want, number: int) -> bool:
-        """Whether at least so many could take it."""
+        """Whether at least so many could take it; for a team, whether they could make one."""
+        if want.is_team:
+            could = [member.capabilities for member in self._could(want)]
+            return len(could) >= number and can_cover(want.required, could, want.most)
         return any(found >= number for found, _ in enumerate(self._could(want), start=1))
 
     def _avoided(self, want: Want) -> frozenset[str]:
@@ -539,6 +642,15 @@ class Roster:
                 return entry
             heapq.heappop(heap)
         return None
+
+
+def _may(member: Member, want: Want, avoided: frozenset[str], kept: Sequence[Want]) -> bool:
+    """Whether it can be given this work now, and is not left out or left to others."""
+    return (
+        obstacle(member, want) is None
+        and member.agent_id not in avoided
+        and not (kept and any(lasting_obstacle(member, other) is None for other in kept))
+    )
 
 
 def _trim(guild: Guild) -> None:

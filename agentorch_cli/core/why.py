@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from agentorch_cli.core.backlog import Backlog, Ready
 from agentorch_cli.core.gates import Gates
 from agentorch_cli.core.hints import did_you_mean
-from agentorch_cli.core.matching import Member, Roster
+from agentorch_cli.core.matching import Member, Roster, Want, lasting_obstacle
 from agentorch_cli.core.model import AgentStatus
+from agentorch_cli.core.team import can_cover, listed, missing
 
 MOST_NAMED = 3
 """Names of tasks that a sentence shows."""
@@ -90,10 +91,45 @@ def standing(
         for agent_id, reason in reasons.items()
     }
     gate = gates.closed(task, task.want.number) if gates is not None else None
+    if task.want.is_team:
+        told |= _apart(roster, task.want, [agent_id for agent_id, reason in told.items() if reason is None])
     clear = sum(reason is None for reason in told.values())
     return Standing(
         False, told, len(before), by_priority, is_full=clear >= task.want.number and gate is None, gate=gate
     )
+
+
+def _apart(roster: Roster, want: Want, free: list[str]) -> dict[str, str]:
+    """Why those who are free do not make the team that is wanted; empty where they do."""
+    sets = [roster.members[agent_id].capabilities for agent_id in free]
+    lacking = missing(want.required, sets)
+    if not lacking and len(free) >= want.number and can_cover(want.required, sets, want.most):
+        return {}
+    if lacking:
+        verb = "is" if len(lacking) == 1 else "are"
+        why = "; ".join(f"{_nobody_free(roster, want, one)}" for one in lacking)
+        end = f"; {listed(lacking)} {verb} missing: {why}"
+    elif len(free) < want.number:
+        end = f"; {want.number} are wanted, and {len(free)} are free"
+    else:
+        end = f"; no team of {want.most} who are free has all"
+    return {
+        agent_id: f"has {listed(want.required & roster.members[agent_id].capabilities)} only{end}"
+        for agent_id in free
+    }
+
+
+def _nobody_free(roster: Roster, want: Want, capability: str) -> str:
+    """Why nobody brings this to a team."""
+    having = [member for member in roster.members.values() if capability in member.capabilities]
+    if not having:
+        return f"nobody has {capability}"
+    could = [member.agent_id for member in having if lasting_obstacle(member, want) is None]
+    if could:
+        return f"whoever has {capability} is busy ({', '.join(sorted(could)[:MOST_NAMED])})"
+    if any(member.status is AgentStatus.ONLINE for member in having):
+        return f"whoever has {capability} may not take it"
+    return f"nobody online has {capability}"
 
 
 def in_words(
@@ -102,7 +138,7 @@ def in_words(
     """The scheduler's reason against an agent, with what is known besides."""
     known = known or Known()
     lacking = sorted(task.want.required - member.capabilities)
-    if lacking:
+    if lacking and not task.want.is_team:
         named = [f"`{one}`{did_you_mean(one, member.capabilities)}" for one in lacking]
         return (
             f"lacks the capability {' and '.join(named)}" if len(named) == 1 else f"lacks {', '.join(named)}"

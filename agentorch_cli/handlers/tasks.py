@@ -12,7 +12,8 @@ import asyncpg
 import orjson
 
 from agentorch_cli import views
-from agentorch_cli.core.model import TaskSpec, TaskStatus
+from agentorch_cli.core.model import Coverage, TaskSpec, TaskStatus
+from agentorch_cli.core.team import advice, shortfall
 from agentorch_cli.errors import Conflict, NotFound, WaitTimedOut
 from agentorch_cli.handlers.context import MOST_SHOWN, Context
 from agentorch_cli.handlers.deadlocks import find_deadlocks
@@ -23,7 +24,7 @@ from agentorch_cli.store.dependencies import add_dependency
 from agentorch_cli.store.store import as_uuid, hint
 from agentorch_cli.store.submission import find, insert
 from agentorch_cli.store.waiting import Waiting
-from agentorch_cli.store.why import who_could, why
+from agentorch_cli.store.why import registered, who_could, why
 
 
 async def submit_tasks(
@@ -61,16 +62,25 @@ async def submit_tasks(
 
 async def _unserved(context: Context, tasks: Sequence[TaskSpec]) -> list[str]:
     """Sentences about capabilities that nobody has, where there are any."""
-    wanted = {frozenset(task.required_capabilities) for task in tasks}
+    wanted = {
+        (frozenset(task.required_capabilities), task.max_agents if task.coverage is Coverage.TEAM else 0)
+        for task in tasks
+    }
     rows = await context.db.fetch("capability_sets")
-    fleets = [frozenset(row["capabilities"]) for row in rows]
+    fleet = {row["agent_id"]: frozenset(row["capabilities"]) for row in rows}
     told = []
-    for required in sorted(wanted, key=sorted):
-        if not any(required <= fleet for fleet in fleets):
+    for required, most in sorted(wanted, key=lambda one: (sorted(one[0]), one[1])):
+        if most:
+            why = shortfall(required, fleet.values(), most)
+            if why is not None:
+                told.append(f"no registered agents make a team: {why}; the task waits until they do")
+        elif not any(required <= one for one in fleet.values()):
+            how = advice(required, fleet)
             told.append(
                 "no registered agent has "
                 + (" and ".join(sorted(required)) if required else "connected or been registered yet")
                 + "; the task waits until one comes"
+                + (f" ({how})" if how is not None else "")
             )
     return told
 
@@ -205,18 +215,28 @@ async def plan_tasks(context: Context, tasks: Sequence[TaskSpec]) -> views.PlanV
     own = {task.task_id for task in tasks}
     external = sorted({one for task in tasks for one in task.depends_on if one not in own})
     known = {row["task_id"] for row in await context.db.fetch("statuses", external)}
-    able, why_not = await who_could(context.store, [frozenset(task.required_capabilities) for task in tasks])
+    fleet = await registered(context.store)
+    able, why_not = who_could(fleet, [frozenset(task.required_capabilities) for task in tasks])
+    agents: dict[str, list[str]] = {}
     never: dict[str, str] = {}
     for task in tasks:
         required = frozenset(task.required_capabilities)
-        if len(able[required]) < task.min_agents:
+        could = agents[task.task_id] = able[required]
+        if task.coverage is Coverage.TEAM:
+            could = agents[task.task_id] = sorted(one for one, has in fleet.items() if required & has)
+            why = shortfall(required, [fleet[one] for one in could], task.max_agents)
+            if why is not None:
+                never[task.task_id] = f"wants a team: {why}"
+                continue
+        if len(could) < task.min_agents:
+            how = advice(required, fleet) if task.coverage is Coverage.EACH else None
             never[task.task_id] = (
                 f"wants {task.min_agents} agent{'' if task.min_agents == 1 else 's'},"
-                f" {len(able[required])} could: {why_not[required]}"
+                f" {len(could)} could: {how or why_not[required]}"
             )
     return views.PlanView(
         missing=[one for one in external if one not in known],
-        agents={task.task_id: able[frozenset(task.required_capabilities)] for task in tasks},
+        agents=agents,
         never=never,
     )
 

@@ -133,10 +133,15 @@ def write_task(task: TaskSpec) -> dict[str, Any]:
 
     Time limits and retries are always there: they are the caller's, not the server's.
     """
-    table = _written(task, TASKS.keys, {"timeout", "retries", "backoff"})
+    table = _written(task, TASKS.keys, {"timeout", "retries", "backoff", "max_backoff"})
     table["min_agents"], table["max_agents"] = task.min_agents, task.max_agents
     if task.depends_on:
         table["depends_on"] = [task.dependency_names.get(one, one) for one in task.depends_on]
+    if "retry" in table:
+        table["retry"] = {
+            code: {name.removesuffix("_seconds"): value for name, value in rule.items()}
+            for code, rule in table["retry"].items()
+        }
     if task.consensus is not None:
         vote = dict(task.consensus)
         tolerance = {"abs": vote.pop("tolerance", None), "rel": vote.pop("relative_tolerance", None)}

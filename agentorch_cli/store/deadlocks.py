@@ -468,7 +468,7 @@ def _photograph(
         )
         for row in agents
     }
-    needs: dict[tuple[int, tuple[str, ...]], Need] = {}
+    needs: dict[tuple[int, tuple[str, ...], int], Need] = {}
     found: dict[str, Task] = {row["task_id"]: Task(state=_STATES[row["status"]]) for row in ended}
     age: dict[str, float] = {}
     generation: dict[str, int] = {}
@@ -487,11 +487,12 @@ def _photograph(
                 continue
             found[task_id] = _awaiting(own, lent_ids, row)
             continue
-        is_team = row["coverage"] == "team"
-        key = (row["min_agents"], () if is_team else tuple(row["required_capabilities"]))
+        most = row["max_agents"] if row["coverage"] == "team" else 0
+        key = (row["min_agents"], tuple(row["required_capabilities"]), most)
         need = needs.get(key)
         if need is None:
-            need = needs[key] = Need(frozenset(key[1]), key[0])
+            need = Need(frozenset(key[1]), key[0])
+            need = needs[key] = replace(need, is_team=True, most=most) if most else need
         found[task_id] = Task(
             deps=waits.get(task_id, ()) if status == "blocked" else (),
             ignore_failure=row["on_dependency_failure"] != "fail",

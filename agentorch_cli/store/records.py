@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from agentorch_cli.core.model import AttemptStatus, TaskStatus
+from agentorch_cli.core.model import AttemptStatus, Coverage, TaskStatus
 
 
 @dataclass(slots=True, eq=False)
@@ -28,6 +28,9 @@ class Delivery:
     failures: int
     losses: int
     backoff_seconds: float
+    max_backoff_seconds: float
+    has_retry_rules: bool
+    """Some error codes have rules of their own: failures are settled with all attempts in sight."""
     is_simple: bool
     """One agent, no vote, first attempt result stands: settled without reading the task again."""
     has_dependents: bool
@@ -128,6 +131,14 @@ class LockedTask:
     has_dependents: bool
     options: dict[str, Any]
     required_capabilities: list[str] = field(default_factory=list)
+    is_starved: bool = False
+    """It has been ready for longer than its `queue_timeout`."""
+    coverage: Coverage = Coverage.EACH
+
+    @property
+    def shared_out(self) -> frozenset[str]:
+        """The capabilities that a team shares out; none where each agent has all."""
+        return frozenset(self.required_capabilities) if self.coverage is Coverage.TEAM else frozenset()
 
 
 @dataclass(slots=True)
@@ -145,3 +156,4 @@ class AttemptRow:
     error: dict[str, Any] | None
     confidence: float | None
     seconds: float | None
+    role: str | None = None

@@ -19,7 +19,9 @@ from agentorch_cli.core.backlog import Ready
 from agentorch_cli.core.election import Stage, judge_of
 from agentorch_cli.core.limits import KEY, RATE, Scope, key_of
 from agentorch_cli.core.matching import Want
-from agentorch_cli.core.model import Aggregate, AttemptStatus, TaskStatus
+from agentorch_cli.core.model import Aggregate, AttemptStatus, Coverage, TaskStatus
+from agentorch_cli.core.settle import MOST_BACKOFF
+from agentorch_cli.core.team import share_of, unfit
 from agentorch_cli.store.database import Database, Transaction
 from agentorch_cli.store.records import (
     Assignment,
@@ -96,6 +98,13 @@ class Store:
                 tasks.append(_ready_of(row))
             except (TypeError, ValueError, AttributeError) as error:
                 self.sick[row["task_id"]] = str(error)
+        begun = [task for task in tasks if task.want.is_team and task.attempts_made]
+        if begun:
+            rows = await self.db.fetch("team_members", [task.task_id for task in begun])
+            members = {row["task_id"]: row for row in rows}
+            for task in begun:
+                if task.task_id in members:
+                    _complete_team(task, members[task.task_id])
         votes = [task for task in tasks if "consensus" in task.options]
         if votes:
             found = await self.db.fetch("electorates", [task.task_id for task in votes])
@@ -219,6 +228,8 @@ class Store:
                 has_dependents=row["has_dependents"],
                 options=_options(row["options"]),
                 required_capabilities=row["required_capabilities"],
+                coverage=Coverage(row["coverage"]),
+                is_starved=row["is_starved"],
             )
             for row in await tx.fetch("lock_tasks", list(ids))
         }
@@ -240,6 +251,7 @@ class Store:
                     error=orjson.loads(row["error"]) if row["error"] else None,
                     confidence=row["confidence"],
                     seconds=row["seconds"],
+                    role=row["role"],
                 )
             )
         return found
@@ -274,9 +286,12 @@ class Store:
 
     # --- held work --------------------------------------------------------------------------
 
-    async def held_work(self, agent_ids: Sequence[str]) -> list[Delivery]:
-        """The live attempts of agents, ready to be sent again."""
-        return [_delivery_of(row) for row in await self.db.fetch("held_work", list(agent_ids))]
+    async def held_work(
+        self, agent_ids: Sequence[str] = (), message_ids: Sequence[str] = ()
+    ) -> list[Delivery]:
+        """The live attempts of agents, or those of these ids, ready to be sent again."""
+        rows = await self.db.fetch("held_work", list(agent_ids), list(message_ids))
+        return [_delivery_of(row) for row in rows]
 
     async def adopt(self, message_ids: Sequence[str]) -> None:
         """Held work belongs to this node from now on."""
@@ -316,11 +331,26 @@ def _seat_voters(task: Ready, vote: asyncpg.Record) -> None:
         task.want = replace(task.want, number=1, most=wanted, rather_not=frozenset(), only=voters)
 
 
+def _complete_team(task: Ready, members: asyncpg.Record) -> None:
+    """A team that has members wants others for the parts that are nobody's; who has done its part may too."""
+    want = task.want
+    left = want.required.difference(*map(share_of, members["roles"]))
+    task.want = replace(
+        want,
+        required=left or want.required,  # nothing is left, but it wants to be more
+        most=max(want.number, task.max_agents - len(members["busy"])),
+        closed_to=frozenset(members["busy"]),
+    )
+
+
 def _ready_of(row: asyncpg.Record) -> Ready:
     options = _options(row["options"])
     wanted, most = row["wanted"], row["max_agents"]
     is_vote = "consensus" in options
     is_first = row["status"] == "pending"
+    is_team = row["coverage"] == Coverage.TEAM
+    if is_team and unfit(row["required_capabilities"]):
+        raise ValueError("a capability of its team has a plus that is not at the end")
     # A vote opens as soon as there are enough for a floor of voters, then it is frozen.
     number = min(wanted, row["min_agents"]) if is_vote else wanted
     return Ready(
@@ -333,11 +363,14 @@ def _ready_of(row: asyncpg.Record) -> Ready:
         want=Want(
             required=frozenset(row["required_capabilities"]),
             number=number,
-            most=max(wanted, most) if is_first and not is_vote else wanted,
-            closed_to=frozenset(row["assigned_agents"]) if most > 1 or is_vote else frozenset(),
+            most=max(wanted, most) if (is_first or is_team) and not is_vote else wanted,
+            closed_to=frozenset(row["assigned_agents"])
+            if (most > 1 or is_vote) and not is_team
+            else frozenset(),
             rather_not=frozenset(row["tried_agents"]),
             type=row["task_type"],
             gates=_own_gates(options),
+            is_team=is_team,
         ),
         min_agents=row["min_agents"],
         max_agents=most,
@@ -403,6 +436,8 @@ def _delivery_of(row: asyncpg.Record) -> Delivery:
         failures=row["failures"],
         losses=row["losses"],
         backoff_seconds=options.get("backoff_seconds", 1.0),
+        max_backoff_seconds=options.get("max_backoff_seconds", MOST_BACKOFF),
+        has_retry_rules="retry" in options,
         is_simple=is_simple(row["max_agents"], options),
         has_dependents=row["has_dependents"],
         data=row["task_data"],

@@ -17,9 +17,10 @@ import orjson
 from agentorch_cli.core.backlog import Backlog, Ready
 from agentorch_cli.core.hints import did_you_mean
 from agentorch_cli.core.limits import LimitGates
-from agentorch_cli.core.matching import Member, Roster
+from agentorch_cli.core.matching import Member, Roster, Want
 from agentorch_cli.core.model import FINAL, AgentStatus
 from agentorch_cli.core.scoring import counted_performance
+from agentorch_cli.core.team import advice
 from agentorch_cli.core.why import Known, Standing, seconds_in_words, standing
 from agentorch_cli.errors import NotFound
 from agentorch_cli.store.limits import buckets_of, owners_of
@@ -34,6 +35,9 @@ DEEPEST = 50
 WIDEST = 5
 """Dependencies of one task that are told; the others are counted."""
 
+MOST_EXPLAINED = 10
+"""Tasks whose wait is explained at once: each costs a walk over all that is ready."""
+
 IDLE_SECONDS = 5.0
 """Ready work and a free slot may be side by side for so long before it is an alarm."""
 
@@ -44,7 +48,8 @@ class Link:
 
     task_id: str
     code: str
-    """`dependency`, `running`, `sub_task`, `slot`, `delayed`, `no_serve`, `limit`, `key`, `rate`, …"""
+    """`dependency`, `running`, `sub_task`, `slot`, `delayed`, `no_serve`, `limit`, `key`, `rate`,
+    `coverage` (how to ask), …"""
     sentence: str
     seconds: float | None = None
     depth: int = 0
@@ -82,6 +87,10 @@ class Fleet:
         gates.set_rates(buckets_of(self.rates, 0.0))
         gates.keys.replace((), owners_of(self.keys))
         return gates
+
+    def capabilities(self) -> dict[str, frozenset[str]]:
+        """What each registered agent can do."""
+        return {row["agent_id"]: frozenset(row["capabilities"]) for row in self.agents}
 
     @property
     def room(self) -> int:
@@ -363,11 +372,16 @@ def _told(task_id: str, fleet: Fleet, waited: float) -> list[Link]:
         needs = " and ".join(sorted(task.want.required)) or "nothing special"
         who = f"{task.want.number} agents at once" if task.want.number > 1 else "an agent"
         found = f", {free} would be free" if task.want.number > 1 else ""
+        if task.want.is_team:
+            who, found = _team_in_words(task.want), ""
         if not stands.reasons:
             found = ": there is no agent"
         links.append(
             Link(task_id, "agents", f"wants {who} with {needs}{found}", waited, 0, dict(stands.reasons))
         )
+        how = None if task.want.is_team else advice(task.want.required, fleet.capabilities())
+        if how is not None:
+            links.append(Link(task_id, "coverage", how, waited))
     if stands.ahead:
         higher = (
             f", {stands.ahead_by_priority:,} of them of higher priority" if stands.ahead_by_priority else ""
@@ -383,12 +397,47 @@ def _told(task_id: str, fleet: Fleet, waited: float) -> list[Link]:
     return links
 
 
-async def who_could(
-    store: Store, demands: Sequence[frozenset[str]]
+async def why_unstarted(store: Store, task_ids: Sequence[str]) -> dict[str, str]:
+    """In a sentence, what the first of these ready tasks wait for; the fleet is read once for all.
+
+    Each is walked for by itself, so only `MOST_EXPLAINED` are.
+    """
+    asked = list(task_ids)[:MOST_EXPLAINED]
+    if not asked:
+        return {}
+    fleet = await read_fleet(store, asked)
+    ready = {task.task_id for task in fleet.ready}
+    return {
+        task_id: "; ".join(link.sentence + _who(link.agents) for link in _told(task_id, fleet, 0.0))
+        for task_id in asked
+        if task_id in ready
+    }
+
+
+def _who(agents: Mapping[str, str | None]) -> str:
+    """` (a is offline, b lacks the capability `x`)`, of the first few that cannot."""
+    obstacles = [f"{agent} {reason}" for agent, reason in agents.items() if reason]
+    more = f", and {len(obstacles) - WIDEST} more" if len(obstacles) > WIDEST else ""
+    return f" ({', '.join(obstacles[:WIDEST])}{more})" if obstacles else ""
+
+
+def _team_in_words(want: Want) -> str:
+    """`a team of 2 to 3`."""
+    if want.number > 1 or want.most < len(want.required):
+        size = f"{want.number} to {want.most}" if want.number < want.most else f"{want.most}"
+        return f"a team of {size}"
+    return "a team"
+
+
+async def registered(store: Store) -> dict[str, frozenset[str]]:
+    """What each registered agent can do, online or not."""
+    return {row["agent_id"]: frozenset(row["capabilities"]) for row in await store.db.fetch("why_agents")}
+
+
+def who_could(
+    fleet: Mapping[str, frozenset[str]], demands: Sequence[frozenset[str]]
 ) -> tuple[dict[frozenset[str], list[str]], dict[frozenset[str], str]]:
-    """By set of capabilities: the registered agents that have all, and in words what is lacking."""
-    rows = await store.db.fetch("why_agents")
-    fleet = {row["agent_id"]: frozenset(row["capabilities"]) for row in rows}
+    """By set of capabilities: the agents of a fleet that have all, and in words what is lacking."""
     known = sorted({one for capabilities in fleet.values() for one in capabilities})
     able: dict[frozenset[str], list[str]] = {}
     lacking: dict[frozenset[str], str] = {}

@@ -78,6 +78,7 @@ FILES = {
         id = "free"
         required_capabilities = ["fly"]
     """,
+    "nightly.toml": '[task]\nname = "report"\nrequired_capabilities = ["count"]\n',
     "bad.toml": '[task]\ntype = "count"\npriority = 11\n',
     "lost.toml": '[task]\nid = "x"\ndepends_on = ["never"]\n',
     "agents.toml": '[[agents]]\nid = "carl"\ncapabilities = ["draw"]\nslots = 3\nmetadata = {lend = 1}\n',
@@ -124,6 +125,15 @@ limit set type:crawl 2/s --burst 10
 limit list
 limit remove type:crawl
 limit remove type:crawl
+schedule add nightly nightly.toml --cron "0 2 * * *" --time-zone Europe/Berlin
+schedule add nightly nightly.toml --cron "0 2 * * *"
+schedule add wrong nightly.toml --cron "99 2 * * *"
+schedule list
+schedule pause nightly nothing
+schedule resume nightly
+schedule show nightly
+schedule run nothing
+schedule remove nightly
 outcome one --right --as ada
 outcome one --wrong
 outcome missing --right
@@ -331,7 +341,7 @@ MEASURED = {
     "node_id", "port", "token", "token_id", "load", "busy", "working_on", "completed", "performance_score",
     "success_rate", "last_heartbeat", "tokens", "spare", "left", "available", "started_at",
     "waits_since", "last_used_at", "message_id", "decision_id", "submission_id", "recent",
-    "latency", "ledger", "confidence", "p50_ms", "p95_ms", "estimate", "evidence", "standing",
+    "latency", "next_run_at", "upcoming", "ledger", "confidence", "p50_ms", "p95_ms", "estimate", "evidence", "standing",
 }  # fmt: skip
 """What depends on the clock, on chance, or on how far the heartbeats are."""
 

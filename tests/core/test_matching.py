@@ -16,6 +16,7 @@ from agentorch_cli.core import matching
 from agentorch_cli.core.matching import Member, Roster, Want, lasting_obstacle, obstacle
 from agentorch_cli.core.model import AgentStatus
 from agentorch_cli.core.scoring import Weights, score
+from agentorch_cli.core.team import Candidate, form
 
 ONLINE = AgentStatus.ONLINE
 
@@ -185,7 +186,88 @@ def test_an_agent_that_comes_anew_is_not_taken_for_what_it_was() -> None:
     assert names(roster, want()) is None
 
 
+def test_a_team_is_the_fewest_who_are_free_and_each_is_told_its_part() -> None:
+    roster = roster_of(
+        agent("both", "read", "write", performance=0.1),
+        agent("reader", "read", performance=0.9),
+        agent("reader 2", "read"),
+        agent("writer", "write"),
+        agent("speaker", "speak"),
+    )
+    team = want("read", "write", most=2, is_team=True)
+
+    assert [(seat.member.agent_id, seat.role) for seat in roster.choose(team) or ()] == [
+        ("both", "read+write")
+    ]
+    roster.take(roster.members["both"], 0)
+    assert [(seat.member.agent_id, seat.role) for seat in roster.choose(team) or ()] == [
+        ("reader 2", "read"),
+        ("writer", "write"),
+    ]
+    roster.take(roster.members["writer"], 0)
+    assert roster.choose(team) is None
+    assert roster.explain(team) == {
+        "both": "is busy",
+        "reader": None,
+        "reader 2": None,
+        "speaker": "has nothing of read and write",
+        "writer": "is busy",
+    }
+
+
+def test_a_team_is_never_larger_than_it_may_be() -> None:
+    roster = roster_of(agent("a", "read"), agent("b", "write"))
+
+    assert roster.choose(want("read", "write", most=1, is_team=True)) is None
+    assert not roster.knows(want("read", "write", most=1, is_team=True))
+    assert roster.knows(want("read", "write", most=2, is_team=True))
+    assert not roster.knows(want("read", "speak", most=2, is_team=True))
+
+
+def test_for_a_team_that_waits_one_that_could_be_made_is_kept_and_no_more() -> None:
+    roster = roster_of(agent("a1", "read"), agent("a2", "read"), agent("b", "write"))
+    roster.take(roster.members["b"], 0)
+    team = want("read", "write", most=2, is_team=True)
+
+    kept = roster.reservation(team)
+
+    assert kept is not None
+    assert names(roster, want("read", most=9), [kept]) == ["a2"]
+    roster.drop("b")
+    assert roster.reservation(team) is None
+
+
+def test_many_different_parts_are_looked_at_without_a_guild_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matching, "MOST_PARTS", 2)
+    roster = roster_of(
+        agent("a", "read"), agent("b", "write"), agent("c", "speak"), agent("d", "read", "speak")
+    )
+
+    assert names(roster, want("read", "write", "speak", most=3, is_team=True)) == ["b", "d"]
+    assert roster.guilds == {}
+
+
+def test_of_a_teams_member_its_part_is_what_it_shows_skill_in() -> None:
+    assert matching.skill_shown(["write", "read"], None) == "read+write"
+    assert matching.skill_shown(["write", "read"], "read") == "read"
+    assert matching.skill_shown(["write", "read"], "judge") == "read+write"
+
+
 # --- against a twin -----------------------------------------------------------------------------
+
+
+def twin_serves(member: Member, wanted: Want) -> bool:
+    if wanted.is_team:
+        return bool(wanted.required & member.capabilities)
+    return wanted.required <= member.capabilities
+
+
+def twin_are_enough(members: Sequence[Member], wanted: Want) -> bool:
+    """Whether these, each of whom could take it, could do so together; `test_team` has the twin of `form`."""
+    if len(members) < wanted.number:
+        return False
+    everybody = [Candidate(m.agent_id, m.capabilities) for m in members]
+    return not wanted.is_team or form(wanted.required, everybody, least=1, most=wanted.most) is not None
 
 
 def twin_explains(members: Iterable[Member], wanted: Want) -> dict[str, str | None]:
@@ -194,15 +276,16 @@ def twin_explains(members: Iterable[Member], wanted: Want) -> dict[str, str | No
     others = [
         m
         for m in members
-        if wanted.required <= m.capabilities
+        if twin_serves(m, wanted)
         and m.status is ONLINE
         and m.agent_id not in wanted.closed_to | wanted.rather_not
         and (wanted.only is None or m.agent_id in wanted.only)
     ]
+    are_enough = twin_are_enough(others, wanted)
     told = {}
     for member in members:
         reason = obstacle(member, wanted)
-        if reason is None and member.agent_id in wanted.rather_not and len(others) >= wanted.number:
+        if reason is None and member.agent_id in wanted.rather_not and are_enough:
             reason = "failed it before"
         told[member.agent_id] = reason
     return told
@@ -221,6 +304,14 @@ def twin_chooses(
         if told[member.agent_id] is None
         and not any(lasting_obstacle(member, other) is None for other in kept)
     ]
+    if wanted.is_team and wanted.only is None:
+        candidates = [
+            Candidate(m.agent_id, m.capabilities, score(weights, m.performance, len(m.used), m.slots))
+            for m in members
+            if m.agent_id in free
+        ]
+        team = form(wanted.required, candidates, least=wanted.number, most=wanted.most)
+        return None if team is None else [part.agent_id for part in team]
     return free[: wanted.most] if len(free) >= wanted.number else None
 
 
@@ -229,8 +320,8 @@ CAPABILITIES = ("read", "write", "speak")
 some_capabilities = st.frozensets(st.sampled_from(CAPABILITIES))
 some_agents = st.frozensets(st.sampled_from(AGENTS))
 wants = st.builds(
-    lambda required, number, more, closed_to, rather_not, only: Want(
-        required, number, number + more, closed_to, rather_not, only
+    lambda required, number, more, closed_to, rather_not, only, is_team: Want(
+        required, number, number + more, closed_to, rather_not, only, is_team=bool(is_team and required)
     ),
     some_capabilities,
     st.integers(1, 4),
@@ -238,6 +329,7 @@ wants = st.builds(
     st.one_of(st.just(frozenset[str]()), some_agents),
     st.one_of(st.just(frozenset[str]()), some_agents),
     st.one_of(st.none(), some_agents),
+    st.booleans(),
 )
 an_agent = st.sampled_from(AGENTS)
 changes = st.one_of(
@@ -532,3 +624,27 @@ def test_exploration_gives_work_to_nobody_who_may_not_have_it() -> None:
     wanted = Want(frozenset({"work"}), closed_to=frozenset({"has it"}), rather_not=frozenset({"failed it"}))
 
     assert {names(roster, wanted)[0] for _ in range(200)} == {"able"}
+
+
+def test_a_team_of_many_agents_is_chosen_among_the_best_of_each_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[int] = []
+
+    def form_counted(required: frozenset[str], candidates: list[Candidate], **limits: int) -> Any:
+        looked_at.append(len(candidates))
+        return form(required, candidates, **limits)
+
+    monkeypatch.setattr(matching, "form", form_counted)
+    rng = random.Random(3)
+    roster = roster_of(
+        *(
+            agent(f"a{n}", *(f"c{c}" for c in rng.sample(range(10), 5)), slots=4, performance=rng.random())
+            for n in range(10_000)
+        )
+    )
+
+    for _ in range(50):
+        for seat in roster.choose(want("c0", "c1", "c2", "c3", most=4, is_team=True)) or ():
+            roster.take(seat.member, seat.slot)
+
+    assert len(looked_at) == 50
+    assert max(looked_at) <= 2**4 - 1, "each agent that is looked at is the best of those who have a part"

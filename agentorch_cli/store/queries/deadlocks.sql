@@ -29,8 +29,9 @@ from agent_registry;
 -- name: waiting_tasks
 -- Everything that is not over.
 select
-  task_id, status, required_capabilities, coverage, min_agents, on_dependency_failure, priority, restarts, generation,
-  options ->> 'on_deadlock' as on_deadlock, extract(epoch from now() - created_at)::float8 as age_s,
+  task_id, status, required_capabilities, coverage, min_agents, max_agents, on_dependency_failure, priority,
+  restarts, generation, options ->> 'on_deadlock' as on_deadlock,
+  extract(epoch from now() - created_at)::float8 as age_s,
   case when started_at is not null then extract(epoch from now() - started_at)::float8 else 0 end as work_s
 from task_distributions
 where status in ('blocked', 'pending', 'running');

@@ -76,14 +76,15 @@ limit $1;
 
 
 -- name: ready_tasks_for
--- The same, of those that an agent with capabilities $1 could do; not those with these concurrency keys ($3),
--- of these types ($4), or with any of these capabilities ($5), which have to wait anyway.
+-- The same, of those that an agent with capabilities $1 could do, or a part of in a team; not those with
+-- these concurrency keys ($3), of these types ($4), or with any of these capabilities ($5), which have to wait anyway.
 select
   task_id, seq, urgency, remaining_path, task_type, priority, required_capabilities, coverage, min_agents,
   max_agents, wanted, attempts_made, tried_agents, assigned_agents, timeout_seconds, retries, failures, losses,
   has_dependents, options::text as options, status, deadline
 from task_distributions
-where wanted > 0 and not is_delayed and required_capabilities <@ $1::text[]
+where wanted > 0 and not is_delayed
+  and (required_capabilities <@ $1::text[] or (coverage = 'team' and required_capabilities && $1::text[]))
   and ($3::text[] = '{}' or not coalesce(options ->> 'concurrency_key' = any($3::text[]), false))
   and not task_type = any($4::text[])
   and not required_capabilities && $5::text[]
@@ -117,7 +118,8 @@ select
 
 -- name: assign_batch
 -- Claim tasks and send them to agents, all or nothing per task. A task is claimed only as it was
--- seen (the same number of attempts) and only while each chosen agent is online with that slot.
+-- seen (the same number of attempts) and only while each chosen agent is online with that slot, on
+-- the node that it was seen on.
 -- Counting `locked` makes it happen first, here and below: tasks are locked in the order of their ids.
 -- The unique indexes on task_attempts refuse whatever a second scheduler did meanwhile.
 with input as (
@@ -133,7 +135,7 @@ wish as (
     bool_and(a.agent_id is not null) as is_possible
   from input i
   left join agent_registry a
-    on a.agent_id = i.agent_id and a.status = 'online' and i.slot < a.slots
+    on a.agent_id = i.agent_id and a.status = 'online' and i.slot < a.slots and a.node_id = i.node_id
   group by i.task_id
 ),
 locked as (
@@ -143,14 +145,15 @@ claimed as (
   update task_distributions t
   set
     status = 'running',
-    -- votes may be given fewer agents than they want: the rest follow as they come free
+    -- votes may be given fewer agents than they want: the rest follow as they come free; who is missing
+    -- in a team comes at once, and may be more than it wants at least
     wanted = greatest(0, t.wanted - w.number),
     attempts_made = t.attempts_made + w.number,
     assigned_agents = t.assigned_agents || w.agents,
     started_at = coalesce(t.started_at, now())
   from wish w
   where t.task_id = w.task_id and w.is_possible and t.wanted > 0 and t.attempts_made = w.seen_attempts
-    and (w.number <= t.wanted or t.status = 'pending')
+    and (w.number <= t.wanted or t.status = 'pending' or t.coverage = 'team')
     and (select count(*) from locked) > 0
   returning
     t.task_id, t.task_data, t.deadline,
@@ -402,6 +405,11 @@ set progress = coalesce(i.progress, a.progress), note = coalesce(i.note, a.note)
 from open o join unnest($1::uuid[], $2::real[], $3::text[]) as i (message_id, progress, note)
   on i.message_id = o.message_id
 where a.message_id = o.message_id;
+
+
+-- name: notify_many
+-- Several hints in one round trip.
+select pg_notify(n.channel, n.payload) from unnest($1::text[], $2::text[]) as n (channel, payload);
 
 
 -- name: notify

@@ -7,7 +7,9 @@
 select
   task_id, task_type, status, generation, priority, required_capabilities, coverage, min_agents, max_agents,
   first_wave, wanted, timeout_seconds, retries, failures, losses, attempts_made, tried_agents, assigned_agents,
-  has_dependents, attempts_before, options::text as options, deadline
+  has_dependents, attempts_before, options::text as options, deadline,
+  status = 'pending' and wanted > 0 and options ? 'queue_timeout_seconds'
+    and agentorch_queue_until(run_at, created_at, options) < now() as is_starved
 from task_distributions
 where task_id = any($1::text[])
 order by task_id
@@ -19,6 +21,18 @@ for no key update;
 select message_id, task_id, agent_id, attempt, status
 from task_attempts
 where message_id = any($1::uuid[]);
+
+
+-- name: team_members
+-- The roles in teams that somebody works on or has done, and who is at work.
+select
+  a.task_id, array_agg(a.role) as roles,
+  coalesce(array_agg(a.agent_id) filter (where a.status <> 'completed'), '{}') as busy
+from task_attempts a
+join task_distributions t on t.task_id = a.task_id
+where a.task_id = any($1::text[]) and a.attempt > t.attempts_before
+  and a.status in ('sent', 'accepted', 'completed')
+group by a.task_id;
 
 
 -- name: attempts_of_tasks

@@ -101,11 +101,21 @@ from task_distributions where wanted > 0 and not is_delayed and status = 'pendin
 -- Required capabilities of ready tasks that no registered agent has, all together.
 select required_capabilities, count(*) as number
 from task_distributions t
-where wanted > 0
+where wanted > 0 and coverage = 'each'
   and not exists (select 1 from agent_registry a where a.capabilities @> t.required_capabilities)
 group by required_capabilities
 order by count(*) desc
 limit 5;
+
+
+-- name: waiting_teams
+-- What ready tasks ask of teams.
+select required_capabilities, max_agents, count(*) as number
+from task_distributions
+where wanted > 0 and coverage = 'team'
+group by required_capabilities, max_agents
+order by count(*) desc
+limit 50;
 
 
 -- name: recent_tasks
@@ -196,5 +206,5 @@ order by attempt;
 
 
 -- name: capability_sets
--- What the fleet can do, each set once.
-select distinct capabilities from agent_registry;
+-- What the fleet can do, each set once, with the first of those who have it.
+select min(agent_id) as agent_id, capabilities from agent_registry group by capabilities;
