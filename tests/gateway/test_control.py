@@ -158,11 +158,11 @@ async def test_a_notification_gets_no_answer(orchestrator: Orchestrator, rpc: Rp
 
 
 async def test_a_task_of_a_request_is_checked_like_one_of_a_file(rpc: Rpc) -> None:
-    answer = await rpc.ask("task.submit", tasks=[{"type": "x" * 300, "retrys": 1}])
+    answer = await rpc.ask("task.submit", tasks=[{"type": "x" * 300, "prioritty": 1}])
 
     told = [one["message"] for one in answer["error"]["data"]["details"]["errors"]]
     assert answer["error"]["data"]["code"] == "invalid_task"
-    assert len(told) == 2 and 'did you mean "retries"' in " ".join(told)
+    assert len(told) == 2 and 'did you mean "priority"' in " ".join(told)
 
 
 # --- who may what -------------------------------------------------------------------------------
@@ -357,7 +357,7 @@ async def test_only_a_hash_is_kept_and_the_last_use_is_not_written_each_time(
             await rpc.result("hello")
     await asyncio.sleep(0.7)  # the note of its use is written twice a second at most
     async with orchestrator.store.db.pool.acquire() as connection:
-        row = dict(await connection.fetchrow("select * from tokens"))
+        (row,) = map(dict, await connection.fetch("select * from tokens"))
 
     assert token.split("_")[2] not in str(row) and token not in str(row)
     assert (asked.count("find_token"), asked.count("touch_tokens")) == (1, 1)
