@@ -35,6 +35,7 @@ from agentorch_cli.errors import (
     UsageError,
 )
 from agentorch_cli.gateway.control import Control, ControlLimits
+from agentorch_cli.gateway.hub import Hub
 from agentorch_cli.gateway.keys import Keys
 from agentorch_cli.gateway.server import Door, Gateway
 from agentorch_cli.identity import new_id
@@ -241,6 +242,8 @@ class Orchestrator:
         self._keys = gateway.keys = Keys(database, is_required=wants_tokens(settings))
         gateway.on_control = Control(self._context, self._keys, control_limits(settings), engine_id).converse
         gateway.desk = self._engine.desk
+        if settings.gateway.hub_url:
+            await self._join_hub(gateway, engine_id)
         host = settings.gateway.host
         shown = f"[{host}]" if ":" in host else host
         scheme = "wss" if settings.gateway.tls_cert is not None else "ws"
@@ -250,6 +253,18 @@ class Orchestrator:
         self._follow = asyncio.create_task(self._follow_exec_agents(), name="exec agents")
         self._stack.push_async_callback(self._stop_hosted)
         await self.host_exec_agents()
+
+    async def _join_hub(self, gateway: Gateway, engine_id: str) -> None:
+        """Serve the agents behind a hub too, from now until the end."""
+        url, limit = self.settings.gateway.hub_url, self.settings.gateway.max_message_bytes
+        hub = Hub(url, engine_id, gateway.receive_behind_hub, max_bytes=limit)
+        joined = asyncio.create_task(hub.run(), name="hub")
+
+        async def leave() -> None:
+            joined.cancel()
+            await asyncio.gather(joined, return_exceptions=True)
+
+        self._stack.push_async_callback(leave)
 
     async def _open_database(self) -> str:
         if self.settings.database.url:

@@ -43,9 +43,8 @@ def tasks_of(path: Path) -> list[TaskSpec]:
 
 def test_every_task_that_the_pages_show_arrives_as_it_was_meant(tmp_path: Path) -> None:
     files = sorted((ROOT / "examples" / "tasks").iterdir())
-    for number, (page, (kind, text)) in enumerate(
-        (page, block) for page in PAGES for block in BLOCK.findall(page.read_text())
-    ):
+    blocks = [(page, *block) for page in PAGES for block in BLOCK.findall(page.read_text())]
+    for number, (page, kind, text) in enumerate(blocks):
         files.append(tmp_path / f"{page.stem}-{number}.{kind}")
         files[-1].write_text(text)
     for path in files:

@@ -20,7 +20,7 @@ from ipaddress import ip_address
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 from uuid import UUID
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 import orjson
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -38,7 +38,7 @@ from agentorch_cli.errors import (
     Unauthorized,
 )
 from agentorch_cli.frames import ErrorBody, Register, read_frame
-from agentorch_cli.gateway.keys import Caller, Keys, Rate, refuse_agent
+from agentorch_cli.gateway.keys import INSIDE, Caller, Keys, Rate, refuse_agent
 from agentorch_cli.gateway.session import Session, close, error_frame
 from agentorch_cli.identity import new_id
 from agentorch_cli.payloads import decode
@@ -137,6 +137,8 @@ class Gateway:
         self._server: Server | None = None
         self._watch: asyncio.Task[None] | None = None
         self._open = 0
+        self._behind: WeakSet[ServerConnection] = WeakSet()
+        """Connections of agents behind the hub, which answers for them."""
         self._entrances: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """One agent id registers at a time: who comes last must also be last in the registry."""
         self._errands: set[asyncio.Task[None]] = set()
@@ -249,6 +251,16 @@ class Gateway:
 
     # --- one agent --------------------------------------------------------------------------
 
+    async def receive_behind_hub(self, connection: Any) -> None:
+        """Serve an agent whose connection is a part of the hub's; see `gateway.hub`."""
+        self._behind.add(connection)
+        try:
+            await self._receive_agent(connection)
+        except ConnectionClosed:
+            pass
+        except Exception:
+            log.exception("a connection behind the hub failed")
+
     async def _receive_agent(self, connection: ServerConnection) -> None:
         session = await self._register(connection)
         if session is None:
@@ -312,6 +324,8 @@ class Gateway:
 
     async def _authenticate(self, connection: ServerConnection, register: Register) -> Caller:
         """Who this is. Raises Unauthorized, and NotAllowed where the token is for another agent."""
+        if connection in self._behind:
+            return INSIDE
         assert connection.request is not None
         shown = shown_token(connection.request.headers)
         caller = await self._keys.admit(shown if shown is not None else register.token)
