@@ -155,6 +155,13 @@ class Registered(Frame):
     """Work that is no longer this agent's: stop it."""
 
 
+class Allowance(Frame):
+    """What is left for this attempt of the budgets that it is charged to."""
+
+    cost_usd: float | None = None
+    tokens: int | None = None
+
+
 class WorkBody(Frame):
     """The task as the agent sees it."""
 
@@ -163,6 +170,7 @@ class WorkBody(Frame):
     data: Any
     required_capabilities: list[str]
     role: str | None = None
+    budget: Allowance | None = None
 
 
 class ExecuteTask(Frame):

@@ -138,13 +138,20 @@ class ConsensusFields(TypedDict, total=False):
     frugal: bool
 
 
+Usd = Annotated[float, Field(ge=1e-9, le=1e9, allow_inf_nan=False)]
+Tokens = Annotated[int, Field(gt=0, le=10**15)]
+
+
 class BudgetFields(TypedDict, total=False):
-    """`budget`: the most that all attempts of a task together may use."""
+    """`[task.budget]` and `[budget]`: the most that all attempts of a task, or of a submission, may use."""
 
     __pydantic_config__ = _STRICT  # type: ignore[misc]
 
-    cost_usd: Annotated[float, Field(gt=0, le=1e9)]
-    tokens: Annotated[int, Field(gt=0, le=10**15)]
+    cost_usd: Usd
+    tokens: Tokens
+    attempt_usd: Usd
+    """What one attempt is expected to use: so much is reserved for it."""
+    attempt_tokens: Tokens
 
 
 class RetryFields(TypedDict, total=False):
@@ -300,6 +307,7 @@ TASKS: Final = Table(
     budget=Table(BudgetFields),
     retry=Named(Table(RetryFields)),
 )
+BUDGETS: Final = Table(BudgetFields)
 AGENTS: Final = Table(
     AgentFields, {"agentId": "id", "agent_id": "id", "agentType": "type", "agent_type": "type"}
 )

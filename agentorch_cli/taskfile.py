@@ -20,7 +20,7 @@ from agentorch_cli.core.model import AgentSpec, Aggregate, Coverage, TaskSpec
 from agentorch_cli.core.plan import MOST_ERRORS, Plan, Problem, examine, plan, refuse
 from agentorch_cli.core.vote import OPTION_RULES, SEQUENTIAL_RULES, Rule
 from agentorch_cli.documents import Document, Format, show_path
-from agentorch_cli.messages import AGENTS, TASKS, Table
+from agentorch_cli.messages import AGENTS, BUDGETS, TASKS, Table
 from agentorch_cli.payloads import first_fault
 from agentorch_cli.sentences import explain, found
 from agentorch_cli.settings import Settings
@@ -53,6 +53,8 @@ class TaskFile:
     """Where in the document each task stands."""
     items: Sequence[Any]
     """The tasks as they were written, to be sent on to a server that reads them itself."""
+    budget: dict[str, Any] | None = None
+    """`[budget]`: what all of them together may use."""
 
     def where(self, position: int, path: Path) -> dict[str, Any]:
         """The place of a field (of the task itself if the path is empty) for error reports."""
@@ -92,7 +94,14 @@ def read_tasks(
         _, _, more = examine(tasks)
         reader.problems += [_moved(problem, positions) for problem in more]
         refuse(reader.problems, reader.where)
-    return TaskFile(tasks, document, paths, items)
+    return TaskFile(tasks, document, paths, items, _budget(document))
+
+
+def check_budget(budget: Mapping[str, Any], name: str = "budget") -> dict[str, Any]:
+    """A budget of a submission that does not come from a file. Raises InvalidTask."""
+    found = _budget(Document({"tasks": [], "budget": dict(budget)}, name))
+    assert found is not None
+    return found
 
 
 def task_defaults(settings: Settings) -> dict[str, Any]:
@@ -117,6 +126,11 @@ def read_template(
     """Tasks that are to be submitted again and again. Raises InvalidTask, also for what can be said
     once only: an id, an idempotency key, and moments in place of durations."""
     file = read_tasks(document, new_id=new_id, defaults=defaults)
+    if file.budget is not None:
+        text = (
+            "is of one submission, and a schedule makes many: give its tasks budgets, or a label that has one"
+        )
+        refuse([Problem(0, (), text)], lambda *_: _located(document, ("budget",)))
     problems = []
     for position, (task, item) in enumerate(zip(file.tasks, file.items, strict=True)):
         once = {
@@ -182,11 +196,8 @@ def _entries(document: Document, noun: str) -> tuple[list[Path], list[Any]]:
     elif noun not in value and many not in value:
         paths, items = ([()], [value]) if value else ([], [])
     else:
-        problems += [
-            ((key,), f"unknown key{did_you_mean(key, [noun, many])}")
-            for key in value
-            if key not in (noun, many)
-        ]
+        known = [noun, many, *(["budget"] if noun == "task" else [])]
+        problems += [((key,), f"unknown key{did_you_mean(key, known)}") for key in value if key not in known]
         if noun in value and isinstance(value[noun], list):
             problems.append(((noun,), f"is a list; several {many} are written [[{many}]]"))
         elif noun in value:
@@ -205,6 +216,25 @@ def _entries(document: Document, noun: str) -> tuple[list[Path], list[Any]]:
             lambda number, _: _located(document, problems[number][0]),
         )
     return paths, items
+
+
+def _budget(document: Document) -> dict[str, Any] | None:
+    """The budget that stands beside the tasks of a document."""
+    value = document.value
+    if not isinstance(value, dict) or not value.keys() & {"task", "tasks"} or value.get("budget") is None:
+        return None
+    reader = _Reader(document, BUDGETS, [("budget",)], [value["budget"]])
+    tables = [table for _, table in reader.tables()]
+    wrong = [found for table in tables for found in _budget_contradictions(table)]
+    wrong += [((), "limits nothing: say cost_usd, tokens, or both") for table in tables if not _limits(table)]
+    reader.problems += [Problem(0, path, message) for path, message in wrong]
+    if reader.problems:
+        refuse(reader.problems, reader.where)
+    return tables[0]
+
+
+def _limits(budget: Mapping[str, Any]) -> bool:
+    return bool(budget.keys() & {"cost_usd", "tokens"})
 
 
 class _Reader:
@@ -282,6 +312,7 @@ def _contradictions(table: Mapping[str, Any]) -> list[tuple[Path, str]]:
         wrong.append(
             (("concurrency_limit",), "is there without concurrency_key, which says what it is about")
         )
+    wrong += [(("budget", *path), text) for path, text in _budget_contradictions(table.get("budget", {}))]
     options = table.get("consensus")
     if options is None:
         return wrong
@@ -312,6 +343,14 @@ def _team_contradictions(table: Mapping[str, Any]) -> list[tuple[Path, str]]:
         if capability in odd
     ]
     return wrong
+
+
+def _budget_contradictions(budget: Mapping[str, Any]) -> list[tuple[Path, str]]:
+    return [
+        ((one,), f"is {budget[one]:g}, more than {all_}, which is {budget[all_]:g}")
+        for one, all_ in (("attempt_usd", "cost_usd"), ("attempt_tokens", "tokens"))
+        if one in budget and all_ in budget and budget[one] > budget[all_]
+    ]
 
 
 def _vote_contradictions(options: Mapping[str, Any]) -> list[tuple[str, str]]:

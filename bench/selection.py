@@ -4,7 +4,7 @@
 
 The same number of slots (10,000) and of ready tasks both times, over 20 capabilities; each agent has five
 of them, each task asks for one or two. Goal: at most twice the time per assignment. First in memory: the
-backlog's walk over the roster, with slots given back as they are taken. With --postgres the scheduler does it:
+backlog walks the roster, with slots given back as they are taken. With --postgres the scheduler does it:
 tasks read from the tables, assignments committed, everything but the sockets.
 """
 

@@ -18,7 +18,7 @@ from agentorch_cli.core.model import Aggregate, Coverage, OnDependencyFailure, T
 from agentorch_cli.documents import Document, Format, load_document
 from agentorch_cli.errors import InvalidFile, InvalidTask
 from agentorch_cli.messages import TASKS, TaskFields
-from agentorch_cli.taskfile import TaskFile, read_agents, read_tasks
+from agentorch_cli.taskfile import TaskFile, read_agents, read_tasks, read_template
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -604,3 +604,55 @@ def test_ten_thousand_tasks_are_read_in_time() -> None:
 
     assert len(file.plan().tasks) == 10_000
     assert time.process_time() - started < 2, "about 0.2 s are usual"
+
+
+# --- budgets ------------------------------------------------------------------------------------
+
+
+def test_the_budget_of_a_submission_stands_beside_its_tasks() -> None:
+    value = {"budget": {"cost_usd": 2, "attemptTokens": 500}, "task": {"type": "t"}}
+    file = read_tasks(Document(value, "file"), new_id=lambda: "made")
+
+    assert file.budget == {"cost_usd": 2, "attempt_tokens": 500}
+    assert file.tasks[0].budget is None
+
+
+def test_a_task_without_a_table_may_be_called_budget() -> None:
+    file = read_tasks(Document({"budget": {"tokens": 5}}, "one"), new_id=lambda: "made")
+
+    assert (file.budget, file.tasks[0].budget) == (None, {"tokens": 5})
+
+
+@pytest.mark.parametrize(
+    ("budget", "field", "message"),
+    [
+        ({}, "budget", "limits nothing: say cost_usd, tokens, or both"),
+        ({"attempt_usd": 1}, "budget", "limits nothing"),
+        ({"cost_usd": 0}, "budget.cost_usd", "must be"),
+        ({"cost_usd": 1, "attemptUsd": 2}, "budget.attempt", "is 2, more than cost_usd, which is 1"),
+        ({"usd": 1}, "budget.usd", 'did you mean "cost_usd"?'),
+        (5, "budget", "must be"),
+    ],
+)
+def test_a_wrong_budget_of_a_submission_is_named(budget: Any, field: str, message: str) -> None:
+    with pytest.raises(InvalidTask) as caught:
+        read_tasks(Document({"tasks": [{}], "budget": budget}, "file"), new_id=lambda: "made")
+
+    (entry,) = caught.value.details["errors"]
+    assert entry["field"].startswith(field)
+    assert message in entry["message"]
+
+
+def test_an_attempt_may_not_be_expected_to_use_more_than_all_of_them() -> None:
+    ((where, found),) = errors({"tasks": [{"budget": {"tokens": 5, "attempt_tokens": 6}}]})
+
+    assert where.endswith("tasks[0].budget.attempt_tokens")
+    assert found == "is 6, more than tokens, which is 5"
+
+
+def test_a_schedule_takes_no_budget_of_a_submission() -> None:
+    with pytest.raises(InvalidTask) as caught:
+        read_template(Document({"tasks": [{}], "budget": {"tokens": 5}}, "file"), new_id=lambda: "made")
+
+    (entry,) = caught.value.details["errors"]
+    assert (entry["field"], "a schedule makes many" in entry["message"]) == ("budget", True)

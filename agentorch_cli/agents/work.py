@@ -98,6 +98,11 @@ class Work:
         return self._task.get("role")
 
     @property
+    def budget(self) -> dict[str, Any]:
+        """What it may use: `costUsd` and `tokens`, each where a budget limits it."""
+        return self._task.get("budget") or {}
+
+    @property
     def priority(self) -> int:
         return cast(int, self._task.get("priority", 5))
 
@@ -173,6 +178,7 @@ class Work:
             "data": self.data,
             "inputs": self.inputs,
             "role": self.role,
+            "budget": self.budget,
             "requiredCapabilities": self.required_capabilities,
             "deadline": self._data.get("deadline"),
         }

@@ -28,7 +28,7 @@ from datetime import datetime
 from typing import Any
 
 from agentorch_cli.core.gates import Gates
-from agentorch_cli.core.matching import Crew, Roster, Seat, Want, lasting_obstacle
+from agentorch_cli.core.matching import Roster, Seat, Want, lasting_obstacle
 
 MOST_OVERTAKES = 20
 """Measured: bounded overtaking keeps agents busy and bounds the wait of large gangs."""
@@ -385,22 +385,21 @@ class _News:
     """What happened to the fleet that could wake a sleeping queue."""
 
     def __init__(self, roster: Roster, seen: int) -> None:
-        self._crews: list[Crew] = roster.changed_since(seen)
-        self._any = frozenset().union(*(crew.capabilities for crew in self._crews))
+        self._roster, self._seen = roster, seen
+        self._freed = roster.freed_since(seen)
         self._somebody_left = roster.lost_at > seen
 
     def __bool__(self) -> bool:
-        return bool(self._crews) or self._somebody_left
+        return bool(self._freed) or self._somebody_left
 
     def concern(self, want: Want) -> bool:
         """Whether there may be an agent now for what found none."""
         if self._somebody_left and want.rather_not:
             return True  # perhaps nobody is left but those who failed it
-        if not want.is_served_by(self._any):
-            return False
-        return any(want.is_served_by(crew.capabilities) for crew in self._crews)
+        return bool(self._freed) and self._roster.may_serve_since(want, self._seen)
 
     def spent(self, seats: Sequence[Seat]) -> None:
-        """These seats were taken: crews of which nobody is free any more wake nobody."""
-        if any(not seat.member.is_free for seat in seats):
-            self._crews = [crew for crew in self._crews if crew.free]
+        """These seats were taken: agents that are not free any more wake nobody."""
+        for seat in seats:
+            if not seat.member.is_free:
+                self._freed.discard(seat.member.agent_id)

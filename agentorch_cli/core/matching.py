@@ -78,7 +78,13 @@ class Member:
     failed: int = 0
     used: set[int] = field(default_factory=set)
     """Numbers of the slots that live attempts own."""
+    is_probing: bool = False
+    """It was excluded, and gets one task at a time until one of them goes well."""
+    probe_slot: int | None = None
+    """The slot of the task that it is probed with now."""
     stamp: int = 0
+    freed_at: int = 0
+    """The stamp at which it last became able to take more, or different, work."""
     is_counted: bool = False
     """Its crew counts it as free."""
     guilds: dict[Lane, Guild] = field(default_factory=dict)
@@ -101,7 +107,17 @@ class Member:
 
     @property
     def is_free(self) -> bool:
-        return self.status is AgentStatus.ONLINE and len(self.used) < self.slots and not self.exclusions
+        return (
+            self.status is AgentStatus.ONLINE
+            and len(self.used) < self.slots
+            and not self.exclusions
+            and not self.is_probed
+        )
+
+    @property
+    def is_probed(self) -> bool:
+        """It has the one task that shows how it is."""
+        return self.is_probing and self.probe_slot in self.used
 
     def free_slot(self) -> int:
         """A number that no live attempt owns. Only for a free member."""
@@ -180,18 +196,18 @@ class Guild:
     heap: list[Entry] = field(default_factory=list)
     unread: int = 0
     """Changes since it was last asked."""
+    freed_at: int = 0
+    """The stamp at which a member last became able to take more, or different, work."""
 
 
 @dataclass(slots=True, eq=False)
 class Crew:
-    """The agents whose capabilities are the same: what wakes tasks that wait for somebody."""
+    """The agents whose capabilities are the same."""
 
     capabilities: frozenset[str]
     size: int = 0
     free: int = 0
     """Members that could take work now."""
-    changed: int = 0
-    """The stamp at which one of them last became able to take more, or different, work."""
 
 
 @lru_cache(maxsize=4096)
@@ -228,6 +244,8 @@ def obstacle(member: Member, want: Want) -> str | None:
     lasting = lasting_obstacle(member, want)
     if lasting is None and len(member.used) >= member.slots:
         return f"all {member.slots} slots are busy" if member.slots != 1 else "is busy"
+    if lasting is None and member.is_probed:
+        return "is being probed, with one task at a time"
     return lasting
 
 
@@ -260,6 +278,10 @@ class Roster:
         self._seats = 0
         self._parts: dict[frozenset[str], list[frozenset[str]]] = {}
         """By capabilities of a team, what agents have of them; forgotten when a crew comes or goes."""
+        self._freed: dict[str, Member] = {}
+        """Members that could take work when they last changed; the one that changed last comes last."""
+        self._freed_at: dict[str, int] = {}
+        """By capability, the stamp at which somebody with it last became able to take more."""
 
     # --- changes ----------------------------------------------------------------------------
 
@@ -272,6 +294,8 @@ class Roster:
                 member.performance = before.performance
         if before is not None and before is not member:
             member.exclusions = before.exclusions | member.exclusions
+            member.is_probing = before.is_probing
+            member.probe_slot = before.probe_slot
         self.drop(member.agent_id)
         self.members[member.agent_id] = member
         member.is_counted = False
@@ -293,6 +317,7 @@ class Roster:
         member = self.members.pop(agent_id, None)
         if member is None:
             return
+        self._freed.pop(agent_id, None)
         self.stamp += 1
         self.lost_at = member.stamp = self.stamp
         crew = self._crews[member.capabilities]
@@ -313,8 +338,15 @@ class Roster:
         member.guilds = {}
 
     def take(self, member: Member, slot: int) -> None:
-        """A live attempt owns this slot from now on."""
+        """Work that was chosen for it now owns this slot from now on."""
         member = self.members.get(member.agent_id, member)  # it may have come anew since it was chosen
+        if member.is_probing and not member.is_probed:
+            member.probe_slot = slot
+        self.hold(member, slot)
+
+    def hold(self, member: Member, slot: int) -> None:
+        """Work that it has already owns this slot from now on."""
+        member = self.members.get(member.agent_id, member)
         member.used.add(slot)
         self._offer(member)
 
@@ -323,18 +355,24 @@ class Roster:
         member = self.members.get(agent_id)
         if member is not None and slot in member.used:
             member.used.remove(slot)
+            if member.probe_slot == slot:
+                member.probe_slot = None
             self.touch(member)
 
     def touch(self, member: Member) -> None:
         """The member's load, status or performance changed: offer it anew."""
         self._offer(member)
-        crew = self._crews.get(member.capabilities)
-        if crew is None or self.members.get(member.agent_id) is not member:
+        if self.members.get(member.agent_id) is not member:
             return
         if member.is_free:
-            crew.changed = self.stamp
-            self._crews[crew.capabilities] = self._crews.pop(crew.capabilities)
-        elif member.status is not AgentStatus.ONLINE:
+            stamp = member.freed_at = self.stamp
+            self._freed.pop(member.agent_id, None)
+            self._freed[member.agent_id] = member
+            for capability in member.capabilities:
+                self._freed_at[capability] = stamp
+            for guild in member.guilds.values():
+                guild.freed_at = stamp
+        elif member.status is not AgentStatus.ONLINE or member.exclusions:
             self.lost_at = self.stamp
 
     def exclude(self, agent_id: str, by: str, reason: str | None) -> None:
@@ -347,6 +385,13 @@ class Roster:
         else:
             member.exclusions[by] = reason
         self.touch(member)
+
+    def set_probing(self, member: Member, *, is_probing: bool, slot: int | None = None) -> None:
+        """It gets one task at a time from now on, and has one in this slot; or as many as it has slots."""
+        if member.is_probing != is_probing or (slot is not None and not member.is_probed):
+            member.is_probing = is_probing
+            member.probe_slot = slot if is_probing else None
+            self.touch(member)
 
     def know(
         self,
@@ -374,15 +419,27 @@ class Roster:
         if type and len(types) < MOST_TYPES:
             types.add(type)
 
-    def changed_since(self, stamp: int) -> list[Crew]:
-        """Crews of which somebody became able to take work after `stamp`, and somebody still is."""
-        found = []
-        for crew in reversed(self._crews.values()):
-            if crew.changed <= stamp:
+    def freed_since(self, stamp: int) -> set[str]:
+        """Agents that became able to take more work after `stamp`, and still are."""
+        found = set()
+        for member in reversed(self._freed.values()):
+            if member.freed_at <= stamp:
                 break
-            if crew.free:
-                found.append(crew)
+            if member.is_free:
+                found.add(member.agent_id)
         return found
+
+    def may_serve_since(self, want: Want, stamp: int) -> bool:
+        """Whether somebody who became able to take more work after `stamp` may be of use for this.
+
+        False is certain; True is worth a look.
+        """
+        if want.is_team:
+            return any(self._freed_at.get(one, 0) > stamp for one in want.required)
+        guild = self.guilds.get(self._lane(want.required, want.type))
+        if guild is not None:
+            return guild.freed_at > stamp and self._best(guild) is not None
+        return all(self._freed_at.get(one, 0) > stamp for one in want.required)
 
     # --- choices ----------------------------------------------------------------------------
 
@@ -521,15 +578,18 @@ class Roster:
 
     def guild(self, required: frozenset[str], type: str = "") -> Guild:
         """The agents that have these capabilities, as they do in this type of task."""
-        if type and (not self._types or type not in self._types.get(skill_of(required), ())):
-            type = ""
-        lane = (required, type)
+        lane = self._lane(required, type)
         guild = self.guilds.pop(lane, None)
         if guild is None:
             guild = self._found(lane)
         self.guilds[lane] = guild  # asked last, forgotten last
         guild.unread = 0
         return guild
+
+    def _lane(self, required: frozenset[str], type: str) -> Lane:
+        if type and (not self._types or type not in self._types.get(skill_of(required), ())):
+            return required, ""
+        return required, type
 
     # --- inside: who could ------------------------------------------------------------------
 
@@ -578,7 +638,7 @@ class Roster:
 
     def _found(self, lane: Lane) -> Guild:
         required, type = lane
-        guild = Guild(required, type, skill_of(required))
+        guild = Guild(required, type, skill_of(required), freed_at=self.stamp)
         self._asked.setdefault(min(required, default=""), {})[lane] = guild
         self._seats += _OVERHEAD
         for member in self._having_all(required):
@@ -624,8 +684,9 @@ class Roster:
         if not is_free or not member.guilds:
             return
         unasked: list[Guild] = []
+        alike = None if member.estimates else self._entry(member, next(iter(member.guilds.values())))
         for guild in member.guilds.values():
-            heapq.heappush(guild.heap, self._entry(member, guild))
+            heapq.heappush(guild.heap, alike or self._entry(member, guild))
             _trim(guild)
             guild.unread += 1
             if guild.unread > _SLACK + guild.size:

@@ -160,7 +160,11 @@ class TaskSpec:
     consensus: dict[str, Any] | None = None
     """Options of `core.consensus`, as plain JSON; None where agents need not agree."""
     budget: dict[str, float] | None = None
-    """`cost_usd` and/or `tokens`, the most that all attempts together may use."""
+    """`cost_usd`, `tokens`: what all attempts may use; `attempt_usd`, `attempt_tokens`: what one may."""
+    funded_by: str | None = None
+    """The submission whose budget it is charged to: its own, or for a sub-task that of its parent."""
+    borrows: str | None = None
+    """The parent of a sub-task that spends from the same budgets: what is reserved for that may be used."""
     labels: dict[str, str] = field(default_factory=dict)
     data: Any = None
     parent_id: str | None = None

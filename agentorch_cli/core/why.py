@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from agentorch_cli.core.backlog import Backlog, Ready
 from agentorch_cli.core.gates import Gates
@@ -49,6 +50,8 @@ class Known:
     away_seconds: float | None = None
     busy_with: tuple[tuple[str, float], ...] = ()
     """Tasks that it holds, and for how many seconds."""
+    set_aside: str | None = None
+    """Of a paused or draining agent: `is paused since ...`, with the reason."""
 
 
 @dataclass(slots=True)
@@ -145,7 +148,12 @@ def in_words(
         )
     if member.status is not AgentStatus.ONLINE and reason == f"is {member.status}":
         away = f" for {seconds_in_words(known.away_seconds)}" if known.away_seconds is not None else ""
-        return f"is {member.status}{away}"
+        aside = f", and {known.set_aside.removeprefix('is ')}" if known.set_aside is not None else ""
+        if known.set_aside is not None and known.away_seconds is None:
+            return known.set_aside
+        return f"is {member.status}{away}{aside}"
+    if reason == member.excluded:
+        return reason
     if reason == "failed it before":
         return "is excluded after a failure, as long as another could do it"
     if served and len(member.used) >= member.slots:
@@ -157,6 +165,33 @@ def in_words(
         more = f" and {len(known.busy_with) - MOST_NAMED} more" if len(known.busy_with) > MOST_NAMED else ""
         return f"{what} busy with {', '.join(held)}{more}" if held else f"{what} busy"
     return reason
+
+
+def set_aside_in_words(
+    status: AgentStatus, since: datetime | None, until: datetime | None, reason: str | None, now: datetime
+) -> str:
+    """`is paused since 12:00:05 UTC, until 12:10:05 UTC: REASON`."""
+    told = f"is {status}"
+    if since is not None:
+        told += f" since {time_in_words(since, now)}"
+    if until is not None:
+        told += f", until {time_in_words(until, now)}"
+    return f"{told}: {reason}" if reason else told
+
+
+def excluded_in_words(until: datetime, reason: str | None, now: datetime) -> str:
+    """`is excluded until 12:00:05 UTC (for 4.2 s more) after REASON`; afterwards it is probed."""
+    after = f" after {reason}" if reason else ""
+    left = (until - now).total_seconds()
+    if left <= 0:
+        return f"is being probed with one task at a time since {time_in_words(until, now)}{after}"
+    return f"is excluded until {time_in_words(until, now)} (for {seconds_in_words(left)} more){after}"
+
+
+def time_in_words(when: datetime, now: datetime) -> str:
+    """`12:00:05 UTC`, with the date where it is not today's."""
+    when, now = when.astimezone(UTC), now.astimezone(UTC)
+    return f"{when:%H:%M:%S} UTC" if when.date() == now.date() else f"{when:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def seconds_in_words(seconds: float) -> str:

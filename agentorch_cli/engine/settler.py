@@ -17,7 +17,7 @@ import contextlib
 import logging
 import random
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -66,6 +66,8 @@ class Settler:
         self.courier = courier
         self.scheduler = scheduler
         self.jitter = random.random
+        self.on_ended: Callable[[Report, str, bool], None] = lambda report, task_id, is_probe: None
+        """Told of each attempt whose end is stored, with its task, and whether it was a probe."""
         self._reports: deque[Report] = deque()
         self._bytes = 0
         self.votes = Votes(state, store)
@@ -204,13 +206,14 @@ class Settler:
         unlocking: list[tuple[str, str]] = []
         requeued: list[str] = []
         is_delayed = False
+        now = asyncio.get_running_loop().time()
         for ending in endings:
             report, delivery = simple[ending.message_id]
             outcome = ended.get(ending.message_id, Ended(False, None, False))
             if not outcome.was_live or outcome.status is None:
                 odd.append(report)
                 continue
-            self._remember(report, delivery)
+            self._remember(report, delivery, now)
             self.state.release(ending.message_id)
             if report.from_agent:
                 acks.setdefault(report.agent_id, []).append(ending.message_id)
@@ -257,16 +260,37 @@ class Settler:
             delay_seconds=move.delay_seconds,
         )
 
-    def _remember(self, report: Report, delivery: Delivery) -> None:
-        """Before its slot is given back: whoever chooses next knows how it went."""
+    def _remember(self, report: Report, delivery: Delivery, now: float, *, is_ballot: bool = False) -> None:
+        """Before its slot is given back: whoever chooses next knows how it went.
+
+        What was called off says nothing about its agent.
+        """
         if report.status is AttemptStatus.CANCELLED:
             return
+        self.on_ended(report, delivery.task_id, delivery.is_probe)
         went_well = report.status is AttemptStatus.COMPLETED
-        if not self.state.is_leader and self.state.relay is not None:
-            self.state.relay.mark(delivery.message_id, WELL if went_well else BADLY)
         self.state.tally(delivery.agent_id, went_well=went_well)
         skill = skill_shown(delivery.required_capabilities, delivery.role)
+        account = self.state.account(delivery.agent_id, skill, delivery.type)
+        account.add(report.status, now - delivery.begun, report.usage, is_ballot=is_ballot)
+        if is_ballot and went_well:
+            return  # the vote will say
+        if not self.state.is_leader and self.state.relay is not None:
+            self.state.relay.mark(delivery.message_id, WELL if went_well else BADLY)
         self.state.reputation.outcome(delivery.agent_id, skill, delivery.type, went_well=went_well)
+
+    def _remember_stray(self, report: Report, task: LockedTask) -> None:
+        """The same of an attempt that was given up although this node did not carry it.
+
+        What an agent brings after its attempt was given up is not counted: that was.
+        """
+        if report.from_agent or report.status is AttemptStatus.CANCELLED:
+            return
+        self.on_ended(report, task.task_id, False)
+        self.state.tally(report.agent_id, went_well=False)
+        skill = skill_shown(task.required_capabilities, None)
+        self.state.account(report.agent_id, skill, task.type).add(report.status, None, report.usage)
+        self.state.reputation.outcome(report.agent_id, skill, task.type, went_well=False)
 
     def _tell_off(self, delivery: Delivery, report: Report) -> None:
         """The engine gave the attempt up: its agent, if it still lives, should stop."""
@@ -377,11 +401,15 @@ class Settler:
     async def end_sick(self, task_id: str, reason: str) -> None:
         """Fail a task that cannot be handled."""
         message = f"the task cannot be handled: {visible(reason, 500)}"
-        error = {"code": "unreadable", "message": message, "retryable": False}
+        if await self.end_early(task_id, {"code": "unreadable", "message": message, "retryable": False}):
+            log.error("task %s failed: %s", task_id, message)
+
+    async def end_early(self, task_id: str, error: dict[str, Any]) -> bool:
+        """Fail a task whatever it does, and call its attempts off; False where it has ended already."""
         row = await self.store.end_sick(task_id, dumps(error))
         if row is None:
-            return
-        log.error("task %s failed: %s", task_id, message)
+            return False
+        message = str(error["message"])
         for agent_id, message_id in zip(row["agents"], row["messages"], strict=True):
             self.state.release(message_id)
             self.courier.call_off(agent_id, message_id, task_id, message)
@@ -391,6 +419,7 @@ class Settler:
         self.scheduler.wake()
         if row["has_dependents"]:
             await self.unlock([(task_id, "failed")])
+        return True
 
     async def _settle_task(
         self,
@@ -408,6 +437,7 @@ class Settler:
                 move, finished = None, set[str]()
             else:
                 finished = await _finish(tx, reports, is_open=not task.status.is_final)
+                await _tell_usage(tx, reports, finished)
                 attempts = (await self.store.attempts_of(tx, [task_id])).get(task_id, [])
                 if task.status.is_final:
                     await self.votes.cast_late(tx, task, reports, attempts)
@@ -504,7 +534,7 @@ class Settler:
                     said,
                     source="check",
                     said_by=by,
-                    node_id=self.store.node_id,
+                    store=self.store,
                 )
         return None
 
@@ -559,10 +589,15 @@ class Settler:
         finished: set[str],
     ) -> None:
         """After the commit: free slots, acknowledge, call off, wake."""
+        now = asyncio.get_running_loop().time()
+        is_vote = task is not None and "consensus" in task.options
         for report in reports:
             delivery = self.state.deliveries.get(report.message_id)
-            if delivery is not None and report.message_id in finished:
-                self._remember(report, delivery)
+            if report.message_id in finished:
+                if delivery is not None:
+                    self._remember(report, delivery, now, is_ballot=is_vote and delivery.role != "judge")
+                elif task is not None:
+                    self._remember_stray(report, task)
             self.state.release(report.message_id)
             if delivery is None and not report.from_agent:
                 self._stop_elsewhere([report.message_id])
@@ -620,6 +655,13 @@ async def _finish(tx: Transaction, reports: Sequence[Report], *, is_open: bool) 
         is_open,
     )
     return {str(row[0]) for row in rows}
+
+
+async def _tell_usage(tx: Transaction, reports: Sequence[Report], finished: Collection[str]) -> None:
+    """What attempts used that had ended before: their results do not count, what they cost does."""
+    late = [r for r in reports if r.usage is not None and r.message_id not in finished]
+    if late:
+        await tx.fetch("tell_usage", [r.message_id for r in late], [r.usage for r in late])
 
 
 async def _call_off(tx: Transaction, attempts: Sequence[AttemptRow], move: Move) -> list[AttemptRow]:

@@ -146,7 +146,7 @@ class Hub:
                 try:
                     await self._once()
                 except InvalidURI:
-                    log.error("gateway.hub_url is not a WebSocket address; the hub is left alone")
+                    log.critical("gateway.hub_url is not a WebSocket address; the hub is left alone")
                     return
                 except (OSError, InvalidHandshake, EOFError, ConnectionClosed, ValueError) as error:
                     log.warning("the hub is away: %s", one_line(redact(str(error) or type(error).__name__)))

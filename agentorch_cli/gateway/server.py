@@ -364,6 +364,8 @@ class Gateway:
         self._keys.opened(caller, session, lambda reason: self._bar(session, reason))
         for delivery in welcome.send:
             session.execute(delivery)
+        if welcome.is_draining:
+            self.drain_agent(agent.agent_id)
         session.open(
             orjson.dumps(
                 {
@@ -533,7 +535,13 @@ class Gateway:
 
     def drain(self) -> None:
         """Tell all agents that no more will come: they finish what they hold."""
-        for session in self.sessions.values():
+        for agent_id in self.sessions:
+            self.drain_agent(agent_id)
+
+    def drain_agent(self, agent_id: str) -> None:
+        """Tell one agent the same."""
+        session = self.sessions.get(agent_id)
+        if session is not None:
             session.message(str(new_id()), "drain", {})
 
     def dismiss(self, agent_id: str, reason: str) -> None:

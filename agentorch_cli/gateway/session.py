@@ -224,6 +224,8 @@ def execute_frame(delivery: Delivery) -> bytes:
     }
     if delivery.role is not None:
         task["role"] = delivery.role
+    if delivery.budget is not None:
+        task["budget"] = delivery.budget
     return orjson.dumps(
         {
             "type": "agent_message",

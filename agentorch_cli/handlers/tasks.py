@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 from uuid import UUID
@@ -15,6 +15,7 @@ from agentorch_cli import views
 from agentorch_cli.core.model import Coverage, TaskSpec, TaskStatus
 from agentorch_cli.core.team import advice, shortfall
 from agentorch_cli.errors import Conflict, NotFound, WaitTimedOut
+from agentorch_cli.handlers.budgets import find_budgets, find_funding, usage_of
 from agentorch_cli.handlers.context import MOST_SHOWN, Context
 from agentorch_cli.handlers.deadlocks import find_deadlocks
 from agentorch_cli.handlers.events import event_view
@@ -23,7 +24,6 @@ from agentorch_cli.identity import new_id
 from agentorch_cli.store.dependencies import add_dependency
 from agentorch_cli.store.store import as_uuid, hint
 from agentorch_cli.store.submission import find, insert
-from agentorch_cli.store.waiting import Waiting
 from agentorch_cli.store.why import registered, who_could, why
 
 
@@ -31,12 +31,14 @@ async def submit_tasks(
     context: Context,
     tasks: Sequence[TaskSpec],
     allow_forward: bool = False,
+    budget: Mapping[str, Any] | None = None,
     submission_id: UUID | None = None,
     again: bool = False,
 ) -> views.SubmitReply:
     """Store a submission, whole or not at all. Raises Conflict, NotFound (an unknown dependency).
 
     `allow_forward`: tasks may depend on ids that do not exist yet, and wait for them to come.
+    `budget`: what they may use together, as `[budget]` of a task file says it.
     `again`: the same request was sent before, with this `submission_id`, and its answer was lost:
     if it was stored, this is its answer.
     """
@@ -44,7 +46,9 @@ async def submit_tasks(
     stored = await find(context.store, submission_id, tasks) if again else None
     if stored is None:
         try:
-            stored = await insert(context.store, submission_id, tasks, allow_forward=allow_forward)
+            stored = await insert(
+                context.store, submission_id, tasks, allow_forward=allow_forward, budget=budget
+            )
         except Conflict:  # the first of the two was quicker than this look
             stored = await find(context.store, submission_id, tasks) if again else None
             if stored is None:
@@ -112,6 +116,12 @@ async def get_task(context: Context, task_id: str) -> views.TaskView:
     task.events = [event_view(one) for one in await context.db.fetch("task_story", task_id, MOST_SHOWN)]
     decisions = await find_decisions(context, task_id=task_id)
     task.decision = decisions[0] if decisions else None
+    task.usage = usage_of(task.attempts)
+    task.budgets = await find_budgets(context, task_id)
+    if task.budgets:
+        funding = await find_funding(context, [one.message_id for one in task.attempts])
+        for attempt in task.attempts:
+            attempt.funding = funding.get(attempt.message_id, [])
     return task
 
 
@@ -126,7 +136,8 @@ async def wait_for_tasks(
         raise NotFound(f"there is no task {unknown[0]!r}")
     try:
         async with asyncio.timeout(timeout_seconds):
-            await _until_final(context, ids)
+            async with context.hearing() as waiting:
+                await waiting.until_final(ids)
     except TimeoutError:
         left = [row["task_id"] for row in await context.db.fetch("standing", ids)]
         raise WaitTimedOut(
@@ -138,15 +149,6 @@ async def wait_for_tasks(
     return [task_view(rows[task_id]) for task_id in ids]
 
 
-async def _until_final(context: Context, ids: Sequence[str]) -> None:
-    if context.waiting is not None:
-        await context.waiting.until_final(ids)
-        return
-    waiting = Waiting(context.db)
-    async with waiting.listening():
-        await waiting.until_final(ids)
-
-
 async def cancel_tasks(
     context: Context, task_ids: Sequence[str], reason: str | None = None
 ) -> views.ChangeReply:
@@ -156,6 +158,7 @@ async def cancel_tasks(
     async with context.db.transaction() as tx:
         tree = [row["task_id"] for row in await tx.fetch("lineage_down", ids)]
         stood = await context.store.lock_tasks(tx, tree)
+        await tx.fetch("lock_budgets", tree)
         rows = await tx.fetch("cancel_tasks", tree, message, context.store.node_id)
     off = [row["task_id"] for row in rows]
     await context.store.notify("agentorch_cancel", hint([str(m) for row in rows for m in row["messages"]]))

@@ -25,7 +25,7 @@ from agentorch_cli.handlers import HANDLERS, Handler
 from agentorch_cli.identity import new_id
 from agentorch_cli.messages import AGENTS, TASKS
 from agentorch_cli.sentences import explain
-from agentorch_cli.taskfile import read_agents, read_tasks
+from agentorch_cli.taskfile import check_budget, read_agents, read_tasks
 
 MOST_LISTED = 100_000
 """Rows that one request may ask for."""
@@ -113,6 +113,8 @@ def read_parameters(
                 fault = error.errors(include_url=False)[0]
                 place = ".".join([name, *map(str, fault["loc"])])
                 raise UsageError(f"{method}: {place} {explain(fault)}") from error
+            if method == "task.submit" and name == "budget" and read[name] is not None:
+                read[name] = check_budget(read[name])
         else:
             read[name] = _read_specs(name, value, defaults)
     return read

@@ -295,6 +295,7 @@ class Deadlocks:
             locked = await self.store.lock_tasks(tx, sorted({*members, *one.tasks}))
             if not await self._is_as_seen(tx, look, members, locked):
                 return False
+            await tx.fetch("lock_budgets", list(one.tasks))
             match one.act:
                 case Act.PARK | Act.LEND:
                     rows = await tx.fetch("park_attempts", list(one.attempts), one.act is Act.LEND)
@@ -460,14 +461,16 @@ def _photograph(
             )
         )
     lent_ids = {str(row["message_id"]) for row in attempts if row["is_lent"]}
-    fleet = {
-        row["agent_id"]: Agent(
-            frozenset((*row["capabilities"], OWN_SLOT + row["agent_id"])),
-            row["slots"],
-            row["status"] != "paused" and (row["away_s"] is None or row["away_s"] < grace),
-        )
-        for row in agents
-    }
+    fleet: dict[str, Agent] = {}
+    for row in agents:
+        agent_id, capabilities = row["agent_id"], frozenset(row["capabilities"])
+        is_here = row["away_s"] is None or row["away_s"] < grace
+        own_slot = frozenset((OWN_SLOT + agent_id,))
+        if row["is_set_aside"]:  # it goes on with what it holds, and takes nothing else
+            fleet[OWN_SLOT + agent_id] = Agent(capabilities, row["slots"], live=False)
+            fleet[agent_id] = Agent(own_slot, row["slots"], is_here)
+        else:
+            fleet[agent_id] = Agent(capabilities | own_slot, row["slots"], is_here)
     needs: dict[tuple[int, tuple[str, ...], int], Need] = {}
     found: dict[str, Task] = {row["task_id"]: Task(state=_STATES[row["status"]]) for row in ended}
     age: dict[str, float] = {}

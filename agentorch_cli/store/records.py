@@ -38,6 +38,8 @@ class Delivery:
     """The task's data as JSON text."""
     inputs: str | None = None
     """The results of its dependencies, as JSON text of an object."""
+    budget: dict[str, Any] | None = None
+    """What it may use, as its agent is told: `costUsd`, `tokens`."""
     deadline: datetime | None = None
     """When the attempt is taken away, on the database's clock: its timeout, or the task's deadline."""
     is_accepted: bool = False
@@ -45,8 +47,12 @@ class Delivery:
     """It waits for its sub-tasks and owns no slot meanwhile."""
     is_waiting: bool = False
     """It waits for its sub-tasks, with or without a slot."""
+    is_probe: bool = False
+    """It shows how its agent is, which was excluded for its failures."""
     seconds_since_sent: float = 0.0
     seconds_since_accepted: float | None = None
+    begun: float = 0.0
+    """When it was accepted, or else sent, on the loop's clock."""
     due: float = 0.0
     """When it is overdue, on the loop's clock: not accepted in time, or running too long."""
 
@@ -63,6 +69,10 @@ class Assignment:
     role: str | None
     attempt: int
     node_id: str
+    is_funded: bool = False
+    """Something is reserved for it on a budget."""
+    budget: dict[str, Any] | None = None
+    """What its agent is told that it may use: `costUsd`, `tokens`."""
 
 
 @dataclass(slots=True)

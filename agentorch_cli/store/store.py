@@ -51,9 +51,13 @@ def hint(ids: Sequence[str], *, delayed: bool = False) -> str:
 class Store:
     """The engine's view of the database."""
 
-    def __init__(self, database: Database, *, aging_seconds: float = 60.0) -> None:
+    def __init__(
+        self, database: Database, *, aging_seconds: float = 60.0, half_life_seconds: float = 7 * 86400.0
+    ) -> None:
         self.db = database
         self.aging_seconds = aging_seconds
+        self.half_life_seconds = half_life_seconds
+        """After this what the ledger says of an agent counts half."""
         self.sick: dict[str, str] = {}
         """Ready tasks whose rows do not say what they should, with the reason; the scheduler ends them."""
 
@@ -409,7 +413,6 @@ def is_simple(max_agents: int, options: dict[str, Any]) -> bool:
         max_agents == 1
         and "consensus" not in options
         and options.get("aggregate", Aggregate.FIRST) == Aggregate.FIRST
-        and "budget" not in options
         and "verifies" not in options
         and "compares" not in options
     )
@@ -438,14 +441,16 @@ def _delivery_of(row: asyncpg.Record) -> Delivery:
         backoff_seconds=options.get("backoff_seconds", 1.0),
         max_backoff_seconds=options.get("max_backoff_seconds", MOST_BACKOFF),
         has_retry_rules="retry" in options,
-        is_simple=is_simple(row["max_agents"], options),
+        is_simple=is_simple(row["max_agents"], options) and not row["is_funded"],
         has_dependents=row["has_dependents"],
+        budget=orjson.loads(row["budget"]) if row["budget"] is not None else None,
         data=row["task_data"],
         inputs=joined(row["inputs"], row["brief"]),
         deadline=earliest(row["sent_at"], row["timeout_seconds"], row["deadline"]),
         is_accepted=row["status"] == AttemptStatus.ACCEPTED,
         is_parked=row["is_parked"],
         is_waiting=row["is_waiting"],
+        is_probe=row["is_probe"],
         seconds_since_sent=row["seconds_since_sent"],
         seconds_since_accepted=row["seconds_since_accepted"],
     )

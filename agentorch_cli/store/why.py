@@ -19,10 +19,19 @@ from agentorch_cli.core.hints import did_you_mean
 from agentorch_cli.core.limits import LimitGates
 from agentorch_cli.core.matching import Member, Roster, Want
 from agentorch_cli.core.model import FINAL, AgentStatus
+from agentorch_cli.core.purses import OpenPurses
 from agentorch_cli.core.scoring import counted_performance
 from agentorch_cli.core.team import advice
-from agentorch_cli.core.why import Known, Standing, seconds_in_words, standing
+from agentorch_cli.core.why import (
+    Known,
+    Standing,
+    excluded_in_words,
+    seconds_in_words,
+    set_aside_in_words,
+    standing,
+)
 from agentorch_cli.errors import NotFound
+from agentorch_cli.store.budgets import Ledger, read_labels
 from agentorch_cli.store.limits import buckets_of, owners_of
 from agentorch_cli.store.store import Store
 
@@ -80,10 +89,12 @@ class Fleet:
     no_node_s: float | None
     rates: Sequence[asyncpg.Record]
     keys: Sequence[asyncpg.Record]
+    labels: frozenset[str]
+    budgets: Sequence[asyncpg.Record]
 
     def gates(self) -> LimitGates:
         """The limits that tasks share, as the leader would read them."""
-        gates = LimitGates()
+        gates = LimitGates(OpenPurses(self.labels, Ledger(self.budgets)))
         gates.set_rates(buckets_of(self.rates, 0.0))
         gates.keys.replace((), owners_of(self.keys))
         return gates
@@ -101,6 +112,7 @@ class Fleet:
         roster = Roster()
         rows = self.agents
         for row in rows:
+            excluded, probe_slot = _exclusion(row)
             roster.put(
                 Member(
                     agent_id=row["agent_id"],
@@ -113,6 +125,9 @@ class Fleet:
                     completed=row["completed"],
                     failed=row["failed"],
                     used=set(row["used_slots"]),
+                    exclusions={} if excluded is None else {"breaker": excluded},
+                    is_probing=row["excluded_until"] is not None and excluded is None,
+                    probe_slot=probe_slot,
                 )
             )
         return roster
@@ -126,7 +141,9 @@ class Fleet:
 
     def known(self) -> dict[str, Known]:
         return {
-            row["agent_id"]: Known(row["away_s"], tuple(zip(row["tasks"], row["since"], strict=True)))
+            row["agent_id"]: Known(
+                row["away_s"], tuple(zip(row["tasks"], row["since"], strict=True)), _set_aside(row)
+            )
             for row in self.agents
         }
 
@@ -141,6 +158,28 @@ class Fleet:
         )
 
 
+def _exclusion(row: asyncpg.Record) -> tuple[str | None, int | None]:
+    """Why the breaker keeps an agent from work, and the slot of the task that it is probed with."""
+    until, now = row["excluded_until"], row["now"]
+    if until is None:
+        return None, None
+    if until > now:
+        return excluded_in_words(until, row["excluded_reason"], now), None
+    probed = (now - until).total_seconds()
+    slots = zip(row["used_slots"], row["since"], strict=True)
+    return None, min((slot for slot, seconds in slots if seconds <= probed), default=None)
+
+
+def _set_aside(row: asyncpg.Record) -> str | None:
+    """What a person decided about an agent, in words."""
+    status = AgentStatus(row["status"])
+    if status not in (AgentStatus.PAUSED, AgentStatus.DRAINING):
+        return None
+    return set_aside_in_words(
+        status, row["status_since"], row["status_until"], row["status_reason"], row["now"]
+    )
+
+
 async def read_fleet(store: Store, task_ids: Sequence[str] = ()) -> Fleet:
     """The fleet and the ready tasks, these among them wherever they stand."""
     limits = await store.db.fetch_one("why_limits")
@@ -150,6 +189,11 @@ async def read_fleet(store: Store, task_ids: Sequence[str] = ()) -> Fleet:
         ready |= {task.task_id: task for task in await store.ready_tasks_by_id(further)}
     rates = await store.db.fetch("limits")
     keys = await store.db.fetch("key_owners", None)
+    labels, _ = await read_labels(store.db)
+    on_budgets = [
+        one.task_id for one in ready.values() if one.options.keys() & {"budget", "funded_by", "labels"}
+    ]
+    budgets = await store.db.fetch("budgets_of_tasks", on_budgets) if on_budgets else []
     assert limits is not None
     return Fleet(
         agents,
@@ -160,6 +204,8 @@ async def read_fleet(store: Store, task_ids: Sequence[str] = ()) -> Fleet:
         limits["no_node_s"],
         rates,
         keys,
+        labels,
+        budgets,
     )
 
 

@@ -122,6 +122,15 @@ task cancel lonely free x
 task wait follower --timeout 0.1
 task wait missing
 limit set type:crawl 2/s --burst 10
+budget set team=ml --cost-usd 50 --period day
+budget set nothing --cost-usd 50
+budget show team=ml
+budget show nothing
+budget list
+budget remove team=ml nothing
+agent pause bert --reason "new model"
+agent drain anna nobody
+agent resume bert anna
 limit list
 limit remove type:crawl
 limit remove type:crawl

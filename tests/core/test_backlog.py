@@ -334,6 +334,18 @@ def test_a_task_that_a_kept_agent_could_take_says_for_whom_it_is_kept() -> None:
     assert backlog.explain(roster, task(99, priority=9))["a"] is None
 
 
+def test_an_agent_that_comes_but_can_take_nothing_hides_nobody_who_came_before_it() -> None:
+    roster, backlog = roster_of(), backlog_of(task(0, want("read")))
+    assert served(backlog, roster) == []
+    roster.put(agent("free", "read"))
+    absent = agent("absent", "write")
+    absent.status = AgentStatus.OFFLINE
+
+    roster.put(absent)
+
+    assert served(backlog, roster) == [("task-0", ["free"])]
+
+
 # --- teams --------------------------------------------------------------------------------------
 
 
@@ -465,7 +477,10 @@ class Twin:
                 continue
             for agent_id in chosen:
                 member = self.members[agent_id]
-                member.used.add(member.free_slot())
+                slot = member.free_slot()
+                member.used.add(slot)
+                if member.is_probing:
+                    member.probe_slot = slot
             del self.tasks[one.task_id]
             found.append((one.task_id, chosen))
             for other in self.tasks.values():
@@ -508,6 +523,8 @@ steps = st.one_of(
     ),
     st.tuples(st.just("leave"), st.sampled_from(AGENTS)),
     st.tuples(st.just("status"), st.sampled_from(AGENTS), st.sampled_from(list(AgentStatus))),
+    st.tuples(st.just("exclude"), st.sampled_from(AGENTS), st.sampled_from(["one", "two"]), st.booleans()),
+    st.tuples(st.just("probe"), st.sampled_from(AGENTS), st.booleans()),
     st.tuples(st.just("finish"), st.sampled_from(AGENTS)),
     st.tuples(st.just("finish"), st.sampled_from(AGENTS)),
     st.tuples(st.just("match"), st.sampled_from([1, 2, FOR_EVER, FOR_EVER])),
@@ -530,17 +547,32 @@ def run(roster: Roster, backlog: Backlog, twin: Twin, step: tuple) -> None:
             twin.tasks.pop(f"task-{seq}", None)
         case ("put", agent_id, capabilities, slots):
             roster.put(agent(agent_id, *capabilities, slots=slots))
-            twin.members[agent_id] = agent(agent_id, *capabilities, slots=slots)
+            before = twin.members.get(agent_id)
+            now = twin.members[agent_id] = agent(agent_id, *capabilities, slots=slots)
+            if before is not None:
+                now.exclusions, now.is_probing = before.exclusions, before.is_probing
         case ("leave", agent_id):
             roster.drop(agent_id)
             twin.members.pop(agent_id, None)
         case ("status", agent_id, status) if agent_id in roster.members:
             twin.members[agent_id].status = roster.members[agent_id].status = status
             roster.touch(roster.members[agent_id])
+        case ("exclude", agent_id, by, is_excluded) if agent_id in roster.members:
+            roster.exclude(agent_id, by, f"is excluded by {by}" if is_excluded else None)
+            twin.members[agent_id].exclusions.pop(by, None)
+            if is_excluded:
+                twin.members[agent_id].exclusions[by] = "is excluded"
+        case ("probe", agent_id, is_probing) if agent_id in roster.members:
+            roster.set_probing(roster.members[agent_id], is_probing=is_probing)
+            if not is_probing:
+                twin.members[agent_id].probe_slot = None
+            twin.members[agent_id].is_probing = is_probing
         case ("finish", agent_id) if agent_id in roster.members and twin.members[agent_id].used:
             slot = min(twin.members[agent_id].used)
             roster.give_back(agent_id, slot)
             twin.members[agent_id].used.remove(slot)
+            if twin.members[agent_id].probe_slot == slot:
+                twin.members[agent_id].probe_slot = None
         case ("match", limit):
             assert served(backlog, roster, limit) == twin.match(limit)
             assert {one.task_id: one.overtaken for one in backlog.tasks.values()} == {

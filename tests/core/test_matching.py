@@ -105,6 +105,41 @@ def test_whoever_failed_it_is_left_out_while_another_could_take_it_even_a_busy_o
     assert roster.explain(again) == {"failed": "failed it before", "other": "is busy"}
 
 
+def test_an_excluded_agent_gets_nothing_until_nobody_has_anything_against_it() -> None:
+    roster = roster_of(agent("a"), agent("b", performance=0.1))
+
+    roster.exclude("a", "breaker", "is excluded after 10 failures")
+    roster.exclude("a", "rate", "has no token")
+    assert names(roster, want()) == ["b"]
+    assert roster.explain(want())["a"] == "is excluded after 10 failures"
+    assert [one.agent_id for one in roster.eligible(want())] == ["b"]
+    roster.exclude("a", "breaker", None)
+    assert roster.explain(want())["a"] == "has no token"
+    roster.exclude("a", "rate", None)
+    assert names(roster, want()) == ["a"]
+
+
+def test_an_agent_that_is_probed_gets_one_task_at_a_time_beside_what_it_holds() -> None:
+    roster = roster_of(agent("a", slots=4))
+    member = roster.members["a"]
+    roster.hold(member, 0)
+    roster.set_probing(member, is_probing=True)
+    (seat,) = roster.choose(want()) or ()
+
+    roster.take(member, seat.slot)
+
+    assert roster.choose(want()) is None
+    assert obstacle(member, want()) == "is being probed, with one task at a time"
+    roster.give_back("a", 0)  # what it held from before is no probe
+    assert roster.choose(want()) is None
+    roster.give_back("a", seat.slot)
+    assert roster.choose(want()) is not None
+    roster.set_probing(member, is_probing=False)
+    for slot in range(3):
+        roster.take(member, slot)
+    assert roster.choose(want()) is not None
+
+
 @pytest.mark.parametrize("leaves", ["drop", "offline", "paused", "closed", "not a voter", "lacks"])
 def test_whoever_failed_it_may_take_it_again_when_there_is_nobody_else(leaves: str) -> None:
     roster = roster_of(agent("failed"), agent("other", "other" if leaves == "lacks" else "work"))
@@ -278,6 +313,7 @@ def twin_explains(members: Iterable[Member], wanted: Want) -> dict[str, str | No
         for m in members
         if twin_serves(m, wanted)
         and m.status is ONLINE
+        and not m.exclusions
         and m.agent_id not in wanted.closed_to | wanted.rather_not
         and (wanted.only is None or m.agent_id in wanted.only)
     ]

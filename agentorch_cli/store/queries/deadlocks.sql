@@ -19,7 +19,7 @@ select pg_advisory_xact_lock(7203917454);
 -- name: waiting_agents
 -- Who could serve, and for how long those have been away that are.
 select
-  agent_id, capabilities, slots, status,
+  agent_id, capabilities, slots, status in ('paused', 'draining') and status_until is null as is_set_aside,
   case when node_id is null
     then extract(epoch from now() - coalesce(disconnected_at, created_at))::float8 end as away_s,
   metadata ->> 'lend' as lend, metadata ->> 'park' as park

@@ -62,7 +62,7 @@ set
   result = i.result::json,
   error = i.error::jsonb,
   confidence = i.confidence,
-  usage = i.usage::jsonb
+  usage = coalesce(i.usage::jsonb, a.usage)
 from input i
 where a.message_id = i.message_id
   and (a.status in ('sent', 'accepted')
@@ -253,7 +253,7 @@ edges as (
 ),
 votes as (
   update consensus_decisions d
-  set status = 'failed', decided_by = 'unreadable', decided_at = now()
+  set status = 'failed', decided_by = $2::jsonb ->> 'code', decided_at = now()
   from failed f
   where d.task_id = f.task_id and d.status = 'pending'
 ),
