@@ -117,10 +117,13 @@ class ChaosAgent:
         ):
             limit.reschedule(asyncio.get_running_loop().time() + CONNECT_SECONDS)
             await connection.send(json.dumps(self._register()))
-            while (welcome := json.loads(await connection.recv()))["type"] != "registered":
+            welcome, *rest = _frames(await connection.recv())
+            while welcome["type"] != "registered":
                 self.journal.write({"what": "refused", "code": welcome.get("code")})
+                welcome, *rest = _frames(await connection.recv())
             limit.reschedule(None)
             self._welcomed(welcome)
+            self._take(rest)
             yield connection
 
     def _register(self) -> Frame:
@@ -154,8 +157,7 @@ class ChaosAgent:
         writing = asyncio.create_task(self._write(connection))
         try:
             async for raw in connection:
-                frames = json.loads(raw)
-                self._take(frames if isinstance(frames, list) else [frames])
+                self._take(_frames(raw))
         finally:
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
@@ -279,6 +281,12 @@ class ChaosAgent:
         self._requests[request["requestId"]] = (request, ended)
         self._outbox.put_nowait(request)
         return ended
+
+
+def _frames(raw: str | bytes) -> list[Frame]:
+    """What came in one message: a frame, or an array of them where that was asked for."""
+    found = json.loads(raw)
+    return found if isinstance(found, list) else [found]
 
 
 async def _main(arguments: argparse.Namespace) -> None:

@@ -262,7 +262,7 @@ def _occupation(evidence: Evidence) -> list[tuple[str, int, int]]:
     for finished_at, message in sorted(loose):
         while at is not None and at <= finished_at:
             at, event_id = next(by_time, (None, event_id + 1))
-        over[message] = event_id
+        over[message] = max(event_id, begun[message] + 1)
     steps = [
         (number, -1, message) for message, number in over.items() if _holds_a_slot(evidence, message)
     ] + [(number, 1, message) for message, number in begun.items() if _holds_a_slot(evidence, message)]
@@ -276,6 +276,9 @@ def _holds_a_slot(evidence: Evidence, message: str) -> bool:
 def leases(evidence: Evidence) -> Iterator[str]:
     """Leases of one task never overlap on the database's clock: not for one agent, and where a task asks for
     one agent, not at all; and no more agents hold a task at once than it asks for."""
+    for attempt in evidence.attempts:
+        if attempt["finished_at"] is not None and attempt["finished_at"] < attempt["sent_at"]:
+            yield f"attempt {attempt['message_id']} ended before it began"
     for task_id, own in evidence.attempts_of.items():
         task = evidence.tasks.get(task_id)
         if task is None:

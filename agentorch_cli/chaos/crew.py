@@ -33,6 +33,9 @@ QUICK = {
 }
 """A node that is quick to notice: an agent's grace is three seconds."""
 
+PROBE_SECONDS = 1.0
+"""A database that takes longer to say 1 is away."""
+
 AWAY = (
     OSError,
     IndexError,
@@ -166,6 +169,28 @@ class Crew:
             return bool(there >= len(self.agents))
 
         await self.until("all agents are online", all_there, seconds)
+
+    async def probe(self, answered: Callable[[float], None]) -> None:
+        """For ever, on a connection of its own: tells each time that the database answers again."""
+        connection: asyncpg.Connection | None = None
+        was_away = False
+        while True:
+            try:
+                connection = connection or await asyncpg.connect(**observed(self.data_dir), timeout=PROBE_SECONDS)
+                await connection.fetchval("select 1", timeout=PROBE_SECONDS)
+                if was_away:
+                    answered(time.time())
+                was_away = False
+            except AWAY:
+                was_away = True
+                if connection is not None:
+                    connection.terminate()
+                connection = None
+            except asyncio.CancelledError:
+                if connection is not None:
+                    connection.terminate()
+                raise
+            await asyncio.sleep(0.02)
 
     def postmaster(self) -> int | None:
         return postmaster_pid(self.data_dir)

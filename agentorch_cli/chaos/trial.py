@@ -216,22 +216,33 @@ class Trial:
     @contextlib.asynccontextmanager
     async def _outage(self, name: str) -> AsyncIterator[Outage]:
         outage = Outage(name, time.time())
-        yield outage
-        outage.restored = outage.restored or time.time()
-        await self.crew.ask("select 1")
-        outage.answered = time.time()
-        since = outage.restored
+
+        def answered(at: float) -> None:
+            outage.answered = at
+
+        probing = asyncio.create_task(self.crew.probe(answered))
+        try:
+            yield outage
+            outage.restored = outage.restored or time.time()
+            await self._until_assigned(outage)
+        finally:
+            probing.cancel()
+            await asyncio.gather(probing, return_exceptions=True)
+        self.verdict.outages.append(outage)
+
+    async def _until_assigned(self, outage: Outage) -> None:
 
         async def assigned() -> float | None:
+            since = max(outage.restored, outage.answered)
             found: float | None = await self.crew.ask_one(FIRST_ASSIGNMENT, since)
             if found is None and not await self.crew.ask_one(OPEN):
                 return time.time()
             await self._look()
             return found
 
-        outage.assigned = await self.crew.until(f"an assignment after: {name}", assigned, STUCK_SECONDS)
+        what = f"an assignment after: {outage.what}"
+        outage.assigned = await self.crew.until(what, assigned, STUCK_SECONDS)
         self._moved = time.monotonic()
-        self.verdict.outages.append(outage)
 
     # --- the end ----------------------------------------------------------------------------
 

@@ -190,7 +190,7 @@ finished as (
   set
     status = i.attempt_status,
     accepted_at = coalesce(a.accepted_at, a.sent_at),
-    finished_at = greatest(now(), a.accepted_at),
+    finished_at = greatest(now(), a.sent_at, a.accepted_at),
     result = i.result::json,
     error = i.error::jsonb,
     confidence = i.confidence,

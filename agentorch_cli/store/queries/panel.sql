@@ -44,7 +44,7 @@ update task_attempts a
 set
   status = i.status,
   accepted_at = coalesce(a.accepted_at, a.sent_at),
-  finished_at = coalesce(a.finished_at, now()),
+  finished_at = coalesce(a.finished_at, greatest(now(), a.sent_at, a.accepted_at)),
   result = i.result::json,
   error = i.error::jsonb,
   confidence = i.confidence,
@@ -59,7 +59,7 @@ returning a.message_id;
 -- name: give_up_attempts
 -- End live attempts without a result: called off, lost, or out of time.
 update task_attempts a
-set status = $2, finished_at = now(), error = $3::jsonb
+set status = $2, finished_at = greatest(now(), a.sent_at, a.accepted_at), error = $3::jsonb
 where a.message_id = any($1::uuid[]) and a.status in ('sent', 'accepted')
 returning a.message_id, a.task_id, a.agent_id, a.node_id;
 
@@ -78,7 +78,7 @@ with input as (
 update task_distributions t
 set
   status = i.status,
-  completed_at = case when i.status in ('completed', 'failed', 'cancelled', 'skipped') then now() end,
+  completed_at = case when i.status in ('completed', 'failed', 'cancelled', 'skipped') then greatest(now(), t.started_at) end,
   result = i.result::json,
   error = i.error::jsonb,
   wanted = i.wanted,
@@ -97,14 +97,14 @@ returning t.task_id, t.status, t.has_dependents;
 -- Call off tasks that this transaction has locked and that are open; their live attempts with them.
 with called_off as (
   update task_distributions
-  set status = 'cancelled', completed_at = now(), wanted = 0, is_delayed = false,
+  set status = 'cancelled', completed_at = greatest(now(), started_at), wanted = 0, is_delayed = false,
       error = jsonb_build_object('code', 'cancelled', 'message', $2::text)
   where task_id = any($1::text[]) and status in ('blocked', 'pending', 'running')
   returning task_id, has_dependents, error
 ),
 stopped as (
   update task_attempts a
-  set status = 'cancelled', finished_at = now()
+  set status = 'cancelled', finished_at = greatest(now(), a.sent_at, a.accepted_at)
   from called_off c
   where a.task_id = c.task_id and a.status in ('sent', 'accepted')
   returning a.message_id, a.task_id, a.agent_id
@@ -223,13 +223,13 @@ delete from task_dependencies e using failed f where e.task_id = f.task_id;
 -- A task that cannot be handled fails, whatever its row says; its live attempts are called off.
 with failed as (
   update task_distributions
-  set status = 'failed', completed_at = now(), wanted = 0, is_delayed = false, error = $2::jsonb
+  set status = 'failed', completed_at = greatest(now(), started_at), wanted = 0, is_delayed = false, error = $2::jsonb
   where task_id = $1 and status in ('blocked', 'pending', 'running')
   returning task_id, has_dependents
 ),
 stopped as (
   update task_attempts a
-  set status = 'cancelled', finished_at = now()
+  set status = 'cancelled', finished_at = greatest(now(), a.sent_at, a.accepted_at)
   from failed f
   where a.task_id = f.task_id and a.status in ('sent', 'accepted')
   returning a.agent_id, a.message_id
