@@ -168,6 +168,9 @@ class TaskFields(TypedDict, total=False):
     run_at: Time
     delay: Duration
     idempotency_key: Text
+    concurrency_key: Text
+    """At most `concurrency_limit` tasks with one key run at once."""
+    concurrency_limit: Annotated[int, Field(ge=1, le=100_000)]
     aggregate: Annotated[Aggregate, Field(strict=False)]
     requires_consensus: bool
     consensus: ConsensusFields

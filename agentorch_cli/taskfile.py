@@ -238,6 +238,10 @@ def _contradictions(table: Mapping[str, Any]) -> list[tuple[Path, str]]:
         wrong.append((("min_agents",), f"is {least}, more than max_agents, which is {most}"))
     if "delay" in table and "run_at" in table:
         wrong.append((("delay",), "and run_at are both there: one of them says when to start"))
+    if "concurrency_limit" in table and "concurrency_key" not in table:
+        wrong.append(
+            (("concurrency_limit",), "is there without concurrency_key, which says what it is about")
+        )
     options = table.get("consensus")
     if options is None:
         return wrong

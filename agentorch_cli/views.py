@@ -49,6 +49,23 @@ class AgentView(View):
     """Ids of the tasks that it holds; filled by `agent show`."""
 
 
+class LimitView(View):
+    """How many attempts of a type, of a capability or by an agent may start in a while."""
+
+    scope: str
+    """`agent`, `capability` or `type`."""
+    name: str
+    rate: str
+    """As it is written: `10/m`."""
+    number: int
+    per_seconds: float
+    burst: int
+    """How many may start at once after a pause."""
+    level: float
+    """How many could start now; below 0 after a start of several at once."""
+    created_at: datetime
+
+
 class AttemptView(View):
     """One delivery of a task to one agent."""
 

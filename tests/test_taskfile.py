@@ -64,6 +64,8 @@ retries = 5
 backoff = 0.5
 run_at = "2030-01-31T12:00:00Z"
 idempotency_key = "k"
+concurrency_key = "deploy"
+concurrency_limit = 3
 aggregate = "merge"
 verifies = "a"
 budget = { cost_usd = 0.5, tokens = 1000 }
@@ -100,6 +102,8 @@ def test_every_field_arrives() -> None:
         backoff_seconds=0.5,
         run_at=datetime(2030, 1, 31, 12, tzinfo=UTC),
         idempotency_key="k",
+        concurrency_key="deploy",
+        concurrency_limit=3,
         aggregate=Aggregate.MERGE,
         verifies="a",
         consensus={

@@ -13,6 +13,9 @@ task that it could take.
 A task that wants several agents at once may be overtaken by tasks behind it that use an agent
 it could use, at most `MOST_OVERTAKES` times; from then on such agents are kept for it until it
 runs. They are not kept where fewer agents are online than it wants.
+
+A task may also have to pass gates (`core.gates`): a queue behind a closed one is shut, and costs
+nothing, until the gate opens. Nothing is kept for it: agents are not what it lacks.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from agentorch_cli.core.gates import Gates
 from agentorch_cli.core.matching import Crew, Roster, Seat, Want, lasting_obstacle
 
 MOST_OVERTAKES = 20
@@ -80,6 +84,8 @@ class Queue:
     """Where it stands in the line: at its first task, or before it where that has left."""
     is_asleep: bool = False
     """Nobody could serve it, and nothing was kept then for others."""
+    shut_by: str | None = None
+    """The gate that is closed for its first task."""
     overtaken: int = 0
     """No task in it was overtaken more often."""
 
@@ -95,6 +101,8 @@ class Backlog:
         self._line: list[tuple[Order, int, Queue]] = []
         self._gangs: dict[Want, Queue] = {}
         """The queues of tasks that want several agents at once."""
+        self._shut: dict[str, set[Queue]] = {}
+        """Queues by the gate that is closed for them."""
         self._entries = 0
         self._founded = 0
         self._awake = 0
@@ -122,6 +130,8 @@ class Backlog:
         if queue.overtaken >= MOST_OVERTAKES:
             self._wake(queue)
         self._is_disturbed = True
+        if queue.shut_by is not None:
+            self._open_queue(queue)  # another first task may need less
         there = (queue, task.order)
         if self._queued.get(task.task_id) == there:
             return
@@ -145,14 +155,29 @@ class Backlog:
         self._queues.clear()
         self._line.clear()
         self._gangs.clear()
+        self._shut.clear()
         self._entries = self._awake = 0
+
+    def open_gate(self, name: str) -> bool:
+        """What waits behind this gate is tried again; False where nothing does."""
+        queues = self._shut.pop(name, None)
+        for queue in queues or ():
+            queue.shut_by = None
+            self._wake(queue)
+        return bool(queues)
+
+    def shut_gates(self) -> list[str]:
+        """The gates behind which something waits."""
+        return list(self._shut)
 
     # --- the walk ---------------------------------------------------------------------------
 
-    def match(self, roster: Roster, limit: int) -> Iterator[tuple[Ready, list[Seat]]]:
+    def match(
+        self, roster: Roster, limit: int, gates: Gates | None = None
+    ) -> Iterator[tuple[Ready, list[Seat]]]:
         """Pairs of task and agents, best task first, at most `limit`.
 
-        Each pair's slots are taken in the roster and its task leaves the backlog.
+        Each pair's slots are taken in the roster, it has passed its gates, and its task leaves the backlog.
         """
         stamp = roster.stamp
         self._is_disturbed = False
@@ -162,7 +187,7 @@ class Backlog:
         index = 0
         while limit > 0 and index < len(self._line) and (unseen > 0 or news):
             place, _, queue = self._line[index]
-            if queue.is_asleep and not news.concern(queue.want):
+            if queue.shut_by is not None or (queue.is_asleep and not news.concern(queue.want)):
                 index += 1
                 continue
             task = self._first(queue)
@@ -173,13 +198,27 @@ class Backlog:
             if task.order != place:
                 self._move(queue, task.order)
                 continue
+            if gates is not None and task.want.gates:
+                shut = gates.closed(task, task.want.number)
+                if shut is not None:
+                    unseen -= not queue.is_asleep
+                    self._shut_queue(queue, shut[0])
+                    index += 1
+                    continue
             seats = roster.choose(task.want, kept)
+            if seats is not None and gates is not None and task.want.gates:
+                while len(seats) > task.want.number and gates.closed(task, len(seats)) is not None:
+                    seats.pop()
             if seats is None:
                 unseen -= not queue.is_asleep
                 self._set_aside(queue, roster, kept)
                 index += 1
                 continue
             self._serve(task, seats, roster, kept)
+            if gates is not None:
+                gates.enter(task, seats)
+                if gates.bounds_agents:
+                    gates.spend(seats, roster)
             if self._first(queue) is None:
                 unseen -= not queue.is_asleep
                 self._close(queue)
@@ -227,7 +266,7 @@ class Backlog:
             roster.take(seat.member, seat.slot)
         self.drop(task.task_id)
         for queue in self._gangs.values():
-            if queue.place >= task.order or queue.want == task.want:
+            if queue.place >= task.order or queue.want == task.want or queue.shut_by is not None:
                 continue
             could_use = queue.want
             if could_use.rather_not:
@@ -275,7 +314,24 @@ class Backlog:
             self._gangs[task.want] = queue
         return queue
 
+    def _shut_queue(self, queue: Queue, name: str) -> None:
+        """It is not looked at until the gate opens."""
+        self._awake -= not queue.is_asleep
+        queue.is_asleep = True
+        queue.shut_by = name
+        self._shut.setdefault(name, set()).add(queue)
+
+    def _open_queue(self, queue: Queue) -> None:
+        if queue.shut_by is not None:
+            behind = self._shut[queue.shut_by]
+            behind.discard(queue)
+            if not behind:
+                del self._shut[queue.shut_by]
+            queue.shut_by = None
+            self._wake(queue)
+
     def _close(self, queue: Queue) -> None:
+        self._open_queue(queue)
         self._leave_line(queue)
         del self._queues[queue.want]
         self._gangs.pop(queue.want, None)

@@ -1,9 +1,13 @@
 """Who may, and why each other may not.
 
 A `Roster` mirrors the fleet: which agents are online, with which capabilities, and which of
-their slots are taken. Agents are grouped into one `Guild` per set of capabilities that tasks
-ask for; each guild keeps its members in a heap by score, so that a choice costs a few heap
-steps and not a walk over the fleet.
+their slots are taken. Agents are grouped into one `Guild` per `Lane`: a set of capabilities that
+tasks ask for, and their type where agents are known to differ in it. Each guild keeps its members
+in a heap by score, so that a choice costs a few heap steps and not a walk over the fleet.
+
+How well an agent does is known per lane (`core.ledger`). A bounded share of the choices goes to
+whoever is measured least instead of best, so that new and recovered agents are measured at all;
+the draw is seeded, so the same history gives the same choices.
 
 Heap entries carry the stamp that their agent had when they were pushed. Whenever an agent's
 load or standing changes its stamp goes up and one new entry goes to all its guilds; an entry
@@ -21,8 +25,10 @@ the argument is that of renting skis until one could have bought them.
 from __future__ import annotations
 
 import heapq
+import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from agentorch_cli.core.model import AgentStatus
 from agentorch_cli.core.scoring import Weights, score
@@ -32,6 +38,12 @@ MOST_SEATS = 500_000
 
 _OVERHEAD = 16
 """What an empty guild counts for in `MOST_SEATS`."""
+
+MOST_TYPES = 16
+"""Types of task per set of capabilities that get a guild of their own: each costs a heap step per change."""
+
+SAMPLE = 16
+"""Free agents among which an exploring choice looks for the one of which least is known."""
 
 _SLACK = 64
 """So many void entries of a heap, or changes that nobody asked about, are not worth a thought."""
@@ -48,6 +60,13 @@ class Member:
     status: AgentStatus
     node_id: str | None = None
     performance: float = 1.0
+    """Its overall estimate, in 0..1."""
+    estimates: dict[tuple[str, str], float] = field(default_factory=dict)
+    """Estimates in 0..1 by (skill, task type); (skill, "") is that of all types."""
+    trials: dict[tuple[str, str], float] = field(default_factory=dict)
+    """How much each of these rests upon, in outcomes; ("", "") counts them all."""
+    exclusions: dict[str, str] = field(default_factory=dict)
+    """Why it gets nothing at the moment although it is online, by who says so."""
     completed: int = 0
     failed: int = 0
     used: set[int] = field(default_factory=set)
@@ -55,7 +74,19 @@ class Member:
     stamp: int = 0
     is_counted: bool = False
     """Its crew counts it as free."""
-    guilds: dict[frozenset[str], Guild] = field(default_factory=dict)
+    guilds: dict[Lane, Guild] = field(default_factory=dict)
+
+    def estimate(self, skill: str, type: str) -> float:
+        """How well it does work of this skill and type, by what is known closest to it."""
+        if not self.estimates:
+            return self.performance
+        found = self.estimates.get((skill, type))
+        return self.estimates.get((skill, ""), self.performance) if found is None else found
+
+    @property
+    def excluded(self) -> str | None:
+        """Why it gets nothing at the moment; None where nothing is in the way."""
+        return next(iter(self.exclusions.values()), None)
 
     @property
     def busy(self) -> int:
@@ -63,7 +94,7 @@ class Member:
 
     @property
     def is_free(self) -> bool:
-        return self.status is AgentStatus.ONLINE and len(self.used) < self.slots
+        return self.status is AgentStatus.ONLINE and len(self.used) < self.slots and not self.exclusions
 
     def free_slot(self) -> int:
         """A number that no live attempt owns. Only for a free member."""
@@ -87,6 +118,10 @@ class Want:
     """Agents that failed it: left out as long as `number` others are online, busy or not."""
     only: tuple[str, ...] | None = None
     """A frozen electorate, best first: nobody else."""
+    type: str = ""
+    """The task's type: agents may do better in one than in another."""
+    gates: tuple[str, ...] = ()
+    """Limits that it shares with others (`core.gates`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +132,20 @@ class Seat:
     slot: int
 
 
+Lane = tuple[frozenset[str], str]
+"""Required capabilities, and the type of task where it makes a difference; else ""."""
+
 Entry = tuple[float, str, int, Member]
 """Negated score, id, stamp: the best comes first, equal scores by id."""
 
 
 @dataclass(slots=True, eq=False)
 class Guild:
-    """The agents that have one set of capabilities."""
+    """The agents that have one set of capabilities, in the order of what they do in one lane."""
 
     required: frozenset[str]
+    type: str = ""
+    skill: str = ""
     size: int = 0
     heap: list[Entry] = field(default_factory=list)
     unread: int = 0
@@ -124,6 +164,12 @@ class Crew:
     """The stamp at which one of them last became able to take more, or different, work."""
 
 
+@lru_cache(maxsize=4096)
+def skill_of(required: frozenset[str]) -> str:
+    """The name under which what is known of agents with these capabilities is kept."""
+    return "+".join(sorted(required)) or "any"
+
+
 def lasting_obstacle(member: Member, want: Want) -> str | None:
     """Why this agent could not take this work even if it were idle; None where it could."""
     lacking = want.required - member.capabilities
@@ -135,7 +181,7 @@ def lasting_obstacle(member: Member, want: Want) -> str | None:
         return "is not in the electorate"
     if member.status is not AgentStatus.ONLINE:
         return f"is {member.status}"
-    return None
+    return member.excluded
 
 
 def obstacle(member: Member, want: Want) -> str | None:
@@ -149,10 +195,12 @@ def obstacle(member: Member, want: Want) -> str | None:
 class Roster:
     """The fleet, indexed for choosing."""
 
-    def __init__(self, weights: Weights | None = None) -> None:
+    def __init__(self, weights: Weights | None = None, *, exploration: float = 0.0, seed: int = 0) -> None:
         self.weights = weights or Weights()
+        self.exploration = exploration
+        """Share of the choices that go to whoever is measured least."""
         self.members: dict[str, Member] = {}
-        self.guilds: dict[frozenset[str], Guild] = {}
+        self.guilds: dict[Lane, Guild] = {}
         """Those that are asked; the one that was not asked for longest comes first."""
         self.stamp = 0
         """Goes up with each change; never the same twice, so that an agent that came anew is not
@@ -165,14 +213,24 @@ class Roster:
         """The one that changed last comes last."""
         self._having: dict[str, dict[str, Member]] = {}
         """Members by capability."""
-        self._asked: dict[str, dict[frozenset[str], Guild]] = {}
+        self._draw = random.Random(seed)
+        self._types: dict[str, set[str]] = {}
+        """By skill, the types that have guilds of their own."""
+        self._asked: dict[str, dict[Lane, Guild]] = {}
         """Guilds by the first of their capabilities."""
         self._seats = 0
 
     # --- changes ----------------------------------------------------------------------------
 
     def put(self, member: Member) -> None:
-        """Add an agent, or replace what was known of it."""
+        """Add an agent, or replace it; what it did so far, and why it gets nothing, stays known."""
+        before = self.members.get(member.agent_id)
+        if before is not None and not member.estimates:
+            member.estimates, member.trials = before.estimates, before.trials
+            if before.estimates:
+                member.performance = before.performance
+        if before is not None and before is not member:
+            member.exclusions = before.exclusions | member.exclusions
         self.drop(member.agent_id)
         self.members[member.agent_id] = member
         member.is_counted = False
@@ -234,6 +292,44 @@ class Roster:
         elif member.status is not AgentStatus.ONLINE:
             self.lost_at = self.stamp
 
+    def exclude(self, agent_id: str, by: str, reason: str | None) -> None:
+        """Give it nothing from now on, for this reason; None: `by` has nothing against it any more."""
+        member = self.members.get(agent_id)
+        if member is None or member.exclusions.get(by) == reason:
+            return
+        if reason is None:
+            del member.exclusions[by]
+        else:
+            member.exclusions[by] = reason
+        self.touch(member)
+
+    def know(
+        self,
+        agent_id: str,
+        performance: float,
+        estimates: dict[tuple[str, str], float],
+        trials: dict[tuple[str, str], float],
+        *,
+        offer: bool = True,
+    ) -> None:
+        """How well an agent does, overall and by (skill, type).
+
+        `offer`: it counts at once, else with the agent's next change.
+        """
+        member = self.members.get(agent_id)
+        if member is None:
+            return
+        member.performance = performance
+        member.estimates = estimates
+        member.trials = trials
+        for skill, type in estimates:
+            if type:
+                types = self._types.setdefault(skill, set())
+                if len(types) < MOST_TYPES:
+                    types.add(type)
+        if offer:
+            self._offer(member)
+
     def changed_since(self, stamp: int) -> list[Crew]:
         """Crews of which somebody became able to take work after `stamp`, and somebody still is."""
         found = []
@@ -259,7 +355,11 @@ class Roster:
         avoided = self._avoided(want)
         chosen: list[Member] = []
         passed: list[Entry] = []
-        guild = self.guild(want.required)
+        guild = self.guild(want.required, want.type)
+        if self.exploration > 0 and want.most == 1 and self._draw.random() < self.exploration:
+            member = self._least_measured(guild, want, avoided, kept)
+            if member is not None:
+                return [Seat(member, member.free_slot())]
         while (entry := self._best(guild)) is not None:
             member = entry[3]
             if (
@@ -292,7 +392,8 @@ class Roster:
 
     def eligible(self, want: Want) -> list[Member]:
         """Online agents that could take this work, free or busy, best first."""
-        return sorted(self._could(want), key=lambda m: (-m.performance, m.agent_id))
+        skill = skill_of(want.required)
+        return sorted(self._could(want), key=lambda m: (-m.estimate(skill, want.type), m.agent_id))
 
     def reservation(self, want: Want) -> Want | None:
         """What to keep for a task that wants several agents: who could serve it, by `lasting_obstacle`.
@@ -311,12 +412,33 @@ class Roster:
             for agent_id, member in sorted(self.members.items())
         }
 
-    def guild(self, required: frozenset[str]) -> Guild:
-        """The agents that have these capabilities."""
-        guild = self.guilds.pop(required, None)
+    def _least_measured(
+        self, guild: Guild, want: Want, avoided: frozenset[str], kept: Sequence[Want]
+    ) -> Member | None:
+        """Of a few free members taken by chance, the one of which least is known in this lane."""
+        heap = guild.heap
+        lane = (guild.skill, guild.type)
+        best: tuple[float, str, Member] | None = None
+        for entry in self._draw.sample(heap, min(SAMPLE, len(heap))):
+            member = entry[3]
+            if entry[2] != member.stamp or member.agent_id in avoided or obstacle(member, want) is not None:
+                continue
+            if kept and any(lasting_obstacle(member, other) is None for other in kept):
+                continue
+            found = (member.trials.get(lane, 0.0), member.agent_id, member)
+            if best is None or found[:2] < best[:2]:
+                best = found
+        return best[2] if best is not None else None
+
+    def guild(self, required: frozenset[str], type: str = "") -> Guild:
+        """The agents that have these capabilities, as they do in this type of task."""
+        if type and (not self._types or type not in self._types.get(skill_of(required), ())):
+            type = ""
+        lane = (required, type)
+        guild = self.guilds.pop(lane, None)
         if guild is None:
-            guild = self._found(required)
-        self.guilds[required] = guild  # asked last, forgotten last
+            guild = self._found(lane)
+        self.guilds[lane] = guild  # asked last, forgotten last
         guild.unread = 0
         return guild
 
@@ -352,14 +474,15 @@ class Roster:
 
     # --- inside: guilds and their heaps -----------------------------------------------------
 
-    def _found(self, required: frozenset[str]) -> Guild:
-        guild = Guild(required)
-        self._asked.setdefault(min(required, default=""), {})[required] = guild
+    def _found(self, lane: Lane) -> Guild:
+        required, type = lane
+        guild = Guild(required, type, skill_of(required))
+        self._asked.setdefault(min(required, default=""), {})[lane] = guild
         self._seats += _OVERHEAD
         for member in self._having_all(required):
             self._join(guild, member)
             if member.is_free:
-                guild.heap.append(self._entry(member))
+                guild.heap.append(self._entry(member, guild))
         heapq.heapify(guild.heap)
         while self._seats > MOST_SEATS and self.guilds:
             self._forget(next(iter(self.guilds.values())))
@@ -368,20 +491,22 @@ class Roster:
     def _join(self, guild: Guild, member: Member) -> None:
         guild.size += 1
         self._seats += 1
-        member.guilds[guild.required] = guild
+        member.guilds[guild.required, guild.type] = guild
 
     def _forget(self, guild: Guild) -> None:
-        del self.guilds[guild.required]
+        lane = (guild.required, guild.type)
+        del self.guilds[lane]
         first = min(guild.required, default="")
-        del self._asked[first][guild.required]
+        del self._asked[first][lane]
         if not self._asked[first]:
             del self._asked[first]
         for member in self._having_all(guild.required):
-            del member.guilds[guild.required]
+            del member.guilds[lane]
         self._seats -= guild.size + _OVERHEAD
 
-    def _entry(self, member: Member) -> Entry:
-        value = score(self.weights, member.performance, len(member.used), member.slots)
+    def _entry(self, member: Member, guild: Guild) -> Entry:
+        performance = member.estimate(guild.skill, guild.type)
+        value = score(self.weights, performance, len(member.used), member.slots)
         return (-value, member.agent_id, member.stamp, member)
 
     def _offer(self, member: Member) -> None:
@@ -396,10 +521,9 @@ class Roster:
             self.free += change
         if not is_free or not member.guilds:
             return
-        entry = self._entry(member)
         unasked: list[Guild] = []
         for guild in member.guilds.values():
-            heapq.heappush(guild.heap, entry)
+            heapq.heappush(guild.heap, self._entry(member, guild))
             _trim(guild)
             guild.unread += 1
             if guild.unread > _SLACK + guild.size:

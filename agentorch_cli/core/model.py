@@ -148,6 +148,9 @@ class TaskSpec:
     delay_seconds: float | None = None
     """Relative form of `run_at`: counted from acceptance by the database."""
     idempotency_key: str | None = None
+    concurrency_key: str | None = None
+    """Tasks with the same key run at most `concurrency_limit` at once."""
+    concurrency_limit: int = 1
     aggregate: Aggregate = Aggregate.FIRST
     consensus: dict[str, Any] | None = None
     """Options of `core.consensus`, as plain JSON; None where agents need not agree."""

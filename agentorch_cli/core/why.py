@@ -4,7 +4,8 @@
 it agents, nothing stands in the way. Else the fleet is looked at as the walk left it: with
 the slots taken by those who were served first, and with the rule that refused each agent.
 So the answer cannot disagree with the scheduler: exactly where fewer agents are without an
-obstacle than the task wants, it is not assigned (or the limit on running work is reached).
+obstacle than the task wants, it is not assigned (or a gate is closed for it, or the limit on
+running work is reached).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from agentorch_cli.core.backlog import Backlog, Ready
+from agentorch_cli.core.gates import Gates
 from agentorch_cli.core.hints import did_you_mean
 from agentorch_cli.core.matching import Member, Roster
 from agentorch_cli.core.model import AgentStatus
@@ -35,6 +37,8 @@ class Standing:
     """Of these, tasks of higher priority."""
     is_full: bool = False
     """The limit on running work is reached."""
+    gate: tuple[str, str] | None = None
+    """A closed gate that it stands at, and why it is closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +57,15 @@ class _Walk:
 
 
 def standing(
-    backlog: Backlog, roster: Roster, task_id: str, *, room: int, known: Mapping[str, Known] | None = None
+    backlog: Backlog,
+    roster: Roster,
+    task_id: str,
+    *,
+    room: int,
+    known: Mapping[str, Known] | None = None,
+    gates: Gates | None = None,
 ) -> Standing:
-    """How this task of the backlog stands. Backlog and roster are used up: give it copies.
+    """How this task of the backlog stands. Backlog, roster and gates are used up: give it copies.
 
     `room`: how many tasks may start. Raises KeyError where the task is not in the backlog.
     """
@@ -63,7 +73,7 @@ def standing(
     before = [one for one in backlog.tasks.values() if one.order < task.order]
     by_priority = sum(one.priority > task.priority for one in before)
     walk = _Walk()
-    for served, seats in backlog.match(roster, max(0, room)):
+    for served, seats in backlog.match(roster, max(0, room), gates):
         if served.task_id == task_id:
             given: dict[str, str | None] = dict.fromkeys(seat.member.agent_id for seat in seats)
             others = {one: "was not the best of those free" for one in roster.members if one not in given}
@@ -79,8 +89,11 @@ def standing(
         )
         for agent_id, reason in reasons.items()
     }
+    gate = gates.closed(task, task.want.number) if gates is not None else None
     clear = sum(reason is None for reason in told.values())
-    return Standing(False, told, len(before), by_priority, is_full=clear >= task.want.number)
+    return Standing(
+        False, told, len(before), by_priority, is_full=clear >= task.want.number and gate is None, gate=gate
+    )
 
 
 def in_words(

@@ -44,6 +44,7 @@ CHANNELS = (
     "agentorch_votes",
     "agentorch_slots",
     "agentorch_deadlock",
+    "agentorch_limits",
 )
 
 
@@ -174,6 +175,8 @@ class Engine:
             elif self._called_off is not None:
                 self._called_off.update(payload.split("\n"))
             self._fleet_changed.set()
+        elif channel == "agentorch_limits":
+            self.scheduler.look_at_limits()
         elif channel == "agentorch_deadlock":
             self.monitor.look_soon(0.0)
         elif channel == "agentorch_slots":
@@ -201,6 +204,7 @@ class Engine:
         self._fleet_changed.set()
         self.monitor.look_soon()
         self.scheduler.look_again()
+        self.scheduler.look_at_limits()
         self.subtasks.hinted("*")
         self.proposals.opened("*")
         self.waiting.hinted("*")
@@ -313,6 +317,7 @@ class Engine:
     async def _take_the_lead(self) -> None:
         await self.read_fleet()
         self.scheduler.look_again()
+        self.scheduler.look_at_limits()
         await self.settler.unlock_missed()
 
     # --- the end ----------------------------------------------------------------------------

@@ -7,6 +7,9 @@ so batches grow under load by themselves, and a single task passes at once.
 
 The mirror holds a window of the ready tasks. Hints name new ones; where they do not fit in a
 hint, or the mirror may have missed some, the window is read again from the table.
+
+Tasks that share limits with others (`core.gates`) are committed in a transaction of their own,
+which claims what they need; all others keep to the one statement.
 """
 
 from __future__ import annotations
@@ -14,16 +17,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, NoReturn
 
 import asyncpg
 
 from agentorch_cli.core.backlog import Ready
-from agentorch_cli.core.matching import Seat, Want
+from agentorch_cli.core.limits import KEY, RATE, Scope, needs
+from agentorch_cli.core.matching import Seat
 from agentorch_cli.core.model import AgentStatus
 from agentorch_cli.engine.state import Courier, State
 from agentorch_cli.errors import DatabaseUnreachable, OrchestratorError
 from agentorch_cli.identity import new_id
+from agentorch_cli.store.database import Transaction
+from agentorch_cli.store.limits import read_keys, read_limits, take_keys, take_tokens
 from agentorch_cli.store.records import Assignment, Claimed, Delivery
 from agentorch_cli.store.store import Store, earliest, is_simple, joined
 from agentorch_cli.store.votes import open_task_vote
@@ -42,10 +49,25 @@ BATCH = 500
 DIG_EVERY = 1.0
 """Seconds between looks beyond the window that found nothing: they may read much of the table."""
 
+SHORTEST_WAIT = 0.02
+"""Seconds between looks at rates that are used up."""
+
 MOST_KINDS = 16
 """Capability sets of free agents that one such look asks for."""
 
 Pair = tuple[Ready, list[Seat]]
+
+Claim = Callable[[Transaction, Sequence[tuple[Ready, Sequence[Assignment]]]], Awaitable[set[str]]]
+"""Claims what tasks need besides agents, in the transaction that assigns them; the ids of those that
+are refused. Then everything is taken back, and tried again without them."""
+
+
+class _Refused(Exception):
+    """Some of the tasks of a transaction may not start after all."""
+
+    def __init__(self, task_ids: set[str]) -> None:
+        self.task_ids = task_ids
+        super().__init__(f"{len(task_ids)} tasks were refused")
 
 
 class Scheduler:
@@ -75,6 +97,9 @@ class Scheduler:
         """Attempts that want a slot to go on, with their agents, in the order of service."""
         self._look_at_parked = True
         self._unservable: set[frozenset[str]] = set()
+        self.claims: list[Claim] = [self._claim_limits]
+        self._are_limits_stale = True
+        self._limit_timer: asyncio.TimerHandle | None = None
         self.on_unservable: Callable[[], None] = lambda: None
         """Told when a demand came that no registered agent can meet."""
         self.on_continued: Callable[[str, int], None] | None = None
@@ -109,6 +134,12 @@ class Scheduler:
         self._is_stale = True
         self._look_at_delayed = True
         self._look_at_parked = True
+        self._wake.set()
+
+    def look_at_limits(self) -> None:
+        """Rates were changed, or what is known of the limits may be wrong."""
+        self._are_limits_stale = True
+        self._is_stale = True
         self._wake.set()
 
     def doubt(self) -> None:
@@ -153,21 +184,106 @@ class Scheduler:
             self._is_in_doubt = False
         if self._look_at_delayed:
             await self._release_delayed()
+        await self._read_limits()
         await self._read()
         await self._continue()
         while True:
-            pairs = list(self.state.backlog.match(self.state.roster, self._room()))
+            pairs = self._match()
             if pairs:
                 await self._commit(pairs)
                 if self._is_in_doubt:
                     self._wake.set()
                     await asyncio.sleep(DOUBT_PAUSE)
                     return
+                await self._read_limits()
                 await self._read()
                 if self._look_at_parked or self._parked:
                     await self._continue()
             elif not await self._dig():
+                self._wait_for_rates()
                 return
+
+    def _match(self) -> list[Pair]:
+        gates, roster = self.state.gates, self.state.roster
+        gates.rates.now = asyncio.get_running_loop().time()
+        if gates.bounds_agents:
+            gates.rates.bound_all(roster)
+        return list(self.state.backlog.match(roster, self._room(), gates))
+
+    # --- limits that tasks share ------------------------------------------------------------
+
+    async def _read_limits(self) -> None:
+        """What the mirror does not know for certain of rates and concurrency keys."""
+        gates = self.state.gates
+        if self._are_limits_stale:
+            self._are_limits_stale = False
+            had_agents = gates.bounds_agents
+            await read_limits(self.store.db, gates, asyncio.get_running_loop().time())
+            if had_agents or gates.bounds_agents:
+                gates.rates.bound_all(self.state.roster)
+            self._open_gates(self.state.backlog.shut_gates())
+        elif gates.keys.doubted:
+            keys = sorted(gates.keys.doubted)
+            await read_keys(self.store.db, gates, keys)
+            self._open_gates(f"{KEY}:{key}" for key in keys)
+
+    def _open_gates(self, names: Iterable[str]) -> None:
+        for name in names:
+            self.state.backlog.open_gate(name)
+
+    def open_gate(self, name: str) -> None:
+        """What waits behind this gate may be able to start."""
+        if self.state.backlog.open_gate(name):
+            self._wake.set()
+
+    def _wait_for_rates(self) -> None:
+        """Wake when the next token of a bucket that somebody waits for is there."""
+        shut = self.state.backlog.shut_gates()
+        if self._limit_timer is not None or not (shut or self.state.gates.bounds_agents):
+            return
+        rates = self.state.gates.rates
+        rates.now = asyncio.get_running_loop().time()
+        seconds = rates.due_in(shut, self.state.roster)
+        if seconds is not None:
+            self._limit_timer = asyncio.get_running_loop().call_later(
+                min(max(seconds, SHORTEST_WAIT), 3600.0), self._rates_are_due
+            )
+
+    def _rates_are_due(self) -> None:
+        self._limit_timer = None
+        self._open_gates(name for name in self.state.backlog.shut_gates() if name.startswith(f"{RATE}:"))
+        self._wake.set()
+
+    def _queue(self, tasks: Iterable[Ready]) -> None:
+        """Put tasks into the backlog, each behind the gates that it has to pass."""
+        for task in tasks:
+            if self.state.gates.rates.buckets:
+                self.state.gates.place(task)
+            self.state.backlog.put(task)
+
+    async def _claim_limits(
+        self, tx: Transaction, pairs: Sequence[tuple[Ready, Sequence[Assignment]]]
+    ) -> set[str]:
+        """Tokens of rates, and slots of concurrency keys."""
+        gates = self.state.gates
+        owned = {
+            task.task_id: gates.keys.by_task[task.task_id]
+            for task, _ in pairs
+            if task.status == "pending" and task.task_id in gates.keys.by_task
+        }
+        if owned:
+            await take_keys(tx, owned)
+        asked = {task.task_id: needs(task, [a.agent_id for a in batch], gates.rates) for task, batch in pairs}
+        tokens: dict[str, int] = {}
+        for of_task in asked.values():
+            for name, number in of_task.items():
+                tokens[name] = tokens.get(name, 0) + number
+        if not tokens:
+            return set()
+        empty = await take_tokens(tx, tokens)
+        if empty:
+            self._are_limits_stale = True
+        return {task_id for task_id, of_task in asked.items() if empty & of_task.keys()}
 
     def _room(self) -> int:
         if not self.most_running:
@@ -236,13 +352,12 @@ class Scheduler:
             backlog.clear()
             for task in tasks:
                 task.overtaken = known.get(task.task_id, 0)
-                backlog.put(task)
+            self._queue(tasks)
             self._notice_unservable(tasks)
         elif self._hinted:
             ids, self._hinted = self._hinted, set()
             tasks = await self.store.ready_tasks_by_id(list(ids))
-            for task in tasks:
-                backlog.put(task)
+            self._queue(tasks)
             self._notice_unservable(tasks)
         if self.store.sick:
             await self._end_sick()
@@ -279,9 +394,9 @@ class Scheduler:
                 self._dig_timer = asyncio.get_running_loop().call_at(self._dig_at, self._dig_again)
             return False
         known = len(self.state.backlog)
+        shut = self.state.backlog.shut_gates()
         for kind in sorted(kinds, key=sorted)[:MOST_KINDS]:
-            for task in await self.store.ready_tasks_for(sorted(kind), BATCH):
-                self.state.backlog.put(task)
+            self._queue(await self.store.ready_tasks_for(sorted(kind), BATCH, shut))
         has_more = len(self.state.backlog) > known
         if not has_more:
             self._dig_at = now + DIG_EVERY
@@ -296,23 +411,94 @@ class Scheduler:
     async def _commit(self, pairs: Sequence[Pair]) -> None:
         """Store the assignments and send the work. What the table refuses is taken back."""
         opened = await self._open_votes(pairs)
-        batch = [seat for task, seats in opened for seat in self._assignments(task, seats)]
+        plain = [pair for pair in opened if not self._is_limited(pair)]
+        limited = [pair for pair in opened if self._is_limited(pair)]
         try:
-            claimed = await self.store.assign(batch) if batch else {}
+            if plain:
+                await self._commit_plainly(plain)
+        except BaseException:
+            self._take_back(limited)
+            raise
+        if limited:
+            await self._commit_limited(limited)
+
+    def _is_limited(self, pair: Pair) -> bool:
+        """Whether the start of this task uses up anything besides slots of agents."""
+        task, seats = pair
+        if task.want.gates:
+            return True
+        rates = self.state.gates.rates
+        return self.state.gates.bounds_agents and any(
+            f"{Scope.AGENT}:{seat.member.agent_id}" in rates.buckets for seat in seats
+        )
+
+    async def _commit_plainly(self, pairs: Sequence[Pair]) -> None:
+        batch = [seat for task, seats in pairs for seat in self._assignments(task, seats)]
+        try:
+            claimed = await self.store.assign(batch)
         except asyncpg.UniqueViolationError:
-            log.info("another scheduler was quicker; reading the fleet anew")
-            self._take_back(opened)
-            self._is_in_doubt = True
-            raise DatabaseUnreachable("another scheduler took the same slots") from None
+            self._was_quicker(pairs)
         except DatabaseUnreachable:
-            self._take_back(opened)
+            self._take_back(pairs)
             self._is_in_doubt = True
             raise
         except asyncpg.PostgresError:
-            self._take_back(opened)
-            await self._one_by_one(opened)
+            self._take_back(pairs)
+            await self._one_by_one(pairs)
             return
-        self._send(opened, batch, claimed)
+        self._send(pairs, batch, claimed)
+
+    def _was_quicker(self, pairs: Sequence[Pair]) -> NoReturn:
+        log.info("another scheduler was quicker; reading the fleet anew")
+        self._take_back(pairs)
+        self._is_in_doubt = True
+        self._are_limits_stale = True
+        raise DatabaseUnreachable("another scheduler took the same slots") from None
+
+    async def _commit_limited(self, pairs: Sequence[Pair]) -> None:
+        """The same in one transaction with what these tasks use up; without those that are refused."""
+        pairs = list(pairs)
+        while pairs:
+            assignments = [(task, self._assignments(task, seats)) for task, seats in pairs]
+            batch = [one for _, its_own in assignments for one in its_own]
+            try:
+                async with self.store.db.transaction() as tx:
+                    refused: set[str] = set()
+                    for claim in self.claims:
+                        refused |= await claim(tx, assignments)
+                    claimed = await self.store.assign_within(tx, batch) if not refused else {}
+                    refused = refused or {task.task_id for task, _ in pairs} - claimed.keys()
+                    if refused:
+                        raise _Refused(refused)
+            except _Refused as refusal:
+                self._refuse([pair for pair in pairs if pair[0].task_id in refusal.task_ids])
+                pairs = [pair for pair in pairs if pair[0].task_id not in refusal.task_ids]
+            except asyncpg.UniqueViolationError:
+                self._was_quicker(pairs)
+            except DatabaseUnreachable:
+                self._take_back(pairs)
+                self._is_in_doubt = self._are_limits_stale = True
+                raise
+            except asyncpg.PostgresError as error:
+                self._take_back(pairs)
+                if len(pairs) == 1:
+                    self.store.sick[pairs[0][0].task_id] = str(error)
+                    return
+                for task, seats in pairs:
+                    self._enter(task, seats)
+                    await self._commit_limited([(task, seats)])
+                return
+            else:
+                self._send(pairs, batch, claimed)
+                return
+
+    def _refuse(self, pairs: Sequence[Pair]) -> None:
+        """These may not start now: they are looked at again."""
+        self._take_back(pairs)
+        for task, _ in pairs:
+            self._hinted.add(task.task_id)
+            self._is_in_doubt |= task.task_id in self._refused
+            self._refused.add(task.task_id)
 
     def _assignments(self, task: Ready, seats: Sequence[Seat]) -> list[Assignment]:
         return [
@@ -357,16 +543,27 @@ class Scheduler:
             self._refused.add(task.task_id)
         self.state.count("assigned", len(batch))
 
+    def _enter(self, task: Ready, seats: Sequence[Seat]) -> None:
+        """It starts, as far as the mirror is concerned."""
+        for seat in seats:
+            self.state.roster.take(seat.member, seat.slot)
+        self.state.gates.enter(task, seats)
+        if self.state.gates.bounds_agents:
+            self.state.gates.spend(seats, self.state.roster)
+
     def _take_back(self, pairs: Sequence[Pair]) -> None:
-        for _, seats in pairs:
+        """It did not start."""
+        for task, seats in pairs:
             for seat in seats:
                 self.state.roster.give_back(seat.member.agent_id, seat.slot)
+            self.state.gates.leave(task, seats)
+            if self.state.gates.bounds_agents:
+                self.state.gates.unspend(seats, self.state.roster)
 
     async def _one_by_one(self, pairs: Sequence[Pair]) -> None:
         """Something in this batch cannot be stored: find it, and end it."""
         for task, seats in pairs:
-            for seat in seats:
-                self.state.roster.take(seat.member, seat.slot)
+            self._enter(task, seats)
             batch = self._assignments(task, seats)
             try:
                 claimed = await self.store.assign(batch)
@@ -426,7 +623,7 @@ class Scheduler:
         )
         if frozen.is_new:
             old = task.want
-            task.want = Want(old.required, 1, frozen.wave, old.closed_to, only=frozen.voters)
+            task.want = replace(old, number=1, most=frozen.wave, rather_not=frozenset(), only=frozen.voters)
             self.state.backlog.put(task)
             self.state.bus.publish("consensus_opened", task_id=task.task_id, voters=list(frozen.voters))
         else:  # it was opened before: those who were frozen then vote

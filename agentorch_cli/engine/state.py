@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from agentorch_cli.core.backlog import Backlog
+from agentorch_cli.core.limits import LimitGates
 from agentorch_cli.core.matching import Roster
 from agentorch_cli.core.model import AttemptStatus
 from agentorch_cli.engine.bus import Bus
@@ -84,6 +85,7 @@ class State:
     node_id: str
     roster: Roster
     backlog: Backlog = field(default_factory=Backlog)
+    gates: LimitGates = field(default_factory=LimitGates)
     deliveries: dict[str, Delivery] = field(default_factory=dict)
     """Live attempts of agents on this node, by message id."""
     waiting: set[str] = field(default_factory=set)
@@ -155,6 +157,8 @@ class State:
                 self.waiting.remove(message_id)
             else:
                 self._count_out(delivery.task_id)
+            if delivery.task_id not in self.running:
+                self.gates.keys.doubt(delivery.task_id)  # it may have ended, and own its key no more
             held = self.held_by.get(delivery.agent_id)
             if held is not None:
                 held.discard(message_id)

@@ -117,7 +117,7 @@ class Subtasks:
         file = read_tasks(document, new_id=lambda: str(new_id()), defaults=self.defaults)
         specs = [replace(spec, parent_id=parent_id) for spec in plan(file.tasks, where=file.where).tasks]
         if parent_id is not None:
-            await self._check_lineage(parent_id, specs[0])
+            specs[0] = await self._check_lineage(parent_id, specs[0])
         stored = (await insert(self.store, new_id(), specs))[0]
         data: dict[str, Any] = {
             "requestId": frame.request_id,
@@ -144,11 +144,15 @@ class Subtasks:
             raise NotAllowed("parentMessageId is not work that this agent holds")
         return delivery
 
-    async def _check_lineage(self, parent_id: str, spec: TaskSpec) -> None:
-        """Raises NotAllowed where sub-tasks would go on for ever. A repeated request is no new sub-task."""
+    async def _check_lineage(self, parent_id: str, spec: TaskSpec) -> TaskSpec:
+        """Raises NotAllowed where sub-tasks would go on for ever. A repeated request is no new sub-task.
+
+        An ancestor that holds the sub-task's concurrency key holds it for the sub-task too: it would
+        wait for itself otherwise.
+        """
         db, rules = self.store.db, self.rules
         if spec.idempotency_key and await db.fetch("known_keys", [spec.idempotency_key]):
-            return
+            return spec
         line = await db.fetch("lineage_up", parent_id, rules.max_depth + 1)
         if len(line) > rules.max_depth:
             raise NotAllowed(
@@ -170,6 +174,9 @@ class Subtasks:
                     f"its ancestor {row['task_id']} asks for the same with the same input:"
                     " the sub-tasks would never end"
                 )
+        if spec.concurrency_key is not None and spec.concurrency_key in {r["concurrency_key"] for r in line}:
+            return replace(spec, concurrency_key=None)
+        return spec
 
     # --- waiting ----------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from agentorch_cli.handlers.agents import get_agent, list_agents, register_agent
 from agentorch_cli.handlers.context import Context, Handler
 from agentorch_cli.handlers.deadlocks import check_deadlocks, get_deadlock, list_deadlocks, resolve_deadlocks
 from agentorch_cli.handlers.events import list_events
+from agentorch_cli.handlers.limits import list_limits, remove_limits, set_limit
 from agentorch_cli.handlers.outcomes import say_outcome, say_outcomes
 from agentorch_cli.handlers.schema import apply_schema
 from agentorch_cli.handlers.status import get_status, list_nodes
@@ -58,6 +59,9 @@ HANDLERS: dict[str, Handler] = {
     "deadlock.get": get_deadlock,
     "deadlock.check": check_deadlocks,
     "deadlock.resolve": resolve_deadlocks,
+    "limit.set": set_limit,
+    "limit.list": list_limits,
+    "limit.remove": remove_limits,
     "event.list": list_events,
     "consensus.list": list_decisions,
     "consensus.get": get_decision,

@@ -7,6 +7,7 @@ lock). All of them are safe to call twice: they are guarded by the state that wa
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -16,6 +17,7 @@ import orjson
 
 from agentorch_cli.core.backlog import Ready
 from agentorch_cli.core.election import Stage, judge_of
+from agentorch_cli.core.limits import KEY, RATE, Scope, key_of
 from agentorch_cli.core.matching import Want
 from agentorch_cli.core.model import Aggregate, AttemptStatus, TaskStatus
 from agentorch_cli.store.database import Database, Transaction
@@ -67,9 +69,25 @@ class Store:
         """Those of these tasks that want agents."""
         return await self._ready(await self.db.hot("ready_tasks_by_id", list(ids)))
 
-    async def ready_tasks_for(self, capabilities: Sequence[str], limit: int) -> list[Ready]:
-        """The next tasks that an agent with these capabilities could do."""
-        return await self._ready(await self.db.hot("ready_tasks_for", list(capabilities), limit))
+    async def ready_tasks_for(
+        self, capabilities: Sequence[str], limit: int, shut: Sequence[str] = ()
+    ) -> list[Ready]:
+        """The next tasks that an agent with these capabilities could do, but for those behind these gates."""
+        behind: dict[str, list[str]] = {}
+        for name in shut:
+            kind, _, rest = name.partition(":")
+            if kind == RATE:
+                kind, _, rest = rest.partition(":")
+            behind.setdefault(kind, []).append(rest)
+        rows = await self.db.hot(
+            "ready_tasks_for",
+            list(capabilities),
+            limit,
+            behind.get(KEY, []),
+            behind.get(Scope.TYPE, []),
+            behind.get(Scope.CAPABILITY, []),
+        )
+        return await self._ready(rows)
 
     async def _ready(self, rows: list[asyncpg.Record]) -> list[Ready]:
         tasks = []
@@ -97,18 +115,11 @@ class Store:
 
         Raises asyncpg.UniqueViolationError where another scheduler took a slot: look again.
         """
-        rows = await self.db.hot(
-            "assign_batch",
-            [a.task_id for a in batch],
-            [a.seen_attempts for a in batch],
-            [a.message_id for a in batch],
-            [a.agent_id for a in batch],
-            [a.slot for a in batch],
-            [a.role for a in batch],
-            [a.attempt for a in batch],
-            [a.node_id for a in batch],
-        )
-        return {row[0]: Claimed(row[1], row[3], row[2], row[4]) for row in rows}
+        return _claimed(await self.db.hot("assign_batch", *_columns(batch)))
+
+    async def assign_within(self, tx: Transaction, batch: Sequence[Assignment]) -> dict[str, Claimed]:
+        """The same inside somebody's transaction."""
+        return _claimed(await tx.fetch("assign_batch", *_columns(batch)))
 
     # --- the settler ------------------------------------------------------------------------
 
@@ -272,17 +283,37 @@ class Store:
         await self.db.fetch("adopt_attempts", list(message_ids), self.node_id)
 
 
+def _columns(batch: Sequence[Assignment]) -> list[Any]:
+    """Assignments as the statement takes them."""
+    return [
+        [a.task_id for a in batch],
+        [a.seen_attempts for a in batch],
+        [a.message_id for a in batch],
+        [a.agent_id for a in batch],
+        [a.slot for a in batch],
+        [a.role for a in batch],
+        [a.attempt for a in batch],
+        [a.node_id for a in batch],
+    ]
+
+
+def _claimed(rows: Sequence[asyncpg.Record]) -> dict[str, Claimed]:
+    return {row[0]: Claimed(row[1], row[3], row[2], row[4]) for row in rows}
+
+
 def _seat_voters(task: Ready, vote: asyncpg.Record) -> None:
     """An open vote asks its frozen voters, best first and each as it comes free; then a judge."""
     wanted = task.want.most
     if vote["stage"] == Stage.JUDGE:
         judge = frozenset({judge_of({"judge": vote["judge"]})})
         closed = task.want.closed_to | frozenset(vote["voters"])
-        task.want = Want(judge, 1, 1, closed)
+        task.want = replace(
+            task.want, required=judge, number=1, most=1, closed_to=closed, rather_not=frozenset(), only=None
+        )
         task.role, task.brief = "judge", f'{{"answers":{vote["brief"] or "[]"}}}'
     else:
         voters = tuple(vote["voters"])
-        task.want = Want(task.want.required, 1, wanted, task.want.closed_to, only=voters)
+        task.want = replace(task.want, number=1, most=wanted, rather_not=frozenset(), only=voters)
 
 
 def _ready_of(row: asyncpg.Record) -> Ready:
@@ -305,6 +336,8 @@ def _ready_of(row: asyncpg.Record) -> Ready:
             most=max(wanted, most) if is_first and not is_vote else wanted,
             closed_to=frozenset(row["assigned_agents"]) if most > 1 or is_vote else frozenset(),
             rather_not=frozenset(row["tried_agents"]),
+            type=row["task_type"],
+            gates=_own_gates(options),
         ),
         min_agents=row["min_agents"],
         max_agents=most,
@@ -319,6 +352,12 @@ def _ready_of(row: asyncpg.Record) -> Ready:
         required_capabilities=row["required_capabilities"],
         deadline=row["deadline"],
     )
+
+
+def _own_gates(options: dict[str, Any]) -> tuple[str, ...]:
+    """The gates that a task names itself."""
+    key, _ = key_of(options)
+    return (f"{KEY}:{key}",) if key is not None else ()
 
 
 def _options(text: str) -> dict[str, Any]:

@@ -294,6 +294,10 @@ def _options(task: TaskSpec) -> str:
         options["budget"] = task.budget
     if task.on_deadlock != "resolve":
         options["on_deadlock"] = task.on_deadlock
+    if task.concurrency_key is not None:
+        options["concurrency_key"] = task.concurrency_key
+        if task.concurrency_limit != 1:
+            options["concurrency_limit"] = task.concurrency_limit
     if task.labels:
         options["labels"] = task.labels
     return orjson.dumps(options).decode() if options else "{}"

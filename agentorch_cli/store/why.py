@@ -16,11 +16,13 @@ import orjson
 
 from agentorch_cli.core.backlog import Backlog, Ready
 from agentorch_cli.core.hints import did_you_mean
+from agentorch_cli.core.limits import LimitGates
 from agentorch_cli.core.matching import Member, Roster
 from agentorch_cli.core.model import FINAL, AgentStatus
 from agentorch_cli.core.scoring import fleet_mean, shrunk_performance
 from agentorch_cli.core.why import Known, Standing, seconds_in_words, standing
 from agentorch_cli.errors import NotFound
+from agentorch_cli.store.limits import buckets_of, owners_of
 from agentorch_cli.store.store import Store
 
 WINDOW = 5_000
@@ -42,7 +44,7 @@ class Link:
 
     task_id: str
     code: str
-    """`dependency`, `running`, `sub_task`, `slot`, `delayed`, `no_serve`, `limit`, `agents`, …"""
+    """`dependency`, `running`, `sub_task`, `slot`, `delayed`, `no_serve`, `limit`, `key`, `rate`, …"""
     sentence: str
     seconds: float | None = None
     depth: int = 0
@@ -71,6 +73,15 @@ class Fleet:
     most_running: int
     running: int
     no_node_s: float | None
+    rates: Sequence[asyncpg.Record]
+    keys: Sequence[asyncpg.Record]
+
+    def gates(self) -> LimitGates:
+        """The limits that tasks share, as the leader would read them."""
+        gates = LimitGates()
+        gates.set_rates(buckets_of(self.rates, 0.0))
+        gates.keys.replace((), owners_of(self.keys))
+        return gates
 
     @property
     def room(self) -> int:
@@ -99,8 +110,9 @@ class Fleet:
         return roster
 
     def backlog(self) -> Backlog:
-        backlog = Backlog()
+        backlog, gates = Backlog(), self.gates()
         for task in self.ready:
+            gates.place(task)
             backlog.put(task)
         return backlog
 
@@ -116,6 +128,7 @@ class Fleet:
             self.roster(),
             task_id,
             room=self.room if self.live_nodes else 0,
+            gates=self.gates(),
             known=self.known(),
         )
 
@@ -127,6 +140,8 @@ async def read_fleet(store: Store, task_ids: Sequence[str] = ()) -> Fleet:
     ready = {task.task_id: task for task in await store.ready_tasks(WINDOW)}
     if further := [task_id for task_id in task_ids if task_id not in ready]:
         ready |= {task.task_id: task for task in await store.ready_tasks_by_id(further)}
+    rates = await store.db.fetch("limits")
+    keys = await store.db.fetch("key_owners", None)
     assert limits is not None
     return Fleet(
         agents,
@@ -135,6 +150,8 @@ async def read_fleet(store: Store, task_ids: Sequence[str] = ()) -> Fleet:
         limits["most_running"] or 0,
         limits["running"],
         limits["no_node_s"],
+        rates,
+        keys,
     )
 
 
@@ -340,6 +357,8 @@ def _told(task_id: str, fleet: Fleet, waited: float) -> list[Link]:
         )
     elif stands.is_full and fleet.live_nodes:
         links.append(Link(task_id, "limit", "those ahead use up engine.max_concurrent_tasks", waited))
+    if stands.gate is not None:
+        links.append(Link(task_id, stands.gate[0].partition(":")[0], stands.gate[1], waited))
     free = sum(reason is None for reason in stands.reasons.values())
     if free < task.want.number:
         needs = " and ".join(sorted(task.want.required)) or "nothing special"
@@ -400,7 +419,7 @@ async def idle_beside_work(store: Store) -> list[str]:
     waited: Mapping[str, float] = {row["task_id"]: row["waited_s"] for row in waiting}
     pairs = [
         (task.task_id, [seat.member.agent_id for seat in seats])
-        for task, seats in fleet.backlog().match(fleet.roster(), min(fleet.room, WINDOW))
+        for task, seats in fleet.backlog().match(fleet.roster(), min(fleet.room, WINDOW), fleet.gates())
         if task.task_id in waited
     ]
     if not pairs:

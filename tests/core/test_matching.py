@@ -328,10 +328,10 @@ def check_books(roster: Roster) -> None:
         assert (crew.size, crew.free) == (len(members), sum(m.is_free for m in members))
     assert sum(crew.size for crew in roster._crews.values()) == len(roster.members)
     assert roster.free == sum(m.is_free for m in roster.members.values())
-    for required, guild in roster.guilds.items():
+    for (required, kind), guild in roster.guilds.items():
         members = [m for m in roster.members.values() if required <= m.capabilities]
         assert guild.size == len(members)
-        assert all(m.guilds[required] is guild for m in members)
+        assert all(m.guilds[required, kind] is guild for m in members)
         assert len(guild.heap) <= matching._SLACK + 4 * guild.size
     assert all(set(m.guilds) <= roster.guilds.keys() for m in roster.members.values())
     assert roster._seats == sum(guild.size + matching._OVERHEAD for guild in roster.guilds.values())
@@ -352,7 +352,7 @@ def test_heaps_stay_small_however_often_agents_change() -> None:
             roster.choose(want())
 
     assert longest <= 64 + 4 * 10
-    assert roster.guilds[frozenset({"work"})] is guild, "it is asked, so it stays"
+    assert roster.guilds[frozenset({"work"}), ""] is guild, "it is asked, so it stays"
 
 
 def test_heaps_forget_agents_that_left() -> None:
@@ -389,7 +389,7 @@ def test_the_guilds_together_hold_a_bounded_number_of_seats(monkeypatch: pytest.
         assert names(roster, want(capability)) == ["a0"]
 
     assert roster._seats <= 1_000
-    assert frozenset({"c99"}) in roster.guilds
+    assert (frozenset({"c99"}), "") in roster.guilds
 
 
 def seconds_per_task(roster: Roster, wanted: Sequence[Want], tasks: int) -> float:

@@ -11,6 +11,7 @@ FILES = (
     "panel.sql",
     "consensus.sql",
     "fleet.sql",
+    "limits.sql",
     "waiting.sql",
     "deadlocks.sql",
     "why.sql",

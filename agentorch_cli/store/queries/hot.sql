@@ -76,13 +76,17 @@ limit $1;
 
 
 -- name: ready_tasks_for
--- The same, of those that an agent with capabilities $1 could do.
+-- The same, of those that an agent with capabilities $1 could do; not those with these concurrency keys ($3),
+-- of these types ($4), or with any of these capabilities ($5), which have to wait anyway.
 select
   task_id, seq, urgency, remaining_path, task_type, priority, required_capabilities, coverage, min_agents,
   max_agents, wanted, attempts_made, tried_agents, assigned_agents, timeout_seconds, retries, failures, losses,
   has_dependents, options::text as options, status, deadline
 from task_distributions
 where wanted > 0 and not is_delayed and required_capabilities <@ $1::text[]
+  and ($3::text[] = '{}' or not coalesce(options ->> 'concurrency_key' = any($3::text[]), false))
+  and not task_type = any($4::text[])
+  and not required_capabilities && $5::text[]
 order by urgency, remaining_path desc, seq
 limit $2;
 

@@ -62,7 +62,9 @@ with recursive line (task_id, parent_id, depth) as (
   from line l join task_distributions t on t.task_id = l.parent_id
   where l.depth < $2
 )
-select t.task_id, t.task_type, t.required_capabilities, t.task_data, l.depth
+select
+  t.task_id, t.task_type, t.required_capabilities, t.task_data, l.depth,
+  t.options ->> 'concurrency_key' as concurrency_key
 from line l join task_distributions t on t.task_id = l.task_id
 order by l.depth;
 

@@ -1,0 +1,179 @@
+"""Rates and concurrency keys on a running engine, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from crew import Crew
+
+from agentorch_cli.errors import TaskFailed
+from agentorch_cli.wiring import Orchestrator
+
+
+class Watch:
+    """A handler that knows how many run at once, of each key."""
+
+    def __init__(self, seconds: float = 0.02) -> None:
+        self.now: dict[str, int] = {}
+        self.most: dict[str, int] = {}
+        self.seconds = seconds
+        self.starts: list[float] = []
+
+    async def __call__(self, work: Any) -> str:
+        key = work.data["key"]
+        self.starts.append(asyncio.get_running_loop().time())
+        self.now[key] = self.now.get(key, 0) + 1
+        self.most[key] = max(self.most.get(key, 0), self.now[key])
+        await asyncio.sleep(self.seconds)  # work takes a while, or nothing could overlap
+        self.now[key] -= 1
+        return "done"
+
+
+async def why(orchestrator: Orchestrator, task_id: str) -> list[tuple[str, str]]:
+    found = await orchestrator.call("task.why", task_id=task_id)
+    return [(link.code, link.sentence) for link in found.links]
+
+
+async def test_no_more_run_at_once_than_their_key_allows(orchestrator: Orchestrator, crew: Crew) -> None:
+    watch = Watch()
+    await crew.join("a", does=watch, slots=20)
+    await crew.join("b", does=watch, slots=20)
+
+    handles = [
+        await orchestrator.submit(
+            {
+                "required_capabilities": ["work"],
+                "data": {"key": key},
+                "concurrency_key": key,
+                "concurrency_limit": limit,
+            }
+        )
+        for key, limit in (("one", 1), ("three", 3)) * 12
+    ]
+
+    assert [await handle.result(20) for handle in handles] == ["done"] * 24
+    assert watch.most == {"one": 1, "three": 3}
+
+
+async def test_a_key_is_free_again_after_a_failure_a_cancel_and_a_loss(
+    orchestrator: Orchestrator, crew: Crew
+) -> None:
+    begun = asyncio.Queue[str]()
+
+    async def act(work: Any) -> str:
+        await begun.put(work.data)
+        if work.data == "fails":
+            raise ValueError("no")
+        if work.data != "ends":
+            await asyncio.Event().wait()
+        return "done"
+
+    hand = await crew.join("a", does=act, slots=4)
+
+    async def submit(what: str) -> Any:
+        fields = {"required_capabilities": ["work"], "data": what, "concurrency_key": "k", "retries": 0}
+        return await orchestrator.submit(fields)
+
+    fails, cancelled, lost, ends = [await submit(w) for w in ("fails", "cancelled", "lost", "ends")]
+    async with asyncio.timeout(20):
+        assert await begun.get() == "fails"
+        assert await begun.get() == "cancelled"
+        assert ("key", f"its concurrency key 'k' is held by {cancelled.task_id} (one may run at a time)") in (
+            await why(orchestrator, lost.task_id)
+        )
+        await cancelled.cancel()
+        assert await begun.get() == "lost"
+        await hand.leave()  # its work goes elsewhere; whoever comes first of the two that wait is free to
+        await crew.join("b", does=act, slots=4)
+        assert await begun.get() == "lost"
+        await lost.cancel()
+        assert await begun.get() == "ends"
+        assert await ends.result() == "done"
+        try:
+            await fails.result()
+        except TaskFailed as error:
+            assert "no" in str(error)
+
+
+async def test_a_sub_task_shares_the_key_of_its_parent(orchestrator: Orchestrator, crew: Crew) -> None:
+    async def parent(work: Any) -> Any:
+        return await work.submit(
+            {"required_capabilities": ["child"], "concurrency_key": "k", "data": 1}, wait=True
+        )
+
+    await crew.join("a", "parent", does=parent)
+    await crew.join("b", "child")
+
+    handle = await orchestrator.submit({"required_capabilities": ["parent"], "concurrency_key": "k"})
+
+    await handle.result(10)
+
+
+async def test_a_rate_bounds_starts_until_it_is_removed(orchestrator: Orchestrator, crew: Crew) -> None:
+    watch = Watch(0.0)
+    await crew.join("a", does=watch, slots=50)
+    await orchestrator.call("limit.set", scope="capability", name="work", number=20, per_seconds=1.0, burst=4)
+
+    handles = [
+        await orchestrator.submit({"required_capabilities": ["work"], "data": {"key": "x"}})
+        for _ in range(14)
+    ]
+    waiting = handles[-1].task_id
+    async with asyncio.timeout(20):
+        while not (reasons := [one for one in await why(orchestrator, waiting) if one[0] == "rate"]):
+            await asyncio.sleep(0)
+        assert reasons == [("rate", "the rate of capability work is used up (20/s)")]
+        for handle in handles:
+            await handle.result()
+    for first in range(14):
+        for last in range(first, 14):
+            window = watch.starts[last] - watch.starts[first]
+            # starts may bunch up on their way to the agent, by far less than this
+            assert last - first + 1 <= 4 + 20 * (window + 0.25)
+    assert watch.starts[-1] - watch.starts[0] > 0.25, "14 starts at 20/s with 4 at once take half a second"
+
+    await orchestrator.call(
+        "limit.set", scope="capability", name="work", number=1, per_seconds=3600.0, burst=1
+    )
+    handles = [
+        await orchestrator.submit({"required_capabilities": ["work"], "data": {"key": "x"}}) for _ in range(5)
+    ]
+    await orchestrator.call("limit.remove", limits_named=[("capability", "work")])
+
+    assert [await handle.result(10) for handle in handles] == ["done"] * 5
+
+
+async def test_work_goes_past_an_agent_that_used_up_its_rate(orchestrator: Orchestrator, crew: Crew) -> None:
+    first, second = Watch(0.0), Watch(0.0)
+    await crew.join("a", does=first, slots=50)
+    await crew.join("b", does=second, slots=1)
+    await orchestrator.call("limit.set", scope="agent", name="a", number=1, per_seconds=3600.0, burst=3)
+
+    handles = [
+        await orchestrator.submit({"required_capabilities": ["work"], "data": {"key": "x"}})
+        for _ in range(12)
+    ]
+
+    assert [await handle.result(10) for handle in handles] == ["done"] * 12
+    assert (len(first.starts), len(second.starts)) == (3, 9)
+
+
+async def test_the_table_refuses_what_the_mirror_does_not_know(
+    orchestrator: Orchestrator, crew: Crew
+) -> None:
+    """Tokens that somebody else took: the start is taken back, and comes when the bucket has filled."""
+    watch = Watch(0.0)
+    await crew.join("a", does=watch)
+    await orchestrator.call("limit.set", scope="type", name="task", number=2, per_seconds=1.0, burst=1)
+    handle = await orchestrator.submit({"required_capabilities": ["work"], "data": {"key": "x"}})
+    await handle.result(10)
+    async with orchestrator.store.db.transaction() as tx:
+        await tx.fetch("take_tokens", ["type"], ["task"], [1])
+
+    for _ in range(3):
+        handle = await orchestrator.submit({"required_capabilities": ["work"], "data": {"key": "x"}})
+        await handle.result(10)
+
+    rows = await orchestrator.store.db.fetch("limits")
+    assert rows[0]["level"] > -1e-6
