@@ -2,13 +2,14 @@
 
     python -m agentorch_cli.chaos.checker FOLDER     checks a trial that was kept with --keep
 
-No code of the engine is used here. Each rule is a function from the evidence to sentences; a test corrupts the
-tables or a journal for each of them and sees it fail.
+No code of the engine is used here. Each rule is a function from the evidence to sentences; a test corrupts
+the tables or a journal for each of them and sees it fail.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import statistics
 import sys
@@ -49,8 +50,8 @@ def submissions(evidence: Evidence) -> Iterator[str]:
             yield f"{name} exists {len(ids)} times: {ids}"
     for client, entry in evidence.told("submitted"):
         for name, task_id, _ in entry.get("tasks") or [(None, entry.get("task"), True)]:
-            task = evidence.tasks.get(task_id)
-            if task is None:
+            stored = evidence.tasks.get(task_id)
+            if stored is None:
                 yield f"{client} was told that {name or 'a sub-task'} is stored as {task_id}: it is not there"
             elif name is not None and by_key.get(name) != [task_id]:
                 yield f"{client} was told that {name} is {task_id}: it is {by_key.get(name)}"
@@ -257,7 +258,7 @@ def _occupation(evidence: Evidence) -> list[tuple[str, int, int]]:
         for message, attempt in evidence.attempt.items()
         if message in begun and message not in over and attempt["finished_at"] is not None
     ]
-    by_time = iter(sorted(((event["at"], event["event_id"]) for event in evidence.events)))
+    by_time = iter(sorted((event["at"], event["event_id"]) for event in evidence.events))
     at, event_id = next(by_time, (None, 0))
     for finished_at, message in sorted(loose):
         while at is not None and at <= finished_at:
@@ -298,7 +299,7 @@ def leases(evidence: Evidence) -> Iterator[str]:
 def _overlaps(attempts: list[Row]) -> Iterator[tuple[Row, Row]]:
     """Pairs that held something at the same time, next to each other in time."""
     in_order = sorted(attempts, key=lambda one: (one["sent_at"], one["attempt"]))
-    for one, other in zip(in_order, in_order[1:], strict=False):
+    for one, other in itertools.pairwise(in_order):
         if one["finished_at"] is None or other["sent_at"] < one["finished_at"]:
             yield one, other
 
@@ -319,7 +320,7 @@ def budgets(evidence: Evidence) -> Iterator[str]:
 
 
 def votes(evidence: Evidence) -> Iterator[str]:
-    """One ballot per voter, each by one who may vote and as its attempt brought it; the outcome is the count."""
+    """One ballot per voter, each as the attempt of one who may vote brought it; the outcome is the count."""
     ballots = grouped(evidence.ballots, "decision_id")
     for decision in evidence.decisions:
         label = f"the vote of {decision['task_id'] or decision['decision_id']}"
@@ -382,7 +383,9 @@ def told(evidence: Evidence) -> Iterator[str]:
             yield f"{name} was told that {message} is durable: {attempt and attempt['status']}"
         elif what == "finished" and evidence.tasks[entry["task"]]["status"] != entry["status"]:
             yield f"{name} was told that {entry['task']} is {entry['status']}"
-        elif what == "cancelled" and message is None and evidence.tasks[entry["task"]]["status"] != "cancelled":
+        elif (
+            what == "cancelled" and message is None and evidence.tasks[entry["task"]]["status"] != "cancelled"
+        ):
             yield f"{name} was told that {entry['task']} is cancelled"
         elif what in ("failed", "hung"):
             yield f"a command of {name} {what}: {entry}"
@@ -429,5 +432,5 @@ async def check_folder(folder: Path) -> dict[str, list[str]]:
 
 if __name__ == "__main__":
     found = asyncio.run(check_folder(Path(sys.argv[1])))
-    print(json.dumps(found, indent=2))
+    sys.stdout.write(json.dumps(found, indent=2) + "\n")
     raise SystemExit(3 if any(found.values()) else 0)

@@ -176,7 +176,9 @@ class Crew:
         was_away = False
         while True:
             try:
-                connection = connection or await asyncpg.connect(**observed(self.data_dir), timeout=PROBE_SECONDS)
+                connection = connection or await asyncpg.connect(
+                    **observed(self.data_dir), timeout=PROBE_SECONDS
+                )
                 await connection.fetchval("select 1", timeout=PROBE_SECONDS)
                 if was_away:
                     answered(time.time())

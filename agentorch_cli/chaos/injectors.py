@@ -1,7 +1,7 @@
 """The faults: each breaks something, and puts it right again where nobody else would.
 
-What is killed is started again at once, as a supervisor would do; PostgreSQL is left to `serve`, which minds it.
-A fault returns when whatever it broke could work again. What it says of itself stands in the report.
+What is killed is started again at once, as a supervisor would do; PostgreSQL is left to `serve`, which minds
+it. A fault returns when whatever it broke could work again. What it says of itself stands in the report.
 """
 
 from __future__ import annotations

@@ -63,7 +63,9 @@ def walk(states: set[str], event: str) -> set[str]:
     """
     before = settled(states)
     if event == "retried":
-        return {TASKS[state, name] for state in before for name in (event, "blocked") if (state, name) in TASKS}
+        return {
+            TASKS[state, name] for state in before for name in (event, "blocked") if (state, name) in TASKS
+        }
     return {TASKS[state, event] for state in before if (state, event) in TASKS}
 
 

@@ -1,8 +1,8 @@
 """Votes, counted once more from the ballots: plurality, majority, supermajority and unanimous.
 
-Written from docs/consensus.md. N is the electorate without those who abstained or were lost, but not below the
-floor; a vote ends as soon as no ballot that is out can change it. Which of several equally popular answers won
-is not looked at here: that depends on what was known of the voters.
+Written from docs/consensus.md. N is the electorate without those who abstained or were lost, but not below
+the floor; a vote ends as soon as no ballot that is out can change it. Which of several equally popular answers
+won is not looked at here: that depends on what was known of the voters.
 """
 
 from __future__ import annotations

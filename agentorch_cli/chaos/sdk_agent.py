@@ -73,7 +73,7 @@ def listening(slots: int, journal: Journal) -> type[Desk]:
 
 async def _main(arguments: argparse.Namespace) -> None:
     journal = Journal(arguments.journal)
-    agent_room.Desk = listening(arguments.slots, journal)  # type: ignore[attr-defined,misc]
+    agent_room.Desk = listening(arguments.slots, journal)  # type: ignore[attr-defined]
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -33,8 +33,8 @@ MOST_KEPT = 20
 """Sentences of one rule that a report keeps."""
 
 STANDING = """
-select count(*) filter (where completed_at is not null) as done, count(*) as stored,
-  count(*) filter (where parent_id is not null) as children
+select count(*) filter (where completed_at is not null and parent_id is null) as done,
+  count(*) filter (where parent_id is null) as stored, count(*) filter (where completed_at is null) as open
 from task_distributions
 """
 FIRST_ASSIGNMENT = """
@@ -137,17 +137,18 @@ class Trial:
         self._chance = random.Random(plan.seed)
         self._done = 0
         self._stored = 0
+        self._open = 0
         self._moved = time.monotonic()
 
     async def run(self) -> Verdict:
         """The whole story; the fleet has ended afterwards."""
         began = time.monotonic()
         try:
-            await self._start()
-            await self._go_through()
-        except (TimeoutError, RuntimeError) as error:
-            self.verdict.trouble = str(error)
-        try:
+            try:
+                await self._start()
+                await self._go_through()
+            except (TimeoutError, RuntimeError) as error:
+                self.verdict.trouble = str(error)
             self.verdict.seconds = time.monotonic() - began
             await self._judge()
         finally:
@@ -179,12 +180,10 @@ class Trial:
             if wanted is not None and self._done >= wanted:
                 return
             is_over = all(client.has_finished for client in self.crew.clients)
-            if is_over and self._done >= self._stored >= self.plan.tasks:
+            if is_over and not self._open and self._stored >= self.plan.tasks:
                 return
             if time.monotonic() - self._moved > STUCK_SECONDS:
-                raise TimeoutError(
-                    f"nothing has ended for {STUCK_SECONDS:g} s, {self._stored - self._done} are open"
-                )
+                raise TimeoutError(f"nothing has ended for {STUCK_SECONDS:g} s, {self._open} tasks are open")
             await asyncio.sleep(0.2)
 
     async def _look(self) -> None:
@@ -192,7 +191,7 @@ class Trial:
         row = (await self.crew.ask(STANDING))[0]
         if row["done"] != self._done:
             self._moved = time.monotonic()
-        self._done, self._stored = row["done"], row["stored"]
+        self._done, self._stored, self._open = row["done"], row["stored"], row["open"]
         for client in self.crew.clients:
             share = (self._done + WINDOW) / len(self.crew.clients)
             while not client.has_finished and client.given * client.batch < min(share, client.tasks + 1):

@@ -1,8 +1,8 @@
 """Tasks of every kind that the engine knows, from a seed: the same seed gives the same tasks.
 
 A workload is made of stories, each a few tasks that belong together: a chain, a diamond, a layered graph, a
-failure with what hangs on it, a vote, a team, a parent with sub-tasks. Names are unique in the whole trial and
-are idempotency keys as well, so that a client that was killed may submit again what it has no answer for.
+failure with what hangs on it, a vote, a team, a parent with sub-tasks. Names are unique in the whole trial
+and are idempotency keys as well, so that a killed client may submit again what it has no answer for.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class Workload:
             batch: Batch = []
             wanted = min(self.batch, self.tasks - self._count)
             while len(batch) < wanted:
-                story = self._random.choices(
-                    [one for one, _ in STORIES], [weight for _, weight in STORIES]
-                )[0]
+                story = self._random.choices([one for one, _ in STORIES], [weight for _, weight in STORIES])[
+                    0
+                ]
                 batch += story(self)[: self.batch]
             yield batch
 

@@ -34,6 +34,9 @@ class Root(Group):
         "doctor": Entry(
             SETUP, "setup", "doctor_app", "Check this installation, with a fix for what is wrong"
         ),
+        "chaos": Entry(
+            SETUP, "chaos", "app", "Prove that nothing is lost: run a fleet and kill it at random"
+        ),
         "protocol": Entry(SETUP, "protocol", "app", "What agents and the engine say to each other"),
     }
 

@@ -1,4 +1,4 @@
-"""Agents with a workload of their own as processes; the rest is shared with the trials of `agentorch chaos`."""
+"""Agents with a workload of their own as processes; the rest is shared with `agentorch chaos`."""
 
 from __future__ import annotations
 
