@@ -12,6 +12,7 @@ Its journal has, each before the next step is taken:
     refused      the engine said that something was wrong
     submitted    a sub-task is stored: task, and the message of the work that asked
     finished     a sub-task has ended: task, status
+    voted        what is about to be said to a question: decision, vote
 
 With `--forget` it knows nothing of its past when it starts; otherwise it reads its journal, and sends again
 what was never acknowledged, as the protocol asks of an agent that keeps its results.
@@ -32,7 +33,7 @@ from typing import Any, Protocol
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from agentorch_cli.chaos.behaviour import CAPABILITY, Refused, children_of, result_of, seconds_of
+from agentorch_cli.chaos.behaviour import CAPABILITY, Refused, children_of, chosen, result_of, seconds_of
 from agentorch_cli.chaos.journal import Entry, Journal, read
 
 LONGEST_PAUSE = 1.0
@@ -195,6 +196,8 @@ class ChaosAgent:
                 case "agent_message" if frame["messageType"] == "cancel_task":
                     entries.append({"what": "cancelled", "message": frame["data"]["messageId"]})
                     self._stop(frame["data"]["messageId"])
+                case "agent_message" if frame["messageType"] == "consensus_request":
+                    entries.append(self._vote(frame["data"]))
                 case "agent_message" if frame["messageType"].startswith("subtask_"):
                     entries.append(self._heard_of(frame["messageType"], frame["data"]))
         self.journal.write(*entries)
@@ -222,6 +225,13 @@ class ChaosAgent:
         if ended is not None and not ended.done():
             ended.set_result(data)
         return {"what": "finished", "task": data["taskId"], "status": data["status"], "message": parent}
+
+    def _vote(self, question: Frame) -> Entry:
+        """Asked again, it says the same again."""
+        decision, options = question["decisionId"], question["options"]
+        vote = options[chosen(self.agent_id, 0, len(options))]
+        self._outbox.put_nowait({"type": "consensus_vote", "decisionId": decision, "vote": vote})
+        return {"what": "voted", "decision": decision, "vote": vote}
 
     def _begin(self, frame: Frame) -> None:
         """Do work once, however often it comes; a result that is known already is sent again."""

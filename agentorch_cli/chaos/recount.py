@@ -1,8 +1,8 @@
 """Votes, counted once more from the ballots: plurality, majority, supermajority and unanimous.
 
 Written from docs/consensus.md. N is the electorate without those who abstained or were lost, but not below
-the floor; a vote ends as soon as no ballot that is out can change it. Which of several equally popular answers
-won is not looked at here: that depends on what was known of the voters.
+the floor; a vote ends as soon as no ballot that is out can change it. Which of several answers with equally
+many votes won is not looked at here: that depends on what was known of the voters.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def differences(decision: Row, ballots: Sequence[Row]) -> Iterator[str]:
     counts = Counter(one["answer"] for one in answered)
     first, second = [*sorted(counts.values(), reverse=True), 0, 0][:2]
     left = len(voters) - len(answered) - len(absent & voters)
-    floor = int(options_of(decision).get("min_votes") or min(2, len(voters)))
+    usual = min(2, len(voters)) if decision["task_id"] is not None else 1
+    floor = int(options_of(decision).get("min_votes") or usual)
     electorate = max(floor, len(voters) - len(absent & voters))
     goal = needed(decision["rule"], decision["threshold"], electorate)
 
