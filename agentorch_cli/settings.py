@@ -133,6 +133,10 @@ class MatchingSettings(Section):
     """Weight of measured performance in the score."""
     load_weight: Share = 0.3
     """Weight of free capacity in the score."""
+    exploration: Share = 0.02
+    """Share of the choices that go to whoever is measured least instead of best; 0 = none."""
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
+    """What the draws of exploration begin with: the same history and seed give the same choices."""
 
 
 class ConsensusSettings(Section):

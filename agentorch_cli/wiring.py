@@ -218,6 +218,8 @@ class Orchestrator:
                 sweep_interval=settings.engine.poll_interval,
                 drain_timeout=settings.engine.drain_timeout,
                 weights=Weights(settings.matching.performance_weight, settings.matching.load_weight),
+                exploration=settings.matching.exploration,
+                seed=settings.matching.seed,
                 task_defaults=task_defaults(settings),
                 subtasks=Rules(
                     settings.engine.max_subtask_depth,

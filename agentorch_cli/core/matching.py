@@ -309,13 +309,8 @@ class Roster:
         performance: float,
         estimates: dict[tuple[str, str], float],
         trials: dict[tuple[str, str], float],
-        *,
-        offer: bool = True,
     ) -> None:
-        """How well an agent does, overall and by (skill, type).
-
-        `offer`: it counts at once, else with the agent's next change.
-        """
+        """How well an agent does, overall and by (skill, type), and how much that rests upon."""
         member = self.members.get(agent_id)
         if member is None:
             return
@@ -323,12 +318,16 @@ class Roster:
         member.estimates = estimates
         member.trials = trials
         for skill, type in estimates:
-            if type:
-                types = self._types.setdefault(skill, set())
-                if len(types) < MOST_TYPES:
-                    types.add(type)
-        if offer:
-            self._offer(member)
+            self.distinguish(skill, type)
+        self._offer(member)
+
+    def distinguish(self, skill: str, type: str) -> None:
+        """Agents are known to differ in this type of task: it has a guild of its own from now on."""
+        types = self._types.get(skill)
+        if types is None:
+            types = self._types[skill] = set()
+        if type and len(types) < MOST_TYPES:
+            types.add(type)
 
     def changed_since(self, stamp: int) -> list[Crew]:
         """Crews of which somebody became able to take work after `stamp`, and somebody still is."""

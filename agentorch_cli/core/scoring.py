@@ -2,9 +2,8 @@
 
     score = performance_weight x performance + load_weight x (1 - load)
 
-performance is 0..1, shrunk towards the fleet's mean so that one lucky or unlucky result
-says little: p = (completed + 8 g) / (completed + failed + 8), with g the fleet's mean.
-load is busy slots / slots. Ties go by agent id, so the same fleet gives the same choice.
+performance is 0..1: how often the agent is right, by what is known closest to the work
+(`core.ledger`). load is busy slots / slots. Ties go by agent id, so the same fleet gives the same choice.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PRIOR_STRENGTH = 8.0
-"""How many outcomes the fleet's mean counts for."""
+"""How many outcomes that counts for which is known of more than the case in hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +22,12 @@ class Weights:
     load: float = 0.3
 
 
-def shrunk_performance(completed: int, failed: int, fleet_mean: float) -> float:
-    """Estimate in 0..1 of how often this agent's work comes out well."""
-    return (completed + PRIOR_STRENGTH * fleet_mean) / (completed + failed + PRIOR_STRENGTH)
+def counted_performance(completed: int, failed: int) -> float:
+    """How often an agent's work comes out well, in 0..1, by its counts alone; 1 for a new agent.
 
-
-def fleet_mean(completed: int, failed: int) -> float:
-    """The fleet's share of work that came out well, in 0..1; 1 before there is any."""
-    return (completed + 1.0) / (completed + failed + 1.0)
+    `core.ledger` knows better, where it knows anything.
+    """
+    return (completed + 1.0) / (completed + failed + 2.0) if completed + failed else 1.0
 
 
 def score(weights: Weights, performance: float, busy: int, slots: int) -> float:

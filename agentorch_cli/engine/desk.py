@@ -16,7 +16,7 @@ from uuid import UUID
 
 from agentorch_cli.core.matching import Member
 from agentorch_cli.core.model import AgentSpec, AgentStatus
-from agentorch_cli.core.scoring import fleet_mean, shrunk_performance
+from agentorch_cli.core.scoring import counted_performance
 from agentorch_cli.engine.lifeline import Lifeline
 from agentorch_cli.engine.scheduler import Scheduler
 from agentorch_cli.engine.settler import Settler
@@ -122,8 +122,6 @@ class Desk:
         self, agent: AgentSpec, status: AgentStatus, completed: int, failed: int, held: Sequence[Delivery]
     ) -> None:
         """Put the agent into the mirror, with the slots that its live attempts own."""
-        members = self.state.roster.members.values()
-        mean = fleet_mean(sum(m.completed for m in members), sum(m.failed for m in members))
         for message_id in list(self.state.held_by.get(agent.agent_id, ())):
             self.state.release(message_id)
         before = self.state.roster.members.get(agent.agent_id)
@@ -136,12 +134,13 @@ class Desk:
             slots=agent.slots,
             status=status,
             node_id=self.state.node_id,
-            performance=shrunk_performance(completed, failed, mean),
+            performance=counted_performance(completed, failed),
             completed=completed,
             failed=failed,
             used={delivery.slot for delivery in held if not delivery.is_parked} | committing,
         )
         self.state.roster.put(member)
+        self.state.reputation.tell(agent.agent_id)
         for delivery in held:
             self.take_up(delivery)
 

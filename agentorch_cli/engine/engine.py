@@ -18,7 +18,7 @@ from typing import Any
 from agentorch_cli.core.ladder import Policy
 from agentorch_cli.core.matching import Member, Roster
 from agentorch_cli.core.model import AgentStatus
-from agentorch_cli.core.scoring import Weights, fleet_mean, shrunk_performance
+from agentorch_cli.core.scoring import Weights, counted_performance
 from agentorch_cli.engine.deadlocks import Monitor
 from agentorch_cli.engine.desk import Desk
 from agentorch_cli.engine.historian import Historian
@@ -59,6 +59,8 @@ class Limits:
     sweep_interval: float = 5.0
     drain_timeout: float = 30.0
     weights: Weights = field(default_factory=Weights)
+    exploration: float = 0.0
+    seed: int = 0
     task_defaults: Mapping[str, Any] = field(default_factory=dict)
     """TaskSpec fields for sub-tasks that are silent about them."""
     subtasks: Rules = field(default_factory=Rules)
@@ -74,7 +76,9 @@ class Engine:
         self.store = store
         self.limits = limits
         self.courier = courier
-        self.state = State(store.node_id, Roster(limits.weights))
+        self.state = State(
+            store.node_id, Roster(limits.weights, exploration=limits.exploration, seed=limits.seed)
+        )
         self.scheduler = Scheduler(
             self.state,
             store,
@@ -261,7 +265,6 @@ class Engine:
         """
         before = dict(self.state.roster.members)
         rows = await self.store.db.fetch("roster")
-        mean = fleet_mean(sum(row["completed"] for row in rows), sum(row["failed"] for row in rows))
         roster = self.state.roster
         for row in rows:
             known = roster.members.get(row["agent_id"])
@@ -280,12 +283,13 @@ class Engine:
                     # Work goes out over this node's connections: agents of others are out of reach.
                     status=AgentStatus(row["status"]) if is_here else AgentStatus.OFFLINE,
                     node_id=row["node_id"],
-                    performance=shrunk_performance(row["completed"], row["failed"], mean),
+                    performance=counted_performance(row["completed"], row["failed"]),
                     completed=row["completed"],
                     failed=row["failed"],
                     used=set(row["used_slots"]),
                 )
             )
+            self.state.reputation.tell(row["agent_id"])
         present = {row["agent_id"] for row in rows}
         for agent_id in before.keys() - present:
             if roster.members.get(agent_id) is not before[agent_id]:

@@ -15,7 +15,6 @@ import platform
 from collections.abc import Awaitable, Callable
 
 from agentorch_cli import __version__
-from agentorch_cli.core.scoring import fleet_mean, shrunk_performance
 from agentorch_cli.engine.state import State, Tally
 from agentorch_cli.errors import DatabaseUnreachable
 from agentorch_cli.identity import host_key, process_mark
@@ -71,7 +70,6 @@ class Leader:
         """One sign of life; takes or keeps the lead if it can be had."""
         tallies, self.state.tallies = self.state.tallies, {}
         heard, self.state.heard = self.state.heard | tallies.keys(), set()
-        self._reckon(tallies)
         agents = sorted(heard)
         members = self.state.roster.members
         try:
@@ -106,20 +104,6 @@ class Leader:
         if row["stranded"]:
             await self.on_stranded(row["stranded"])
         await self._follow(row["epoch"])
-
-    def _reckon(self, tallies: dict[str, Tally]) -> None:
-        """Performance of the agents that finished something, against the fleet's mean."""
-        members = self.state.roster.members
-        for agent_id, tally in tallies.items():
-            member = members.get(agent_id)
-            if member is not None:
-                member.completed += tally.completed
-                member.failed += tally.failed
-        mean = fleet_mean(sum(m.completed for m in members.values()), sum(m.failed for m in members.values()))
-        for agent_id in tallies.keys() & members.keys():
-            member = members[agent_id]
-            member.performance = shrunk_performance(member.completed, member.failed, mean)
-            self.state.roster.touch(member)
 
     async def _follow(self, epoch: int | None) -> None:
         was_leader, self.state.is_leader, self.epoch = self.state.is_leader, epoch is not None, epoch

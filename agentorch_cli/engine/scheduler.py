@@ -24,7 +24,7 @@ import asyncpg
 
 from agentorch_cli.core.backlog import Ready
 from agentorch_cli.core.limits import KEY, RATE, Scope, needs
-from agentorch_cli.core.matching import Seat
+from agentorch_cli.core.matching import Seat, skill_of
 from agentorch_cli.core.model import AgentStatus
 from agentorch_cli.engine.state import Courier, State
 from agentorch_cli.errors import DatabaseUnreachable, OrchestratorError
@@ -619,7 +619,10 @@ class Scheduler:
             task.options["consensus"],
             task.required_capabilities,
             task.max_agents,
-            [(member.agent_id, member.performance) for member in (*chosen, *others)],
+            [
+                (member.agent_id, member.estimate(skill_of(task.want.required), task.type))
+                for member in (*chosen, *others)
+            ],
         )
         if frozen.is_new:
             old = task.want

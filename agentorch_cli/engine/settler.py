@@ -22,6 +22,7 @@ from typing import Any
 
 import orjson
 
+from agentorch_cli.core.matching import skill_of
 from agentorch_cli.core.model import Aggregate, AttemptStatus, TaskStatus
 from agentorch_cli.core.settle import Case, Move, Tried, settle, settle_one
 from agentorch_cli.engine.scheduler import Scheduler
@@ -207,8 +208,8 @@ class Settler:
             if not outcome.was_live or outcome.status is None:
                 odd.append(report)
                 continue
-            self.state.release(ending.message_id)
             self._remember(report, delivery)
+            self.state.release(ending.message_id)
             if report.from_agent:
                 acks.setdefault(report.agent_id, []).append(ending.message_id)
             elif report.status in _GAVE_UP:
@@ -254,10 +255,13 @@ class Settler:
         )
 
     def _remember(self, report: Report, delivery: Delivery) -> None:
-        if report.status is AttemptStatus.COMPLETED:
-            self.state.tally(delivery.agent_id, went_well=True)
-        elif report.status is not AttemptStatus.CANCELLED:
-            self.state.tally(delivery.agent_id, went_well=False)
+        """Before its slot is given back: whoever chooses next knows how it went."""
+        if report.status is AttemptStatus.CANCELLED:
+            return
+        went_well = report.status is AttemptStatus.COMPLETED
+        self.state.tally(delivery.agent_id, went_well=went_well)
+        skill = skill_of(frozenset(delivery.required_capabilities))
+        self.state.reputation.outcome(delivery.agent_id, skill, delivery.type, went_well=went_well)
 
     def _tell_off(self, delivery: Delivery, report: Report) -> None:
         """The engine gave the attempt up: its agent, if it still lives, should stop."""
@@ -534,9 +538,10 @@ class Settler:
     ) -> None:
         """After the commit: free slots, acknowledge, call off, wake."""
         for report in reports:
-            delivery = self.state.release(report.message_id)
+            delivery = self.state.deliveries.get(report.message_id)
             if delivery is not None and report.message_id in finished:
                 self._remember(report, delivery)
+            self.state.release(report.message_id)
             if report.from_agent:
                 self.courier.acknowledge(report.agent_id, [report.message_id])
             elif delivery is not None:

@@ -17,6 +17,7 @@ from agentorch_cli.core.limits import LimitGates
 from agentorch_cli.core.matching import Roster
 from agentorch_cli.core.model import AttemptStatus
 from agentorch_cli.engine.bus import Bus
+from agentorch_cli.engine.reputation import Reputation
 from agentorch_cli.store.records import Delivery
 
 
@@ -105,7 +106,11 @@ class State:
     is_leader: bool = False
     is_stopping: bool = False
     counters: dict[str, int] = field(default_factory=dict)
+    reputation: Reputation = field(init=False)
     _is_empty: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.reputation = Reputation(self.roster)
 
     def hold(self, delivery: Delivery) -> None:
         """A live attempt is on this node."""

@@ -19,7 +19,7 @@ from agentorch_cli.core.hints import did_you_mean
 from agentorch_cli.core.limits import LimitGates
 from agentorch_cli.core.matching import Member, Roster
 from agentorch_cli.core.model import FINAL, AgentStatus
-from agentorch_cli.core.scoring import fleet_mean, shrunk_performance
+from agentorch_cli.core.scoring import counted_performance
 from agentorch_cli.core.why import Known, Standing, seconds_in_words, standing
 from agentorch_cli.errors import NotFound
 from agentorch_cli.store.limits import buckets_of, owners_of
@@ -91,7 +91,6 @@ class Fleet:
         """As the leader would read it."""
         roster = Roster()
         rows = self.agents
-        mean = fleet_mean(sum(row["completed"] for row in rows), sum(row["failed"] for row in rows))
         for row in rows:
             roster.put(
                 Member(
@@ -101,7 +100,7 @@ class Fleet:
                     slots=row["slots"],
                     status=AgentStatus(row["status"]) if row["node_id"] else AgentStatus.OFFLINE,
                     node_id=row["node_id"],
-                    performance=shrunk_performance(row["completed"], row["failed"], mean),
+                    performance=counted_performance(row["completed"], row["failed"]),
                     completed=row["completed"],
                     failed=row["failed"],
                     used=set(row["used_slots"]),
