@@ -257,7 +257,7 @@ class ChaosAgent:
         data = work["task"].get("data") or {}
         outcome: Frame = {"type": "task_result", "messageId": message, "taskId": work["taskId"]}
         try:
-            await asyncio.sleep(seconds_of(data))
+            await asyncio.sleep(seconds_of(self.agent_id, data))
             await self._have_children_done(message, work["taskId"], data)
             outcome["result"] = result_of(self.agent_id, message, work["attempt"], data)
         except Refused as error:

@@ -1,6 +1,7 @@
 """What an agent of a trial does with a task: everything stands in the task's data.
 
     {"ms": 5}                                    takes five milliseconds
+    {"ms": 5, "spread": 400, "salt": 7}          some agents take up to 400 more
     {"ms": 5, "fails": 2}                        the first two attempts bring an error
     {"ms": 5, "fatal": true}                     every attempt says that another one would be of no use
     {"ms": 5, "choices": ["a", "b"], "salt": 7}  a ballot: the same agent always says the same
@@ -34,9 +35,10 @@ class Refused(Exception):
         return {"message": str(self), "code": "told_to_fail", "retryable": not self.is_fatal}
 
 
-def seconds_of(data: dict[str, Any]) -> float:
+def seconds_of(agent_id: str, data: dict[str, Any]) -> float:
     """How long the work takes."""
-    return float(data.get("ms", 0)) / 1000
+    more = chosen(agent_id, data["salt"], int(data["spread"])) if "spread" in data else 0
+    return (float(data.get("ms", 0)) + more) / 1000
 
 
 def children_of(task_id: str, data: dict[str, Any]) -> list[dict[str, Any]]:

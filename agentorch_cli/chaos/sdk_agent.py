@@ -29,7 +29,7 @@ def make_agent(agent_id: str, slots: int, journal: Journal) -> Agent:
         data = work.data or {}
         place = {"message": work.message_id, "task": work.task_id}
         try:
-            await asyncio.sleep(seconds_of(data))
+            await asyncio.sleep(seconds_of(agent_id, data))
             asked = [work.submit(task) for task in children_of(work.task_id, data)]
             for one in await asyncio.gather(*asked, return_exceptions=True):
                 if isinstance(one, BaseException) and not isinstance(one, WorkFailed):

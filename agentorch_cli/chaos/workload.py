@@ -132,8 +132,10 @@ class Workload:
     def team(self) -> Batch:
         agents = self._random.randint(2, min(3, self.voters))
         aggregate = self._random.choice(("first", "all", "median"))
-        data = {"most": 1000, "salt": self._random.randrange(10**6)} if aggregate == "median" else {}
-        team = self._task(min_agents=agents, max_agents=agents, aggregate=aggregate, data=data)
+        data = {"spread": 50, "salt": self._random.randrange(10**6)}
+        if aggregate == "median":
+            data["most"] = 1000
+        team = self._task(min_agents=agents, max_agents=agents + 1, aggregate=aggregate, data=data)
         return [team, self._task([team])]
 
     def parent(self) -> Batch:

@@ -44,6 +44,7 @@ CHANNELS = (
     "agentorch_votes",
     "agentorch_slots",
     "agentorch_deadlock",
+    "agentorch_ended",
     "agentorch_limits",
 )
 
@@ -183,6 +184,8 @@ class Engine:
             self.scheduler.look_at_limits()
         elif channel == "agentorch_deadlock":
             self.monitor.look_soon(0.0)
+        elif channel == "agentorch_ended":
+            self.settler.ended_elsewhere(None if payload == "*" else payload.split("\n"))
         elif channel == "agentorch_slots":
             if payload == "*":
                 self._slots_changed = None
@@ -206,6 +209,7 @@ class Engine:
         """Whatever was said while nobody listened is in the tables."""
         self._called_off = self._slots_changed = None
         self._fleet_changed.set()
+        self.settler.ended_elsewhere(None)
         self.monitor.look_soon()
         self.scheduler.look_again()
         self.scheduler.look_at_limits()

@@ -32,12 +32,11 @@ class Faulty:
         self.hits = 0
         self._point: tuple[str, str] | None = None
         self._database = database
-        self._fetch, self._fetch_one, self._hot = database.fetch, database.fetch_one, database.hot
         self._transaction = database.transaction
-        database.fetch = self._wrapped(self._fetch)  # type: ignore[method-assign]
-        database.fetch_one = self._wrapped(self._fetch_one)  # type: ignore[method-assign]
-        database.hot = self._wrapped(self._hot)  # type: ignore[method-assign]
-        database.transaction = self._wrapped_transaction  # type: ignore[assignment,method-assign]
+        place: Any = database
+        for name in ("fetch", "fetch_one", "hot"):
+            setattr(place, name, self._wrapped(getattr(place, name)))
+        place.transaction = self._wrapped_transaction
 
     def arm(self, name: str, mode: str) -> None:
         """The next time that this statement is asked for it fails in this way, once."""

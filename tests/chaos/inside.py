@@ -1,4 +1,4 @@
-"""A whole engine and its agents in this process, on real sockets and a real database, with journals in memory."""
+"""A whole engine and its agents in this process, on real sockets and a real database; journals in memory."""
 
 from __future__ import annotations
 
@@ -131,8 +131,8 @@ def some_of_each(seed: int, *stories: str) -> Batch:
 async def _standing(connection: asyncpg.Connection) -> str:
     rows = [
         *await connection.fetch(
-            "select name, status, wanted, is_delayed, waiting_on, attempts_made, error from task_distributions"
-            " where completed_at is null"
+            "select name, status, wanted, is_delayed, waiting_on, attempts_made, error"
+            " from task_distributions where completed_at is null"
         ),
         *await connection.fetch(
             "select task_id, agent_id, attempt, status, is_parked from task_attempts"

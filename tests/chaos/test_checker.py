@@ -1,4 +1,4 @@
-"""The checker finds what it is there for: for every rule, tables and journals are corrupted, and it speaks up."""
+"""The checker finds what it is there for: each rule notices corrupted tables and journals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import asyncpg
 import pytest
-from conftest import TEMPLATE, named, quick_settings
 from inside import inside, some_of_each
 
 from agentorch_cli import Orchestrator
@@ -22,6 +21,7 @@ from agentorch_cli.chaos.checker import RULES, check
 from agentorch_cli.chaos.evidence import gather
 from agentorch_cli.chaos.journal import Entry
 from agentorch_cli.chaos.recount import verdict
+from tests.conftest import TEMPLATE, named, quick_settings
 
 ROOT = Path(__file__).parents[2]
 Journals = dict[str, list[Entry]]
@@ -92,7 +92,12 @@ async def test_nothing_is_wrong_with_a_run_that_went_well(finished: Finished) ->
     await connection.close()
 
     assert {name: faults for name, faults in check(found).items() if faults} == {}
-    assert {task["status"] for task in found.tasks.values()} == {"completed", "failed", "cancelled", "skipped"}
+    assert {task["status"] for task in found.tasks.values()} == {
+        "completed",
+        "failed",
+        "cancelled",
+        "skipped",
+    }
     assert any(one["rule"] for one in found.decisions)
     assert any(task["parent_id"] for task in found.tasks.values())
 
@@ -108,7 +113,8 @@ VOTE = "(select decision_id from consensus_decisions order by status desc, creat
 CORRUPTIONS: dict[tuple[str, str], str] = {
     ("submissions", "a task is gone"): f"delete from task_distributions where task_id = {ALONE}",
     ("submissions", "a task is there twice"): f"""
-        insert into task_distributions (task_id, task_type, status, submission_id, idempotency_key, completed_at)
+        insert into task_distributions
+          (task_id, task_type, status, submission_id, idempotency_key, completed_at)
         select 'twin', task_type, status, submission_id, idempotency_key, completed_at
         from task_distributions where task_id = {ALONE}""",
     ("submissions", "a task that nobody submitted"): """
@@ -118,7 +124,8 @@ CORRUPTIONS: dict[tuple[str, str], str] = {
     ("ends", "a task wants agents"): f"update task_distributions set wanted = 1 where task_id = {ALONE}",
     ("ends", "an attempt is live"): f"update task_attempts set status = 'accepted' where task_id = {ALONE}",
     ("ends", "an edge was left"): f"insert into task_dependencies values ('x', {ALONE})",
-    ("ends", "a vote is open"): f"update consensus_decisions set status = 'pending' where decision_id = {VOTE}",
+    ("ends", "a vote is open"): f"""
+        update consensus_decisions set status = 'pending' where decision_id = {VOTE}""",
     ("outcomes", "it ended twice"): f"""
         insert into events (kind, task_id) select 'task_completed', {ALONE}""",
     ("outcomes", "its end is not in the log"): f"""
@@ -130,12 +137,14 @@ CORRUPTIONS: dict[tuple[str, str], str] = {
     ("outcomes", "a failure with a result"): """
         update task_distributions set result = '1' where status = 'failed'""",
     ("outcomes", "two results for one task"): f"""
-        insert into task_attempts (message_id, task_id, agent_id, attempt, status, slot, node_id, result, finished_at)
+        insert into task_attempts
+          (message_id, task_id, agent_id, attempt, status, slot, node_id, result, finished_at)
         select gen_random_uuid(), task_id, agent_id, attempt + 1, status, slot, node_id, result, finished_at
         from task_attempts where task_id = {ALONE}""",
     ("outcomes", "too few results of a team"): """
-        update task_attempts set status = 'lost' where task_id in
-          (select task_id from task_distributions where min_agents > 1 and options::text not like '%consensus%')""",
+        update task_attempts set status = 'lost' where task_id in (
+          select task_id from task_distributions
+          where min_agents > 1 and options::text not like '%consensus%')""",
     ("reasons", "a reason that nobody gave"): """
         update task_distributions set error = '{"code": "bug"}' where status = 'failed'""",
     ("transitions", "out of a final state"): f"""
@@ -150,10 +159,12 @@ CORRUPTIONS: dict[tuple[str, str], str] = {
     ("attempts", "a gap"): f"update task_attempts set attempt = 7 where task_id = {ALONE}",
     ("attempts", "assigned twice"): f"""
         insert into events (kind, task_id, agent_id, message_id)
-        select kind, task_id, agent_id, message_id from events where kind = 'task_assigned' and task_id = {ALONE}""",
+        select kind, task_id, agent_id, message_id from events
+        where kind = 'task_assigned' and task_id = {ALONE}""",
     ("attempts", "accepted after its end"): f"""
         insert into events (kind, task_id, agent_id, message_id)
-        select 'attempt_accepted', task_id, agent_id, message_id from task_attempts where task_id = {ALONE}""",
+        select 'attempt_accepted', task_id, agent_id, message_id
+        from task_attempts where task_id = {ALONE}""",
     ("attempts", "never assigned"): f"""
         delete from events where kind = 'task_assigned' and task_id = {ALONE}""",
     ("order", "before its dependency, by the log"): f"""
@@ -277,7 +288,8 @@ def test_a_line_that_was_cut_off_is_passed_over(tmp_path: Path) -> None:
 def test_the_moves_are_those_of_the_page() -> None:
     tasks, attempts = moves.tables_of((ROOT / "docs" / "lifecycle.md").read_text())
 
-    assert (moves.TASKS, moves.ATTEMPTS) == (tasks, attempts)
+    assert tasks == moves.TASKS
+    assert attempts == moves.ATTEMPTS
 
 
 @pytest.mark.parametrize("module", [checker, evidence, journal, moves, recount])

@@ -174,8 +174,14 @@ gone as (
 logged as (
   insert into events (kind, task_id, node_id, data)
   select 'task_failed', task_id, $3, error::json from failed
+),
+ended as (
+  -- whoever asked may die before the dependents are told: then the leader tells them
+  select pg_notify('agentorch_ended', case when octet_length(ids) < 7900 then ids else '*' end)
+  from (select string_agg(task_id, E'\n') as ids from failed where has_dependents) as n
+  where ids is not null
 )
-select task_id, has_dependents from failed;
+select task_id, has_dependents from failed, (select count(*) from ended) as told;
 
 
 -- name: park_attempts

@@ -372,6 +372,14 @@ where d.status in ('completed', 'skipped', 'failed', 'cancelled')
 limit $1;
 
 
+-- name: endings_of
+-- Those of tasks $1 that have ended and that somebody still waits for.
+select distinct d.task_id, d.status
+from task_dependencies e
+join task_distributions d on d.task_id = e.depends_on
+where e.depends_on = any($1::text[]) and d.status in ('completed', 'skipped', 'failed', 'cancelled');
+
+
 -- name: accept_attempts
 -- Agents took the work. An attempt that is locked is ending at this moment: it is passed over.
 with open as (

@@ -121,9 +121,15 @@ votes as (
 logged as (
   insert into events (kind, task_id, node_id, data)
   select 'task_cancelled', task_id, $3, error::json from called_off
+),
+ended as (
+  -- whoever asked may die before the dependents are told: then the leader tells them
+  select pg_notify('agentorch_ended', case when octet_length(ids) < 7900 then ids else '*' end)
+  from (select string_agg(task_id, E'\n') as ids from called_off where has_dependents) as n
+  where ids is not null
 )
 select c.task_id, c.has_dependents, array(select s.message_id from stopped s where s.task_id = c.task_id) as messages
-from called_off c;
+from called_off c, (select count(*) from ended) as told;
 
 
 -- name: lineage_down
@@ -248,11 +254,17 @@ logged as (
 ),
 hinted as (
   select pg_notify('agentorch_done', task_id) from failed
+),
+ended as (
+  -- whoever asked may die before the dependents are told: then the leader tells them
+  select pg_notify('agentorch_ended', case when octet_length(ids) < 7900 then ids else '*' end)
+  from (select string_agg(task_id, E'\n') as ids from failed where has_dependents) as n
+  where ids is not null
 )
 select
   f.has_dependents, array(select agent_id from stopped order by message_id) as agents,
   array(select message_id::text from stopped order by message_id) as messages,
-  (select count(*) from hinted) as told
+  (select count(*) from hinted) + (select count(*) from ended) as told
 from failed f;
 
 
