@@ -68,6 +68,16 @@ class Inside:
         client.write({"what": "submitted", "batch": 0, "tasks": told})
         return [one.task_id for one in handles]
 
+    async def submit_while(self, orchestrator: Orchestrator, lasting: asyncio.Task[Any], seed: int) -> None:
+        """Some tasks of every kind, again and again, until something is over; and once more."""
+        for part in range(1000):
+            is_last = lasting.done()
+            await self.submit(orchestrator, some_of_each(seed + part, name=f"part{part}"))
+            if is_last:
+                break
+            await asyncio.sleep(0.2)
+        await lasting
+
     async def until_over(self, seconds: float = 20.0) -> None:
         """Nothing is open and nothing is live. Raises TimeoutError with how things stand."""
         connection = await asyncpg.connect(self.database_url)
@@ -115,9 +125,9 @@ async def inside(url: str, agents_at: str | None = None, **many: int) -> AsyncIt
         await crew.stop()
 
 
-def some_of_each(seed: int, *stories: str) -> Batch:
+def some_of_each(seed: int, *stories: str, name: str = "inside") -> Batch:
     """One story of each kind; of all kinds where none is named."""
-    workload = Workload("inside", seed, 100)
+    workload = Workload(name, seed, 100)
     names: Iterable[str] = stories or (
         "flat", "chain", "diamond", "failing", "retried", "vote", "team", "parent", "called_off",
     )  # fmt: skip

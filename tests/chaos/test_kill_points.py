@@ -15,14 +15,13 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from long import IS_LONG, SEED
 
 from agentorch_cli.chaos.checker import check
 from agentorch_cli.chaos.crew import Crew
 from agentorch_cli.chaos.evidence import gather
 from agentorch_cli.chaos.processes import Serve, observed
 
-IS_LONG = os.environ.get("AGENTORCH_CHAOS") == "1"
-SEED = int(os.environ.get("AGENTORCH_SEED", random.randrange(10**6)))
 LAUNCHER = (sys.executable, str(Path(__file__).with_name("launcher.py")))
 
 NAMES = (

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import Any
 
 import pytest
 from faulty import MODES, Faulty
 from inside import Inside, inside, some_of_each
+from long import IS_LONG
 
 from agentorch_cli import Orchestrator
 from agentorch_cli.errors import DatabaseUnreachable
 from tests.conftest import quick_settings
-
-IS_LONG = os.environ.get("AGENTORCH_CHAOS") == "1"
 
 HOT = (
     "insert_tasks",
