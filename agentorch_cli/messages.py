@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any, Final, Literal, get_type_hints
 
 from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, StringConstraints, TypeAdapter
@@ -27,6 +28,7 @@ MAX_DEPENDENCIES: Final = 100_000
 
 MAX_CAPABILITIES: Final = 100
 MAX_LABELS: Final = 64
+MAX_RETRY_RULES: Final = 64
 MAX_SLOTS: Final = 10_000
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
@@ -145,6 +147,16 @@ class BudgetFields(TypedDict, total=False):
     tokens: Annotated[int, Field(gt=0, le=10**15)]
 
 
+class RetryFields(TypedDict, total=False):
+    """`[task.retry.CODE]`: what holds for errors of one code."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+
+    retries: Annotated[int, Field(ge=0, le=1000)]
+    backoff: Duration
+    max_backoff: Span
+
+
 class TaskFields(TypedDict, total=False):
     """One task, as a file, the wire or the API says it. Defaults are not filled in here."""
 
@@ -162,9 +174,13 @@ class TaskFields(TypedDict, total=False):
     on_dependency_failure: Annotated[OnDependencyFailure, Field(strict=False)]
     on_deadlock: Literal["resolve", "report"]
     timeout: Span
+    queue_timeout: Span
     deadline: Deadline
     retries: Annotated[int, Field(ge=0, le=1000)]
     backoff: Duration
+    max_backoff: Span
+    retry: Annotated[dict[Text, RetryFields], Field(max_length=MAX_RETRY_RULES)]
+    """By error code."""
     run_at: Time
     delay: Duration
     idempotency_key: Text
@@ -244,11 +260,45 @@ class Table:
         return nested.known_at(path[1:]) if nested else sorted(self.keys)
 
 
+class Named(Table):
+    """A table whose keys are names of the author's own, and whose values are tables of one kind."""
+
+    def __init__(self, each: Table) -> None:
+        self.each = each
+        self.keys, self.aliases, self.nested = frozenset(), {}, {}
+
+    def canonical(self, item: Any, report: Callable[[tuple[str, ...], str], None]) -> Any:
+        """The item, with its values in snake_case; its keys stay as they are."""
+        if type(item) is not dict:
+            return item
+        return {
+            name: self.each.canonical(value, partial(_report_in, report, str(name)))
+            for name, value in item.items()
+        }
+
+    def spelled(self, item: Any, path: tuple[str | int, ...]) -> tuple[str | int, ...]:
+        """As for any table; the first step is a name."""
+        if not path or not isinstance(item, dict):
+            return path
+        return (path[0], *self.each.spelled(item.get(path[0]), path[1:]))
+
+    def known_at(self, path: tuple[str | int, ...]) -> Iterable[str]:
+        """As for any table; any name may stand first."""
+        return self.each.known_at(path[1:]) if len(path) > 1 else ()
+
+
+def _report_in(
+    report: Callable[[tuple[str, ...], str], None], name: str, path: tuple[str, ...], text: str
+) -> None:
+    report((name, *path), text)
+
+
 TASKS: Final = Table(
     TaskFields,
     {"dependencies": "depends_on"},
     consensus=Table(ConsensusFields, {"k": "quorum"}, tolerance=Table(ToleranceFields)),
     budget=Table(BudgetFields),
+    retry=Named(Table(RetryFields)),
 )
 AGENTS: Final = Table(
     AgentFields, {"agentId": "id", "agent_id": "id", "agentType": "type", "agent_type": "type"}

@@ -86,9 +86,9 @@ class EngineSettings(Section):
     retries: Annotated[int, Field(ge=0, le=1000)] = 2
     """Further attempts after a failed or timed-out one, where a task names no retries."""
     backoff: Seconds = 1.0
-    """Wait before the first retry; doubles each time, with jitter."""
+    """Wait before the first retry, where a task names no backoff; doubles each time, with jitter."""
     max_backoff: Span = 300.0
-    """Longest wait before a retry."""
+    """Longest wait before a retry, where a task names no max_backoff."""
     aging_seconds: Span = 60.0
     """A waiting task gains one step of priority each time this passes."""
     lease_seconds: Span = 10.0

@@ -33,8 +33,10 @@ _RENAMED: Final = {
     "id": "task_id",
     "timeout": "timeout_seconds",
     "backoff": "backoff_seconds",
+    "max_backoff": "max_backoff_seconds",
+    "queue_timeout": "queue_timeout_seconds",
 }
-_APART: Final = frozenset({"consensus", "requires_consensus", "deadline", "delay", "data"})
+_APART: Final = frozenset({"consensus", "requires_consensus", "deadline", "delay", "data", "retry"})
 """Keys of a task file that are not simply fields of a TaskSpec."""
 
 _TUPLES: Final = frozenset({"required_capabilities", "depends_on"})
@@ -69,7 +71,8 @@ def read_tasks(
     """The tasks of a task file, or of a value that came by the wire (`Document(value, name)`).
 
     `new_id` makes ids for tasks that have none. `defaults` are TaskSpec fields to use where the
-    file is silent (`timeout_seconds`, `retries`, `backoff_seconds`). Raises InvalidTask with every error.
+    file is silent (`timeout_seconds`, `retries`, `backoff_seconds`, `max_backoff_seconds`). Raises
+    InvalidTask with every error.
     """
     paths, items = _entries(document, "task")
     reader = _Reader(document, TASKS, paths, items)
@@ -97,6 +100,7 @@ def task_defaults(settings: Settings) -> dict[str, Any]:
         "timeout_seconds": settings.engine.task_timeout,
         "retries": settings.engine.retries,
         "backoff_seconds": settings.engine.backoff,
+        "max_backoff_seconds": settings.engine.max_backoff,
         "consensus": {
             "threshold": settings.consensus.threshold,
             "panel": settings.consensus.panel,
@@ -104,6 +108,39 @@ def task_defaults(settings: Settings) -> dict[str, Any]:
             "confidence": settings.consensus.confidence,
         },
     }
+
+
+def read_template(
+    document: Document, *, new_id: Callable[[], str], defaults: Mapping[str, Any] | None = None
+) -> TaskFile:
+    """Tasks that are to be submitted again and again. Raises InvalidTask, also for what can be said
+    once only: an id, an idempotency key, and moments in place of durations."""
+    file = read_tasks(document, new_id=new_id, defaults=defaults)
+    problems = []
+    for position, (task, item) in enumerate(zip(file.tasks, file.items, strict=True)):
+        once = {
+            "id": "id" in item,
+            "idempotency_key": task.idempotency_key is not None,
+            "run_at": task.run_at is not None,
+            "deadline": task.deadline is not None,
+        }
+        problems += [Problem(position, (key,), _ONCE[key]) for key, is_there in once.items() if is_there]
+    if problems:
+        refuse(problems, file.where)
+    return file
+
+
+_ONCE: Final = {
+    "id": "stands for one task, and a schedule makes new ones: give it a name",
+    "idempotency_key": "is made by the schedule, one for each run",
+    "run_at": "is a moment, which comes once: say delay, which counts from each run",
+    "deadline": 'is a moment, which comes once: give a duration such as "1h", which counts from each run',
+}
+
+
+def plain_items(items: Sequence[Any]) -> list[Any]:
+    """Tasks as they were written, as JSON can hold them."""
+    return [_dates_as_text(item) for item in items]
 
 
 def read_agents(document: Document) -> list[AgentSpec]:
@@ -298,6 +335,11 @@ def _task(
         fields["deadline" if isinstance(deadline, datetime) else "deadline_seconds"] = deadline
     if "delay" in table:
         fields["delay_seconds"] = table["delay"]
+    if "retry" in table:
+        fields["retry"] = {
+            code: {_RENAMED.get(key, key): value for key, value in rule.items()}
+            for code, rule in table["retry"].items()
+        }
     if "verifies" in table:
         waited_for = fields.get("depends_on", ())
         fields["depends_on"] = tuple(dict.fromkeys((*waited_for, table["verifies"])))

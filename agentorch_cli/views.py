@@ -274,6 +274,35 @@ class ChangeReply(View):
     """Id to the reason why nothing was done."""
 
 
+class ScheduleView(View):
+    """Tasks that are submitted again and again; `schedule show` fills `upcoming` and `tasks` too."""
+
+    name: str
+    cron: str
+    time_zone: str = "UTC"
+    state: str
+    """`active`, `paused`, `failing` (see `error`; it is tried again) or `ended` (no time comes any more)."""
+    missed: str = "once"
+    """What becomes of runs that nobody could start: `skip`, `once` or `all`."""
+    overlap: str = "allow"
+    """`skip`: no run while tasks of the last one are open."""
+    next_at: datetime | None = None
+    retry_at: datetime | None = None
+    error: str | None = None
+    """Why it cannot run."""
+    last_at: datetime | None = None
+    """The time that its last run was for."""
+    last_submission_id: str | None = None
+    last_tasks: list[str] = Field(default_factory=list)
+    runs: int = 0
+    skipped: int = 0
+    created_at: datetime
+    updated_at: datetime
+    upcoming: list[datetime] = Field(default_factory=list)
+    tasks: list[Any] = Field(default_factory=list)
+    """As the task file said them."""
+
+
 class PlanView(View):
     """What the registered fleet could make of a submission."""
 

@@ -448,7 +448,12 @@ def ladder_of(settings: Settings) -> Policy:
 
 def context_of(store: Store, settings: Settings) -> handlers.Context:
     """What operations work with."""
-    return handlers.Context(store, policy=ladder_of(settings), grace=3 * settings.gateway.heartbeat_interval)
+    return handlers.Context(
+        store,
+        policy=ladder_of(settings),
+        grace=3 * settings.gateway.heartbeat_interval,
+        task_defaults=task_defaults(settings),
+    )
 
 
 def plan_of(document: Document, settings: Settings) -> list[TaskSpec]:

@@ -29,7 +29,7 @@ from agentorch_cli.core.lifecycle import TASK_BEGINS, TASK_MOVES, mermaid
 from agentorch_cli.core.vote import threshold_count
 from agentorch_cli.documents import Document, Format, load_document
 from agentorch_cli.gateway.metrics import COUNTERS, GAUGES
-from agentorch_cli.messages import TASKS
+from agentorch_cli.messages import TASKS, Named
 from agentorch_cli.settings import setting_names
 from agentorch_cli.taskfile import read_tasks
 from agentorch_cli.wiring import Orchestrator
@@ -153,7 +153,12 @@ def test_the_tables_of_task_fields_are_those_of_the_models() -> None:
     text = region(ROOT / "docs/task-file.md", "task-fields")
     tasks, _, votes = text.partition("### `[task.consensus]`")
 
-    for part, table in ((tasks, TASKS), (votes, TASKS.nested["consensus"])):
+    page = (ROOT / "docs/task-file.md").read_text()
+    rules = page.split("\n### Retries by error code\n")[1].split("\n## ")[0]
+    retry = TASKS.nested["retry"]
+    assert isinstance(retry, Named)
+
+    for part, table in ((tasks, TASKS), (votes, TASKS.nested["consensus"]), (rules, retry.each)):
         listed = {quoted(row[0])[0]: set(quoted(row[1])) for row in rows(part)}
         also = {name: {alias for alias, key in table.aliases.items() if key == name} for name in table.keys}
         assert listed == also
@@ -170,6 +175,8 @@ def test_the_defaults_of_task_fields_are_those_of_a_task_that_says_nothing() -> 
     assert (
         quoted(fields["timeout"]) == ['"5m"'] and task.timeout_seconds == settings.engine.task_timeout == 300
     )
+    assert quoted(fields["max_backoff"]) == ['"5m"'] and task.max_backoff_seconds == 300
+    assert settings.engine.max_backoff == 300
     assert quoted(fields["backoff"]) == ['"1s"'] and task.backoff_seconds == settings.engine.backoff == 1
     assert settings.engine.retries == task.retries
     vote = read_tasks(Document([{"requires_consensus": True}], "vote"), new_id=lambda: "made").tasks[0]

@@ -21,11 +21,12 @@ import pytest
 from agentorch_cli.agents import WorkFailed
 from agentorch_cli.cli.fleet import SCRIPTS, examples_folder, served_agent
 from agentorch_cli.documents import load_document
-from agentorch_cli.taskfile import read_agents, read_tasks
+from agentorch_cli.taskfile import read_agents, read_tasks, read_template
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 DOCUMENTS = EXAMPLES / "documents"
 TASKS = sorted((EXAMPLES / "tasks").iterdir())
+SCHEDULES = sorted((EXAMPLES / "schedules").iterdir())
 REPORTS = sorted(path.name for path in DOCUMENTS.glob("*.md"))
 
 
@@ -76,7 +77,7 @@ def test_an_agent_is_what_the_agents_file_says(agent_id: str) -> None:
     )
 
 
-@pytest.mark.parametrize("path", TASKS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*TASKS, *SCHEDULES], ids=lambda path: path.name)
 def test_every_task_can_be_done_by_an_agent_of_the_fleet(path: Path) -> None:
     abilities = [set(agent.capabilities) for agent in read_agents(load_document(EXAMPLES / "agents.toml"))]
     ids = itertools.count()
@@ -87,6 +88,15 @@ def test_every_task_can_be_done_by_an_agent_of_the_fleet(path: Path) -> None:
     assert [
         task.name for task in tasks if not any(set(task.required_capabilities) <= able for able in abilities)
     ] == []
+
+
+@pytest.mark.parametrize("path", SCHEDULES, ids=lambda path: path.name)
+def test_every_schedule_can_be_submitted_again_and_again(path: Path) -> None:
+    ids = itertools.count()
+
+    file = read_template(load_document(path), new_id=lambda: f"task-{next(ids)}")
+
+    assert file.plan().tasks
 
 
 def test_the_report_is_a_graph_of_more_than_twenty_tasks() -> None:

@@ -59,9 +59,12 @@ depends_on = ["a", "b"]
 on_dependency_failure = "run"
 on_deadlock = "report"
 timeout = "1m30s"
+queue_timeout = "10m"
 deadline = 2030-02-01T00:00:00+01:00
 retries = 5
 backoff = 0.5
+max_backoff = "1m"
+retry = { busy = { retries = 9, maxBackoff = 3 } }
 run_at = "2030-01-31T12:00:00Z"
 idempotency_key = "k"
 concurrency_key = "deploy"
@@ -97,9 +100,12 @@ def test_every_field_arrives() -> None:
         on_dependency_failure=OnDependencyFailure.RUN,
         on_deadlock="report",
         timeout_seconds=90.0,
+        queue_timeout_seconds=600.0,
         deadline=datetime(2030, 1, 31, 23, tzinfo=UTC),
         retries=5,
         backoff_seconds=0.5,
+        max_backoff_seconds=60.0,
+        retry={"busy": {"retries": 9, "max_backoff_seconds": 3.0}},
         run_at=datetime(2030, 1, 31, 12, tzinfo=UTC),
         idempotency_key="k",
         concurrency_key="deploy",

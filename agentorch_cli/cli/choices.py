@@ -21,6 +21,11 @@ def known_agent_status(word: str | None) -> str | None:
     return None if word is None else _known(word, list(AgentStatus), "status")
 
 
+def known_policy(word: str, known: Collection[str], option: str) -> str:
+    """What an option of a schedule takes. Raises UsageError."""
+    return _known(word, known, f"policy for {option}")
+
+
 def _known(word: str, known: Collection[str], what: str) -> str:
     if word not in known:
         names = [str(one) for one in known]

@@ -13,7 +13,7 @@ from rich.text import Text
 from agentorch_cli.cli.look import Look, span
 from agentorch_cli.cli.tables import Column
 from agentorch_cli.core.reliability import VERIFIED_WEIGHT
-from agentorch_cli.views import AttemptView, DecisionView, ReliabilityView, TaskView
+from agentorch_cli.views import AttemptView, DecisionView, ReliabilityView, ScheduleView, TaskView
 
 
 def took(task: TaskView | AttemptView, look: Look) -> Text:
@@ -187,6 +187,18 @@ DEADLOCKS = (
     Column("FOUND", lambda one, look: look.age(one.detected_at), 6),
 )
 
+SCHEDULES = (
+    Column("SCHEDULE", lambda one, look: look.text(one.name, "bold"), is_id=True),
+    Column("STATE", lambda one, look: look.state(one.state)),
+    Column("CRON", lambda one, look: look.text(one.cron), 8),
+    Column("TIME ZONE", lambda one, look: look.text(one.time_zone), 5),
+    Column("NEXT", lambda one, look: _next(one, look), 7),
+    Column("LAST", lambda one, look: look.age(one.last_at), 4),
+    Column("RUNS", lambda one, look: Text(str(one.runs)), 3, is_right=True),
+    Column("SKIPPED", lambda one, look: Text(str(one.skipped)), 2, is_right=True),
+    Column("ERROR", lambda one, look: look.text(one.error, "red"), 6),
+)
+
 SUBMITTED = (
     Column("TASK", lambda task, look: look.text(task.task_id, "bold"), is_id=True),
     Column("STATUS", lambda task, look: look.state(task.status)),
@@ -256,6 +268,11 @@ def _brought(attempt: AttemptView, look: Look) -> Text:
     if attempt.progress is not None and attempt.finished_at is None:
         return look.progress(attempt.progress) + Text("  ") + look.text(attempt.note)
     return look.text(attempt.note)
+
+
+def _next(schedule: ScheduleView, look: Look) -> Text:
+    """When it runs next, if it does."""
+    return look.age(schedule.next_at) if schedule.state in ("active", "failing") else look.nothing()
 
 
 def _setting(value: Any, look: Look) -> Text:

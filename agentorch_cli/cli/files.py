@@ -6,7 +6,7 @@ the line's text.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +14,14 @@ from agentorch_cli.core.plan import Plan, plan
 from agentorch_cli.documents import Document, load_document
 from agentorch_cli.errors import InvalidFile, InvalidTask, UsageError
 from agentorch_cli.identity import new_id
-from agentorch_cli.taskfile import TaskFile, read_agents, read_tasks, task_defaults
+from agentorch_cli.taskfile import (
+    TaskFile,
+    plain_items,
+    read_agents,
+    read_tasks,
+    read_template,
+    task_defaults,
+)
 
 if TYPE_CHECKING:
     from agentorch_cli.config import Settings
@@ -30,7 +37,21 @@ def read_submission(names: Sequence[str], settings: Settings, known: Collection[
     `known`: the ids that exist outside of the files, where that is known here.
     """
     defaults = task_defaults(settings)
-    files = [_tasks_of(document, defaults) for document in documents(names)]
+    return _plan_of([_tasks_of(document, defaults) for document in documents(names)], known)
+
+
+def read_schedule(names: Sequence[str], settings: Settings) -> list[Any]:
+    """The tasks of all files as they were written, which a schedule may submit again and again.
+
+    Raises InvalidFile or InvalidTask.
+    """
+    defaults = task_defaults(settings)
+    files = [_tasks_of(document, defaults, read_template) for document in documents(names)]
+    _plan_of(files)
+    return plain_items([item for file in files for item in file.items])
+
+
+def _plan_of(files: Sequence[TaskFile], known: Collection[str] | None = None) -> Plan:
     owners = [(file, position) for file in files for position in range(len(file.tasks))]
 
     def where(position: int, path: tuple[str | int, ...]) -> Mapping[str, Any]:
@@ -75,9 +96,11 @@ def add_source(error: InvalidTask, document: Document) -> None:
             entry["source"] = document.lines.line(line)
 
 
-def _tasks_of(document: Document, defaults: Mapping[str, Any]) -> TaskFile:
+def _tasks_of(
+    document: Document, defaults: Mapping[str, Any], read: Callable[..., TaskFile] = read_tasks
+) -> TaskFile:
     try:
-        return read_tasks(document, new_id=lambda: str(new_id()), defaults=defaults)
+        return read(document, new_id=lambda: str(new_id()), defaults=defaults)
     except InvalidTask as error:
         add_source(error, document)
         raise

@@ -37,6 +37,9 @@ STYLES: dict[str, tuple[str, str, str]] = {
     "lost": ("?", "?", "magenta"),
     "timed_out": ("✗", "x", "magenta"),
     "reached": ("●", "*", "green"),
+    "active": ("●", "*", "green"),
+    "failing": ("✗", "x", "red"),
+    "ended": ("○", ".", "dim"),
 }
 
 AGE_UNITS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "m"), (60, "m", 1, "s"))

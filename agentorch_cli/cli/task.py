@@ -92,7 +92,7 @@ def submit(
     if should_wait:
         _show_results(session, answer)
     else:
-        _show_submitted(session, answer)
+        show_submitted(session, answer)
 
 
 @verb(app, "validate")
@@ -335,7 +335,7 @@ def _show_results(session: Session, tasks: list[TaskView]) -> None:
     check_outcomes(tasks)
 
 
-def _show_submitted(session: Session, reply: Any) -> None:
+def show_submitted(session: Session, reply: Any) -> None:
     def draw(page: Page) -> None:
         from agentorch_cli.cli import columns
 

@@ -137,13 +137,18 @@ class TaskSpec:
     on_deadlock: str = "resolve"
     """`report`: a deadlock that it takes part in is reported, and left to a person."""
     timeout_seconds: float = 300.0
+    queue_timeout_seconds: float | None = None
+    """Longest time that it may be ready without being started; None: as long as it takes."""
     deadline: datetime | None = None
     deadline_seconds: float | None = None
     """Relative form: counted from acceptance by the database."""
     retries: int = 2
     """How many times a failed or timed-out attempt may be followed by another."""
     backoff_seconds: float = 1.0
-    """Wait before the first retry; doubles each time, with jitter, up to five minutes."""
+    """Wait before the first retry; doubles each time, with jitter, up to `max_backoff_seconds`."""
+    max_backoff_seconds: float = 300.0
+    retry: dict[str, dict[str, Any]] | None = None
+    """By error code, the fields of `core.settle.Retry` as plain JSON."""
     run_at: datetime | None = None
     delay_seconds: float | None = None
     """Relative form of `run_at`: counted from acceptance by the database."""

@@ -9,6 +9,9 @@ answer is data (`Move`); the engine performs it under the lock of the task.
 * A loss (the agent vanished or never accepted) is nobody's failure: it is repeated at once and
   does not count as a retry. But work that loses `MOST_LOSSES` agents is taken for poison and
   fails. Work that an agent gave back in good order does not count at all.
+* Where the task has a rule for the code of an error (`retry`), that code is counted by itself, by
+  its own rule, and does not use up what the others have. What the rule says of retries goes before
+  `retryable: false`, and a rule for the code of a loss goes before what holds for losses.
 * A vote is settled by `core.election`: its ballots are its attempts.
 
 An agent counts once, however many of its attempts brought something: the first stands.
@@ -17,8 +20,9 @@ An agent counts once, however many of its attempts brought something: the first 
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agentorch_cli.core import consensus
@@ -28,7 +32,24 @@ MOST_LOSSES = 5
 """Agents that a task may lose, for each that it asks for, before it is taken for the cause."""
 
 MOST_BACKOFF = 300.0
-"""Longest wait before a retry, in seconds."""
+"""Longest wait before a retry where nothing else is said, in seconds."""
+
+NO_CODE = "failed"
+"""The code of an error that names none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """What a task says about one error code; None: what it says about all."""
+
+    retries: int | None = None
+    backoff_seconds: float | None = None
+    max_backoff_seconds: float | None = None
+
+
+def retry_rules(options: Mapping[str, Any] | None) -> dict[str, Retry]:
+    """The rules by code, from a task's options. Raises TypeError where they are none."""
+    return {code: Retry(**rule) for code, rule in (options or {}).items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +75,11 @@ class Tried:
         """Counts as a failure of the task."""
         return self.status in (AttemptStatus.FAILED, AttemptStatus.TIMED_OUT)
 
+    @property
+    def code(self) -> str:
+        """The code of its error."""
+        return str((self.error or {}).get("code") or NO_CODE)
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
@@ -67,7 +93,16 @@ class Case:
     failures: int = 0
     losses: int = 0
     backoff_seconds: float = 1.0
+    max_backoff_seconds: float = MOST_BACKOFF
+    retry: Mapping[str, Retry] = field(default_factory=dict)
+    """Rules by error code."""
     aggregate: Aggregate = Aggregate.FIRST
+
+    def rule_of(self, one: Tried) -> Retry | None:
+        """The rule for what went wrong with an attempt, if there is one."""
+        if one.went_wrong or one.status is AttemptStatus.LOST:
+            return self.retry.get(one.code)
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +125,14 @@ Jitter = Callable[[], float]
 """Gives a number in 0..1."""
 
 
-def backoff(seconds: float, failures: int, jitter: Jitter) -> float:
+def backoff(seconds: float, failures: int, jitter: Jitter, most: float = MOST_BACKOFF) -> float:
     """Exponential, with full spread over the upper half, so that a crowd does not come back at once."""
-    longest: float = min(MOST_BACKOFF, seconds * 2.0 ** min(max(0, failures - 1), 30))
-    return longest * (0.5 + 0.5 * jitter())
+    return _longest(seconds, failures, most) * (0.5 + 0.5 * jitter())
+
+
+def _longest(seconds: float, failures: int, most: float) -> float:
+    doubled: float = seconds * 2.0 ** min(max(0, failures - 1), 30)
+    return min(most, doubled)
 
 
 def settle_one(
@@ -105,8 +144,10 @@ def settle_one(
     losses: int,
     backoff_seconds: float,
     jitter: Jitter,
+    max_backoff_seconds: float = MOST_BACKOFF,
 ) -> Move:
-    """The same answer as `settle` for the common case: one agent, and its attempt has just ended.
+    """The same answer as `settle` for the common case: one agent, no rule for its error's code, and its
+    attempt has just ended.
 
     `failures` and `losses` do not include this attempt. The result is the caller's to keep.
     """
@@ -122,7 +163,7 @@ def settle_one(
             TaskStatus.PENDING,
             wanted=1,
             error=error,
-            delay_seconds=backoff(backoff_seconds, failures + 1, jitter),
+            delay_seconds=backoff(backoff_seconds, failures + 1, jitter, max_backoff_seconds),
         )
     return Move(TaskStatus.FAILED, error=_last_word(error, failures + 1, may_retry))
 
@@ -142,28 +183,64 @@ def settle(case: Case, jitter: Jitter) -> Move:
 
 def _gone_wrong(case: Case, live: Sequence[Tried]) -> Move | None:
     """The end of a task that lacks results and must not ask for more; None where it may."""
-    if case.losses >= MOST_LOSSES * case.min_agents:
+    ruled = _ruled(case)
+    losses = case.losses - sum(one.status is AttemptStatus.LOST for one in ruled)
+    if losses >= MOST_LOSSES * case.min_agents:
         lost = [one.error for one in case.tried if one.status is AttemptStatus.LOST]
-        error = _poison(case.losses, lost[-1] if lost else None)
+        error = _poison(losses, lost[-1] if lost else None)
         return Move(TaskStatus.FAILED, error=error, call_off=_ids(live))
-    wrong = [one.error for one in case.tried if one.went_wrong]
+    if (spent := _spent(case, ruled)) is not None:
+        return Move(TaskStatus.FAILED, error=spent, call_off=_ids(live))
+    wrong = [one.error for one in case.tried if one.went_wrong and case.rule_of(one) is None]
     hopeless = [error for error in wrong if not _may_retry(error)]
-    if hopeless or case.failures > case.retries:
+    failures = case.failures - sum(one.went_wrong for one in ruled)
+    if hopeless or failures > case.retries:
         last = (hopeless or wrong or [None])[-1]
         error = _last_word(last, case.failures, may_retry=not hopeless)
         return Move(TaskStatus.FAILED, error=error, call_off=_ids(live))
     return None
 
 
+def _ruled(case: Case) -> list[Tried]:
+    """The attempts whose errors have a rule of their own."""
+    return [one for one in case.tried if case.rule_of(one) is not None] if case.retry else []
+
+
+def _spent(case: Case, ruled: Sequence[Tried]) -> dict[str, Any] | None:
+    """The reason for the end where a code that has a rule came once too often; else None."""
+    times = Counter(one.code for one in ruled)
+    for one in reversed(ruled):
+        rule = case.retry[one.code]
+        is_final = rule.retries is None and not _may_retry(one.error)
+        if is_final or times[one.code] > (case.retries if rule.retries is None else rule.retries):
+            return _last_word(one.error, times.total(), may_retry=not is_final)
+    return None
+
+
 def _asked_again(case: Case, lacking: int, jitter: Jitter, counted: Sequence[Tried]) -> Move:
     """More agents, at once for those that were lost or gave the work back, later after a failure."""
     in_vain = [one for one in case.tried if not one.status.is_live and not one.is_done]
-    is_failure = any(one.went_wrong for one in in_vain[-lacking:])
+    longest = max((_wait_after(case, one) for one in in_vain[-lacking:]), default=0.0)
     return Move(
         TaskStatus.RUNNING if counted else TaskStatus.PENDING,
         wanted=lacking,
-        delay_seconds=backoff(case.backoff_seconds, case.failures, jitter) if is_failure else 0.0,
+        delay_seconds=longest * (0.5 + 0.5 * jitter()) if longest else 0.0,
         error=in_vain[-1].error if in_vain else None,
+    )
+
+
+def _wait_after(case: Case, one: Tried) -> float:
+    """The longest wait before what went wrong is tried again, in seconds."""
+    rule, ruled = case.rule_of(one), _ruled(case)
+    if not one.went_wrong and (rule is None or rule.backoff_seconds is None):
+        return 0.0  # a loss is repeated at once, unless its rule asks for a wait
+    if rule is None:
+        failures = case.failures - sum(other.went_wrong for other in ruled)
+        return _longest(case.backoff_seconds, failures, case.max_backoff_seconds)
+    return _longest(
+        case.backoff_seconds if rule.backoff_seconds is None else rule.backoff_seconds,
+        sum(other.code == one.code for other in ruled),
+        case.max_backoff_seconds if rule.max_backoff_seconds is None else rule.max_backoff_seconds,
     )
 
 

@@ -98,6 +98,8 @@ class Desk:
         welcome.send = [delivery for delivery in held if delivery.message_id not in named]
         if adopted:
             await self.store.adopt(adopted)
+        if self.state.relay is not None and (self.state.relay.has_peers or not self.state.is_leader):
+            self.state.relay.agents([agent.agent_id])
         await self._note_return(held, set(welcome.resumed))
         self.state.bus.publish("agent_registered", agent_id=agent.agent_id)
         self.scheduler.wake()
@@ -123,7 +125,10 @@ class Desk:
     ) -> None:
         """Put the agent into the mirror, with the slots that its live attempts own."""
         for message_id in list(self.state.held_by.get(agent.agent_id, ())):
-            self.state.release(message_id)
+            self.state.release(message_id, is_told=False)
+        for message_id, attempt in list(self.state.elsewhere.items()):
+            if attempt.agent_id == agent.agent_id:
+                self.state.free_elsewhere(message_id)
         before = self.state.roster.members.get(agent.agent_id)
         # Slots that are taken although nothing is held in them: their assignments are being committed.
         committing = before.used if before is not None and before.node_id == self.state.node_id else set()
@@ -160,7 +165,7 @@ class Desk:
     def leaves(self, agent_id: str, session_id: UUID, *, for_good: bool) -> None:
         """A session ended. `for_good`: the agent said so; its work goes elsewhere at once."""
         member = self.state.roster.members.get(agent_id)
-        if member is not None:
+        if member is not None and member.node_id in (None, self.state.node_id):
             member.status = AgentStatus.OFFLINE
             self.state.roster.touch(member)
         if for_good:
@@ -171,6 +176,13 @@ class Desk:
         self._leaving.append((agent_id, session_id))
         self._something.set()
         self.state.bus.publish("agent_offline", agent_id=agent_id)
+
+    def moved(self, agent_id: str) -> None:
+        """The agent has a newer session on another node, which holds what it held here."""
+        self._sessions.pop(agent_id, None)
+        self.state.gone_since.pop(agent_id, None)
+        for message_id in list(self.state.held_by.get(agent_id, ())):
+            self.state.release(message_id, is_told=False)
 
     async def reclaim(self, agent_ids: Sequence[str]) -> list[str]:
         """Of these agents, which the tables think are nowhere, those that are here; now the tables know."""
@@ -263,6 +275,8 @@ class Desk:
                 self.store.node_id,
             )
             del self._leaving[: len(leaving)]
+            if self.state.relay is not None and self.state.relay.has_peers:
+                self.state.relay.agents(one[0] for one in leaving)
         if self._accepted:
             number = len(self._accepted)  # more may come while these are written
             accepted = [m for m in self._accepted if m in self.state.deliveries]

@@ -3,7 +3,7 @@
 hints (LISTEN) ──> scheduler ──> assign ──> courier (gateway) ──> agents
                        ^                                            │
                        └── settler <── desk (gateway) <─────────────┘
-lifeline: what is overdue ──> settler        leader: beat, lease
+lifeline: what is overdue ──> settler        leader: beat, lease        timetable: schedules ──> tasks
 """
 
 from __future__ import annotations
@@ -18,17 +18,20 @@ from typing import Any
 from agentorch_cli.core.ladder import Policy
 from agentorch_cli.core.matching import Member, Roster
 from agentorch_cli.core.model import AgentStatus
-from agentorch_cli.core.scoring import Weights, counted_performance
+from agentorch_cli.core.scoring import Weights
 from agentorch_cli.engine.deadlocks import Monitor
 from agentorch_cli.engine.desk import Desk
 from agentorch_cli.engine.historian import Historian
 from agentorch_cli.engine.leader import Leader
 from agentorch_cli.engine.lifeline import Lifeline
+from agentorch_cli.engine.peers import Peers, seat
 from agentorch_cli.engine.proposals import Proposals
+from agentorch_cli.engine.relay import AGENTS, FREED, WORK, Relay
 from agentorch_cli.engine.scheduler import Scheduler
 from agentorch_cli.engine.settler import Settler
 from agentorch_cli.engine.state import Courier, State
 from agentorch_cli.engine.subtasks import Rules, Subtasks
+from agentorch_cli.engine.timetable import Timetable
 from agentorch_cli.errors import DatabaseUnreachable
 from agentorch_cli.store.deadlocks import Deadlocks
 from agentorch_cli.store.store import DELAYED, Store
@@ -45,7 +48,12 @@ CHANNELS = (
     "agentorch_slots",
     "agentorch_deadlock",
     "agentorch_ended",
+    "agentorch_schedules",
     "agentorch_limits",
+    "agentorch_lead",
+    WORK,
+    FREED,
+    AGENTS,
 )
 
 
@@ -63,7 +71,7 @@ class Limits:
     exploration: float = 0.0
     seed: int = 0
     task_defaults: Mapping[str, Any] = field(default_factory=dict)
-    """TaskSpec fields for sub-tasks that are silent about them."""
+    """TaskSpec fields for sub-tasks and scheduled tasks that are silent about them."""
     subtasks: Rules = field(default_factory=Rules)
     deadlocks: Policy = field(default_factory=Policy)
     deadlock_sweep_interval: float = 30.0
@@ -80,6 +88,7 @@ class Engine:
         self.state = State(
             store.node_id, Roster(limits.weights, exploration=limits.exploration, seed=limits.seed)
         )
+        self.relay = self.state.relay = Relay(store)
         self.scheduler = Scheduler(
             self.state,
             store,
@@ -114,8 +123,20 @@ class Engine:
         self.scheduler.on_unservable = lambda: self.monitor.look_soon(0.0)
         self.desk.on_arrival = self._on_arrival
         self.scheduler.on_continued = self.subtasks.continued
+        self.peers = Peers(
+            self.state,
+            store,
+            courier,
+            self.desk,
+            self.scheduler,
+            self.relay,
+            self.subtasks.continued,
+        )
+        self.lifeline.on_stranded = self.peers.follow_agents
         self.proposals = Proposals(self.state, store, courier)
         self.lifeline.errands.append(self.proposals.close_overdue)
+        self.timetable = Timetable(self.state, store, defaults=limits.task_defaults)
+        self.lifeline.on_due = self.timetable.wake
         self.historian = Historian(store)
         self.leader = Leader(
             self.state,
@@ -128,6 +149,9 @@ class Engine:
         self._fleet_changed = asyncio.Event()
         self._called_off: set[str] | None = set()
         self._slots_changed: set[str] | None = set()
+        self._work: dict[str, None] = {}
+        self._agents: dict[str, None] = {}
+        self._peers_spoke = asyncio.Event()
         self._is_listening = asyncio.Event()
 
     async def start(self, port: int | None = None) -> None:
@@ -149,15 +173,16 @@ class Engine:
             run(self.leader.run(), name="leader"),
             run(self.monitor.run(), name="monitor"),
             run(self.proposals.run(), name="proposals"),
+            run(self.timetable.run(), name="timetable"),
             run(self.historian.run(lambda: self.state.is_leader), name="historian"),
             run(self._follow_changes(), name="changes"),
+            run(self._follow_peers(), name="peers"),
+            run(self.relay.run(), name="relay"),
             run(self.store.db.listen(CHANNELS, self._on_notice, self._on_listening), name="listen"),
         ]
         for loop in self._loops:
             loop.add_done_callback(_loop_ended)
         await self._is_listening.wait()
-        if not self.state.is_leader:
-            log.warning("another node leads: agents that connect here get work once it is gone")
         self.state.bus.publish("initialized")
 
     # --- hints ------------------------------------------------------------------------------
@@ -170,22 +195,37 @@ class Engine:
             self.proposals.opened(payload)
         elif channel == "agentorch_tasks":
             if payload == "*":
-                self.scheduler.look_again()
+                self.scheduler.look_again_here()
             else:
                 ids = payload.split("\n")
-                self.scheduler.hint((i for i in ids if i != DELAYED), delayed=DELAYED in ids)
+                self.scheduler.hinted((i for i in ids if i != DELAYED), delayed=DELAYED in ids)
         elif channel == "agentorch_cancel":
             if payload == "*":
                 self._called_off = None
             elif self._called_off is not None:
                 self._called_off.update(payload.split("\n"))
             self._fleet_changed.set()
+        elif channel == WORK:
+            node_id, *ids = payload.split("\n")
+            if node_id == self.state.node_id:
+                self._work.update(dict.fromkeys(ids))
+                self._peers_spoke.set()
+        elif channel == FREED:
+            self.peers.take_freed(payload.split("\n"))
+        elif channel == AGENTS:
+            self._agents.update(dict.fromkeys(payload.split("\n")))
+            self._peers_spoke.set()
+        elif channel == "agentorch_lead":
+            if payload != self.state.node_id:
+                self.leader.beat_soon()
         elif channel == "agentorch_limits":
             self.scheduler.look_at_limits()
         elif channel == "agentorch_deadlock":
             self.monitor.look_soon(0.0)
         elif channel == "agentorch_ended":
             self.settler.ended_elsewhere(None if payload == "*" else payload.split("\n"))
+        elif channel == "agentorch_schedules":
+            self.timetable.wake()
         elif channel == "agentorch_slots":
             if payload == "*":
                 self._slots_changed = None
@@ -211,11 +251,14 @@ class Engine:
         self._fleet_changed.set()
         self.settler.ended_elsewhere(None)
         self.monitor.look_soon()
-        self.scheduler.look_again()
+        self.scheduler.look_again_here()
         self.scheduler.look_at_limits()
+        if not self.state.is_leader or self.state.elsewhere:
+            self.scheduler.doubt()
         self.subtasks.hinted("*")
         self.proposals.opened("*")
         self.waiting.hinted("*")
+        self.timetable.wake()
         self._is_listening.set()
 
     async def _follow_changes(self) -> None:
@@ -236,6 +279,31 @@ class Engine:
                 self._fleet_changed.set()
             except Exception:
                 log.exception("a change could not be followed")
+
+    async def _follow_peers(self) -> None:
+        """For ever: work for agents of this node, and agents that come and go; and what hints have missed."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.limits.sweep_interval):
+                    await self._peers_spoke.wait()
+            has_news = self._peers_spoke.is_set()
+            self._peers_spoke.clear()
+            work, self._work = self._work, {}
+            agents, self._agents = self._agents, {}
+            try:
+                if agents:
+                    await self.peers.follow_agents(agents)
+                if work:
+                    await self.peers.take_work(list(work))
+                if not has_news:
+                    await self.peers.sweep()
+            except DatabaseUnreachable as error:
+                log.warning("cannot follow other nodes: %s", error)
+                self._agents = agents | self._agents
+                self._work = work | self._work
+                await asyncio.sleep(0.3)
+            except Exception:
+                log.exception("what another node said could not be followed")
 
     async def stop_called_off(self, message_ids: set[str] | None) -> None:
         """Tell agents to stop what was called off in the tables; None: compare everything."""
@@ -274,26 +342,11 @@ class Engine:
             known = roster.members.get(row["agent_id"])
             if known is not before.get(row["agent_id"]):
                 continue
-            is_here = row["node_id"] == self.state.node_id
-            if known is not None and is_here:
+            if known is not None and row["node_id"] == self.state.node_id:
                 _follow_row(roster, known, dict(row))
-                continue
-            roster.put(
-                Member(
-                    agent_id=row["agent_id"],
-                    type=row["agent_type"],
-                    capabilities=frozenset(row["capabilities"]),
-                    slots=row["slots"],
-                    # Work goes out over this node's connections: agents of others are out of reach.
-                    status=AgentStatus(row["status"]) if is_here else AgentStatus.OFFLINE,
-                    node_id=row["node_id"],
-                    performance=counted_performance(row["completed"], row["failed"]),
-                    completed=row["completed"],
-                    failed=row["failed"],
-                    used=set(row["used_slots"]),
-                )
-            )
-            self.state.reputation.tell(row["agent_id"])
+            else:
+                seat(roster, row)
+                self.state.reputation.tell(row["agent_id"])
         present = {row["agent_id"] for row in rows}
         for agent_id in before.keys() - present:
             if roster.members.get(agent_id) is not before[agent_id]:
@@ -309,6 +362,7 @@ class Engine:
         """
         await self.stop_called_off(None)
         await self.read_fleet()
+        await self.peers.read_elsewhere()
         here = [m.agent_id for m in self.state.roster.members.values() if m.node_id == self.state.node_id]
         for delivery in await self.store.held_work(here):
             if delivery.message_id not in self.state.deliveries:
@@ -323,8 +377,9 @@ class Engine:
             self.scheduler.look_again()
 
     async def _take_the_lead(self) -> None:
-        await self.read_fleet()
-        self.scheduler.look_again()
+        self.scheduler.doubt()  # the first step reads fleet and attempts anew
+        self.scheduler.look_again_here()
+        self.timetable.wake()
         self.scheduler.look_at_limits()
         await self.settler.unlock_missed()
 

@@ -9,6 +9,7 @@ assignments within a beat; guarded writes make the overlap harmless.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import platform
@@ -23,6 +24,9 @@ from agentorch_cli.store.store import Store
 log = logging.getLogger("agentorch.leader")
 
 LEASE = "scheduler"
+
+SHORTEST_PAUSE = 0.05
+"""Seconds between two beats at least."""
 
 
 class Leader:
@@ -45,11 +49,17 @@ class Leader:
         self.port: int | None = None
         self.epoch: int | None = None
         self._last_beat = 0.0
+        self._lease_left: float | None = None
+        """Seconds for which another node's lease holds, when it was last seen."""
+        self._soon = asyncio.Event()
 
     async def run(self) -> None:
         """For ever."""
         while True:
-            await asyncio.sleep(self.lease_seconds / 3)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._pause()):
+                    await self._soon.wait()
+            self._soon.clear()
             try:
                 await self.beat()
             except DatabaseUnreachable as error:
@@ -58,6 +68,17 @@ class Leader:
             except Exception:
                 log.exception("a beat failed; the next one tries again")
                 self._doubt()
+
+    def _pause(self) -> float:
+        """Until the next beat: whoever waits for the lead asks when the lease ends, not long after."""
+        regular = self.lease_seconds / 3
+        if self.state.is_leader or self._lease_left is None:
+            return regular
+        return max(SHORTEST_PAUSE, min(regular, self._lease_left + SHORTEST_PAUSE))
+
+    def beat_soon(self) -> None:
+        """The lead may be free."""
+        self._soon.set()
 
     async def bury_the_dead(self) -> None:
         """Nodes of this host whose process is gone do not keep their lease for its full time."""
@@ -101,6 +122,11 @@ class Leader:
             raise
         self._last_beat = asyncio.get_running_loop().time()
         assert row is not None  # a select without from has one row
+        self._lease_left = row["lease_seconds"]
+        if self.state.relay is not None:
+            self.state.relay.has_peers = row["has_peers"] or (
+                self.state.relay.has_peers and bool(self.state.elsewhere)
+            )
         if row["stranded"]:
             await self.on_stranded(row["stranded"])
         await self._follow(row["epoch"])

@@ -5,6 +5,7 @@
 * An agent that lost its session has a grace to come back for what it holds; then it is lost.
 * Agents whose node died get the same grace from the moment that the death is noticed.
 * A task whose deadline passes fails, wherever it waits.
+* A task that says how long it may be ready without being started (`queue_timeout`) fails after that.
 
 The node watches its own deliveries in memory on the loop's clock; the leader sweeps the
 tables for what no living node watches. With nothing in flight there is nothing to look at.
@@ -14,14 +15,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any
 
 from agentorch_cli.core.model import AttemptStatus
-from agentorch_cli.engine.settler import Settler
+from agentorch_cli.engine.settler import DEADLINE, QUEUE_TIMEOUT, Settler
 from agentorch_cli.engine.state import Report, State
 from agentorch_cli.errors import DatabaseUnreachable
 from agentorch_cli.store.records import Delivery
 from agentorch_cli.store.store import Store
+from agentorch_cli.store.why import why_unstarted
 
 log = logging.getLogger("agentorch.lifeline")
 
@@ -29,6 +32,10 @@ LOOK_EVERY = 0.25
 """Seconds between looks at the deliveries of this node, while there are any."""
 
 SWEEP_LIMIT = 1_000
+
+
+async def _nothing(_agent_ids: list[str]) -> None:
+    """Nobody wants to know."""
 
 
 class Lifeline:
@@ -44,6 +51,10 @@ class Lifeline:
         """Told when an agent holds work and has been gone for too long."""
         self.errands: list[Callable[[], Awaitable[None]]] = []
         """What others do with each sweep that finds open votes."""
+        self.on_stranded: Callable[[list[str]], Awaitable[None]] = _nothing
+        """Told which agents were on nodes that are gone."""
+        self.on_due: Callable[[], None] = lambda: None
+        """Told when a sweep finds a schedule whose time has come."""
         self._orphans_from = 0.0
         self._buried: set[str] = set()
 
@@ -131,14 +142,21 @@ class Lifeline:
         seen = await self.store.db.fetch_one("sweep", self.store.node_id, self.grace)
         assert seen is not None  # a select without from has one row
         if seen["has_stranded"]:
-            for row in await self.store.db.fetch("strand_agents", self.store.node_id):
-                log.info("agent %s was on a node that is gone", row["agent_id"])
+            stranded = [
+                row["agent_id"] for row in await self.store.db.fetch("strand_agents", self.store.node_id)
+            ]
+            log.info("%d agents were on a node that is gone: %s", len(stranded), ", ".join(stranded[:10]))
+            await self.on_stranded(stranded)
         if seen["has_orphans"] and asyncio.get_running_loop().time() >= self._orphans_from:
             for row in await self.store.db.fetch("orphaned_attempts", self.grace, SWEEP_LIMIT):
                 await self._lose_orphan(str(row["message_id"]))
         if seen["has_overdue"]:
             for row in await self.store.db.fetch("overdue_tasks", SWEEP_LIMIT):
-                await self._end_overdue(row["task_id"])
+                await self._end_in_time(row["task_id"], DEADLINE)
+        if seen["has_starved"]:
+            await self._end_starved()
+        if seen["has_due"]:
+            self.on_due()
         if seen["has_votes"]:
             await self._look_at_votes()
         await self.settler.tell_for_others()
@@ -178,10 +196,24 @@ class Lifeline:
         except Exception:
             log.exception("the vote of task %s cannot be looked at", task_id)
 
-    async def _end_overdue(self, task_id: str) -> None:
+    async def _end_starved(self) -> None:
+        """Ready tasks that nobody took in time end, and say what they waited for."""
+        rows = await self.store.db.fetch("starved_tasks", SWEEP_LIMIT)
+        reasons = await why_unstarted(self.store, [row["task_id"] for row in rows])
+        for row in rows:
+            message = f"nobody had started it {row['queue_timeout_seconds']:g} s after it became ready"
+            reason = reasons.get(row["task_id"])
+            error = {
+                "code": QUEUE_TIMEOUT,
+                "message": f"{message}: {reason}" if reason else message,
+                "retryable": False,
+            }
+            await self._end_in_time(row["task_id"], error)
+
+    async def _end_in_time(self, task_id: str, error: Mapping[str, Any]) -> None:
         try:
-            await self.settler.settle_task(task_id, overdue=True)
+            await self.settler.settle_task(task_id, ended_by=error)
         except DatabaseUnreachable:
             raise
         except Exception:
-            log.exception("task %s is past its deadline but cannot be ended", task_id)
+            log.exception("task %s is past a time limit but cannot be ended", task_id)

@@ -26,7 +26,9 @@ from agentorch_cli.core.backlog import Ready
 from agentorch_cli.core.limits import KEY, RATE, Scope, needs
 from agentorch_cli.core.matching import Seat, skill_of
 from agentorch_cli.core.model import AgentStatus
-from agentorch_cli.engine.state import Courier, State
+from agentorch_cli.core.settle import MOST_BACKOFF
+from agentorch_cli.engine.relay import WAITS
+from agentorch_cli.engine.state import Courier, Elsewhere, State
 from agentorch_cli.errors import DatabaseUnreachable, OrchestratorError
 from agentorch_cli.identity import new_id
 from agentorch_cli.store.database import Transaction
@@ -95,6 +97,8 @@ class Scheduler:
         self._look_at_delayed = True
         self._parked: dict[str, str] = {}
         """Attempts that want a slot to go on, with their agents, in the order of service."""
+        self._parked_on: dict[str, str] = {}
+        """The nodes of these agents."""
         self._look_at_parked = True
         self._unservable: set[frozenset[str]] = set()
         self.claims: list[Claim] = [self._claim_limits]
@@ -124,12 +128,27 @@ class Scheduler:
         self._wake.set()
 
     def hint(self, task_ids: Iterable[str], *, delayed: bool = False) -> None:
-        """These tasks became ready; `delayed`: some will be later."""
+        """These tasks became ready here; `delayed`: some will be later. Whoever leads is told."""
+        task_ids = list(task_ids)
+        if not self.state.is_leader and self.state.relay is not None:
+            self.state.relay.ready(task_ids, delayed=delayed)
+        self.hinted(task_ids, delayed=delayed)
+
+    def hinted(self, task_ids: Iterable[str], *, delayed: bool = False) -> None:
+        """The same, as it was heard from somebody."""
+        if not self.state.is_leader:
+            return  # whoever takes the lead reads everything
         self._hinted.update(task_ids)
         self._look_at_delayed |= delayed
         self._wake.set()
 
     def look_again(self) -> None:
+        """The mirror of whoever leads may be wrong: the window is read anew."""
+        if not self.state.is_leader and self.state.relay is not None:
+            self.state.relay.look_again()
+        self.look_again_here()
+
+    def look_again_here(self) -> None:
         """The mirror may be wrong: read the window anew."""
         self._is_stale = True
         self._look_at_delayed = True
@@ -296,6 +315,7 @@ class Scheduler:
             self._look_at_parked = False
             rows = await self.store.db.fetch("continuations")
             self._parked = {str(row["message_id"]): row["agent_id"] for row in rows}
+            self._parked_on = {str(row["message_id"]): row["node_id"] for row in rows}
         roster = self.state.roster
         slots: dict[str, int] = {}
         for message_id, agent_id in self._parked.items():
@@ -316,11 +336,19 @@ class Scheduler:
             agent_id = self._parked.pop(message_id)
             if message_id not in granted:
                 roster.give_back(agent_id, slot)
+            elif message_id in self.state.elsewhere:
+                attempt = self.state.elsewhere.pop(message_id)
+                attempt.slot, attempt.is_parked = slot, False
+                self.state.hold_elsewhere(message_id, attempt)
+                if self.state.relay is not None:
+                    self.state.relay.work(self._parked_on[message_id], message_id)
             elif self.on_continued is not None:
                 self.on_continued(message_id, slot)
 
-    def look_at_parked(self) -> None:
+    def look_at_parked(self, message_id: str | None = None) -> None:
         """Somebody who gave its slot back may go on."""
+        if message_id is not None and not self.state.is_leader and self.state.relay is not None:
+            self.state.relay.changed(message_id, WAITS)
         self._look_at_parked = True
         self._wake.set()
 
@@ -338,7 +366,7 @@ class Scheduler:
             self._timer = asyncio.get_running_loop().call_later(wait, self._delayed_is_due)
 
     def _delayed_is_due(self) -> None:
-        self.hint((), delayed=True)
+        self.hinted((), delayed=True)
 
     async def _read(self) -> None:
         backlog = self.state.backlog
@@ -525,10 +553,13 @@ class Scheduler:
                 if row is None:  # the task had moved on, or the agent had
                     self.state.roster.give_back(seat.member.agent_id, seat.slot)
                     continue
-                delivery = _delivery(task, assignment, row)
-                delivery.due = due
-                self.state.hold(delivery)
-                self.courier.deliver(delivery)
+                if assignment.node_id == self.state.node_id:
+                    delivery = _delivery(task, assignment, row)
+                    delivery.due = due
+                    self.state.hold(delivery)
+                    self.courier.deliver(delivery)
+                else:
+                    self._hand_over(task, assignment)
                 if self.state.bus.is_heard:
                     self.state.bus.publish(
                         "task_assigned", task_id=task.task_id, agent_id=assignment.agent_id
@@ -542,6 +573,21 @@ class Scheduler:
             self._is_in_doubt |= task.task_id in self._refused
             self._refused.add(task.task_id)
         self.state.count("assigned", len(batch))
+
+    def _hand_over(self, task: Ready, assignment: Assignment) -> None:
+        """The agent is on another node: that one sends the work."""
+        self.state.hold_elsewhere(
+            assignment.message_id,
+            Elsewhere(
+                assignment.agent_id,
+                assignment.slot,
+                task.task_id,
+                skill_of(frozenset(task.required_capabilities)),
+                task.type,
+            ),
+        )
+        if self.state.relay is not None:
+            self.state.relay.work(assignment.node_id, assignment.message_id)
 
     def _enter(self, task: Ready, seats: Sequence[Seat]) -> None:
         """It starts, as far as the mirror is concerned."""
@@ -655,6 +701,8 @@ def _delivery(task: Ready, assignment: Assignment, row: Claimed) -> Delivery:
         failures=task.failures,
         losses=task.losses,
         backoff_seconds=options.get("backoff_seconds", 1.0),
+        max_backoff_seconds=options.get("max_backoff_seconds", MOST_BACKOFF),
+        has_retry_rules="retry" in options,
         is_simple=is_simple(task.max_agents, options),
         has_dependents=task.has_dependents,
         data=row.data,

@@ -17,14 +17,15 @@ import contextlib
 import logging
 import random
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from agentorch_cli.core.matching import skill_of
 from agentorch_cli.core.model import Aggregate, AttemptStatus, TaskStatus
-from agentorch_cli.core.settle import Case, Move, Tried, settle, settle_one
+from agentorch_cli.core.settle import MOST_BACKOFF, Case, Move, Tried, retry_rules, settle, settle_one
+from agentorch_cli.engine.relay import BADLY, WELL
 from agentorch_cli.engine.scheduler import Scheduler
 from agentorch_cli.engine.state import Courier, Report, State
 from agentorch_cli.engine.votes import Votes
@@ -202,6 +203,7 @@ class Settler:
             if (
                 delivery is None
                 or not delivery.is_simple
+                or (delivery.has_retry_rules and report.status is not AttemptStatus.COMPLETED)
                 or delivery.agent_id != report.agent_id
                 or report.task_id not in (None, delivery.task_id)
             ):
@@ -262,6 +264,7 @@ class Settler:
             failures=delivery.failures,
             losses=delivery.losses,
             backoff_seconds=delivery.backoff_seconds,
+            max_backoff_seconds=delivery.max_backoff_seconds,
             jitter=self.jitter,
         )
         error = move.error if move.error is not None else report.error
@@ -283,6 +286,8 @@ class Settler:
         if report.status is AttemptStatus.CANCELLED:
             return
         went_well = report.status is AttemptStatus.COMPLETED
+        if not self.state.is_leader and self.state.relay is not None:
+            self.state.relay.mark(delivery.message_id, WELL if went_well else BADLY)
         self.state.tally(delivery.agent_id, went_well=went_well)
         skill = skill_of(frozenset(delivery.required_capabilities))
         self.state.reputation.outcome(delivery.agent_id, skill, delivery.type, went_well=went_well)
@@ -291,6 +296,11 @@ class Settler:
         """The engine gave the attempt up: its agent, if it still lives, should stop."""
         reason = (report.error or {}).get("message", str(report.status))
         self.courier.call_off(delivery.agent_id, delivery.message_id, delivery.task_id, reason)
+
+    def _stop_elsewhere(self, message_ids: Sequence[str]) -> None:
+        """Agents of other nodes may work on these in vain."""
+        if message_ids and self.state.relay is not None and self.state.relay.has_peers:
+            self.state.relay.stopped(message_ids)
 
     def _publish(self, task_id: str, status: str, report: Report) -> None:
         self.state.count(f"task_{status}")
@@ -372,16 +382,17 @@ class Settler:
         task_id: str,
         reports: Sequence[Report] = (),
         *,
-        overdue: bool = False,
+        ended_by: Mapping[str, Any] | None = None,
         gone: Collection[str] | None = None,
     ) -> None:
         """Look at one task under lock, with what these reports add.
 
-        `overdue`: its deadline has passed. `gone`: look at its vote, without these voters. A task that
-        cannot be decided upon fails: it must not stop the others, nor wait for ever.
+        `ended_by`: the error with which it ends, because a time limit has passed (`DEADLINE`, or one of
+        `queue_timeout`, which ends it only if it still stands). `gone`: look at its vote, without these
+        voters. A task that cannot be decided upon fails: it must not stop the others, nor wait for ever.
         """
         try:
-            await self._settle_task(task_id, reports, overdue, gone)
+            await self._settle_task(task_id, reports, ended_by, gone)
         except (TypeError, ValueError, AttributeError, LookupError) as error:
             log.exception("task %s cannot be decided upon", task_id)
             await self.end_sick(task_id, str(error))
@@ -398,6 +409,7 @@ class Settler:
         for agent_id, message_id in zip(row["agents"], row["messages"], strict=True):
             self.state.release(message_id)
             self.courier.call_off(agent_id, message_id, task_id, message)
+        self._stop_elsewhere([m for m in row["messages"] if m not in self.state.deliveries])
         self.state.count("task_failed")
         self.state.bus.publish("task_failed", task_id=task_id, error=error)
         self.scheduler.wake()
@@ -405,7 +417,11 @@ class Settler:
             await self.unlock([(task_id, "failed")])
 
     async def _settle_task(
-        self, task_id: str, reports: Sequence[Report], overdue: bool, gone: Collection[str] | None
+        self,
+        task_id: str,
+        reports: Sequence[Report],
+        ended_by: Mapping[str, Any] | None,
+        gone: Collection[str] | None,
     ) -> None:
         performance = {member.agent_id: member.performance for member in self.state.roster.members.values()}
         called_off: list[AttemptRow] = []
@@ -419,7 +435,7 @@ class Settler:
                 attempts = (await self.store.attempts_of(tx, [task_id])).get(task_id, [])
                 if task.status.is_final:
                     await self.votes.cast_late(tx, task, reports, attempts)
-                move = await self._decide(tx, task, attempts, reports, finished, performance, overdue, gone)
+                move = await self._decide(tx, task, attempts, reports, finished, performance, ended_by, gone)
                 if move is not None:
                     called_off = await _call_off(tx, attempts, move)
                     informed = await self._inform(tx, task, move, attempts)
@@ -437,13 +453,15 @@ class Settler:
         reports: Sequence[Report],
         finished: set[str],
         performance: dict[str, float],
-        overdue: bool,
+        ended_by: Mapping[str, Any] | None,
         gone: Collection[str] | None,
     ) -> Move | None:
         """Decide what the task does, and write it; None where nothing changes."""
-        if task.status.is_final or (task.status is TaskStatus.BLOCKED and not overdue):
+        if task.status.is_final or (task.status is TaskStatus.BLOCKED and ended_by is None):
             return None
-        if not finished and not overdue and gone is None:
+        if ended_by is not None and ended_by["code"] == QUEUE_TIMEOUT and not task.is_starved:
+            return None  # somebody took it meanwhile
+        if not finished and ended_by is None and gone is None:
             return None
         poll = await self.votes.poll(tx, task)
         if gone is not None and poll is None:
@@ -472,12 +490,14 @@ class Settler:
             + sum(r.status in (AttemptStatus.FAILED, AttemptStatus.TIMED_OUT) for r in counted),
             losses=task.losses + sum(r.status is AttemptStatus.LOST for r in counted),
             backoff_seconds=task.options.get("backoff_seconds", 1.0),
+            max_backoff_seconds=task.options.get("max_backoff_seconds", MOST_BACKOFF),
+            retry=retry_rules(task.options.get("retry")),
             aggregate=Aggregate(task.options.get("aggregate", "first")),
         )
-        if overdue:
+        if ended_by is not None:
             if poll is not None:
-                await self.votes.give_up(tx, poll, case, "deadline")
-            move = Move(TaskStatus.FAILED, error=_DEADLINE, call_off=tuple(a.message_id for a in live))
+                await self.votes.give_up(tx, poll, case, _DECIDED_BY[ended_by["code"]])
+            move = Move(TaskStatus.FAILED, error=ended_by, call_off=tuple(a.message_id for a in live))
         elif poll is not None:
             move = await self.votes.decide(tx, task, poll, case, finished, gone or ())
         else:
@@ -566,6 +586,8 @@ class Settler:
             if delivery is not None and report.message_id in finished:
                 self._remember(report, delivery)
             self.state.release(report.message_id)
+            if delivery is None and not report.from_agent:
+                self._stop_elsewhere([report.message_id])
             if report.from_agent:
                 self.courier.acknowledge(report.agent_id, [report.message_id])
             elif delivery is not None:
@@ -575,8 +597,10 @@ class Settler:
             self.courier.call_off(
                 attempt.agent_id, attempt.message_id, attempt.task_id, "it is decided without you"
             )
+        self._stop_elsewhere([a.message_id for a in called_off if a.node_id != self.state.node_id])
         if task is not None and move is not None:
             if move.status.is_final and not task.status.is_final:
+                self.state.backlog.drop(task.task_id)
                 self.state.count(f"task_{move.status}")
                 self.state.bus.publish(f"task_{move.status}", task_id=task.task_id, error=move.error)
             if move.wanted:
@@ -588,11 +612,16 @@ def _size(report: Report) -> int:
     return len(report.result) if report.result is not None else 0
 
 
-_DEADLINE: dict[str, Any] = {
+DEADLINE: dict[str, Any] = {
     "code": "deadline_exceeded",
     "message": "the task's deadline passed before it had a result",
     "retryable": False,
 }
+
+QUEUE_TIMEOUT = "queue_timeout"
+
+_DECIDED_BY = {"deadline_exceeded": "deadline", QUEUE_TIMEOUT: QUEUE_TIMEOUT}
+"""What a vote says of its end when its task's time is up."""
 
 
 async def _finish(tx: Transaction, reports: Sequence[Report], *, is_open: bool) -> set[str]:

@@ -17,6 +17,7 @@ from agentorch_cli.core.limits import LimitGates
 from agentorch_cli.core.matching import Roster
 from agentorch_cli.core.model import AttemptStatus
 from agentorch_cli.engine.bus import Bus
+from agentorch_cli.engine.relay import PARKED, Relay
 from agentorch_cli.engine.reputation import Reputation
 from agentorch_cli.store.records import Delivery
 
@@ -42,6 +43,10 @@ class Courier(Protocol):
 
     def dismiss(self, agent_id: str, reason: str) -> None:
         """End an agent's session: it is not registered any more."""
+        ...
+
+    def supersede(self, agent_id: str) -> None:
+        """End an agent's session without a word: it has a newer one, on another node."""
         ...
 
     def session_of(self, agent_id: str) -> Any:
@@ -72,6 +77,18 @@ class Report:
 
 
 @dataclass(slots=True)
+class Elsewhere:
+    """A live attempt of an agent on another node, as the leader remembers it."""
+
+    agent_id: str
+    slot: int
+    task_id: str
+    skill: str
+    type: str
+    is_parked: bool = False
+
+
+@dataclass(slots=True)
 class Tally:
     """What an agent finished since the last beat."""
 
@@ -89,6 +106,11 @@ class State:
     gates: LimitGates = field(default_factory=LimitGates)
     deliveries: dict[str, Delivery] = field(default_factory=dict)
     """Live attempts of agents on this node, by message id."""
+    elsewhere: dict[str, Elsewhere] = field(default_factory=dict)
+    """Live attempts of agents on other nodes, by message id; kept by whoever leads."""
+    freed_meanwhile: set[str] | None = None
+    """While the fleet is read: attempts that ended since the reading began."""
+    relay: Relay | None = None
     waiting: set[str] = field(default_factory=set)
     """Message ids of deliveries that wait for their sub-tasks."""
     going_on: dict[str, asyncio.Future[None]] = field(default_factory=dict)
@@ -150,11 +172,17 @@ class State:
         if delivery is not None and not delivery.is_parked:
             delivery.is_parked = True
             self.roster.give_back(delivery.agent_id, delivery.slot)
+            if self.relay is not None and not self.is_leader:
+                self.relay.changed(message_id, PARKED)
 
-    def release(self, message_id: str) -> Delivery | None:
-        """It is not live any more: its slot is free."""
+    def release(self, message_id: str, *, is_told: bool = True) -> Delivery | None:
+        """It is not live any more: its slot is free. `is_told`: whoever leads hears of it."""
         delivery = self.deliveries.pop(message_id, None)
-        if delivery is not None:
+        if delivery is None:
+            self.free_elsewhere(message_id)
+        else:
+            if is_told and self.relay is not None and not self.is_leader:
+                self.relay.freed(message_id)
             self.go_on(message_id)
             if not delivery.is_parked:
                 self.roster.give_back(delivery.agent_id, delivery.slot)
@@ -172,6 +200,38 @@ class State:
             if self.is_stopping and not self.deliveries:
                 self._is_empty.set()
         return delivery
+
+    # --- agents of other nodes --------------------------------------------------------------
+
+    def hold_elsewhere(self, message_id: str, attempt: Elsewhere) -> None:
+        """An agent on another node has this attempt."""
+        known = self.elsewhere.get(message_id)
+        if known is None and not attempt.is_parked:
+            self.running[attempt.task_id] += 1
+        self.elsewhere[message_id] = attempt
+        member = self.roster.members.get(attempt.agent_id)
+        if member is not None and not attempt.is_parked:
+            self.roster.take(member, attempt.slot)
+
+    def park_elsewhere(self, message_id: str) -> None:
+        """It gave its slot back."""
+        attempt = self.elsewhere.get(message_id)
+        if attempt is not None and not attempt.is_parked:
+            attempt.is_parked = True
+            self.roster.give_back(attempt.agent_id, attempt.slot)
+            self._count_out(attempt.task_id)
+
+    def free_elsewhere(self, message_id: str) -> Elsewhere | None:
+        """It is not live any more, or its agent came here."""
+        if self.freed_meanwhile is not None:
+            self.freed_meanwhile.add(message_id)
+        attempt = self.elsewhere.pop(message_id, None)
+        if attempt is not None and not attempt.is_parked:
+            self.roster.give_back(attempt.agent_id, attempt.slot)
+            self._count_out(attempt.task_id)
+            if attempt.task_id not in self.running:
+                self.gates.keys.doubt(attempt.task_id)
+        return attempt
 
     async def all_released(self) -> None:
         """Returns once nothing is live on this node. Only while it is stopping."""

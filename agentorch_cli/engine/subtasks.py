@@ -77,7 +77,7 @@ class Subtasks:
         self.rules = rules or Rules()
         self.on_wait: Callable[[bool], None] = lambda holds_slot: None
         """Told when work begins to wait, and whether it holds its slot."""
-        self.on_continue: Callable[[], None] = lambda: None
+        self.on_continue: Callable[[str], None] = lambda message_id: None
         """Told when work that gave its slot back wants one."""
         self._waiting: dict[str, list[Callable[[dict[str, Any]], None]]] = {}
         self._per_agent: dict[str, int] = {}
@@ -210,7 +210,7 @@ class Subtasks:
             going_on = self.state.going_on.get(message_id)
             if going_on is None:
                 going_on = self.state.going_on[message_id] = asyncio.get_running_loop().create_future()
-            self.on_continue()
+            self.on_continue(message_id)
             await asyncio.shield(going_on)
 
     def continued(self, message_id: str, slot: int) -> None:

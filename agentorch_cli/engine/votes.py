@@ -241,7 +241,7 @@ class Votes:
             )
             for number, pair in enumerate(pairs)
         ]
-        await insert_within(tx, self.store, tasks)
+        await insert_within(tx, self.store, new_id(), tasks)
 
     # --- who there is -----------------------------------------------------------------------
 

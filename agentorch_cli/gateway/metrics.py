@@ -23,6 +23,7 @@ COUNTERS = {
     "deadlock_fail": "Deadlocks whose tasks failed",
     "deadlock_looks": "Looks for deadlocks",
     "task_pending": "Tasks that went back to be tried again",
+    "schedule_ran": "Runs of schedules",
 }
 
 

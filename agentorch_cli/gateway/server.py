@@ -445,6 +445,13 @@ class Gateway:
             session.refuse("not_found", reason)
             self._run(session.close(1008, reason))
 
+    def supersede(self, agent_id: str) -> None:
+        """End an agent's session without a word to the engine: it has a newer one, on another node."""
+        session = self.sessions.pop(agent_id, None)
+        if session is not None:
+            log.info("agent %r connected to another node; its session here ends", agent_id)
+            self._run(session.close(1008, "this agent connected anew"))
+
     def session_of(self, agent_id: str) -> Session | None:
         """The session of an agent that is connected here."""
         return self.sessions.get(agent_id)

@@ -15,6 +15,15 @@ from agentorch_cli.handlers.deadlocks import check_deadlocks, get_deadlock, list
 from agentorch_cli.handlers.events import list_events
 from agentorch_cli.handlers.limits import list_limits, remove_limits, set_limit
 from agentorch_cli.handlers.outcomes import say_outcome, say_outcomes
+from agentorch_cli.handlers.schedules import (
+    add_schedule,
+    get_schedule,
+    list_schedules,
+    pause_schedules,
+    remove_schedules,
+    resume_schedules,
+    run_schedule,
+)
 from agentorch_cli.handlers.schema import apply_schema
 from agentorch_cli.handlers.status import get_status, list_nodes
 from agentorch_cli.handlers.tasks import (
@@ -59,6 +68,13 @@ HANDLERS: dict[str, Handler] = {
     "deadlock.get": get_deadlock,
     "deadlock.check": check_deadlocks,
     "deadlock.resolve": resolve_deadlocks,
+    "schedule.add": add_schedule,
+    "schedule.list": list_schedules,
+    "schedule.get": get_schedule,
+    "schedule.pause": pause_schedules,
+    "schedule.resume": resume_schedules,
+    "schedule.remove": remove_schedules,
+    "schedule.run": run_schedule,
     "limit.set": set_limit,
     "limit.list": list_limits,
     "limit.remove": remove_limits,

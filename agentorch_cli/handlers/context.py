@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,8 @@ class Context:
     """What is done about deadlocks."""
     grace: float = 30.0
     """Seconds for which an agent that went away still counts as there."""
+    task_defaults: Mapping[str, Any] = field(default_factory=dict)
+    """TaskSpec fields for scheduled tasks that are silent about them."""
     on_close: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
     @property

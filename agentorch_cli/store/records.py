@@ -28,6 +28,9 @@ class Delivery:
     failures: int
     losses: int
     backoff_seconds: float
+    max_backoff_seconds: float
+    has_retry_rules: bool
+    """Some error codes have rules of their own: failures are settled with all attempts in sight."""
     is_simple: bool
     """One agent, no vote, first attempt result stands: settled without reading the task again."""
     has_dependents: bool
@@ -128,6 +131,8 @@ class LockedTask:
     has_dependents: bool
     options: dict[str, Any]
     required_capabilities: list[str] = field(default_factory=list)
+    is_starved: bool = False
+    """It has been ready for longer than its `queue_timeout`."""
 
 
 @dataclass(slots=True)

@@ -20,6 +20,7 @@ from agentorch_cli.core.election import Stage, judge_of
 from agentorch_cli.core.limits import KEY, RATE, Scope, key_of
 from agentorch_cli.core.matching import Want
 from agentorch_cli.core.model import Aggregate, AttemptStatus, TaskStatus
+from agentorch_cli.core.settle import MOST_BACKOFF
 from agentorch_cli.store.database import Database, Transaction
 from agentorch_cli.store.records import (
     Assignment,
@@ -223,6 +224,7 @@ class Store:
                 has_dependents=row["has_dependents"],
                 options=_options(row["options"]),
                 required_capabilities=row["required_capabilities"],
+                is_starved=row["is_starved"],
             )
             for row in await tx.fetch("lock_tasks", list(ids))
         }
@@ -278,9 +280,12 @@ class Store:
 
     # --- held work --------------------------------------------------------------------------
 
-    async def held_work(self, agent_ids: Sequence[str]) -> list[Delivery]:
-        """The live attempts of agents, ready to be sent again."""
-        return [_delivery_of(row) for row in await self.db.fetch("held_work", list(agent_ids))]
+    async def held_work(
+        self, agent_ids: Sequence[str] = (), message_ids: Sequence[str] = ()
+    ) -> list[Delivery]:
+        """The live attempts of agents, or those of these ids, ready to be sent again."""
+        rows = await self.db.fetch("held_work", list(agent_ids), list(message_ids))
+        return [_delivery_of(row) for row in rows]
 
     async def adopt(self, message_ids: Sequence[str]) -> None:
         """Held work belongs to this node from now on."""
@@ -407,6 +412,8 @@ def _delivery_of(row: asyncpg.Record) -> Delivery:
         failures=row["failures"],
         losses=row["losses"],
         backoff_seconds=options.get("backoff_seconds", 1.0),
+        max_backoff_seconds=options.get("max_backoff_seconds", MOST_BACKOFF),
+        has_retry_rules="retry" in options,
         is_simple=is_simple(row["max_agents"], options),
         has_dependents=row["has_dependents"],
         data=row["task_data"],

@@ -20,9 +20,9 @@ import orjson
 
 from agentorch_cli.core.election import first_wave
 from agentorch_cli.core.model import Aggregate, OnDependencyFailure, TaskSpec, TaskStatus
+from agentorch_cli.core.settle import MOST_BACKOFF
 from agentorch_cli.errors import Conflict, NotFound
-from agentorch_cli.identity import new_id
-from agentorch_cli.store.database import Transaction
+from agentorch_cli.store.database import Database, Transaction
 from agentorch_cli.store.store import Store, hint
 
 
@@ -45,11 +45,11 @@ async def insert(
     `allow_forward`: dependencies on ids that nobody has are taken, and waited for.
     """
     _refuse_repeated_keys(tasks)
-    tasks = await _placed_in_time(store, tasks)
+    tasks = await _placed_in_time(store.db, tasks)
     answers: dict[str, Stored] = {}
     left = tasks
     while left:
-        known, left = await _known(store, left)
+        known, left = await _known(store.db, left)
         answers |= known
         try:
             stored = await _insert(store, submission_id, left, allow_forward) if left else []
@@ -64,20 +64,25 @@ async def insert(
     return [answers[task.task_id] for task in tasks]
 
 
-async def insert_within(tx: Transaction, store: Store, tasks: Sequence[TaskSpec]) -> None:
-    """Store tasks without dependencies in somebody's transaction; a known key is left alone."""
-    keys = [task.idempotency_key for task in tasks if task.idempotency_key is not None]
-    known = {row["idempotency_key"] for row in await tx.fetch("known_keys", keys)}
-    new = [task for task in tasks if task.idempotency_key not in known]
-    if new:
-        await tx.fetch("insert_tasks", *_Rows(store, new_id(), new, {}).arguments())
+async def insert_within(
+    tx: Transaction, store: Store, submission_id: UUID, tasks: Sequence[TaskSpec]
+) -> list[Stored]:
+    """Store tasks in somebody's transaction; a known key is answered with the task that has it.
+
+    Raises NotFound (an unknown dependency), and asyncpg.UniqueViolationError where an id is taken.
+    """
+    answers, left = await _known(tx, await _placed_in_time(tx, tasks))
+    if left:
+        stored = await _insert_in(tx, store, submission_id, left, _external(left), False)
+        answers |= {one.task_id: one for one in stored}
+    return [answers[task.task_id] for task in tasks]
 
 
-async def _placed_in_time(store: Store, tasks: Sequence[TaskSpec]) -> Sequence[TaskSpec]:
+async def _placed_in_time(db: Database | Transaction, tasks: Sequence[TaskSpec]) -> Sequence[TaskSpec]:
     """Delays as moments on the database's clock."""
     if all(task.delay_seconds is None for task in tasks):
         return tasks
-    clock = await store.db.fetch_one("clock")
+    clock = await db.fetch_one("clock")
     assert clock is not None
     return [
         task
@@ -101,13 +106,15 @@ def _refuse_repeated_keys(tasks: Sequence[TaskSpec]) -> None:
             )
 
 
-async def _known(store: Store, tasks: Sequence[TaskSpec]) -> tuple[dict[str, Stored], Sequence[TaskSpec]]:
+async def _known(
+    db: Database | Transaction, tasks: Sequence[TaskSpec]
+) -> tuple[dict[str, Stored], Sequence[TaskSpec]]:
     """Those whose idempotency key is stored already, by the id that was asked for, and the rest,
     pointing at them."""
     keys = [task.idempotency_key for task in tasks if task.idempotency_key is not None]
     if not keys:
         return {}, tasks
-    rows = {row["idempotency_key"]: row for row in await store.db.fetch("known_keys", keys)}
+    rows = {row["idempotency_key"]: row for row in await db.fetch("known_keys", keys)}
     if not rows:
         return {}, tasks
     known = {
@@ -130,30 +137,42 @@ async def _known(store: Store, tasks: Sequence[TaskSpec]) -> tuple[dict[str, Sto
 async def _insert(
     store: Store, submission_id: UUID, tasks: Sequence[TaskSpec], allow_forward: bool
 ) -> list[Stored]:
-    own = {task.task_id for task in tasks}
-    external = sorted({d for task in tasks for d in task.depends_on if d not in own})
+    external = _external(tasks)
     if external:
-        return await _insert_after(store, submission_id, tasks, external, allow_forward)
+        async with store.db.transaction() as tx:
+            return await _insert_in(tx, store, submission_id, tasks, external, allow_forward)
     rows = _Rows(store, submission_id, tasks, {})
     await store.db.hot("insert_tasks", *rows.arguments())
     return rows.stored()
 
 
-async def _insert_after(
-    store: Store, submission_id: UUID, tasks: Sequence[TaskSpec], external: Sequence[str], allow_forward: bool
+def _external(tasks: Sequence[TaskSpec]) -> list[str]:
+    """Ids that are depended on and are not of this submission."""
+    own = {task.task_id for task in tasks}
+    return sorted({d for task in tasks for d in task.depends_on if d not in own})
+
+
+async def _insert_in(
+    tx: Transaction,
+    store: Store,
+    submission_id: UUID,
+    tasks: Sequence[TaskSpec],
+    external: Sequence[str],
+    allow_forward: bool,
 ) -> list[Stored]:
-    async with store.db.transaction() as tx:
+    found: dict[str, str] = {}
+    if external:
         found = {row["task_id"]: row["status"] for row in await tx.fetch("mark_depended_on", list(external))}
-        missing = [task_id for task_id in external if task_id not in found]
-        if missing and not allow_forward:
-            raise _unknown(tasks, missing)
-        rows = _Rows(store, submission_id, tasks, found)
-        await tx.fetch("insert_tasks", *rows.arguments())
-        if missing:
-            absent = set(missing)
-            edges = [(d, task.task_id) for task in tasks for d in task.depends_on if d in absent]
-            await tx.fetch("note_forward_references", [e[0] for e in edges], [e[1] for e in edges])
-            await tx.fetch("look_for_deadlocks", "*")
+    missing = [task_id for task_id in external if task_id not in found]
+    if missing and not allow_forward:
+        raise _unknown(tasks, missing)
+    rows = _Rows(store, submission_id, tasks, found)
+    await tx.fetch("insert_tasks", *rows.arguments())
+    if missing:
+        absent = set(missing)
+        edges = [(d, task.task_id) for task in tasks for d in task.depends_on if d in absent]
+        await tx.fetch("note_forward_references", [e[0] for e in edges], [e[1] for e in edges])
+        await tx.fetch("look_for_deadlocks", "*")
     return rows.stored()
 
 
@@ -281,6 +300,12 @@ def _options(task: TaskSpec) -> str:
     options: dict[str, Any] = {}
     if task.backoff_seconds != 1.0:
         options["backoff_seconds"] = task.backoff_seconds
+    if task.max_backoff_seconds != MOST_BACKOFF:
+        options["max_backoff_seconds"] = task.max_backoff_seconds
+    if task.retry:
+        options["retry"] = task.retry
+    if task.queue_timeout_seconds is not None:
+        options["queue_timeout_seconds"] = task.queue_timeout_seconds
     if task.aggregate is not Aggregate.FIRST:
         options["aggregate"] = task.aggregate
     if task.consensus is not None:

@@ -34,6 +34,9 @@ DEEPEST = 50
 WIDEST = 5
 """Dependencies of one task that are told; the others are counted."""
 
+MOST_EXPLAINED = 10
+"""Tasks whose wait is explained at once: each costs a walk over all that is ready."""
+
 IDLE_SECONDS = 5.0
 """Ready work and a free slot may be side by side for so long before it is an alarm."""
 
@@ -381,6 +384,30 @@ def _told(task_id: str, fleet: Fleet, waited: float) -> list[Link]:
             )
         )
     return links
+
+
+async def why_unstarted(store: Store, task_ids: Sequence[str]) -> dict[str, str]:
+    """In a sentence, what the first of these ready tasks wait for; the fleet is read once for all.
+
+    Each is walked for by itself, so only `MOST_EXPLAINED` are.
+    """
+    asked = list(task_ids)[:MOST_EXPLAINED]
+    if not asked:
+        return {}
+    fleet = await read_fleet(store, asked)
+    ready = {task.task_id for task in fleet.ready}
+    return {
+        task_id: "; ".join(link.sentence + _who(link.agents) for link in _told(task_id, fleet, 0.0))
+        for task_id in asked
+        if task_id in ready
+    }
+
+
+def _who(agents: Mapping[str, str | None]) -> str:
+    """` (a is offline, b lacks the capability `x`)`, of the first few that cannot."""
+    obstacles = [f"{agent} {reason}" for agent, reason in agents.items() if reason]
+    more = f", and {len(obstacles) - WIDEST} more" if len(obstacles) > WIDEST else ""
+    return f" ({', '.join(obstacles[:WIDEST])}{more})" if obstacles else ""
 
 
 async def who_could(

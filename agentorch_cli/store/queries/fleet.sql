@@ -79,15 +79,33 @@ select agent_id from gone, hinted;
 
 
 -- name: roster
--- Every agent that could be given work, with the slots that its live attempts own.
+-- Every registered agent.
+select agent_id, agent_type, capabilities, slots, status, node_id, completed, failed
+from agent_registry;
+
+
+-- name: roster_of
+-- The same of these agents only.
+select agent_id, agent_type, capabilities, slots, status, node_id, completed, failed
+from agent_registry
+where agent_id = any($1::text[]);
+
+
+-- name: live_elsewhere
+-- Live attempts of these agents ($2), which are not on node $1; null: all that are not for node $1.
 select
-  a.agent_id, a.agent_type, a.capabilities, a.slots, a.status, a.node_id, a.completed, a.failed,
-  coalesce(l.slots, '{}') as used_slots, coalesce(l.tasks, '{}') as tasks
-from agent_registry a
-left join (
-  select agent_id, array_agg(slot) as slots, array_agg(task_id) as tasks
-  from task_attempts where status in ('sent', 'accepted') and not is_parked group by agent_id
-) l on l.agent_id = a.agent_id;
+  a.message_id, a.agent_id, a.slot, a.task_id, a.node_id, a.is_parked, t.task_type, t.required_capabilities
+from task_attempts a
+join task_distributions t on t.task_id = a.task_id
+where a.status in ('sent', 'accepted')
+  and (case when $2::text[] is null then a.node_id <> $1 else a.agent_id = any($2::text[]) end);
+
+
+-- name: unsent_here
+-- Attempts that are for an agent of this node and were not taken by it for a while: perhaps nobody sent them.
+select a.message_id
+from task_attempts a
+where a.status = 'sent' and a.node_id = $1 and a.sent_at < now() - $2::float8 * interval '1 second';
 
 
 -- name: exec_agents
@@ -97,7 +115,7 @@ from agent_registry where exec is not null order by agent_id;
 
 
 -- name: held_work
--- The live attempts of agents, with all that is needed to send them (again).
+-- The live attempts of agents, or those of these ids, with all that is needed to send them (again).
 select
   a.message_id, a.task_id, a.agent_id, a.attempt, a.status, a.slot, a.role, a.node_id, a.sent_at, a.accepted_at,
   a.is_parked, cardinality(a.awaits) > 0 as is_waiting,
@@ -115,7 +133,7 @@ select
   ) end as inputs
 from task_attempts a
 join task_distributions t on t.task_id = a.task_id
-where a.agent_id = any($1::text[]) and a.status in ('sent', 'accepted')
+where (a.agent_id = any($1::text[]) or a.message_id = any($2::uuid[])) and a.status in ('sent', 'accepted')
 order by a.sent_at;
 
 
@@ -145,6 +163,12 @@ select
     select from task_distributions
     where deadline < now() and status in ('blocked', 'pending', 'running')
   ) as has_overdue,
+  exists (
+    select from task_distributions
+    where status = 'pending' and wanted > 0 and options ? 'queue_timeout_seconds'
+      and agentorch_queue_until(run_at, created_at, options) < now()
+  ) as has_starved,
+  exists (select from schedules where not is_paused and greatest(next_at, retry_at) <= now()) as has_due,
   (
     select array_agg(node_id) from nodes where expires_at between now() - interval '1 hour' and now()
   ) as dead_nodes,
@@ -169,6 +193,16 @@ limit $2;
 -- Open tasks whose deadline has passed.
 select task_id from task_distributions
 where deadline < now() and status in ('blocked', 'pending', 'running')
+limit $1;
+
+
+-- name: starved_tasks
+-- Ready tasks that nobody has started within their queue timeout, the longest overdue first.
+select task_id, (options ->> 'queue_timeout_seconds')::float8 as queue_timeout_seconds
+from task_distributions
+where status = 'pending' and wanted > 0 and options ? 'queue_timeout_seconds'
+  and agentorch_queue_until(run_at, created_at, options) < now()
+order by agentorch_queue_until(run_at, created_at, options)
 limit $1;
 
 
@@ -203,6 +237,8 @@ heard as (
 )
 select
   (select epoch from led) as epoch,
+  (select extract(epoch from expires_at - now())::float8 from leases where name = $9) as lease_seconds,
+  exists (select from nodes where node_id <> $1 and expires_at > now()) as has_peers,
   (select array_agg(agent_id) from agent_registry where agent_id = any($10::text[]) and node_id is null) as stranded;
 
 
@@ -266,5 +302,8 @@ gone as (
       node_id = null, session_id = null, disconnected_at = now(), updated_at = now()
   where a.node_id = $1
   returning a.agent_id
+),
+told as (
+  select pg_notify('agentorch_lead', $1)
 )
-select count(*) from gone;
+select count(*) from gone, told;

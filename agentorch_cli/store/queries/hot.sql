@@ -117,7 +117,8 @@ select
 
 -- name: assign_batch
 -- Claim tasks and send them to agents, all or nothing per task. A task is claimed only as it was
--- seen (the same number of attempts) and only while each chosen agent is online with that slot.
+-- seen (the same number of attempts) and only while each chosen agent is online with that slot, on
+-- the node that it was seen on.
 -- Counting `locked` makes it happen first, here and below: tasks are locked in the order of their ids.
 -- The unique indexes on task_attempts refuse whatever a second scheduler did meanwhile.
 with input as (
@@ -133,7 +134,7 @@ wish as (
     bool_and(a.agent_id is not null) as is_possible
   from input i
   left join agent_registry a
-    on a.agent_id = i.agent_id and a.status = 'online' and i.slot < a.slots
+    on a.agent_id = i.agent_id and a.status = 'online' and i.slot < a.slots and a.node_id = i.node_id
   group by i.task_id
 ),
 locked as (
@@ -410,6 +411,11 @@ set progress = coalesce(i.progress, a.progress), note = coalesce(i.note, a.note)
 from open o join unnest($1::uuid[], $2::real[], $3::text[]) as i (message_id, progress, note)
   on i.message_id = o.message_id
 where a.message_id = o.message_id;
+
+
+-- name: notify_many
+-- Several hints in one round trip.
+select pg_notify(n.channel, n.payload) from unnest($1::text[], $2::text[]) as n (channel, payload);
 
 
 -- name: notify

@@ -1,0 +1,196 @@
+"""What this node does about what it hears from others; what it says itself is in `engine/relay.py`.
+
+An agent is on one node at a time: the one that the registry names. Its attempts are held and
+watched there, and remembered by the leader as being elsewhere. An agent that moves is followed:
+the node that it left forgets what it held, the node that it came to adopts it. An attempt that
+was meant for a node which its agent has left is passed on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from agentorch_cli.core.matching import Member, Roster, skill_of
+from agentorch_cli.core.model import AgentStatus
+from agentorch_cli.core.scoring import counted_performance
+from agentorch_cli.engine.desk import Desk
+from agentorch_cli.engine.relay import BADLY, PARKED, WAITS, WELL, Relay
+from agentorch_cli.engine.scheduler import Scheduler
+from agentorch_cli.engine.state import Courier, Elsewhere, State
+from agentorch_cli.store.records import Delivery
+from agentorch_cli.store.store import Store
+
+log = logging.getLogger("agentorch.peers")
+
+UNSENT_AFTER = 2.0
+"""Seconds after which an attempt that nobody has taken is looked at: the hint may have been lost."""
+
+
+class Peers:
+    """Follows other nodes."""
+
+    def __init__(
+        self,
+        state: State,
+        store: Store,
+        courier: Courier,
+        desk: Desk,
+        scheduler: Scheduler,
+        relay: Relay,
+        on_continued: Callable[[str, int], None],
+    ) -> None:
+        self.state = state
+        self.store = store
+        self.courier = courier
+        self.desk = desk
+        self.scheduler = scheduler
+        self.relay = relay
+        self.on_continued = on_continued
+
+    # --- work for agents of this node -------------------------------------------------------
+
+    async def take_work(self, message_ids: Sequence[str]) -> None:
+        """Send what was assigned to agents of this node, and let those go on that were given a slot."""
+        strays: list[Delivery] = []
+        for delivery in await self.store.held_work(message_ids=message_ids):
+            known = self.state.deliveries.get(delivery.message_id)
+            if known is not None:
+                if known.is_parked and not delivery.is_parked:
+                    self.on_continued(delivery.message_id, delivery.slot)
+            elif self.courier.session_of(delivery.agent_id) is not None:
+                self.state.free_elsewhere(delivery.message_id)
+                self.desk.take_up(delivery)
+                self.courier.deliver(delivery)
+            else:
+                strays.append(delivery)
+        if strays:
+            await self._pass_on(strays)
+
+    async def _pass_on(self, strays: Sequence[Delivery]) -> None:
+        """Their agents have left this node: the one that they went to sends the work."""
+        rows = await self.store.db.fetch("roster_of", sorted({one.agent_id for one in strays}))
+        nodes = {row["agent_id"]: row["node_id"] for row in rows}
+        for delivery in strays:
+            node_id = nodes.get(delivery.agent_id)
+            if node_id is not None and node_id != self.state.node_id:
+                await self.store.db.fetch("adopt_attempts", [delivery.message_id], node_id)
+                self.relay.work(node_id, delivery.message_id)
+
+    # --- what became of work elsewhere ------------------------------------------------------
+
+    def take_freed(self, lines: Iterable[str]) -> None:
+        """Slots of agents on other nodes came free; whoever leads may use them."""
+        if not self.state.is_leader:
+            return
+        for line in lines:
+            message_id, _, mark = line.partition(" ")
+            if mark == PARKED:
+                self.state.park_elsewhere(message_id)
+            elif mark == WAITS:
+                self.scheduler.look_at_parked()
+            else:
+                attempt = self.state.elsewhere.get(message_id)
+                if attempt is not None and mark in (WELL, BADLY):
+                    self.state.reputation.outcome(
+                        attempt.agent_id, attempt.skill, attempt.type, went_well=mark == WELL
+                    )
+                self.state.free_elsewhere(message_id)
+        self.scheduler.wake()
+
+    async def read_elsewhere(self, agent_ids: Sequence[str] | None = None) -> None:
+        """Make what is remembered of other nodes' attempts what the table says."""
+        freed = self.state.freed_meanwhile = set[str]()
+        try:
+            rows = await self.store.db.fetch("live_elsewhere", self.state.node_id, agent_ids)
+        finally:
+            self.state.freed_meanwhile = None
+        live = {str(row["message_id"]): row for row in rows}
+        for message_id, attempt in list(self.state.elsewhere.items()):
+            if message_id not in live and (agent_ids is None or attempt.agent_id in agent_ids):
+                self.state.free_elsewhere(message_id)
+        for message_id, row in live.items():
+            is_known = message_id in self.state.elsewhere or message_id in self.state.deliveries
+            if not is_known and message_id not in freed:
+                self.state.hold_elsewhere(
+                    message_id,
+                    Elsewhere(
+                        row["agent_id"],
+                        row["slot"],
+                        row["task_id"],
+                        skill_of(frozenset(row["required_capabilities"])),
+                        row["task_type"],
+                        row["is_parked"],
+                    ),
+                )
+
+    # --- agents that come and go ------------------------------------------------------------
+
+    async def follow_agents(self, agent_ids: Iterable[str]) -> None:
+        """These agents came to a node, or left one."""
+        asked = list(agent_ids)
+        if not asked:
+            return
+        rows = {row["agent_id"]: row for row in await self.store.db.fetch("roster_of", asked)}
+        away = []
+        for agent_id in asked:
+            row = rows.get(agent_id)
+            if row is None:
+                self.state.roster.drop(agent_id)
+                continue
+            if row["node_id"] in (None, self.state.node_id):
+                if self.courier.session_of(agent_id) is not None:
+                    continue  # it is here, and this node knows best
+            else:
+                self.relay.has_peers = True
+                self.courier.supersede(agent_id)
+                self.desk.moved(agent_id)
+            seat(self.state.roster, row)
+            self.state.reputation.tell(agent_id)
+            away.append(agent_id)
+        if away and self.state.is_leader:
+            await self.read_elsewhere(away)
+        self.scheduler.wake()
+
+    # --- the safety net ---------------------------------------------------------------------
+
+    async def sweep(self) -> None:
+        """Hints can be lost: look for work that nobody sent, and for slots that nobody gave back."""
+        if not self.relay.has_peers:
+            return
+        rows = await self.store.db.fetch("unsent_here", self.state.node_id, UNSENT_AFTER)
+        unsent = [mid for row in rows if (mid := str(row["message_id"])) not in self.state.deliveries]
+        if unsent:
+            await self.take_work(unsent)
+        if self.state.is_leader and self.state.elsewhere:
+            known = await self.store.tasks_of(list(self.state.elsewhere))
+            for message_id, row in known.items():
+                if row["status"] not in ("sent", "accepted"):
+                    self.state.free_elsewhere(message_id)
+            self.scheduler.wake()
+
+
+def seat(roster: Roster, row: Any) -> None:
+    """Put an agent of another node, or of none, into the roster, or change what is known of it."""
+    status = AgentStatus(row["status"]) if row["node_id"] is not None else AgentStatus.OFFLINE
+    member = roster.members.get(row["agent_id"])
+    capabilities = frozenset(row["capabilities"])
+    if member is not None and member.capabilities == capabilities:
+        member.status, member.slots, member.node_id = status, row["slots"], row["node_id"]
+        roster.touch(member)
+        return
+    roster.put(
+        Member(
+            agent_id=row["agent_id"],
+            type=row["agent_type"],
+            capabilities=capabilities,
+            slots=row["slots"],
+            status=status,
+            node_id=row["node_id"],
+            performance=counted_performance(row["completed"], row["failed"]),
+            completed=row["completed"],
+            failed=row["failed"],
+            used=set(member.used) if member is not None else set(),
+        )
+    )
