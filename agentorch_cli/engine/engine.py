@@ -365,10 +365,14 @@ class Engine:
         await self.peers.read_elsewhere()
         here = [m.agent_id for m in self.state.roster.members.values() if m.node_id == self.state.node_id]
         for delivery in await self.store.held_work(here):
-            if delivery.message_id not in self.state.deliveries:
+            known = self.state.deliveries.get(delivery.message_id)
+            if known is None:
                 log.info("attempt %s was assigned but not sent; sending it", delivery.message_id)
                 self.desk.take_up(delivery)
                 self.courier.deliver(delivery)
+            elif known.is_parked and not delivery.is_parked:  # it has its slot again, and nobody was told
+                self.state.roster.take(self.state.roster.members[known.agent_id], delivery.slot)
+                self.subtasks.continued(known.message_id, delivery.slot)
 
     async def _reclaim(self, agent_ids: list[str]) -> None:
         """Another node took this one for dead. Its agents are still here; what they held may have moved."""

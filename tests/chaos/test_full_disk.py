@@ -18,6 +18,7 @@ from test_clocks import all_over
 from agentorch_cli.chaos.checker import check
 from agentorch_cli.chaos.crew import Crew
 from agentorch_cli.chaos.evidence import gather
+from agentorch_cli.chaos.journal import read
 from agentorch_cli.chaos.processes import observed
 
 MEGABYTES = 200
@@ -94,8 +95,9 @@ async def is_stored(crew: Crew, number: int) -> bool:
 
 
 def complaints(crew: Crew) -> int:
-    """How often PostgreSQL said that there is no room."""
-    return (crew.data_dir / "postgres.log").read_text(errors="replace").count("No space left")
+    """How often serve or a client had no answer. PostgreSQL's own log is on the full disk."""
+    said = (crew.folder / "serve.log").read_text(errors="replace").count("No space left")
+    return said + sum(entry["what"] == "unanswered" for entry in read(crew.clients[0].journal))
 
 
 async def is_more(crew: Crew, before: int) -> bool:
