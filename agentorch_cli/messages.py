@@ -78,6 +78,13 @@ def _split_tolerance(value: object) -> object:
     return {"abs": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
+def _check_schema(value: object) -> object:
+    """Its shape only; `schemas.problems_of` says what else is wrong, each with its place."""
+    if not isinstance(value, dict | bool):
+        raise ValueError("must be a table (a JSON Schema), true or false")  # noqa: TRY004  as above
+    return value
+
+
 def _check_command(value: object) -> object:
     """A list of arguments is quoted into one command line."""
     import shlex
@@ -138,13 +145,20 @@ class ConsensusFields(TypedDict, total=False):
     frugal: bool
 
 
+Usd = Annotated[float, Field(ge=1e-9, le=1e9, allow_inf_nan=False)]
+Tokens = Annotated[int, Field(gt=0, le=10**15)]
+
+
 class BudgetFields(TypedDict, total=False):
-    """`budget`: the most that all attempts of a task together may use."""
+    """`[task.budget]` and `[budget]`: the most that all attempts of a task, or of a submission, may use."""
 
     __pydantic_config__ = _STRICT  # type: ignore[misc]
 
-    cost_usd: Annotated[float, Field(gt=0, le=1e9)]
-    tokens: Annotated[int, Field(gt=0, le=10**15)]
+    cost_usd: Usd
+    tokens: Tokens
+    attempt_usd: Usd
+    """What one attempt is expected to use: so much is reserved for it."""
+    attempt_tokens: Tokens
 
 
 class RetryFields(TypedDict, total=False):
@@ -193,6 +207,8 @@ class TaskFields(TypedDict, total=False):
     verifies: Text
     """The task whose result this one checks; it waits for that one, too."""
     budget: BudgetFields
+    result_schema: Annotated[Any, PlainValidator(_check_schema)]
+    """What every result has to look like, as JSON Schema."""
     labels: Annotated[dict[Text, Annotated[str, Field(max_length=MAX_NAME)]], Field(max_length=MAX_LABELS)]
     data: Any
 
@@ -300,6 +316,7 @@ TASKS: Final = Table(
     budget=Table(BudgetFields),
     retry=Named(Table(RetryFields)),
 )
+BUDGETS: Final = Table(BudgetFields)
 AGENTS: Final = Table(
     AgentFields, {"agentId": "id", "agent_id": "id", "agentType": "type", "agent_type": "type"}
 )

@@ -133,6 +133,8 @@ class MatchingSettings(Section):
     """Weight of measured performance in the score."""
     load_weight: Share = 0.3
     """Weight of free capacity in the score."""
+    half_life: Span = 604800.0
+    """After this, what is known of an agent counts half."""
     exploration: Share = 0.02
     """Share of the choices that go to whoever is measured least instead of best; 0 = none."""
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
@@ -163,6 +165,21 @@ class BalancingSettings(Section):
     """Agents above this multiple of the mean load give work."""
     low: Share = 0.5
     """Agents below this multiple of the mean load take it."""
+
+
+class BreakerSettings(Section):
+    """Agents that keep failing get nothing for a while."""
+
+    enabled: bool = True
+    """Whether agents are excluded at all."""
+    failures: Annotated[int, Field(ge=1, le=100_000)] = 10
+    """So many failures, time-outs and losses in a row exclude an agent."""
+    tasks: Annotated[int, Field(ge=1, le=100)] = 3
+    """They have to be of so many different tasks: one poisoned task excludes nobody."""
+    backoff: Span = 5.0
+    """How long the first exclusion lasts; doubles with each that follows without a success."""
+    max_backoff: Span = 300.0
+    """Longest exclusion."""
 
 
 class GatewaySettings(Section):
@@ -204,6 +221,7 @@ class Settings(Section):
     matching: MatchingSettings = MatchingSettings()
     consensus: ConsensusSettings = ConsensusSettings()
     balancing: BalancingSettings = BalancingSettings()
+    breaker: BreakerSettings = BreakerSettings()
     gateway: GatewaySettings = GatewaySettings()
     logging: LoggingSettings = LoggingSettings()
 

@@ -14,13 +14,15 @@ from typing import Any, Final
 import orjson
 from pydantic import ValidationError
 
+from agentorch_cli.core import team
 from agentorch_cli.core.hints import did_you_mean
-from agentorch_cli.core.model import AgentSpec, TaskSpec
+from agentorch_cli.core.model import AgentSpec, Aggregate, Coverage, TaskSpec
 from agentorch_cli.core.plan import MOST_ERRORS, Plan, Problem, examine, plan, refuse
 from agentorch_cli.core.vote import OPTION_RULES, SEQUENTIAL_RULES, Rule
 from agentorch_cli.documents import Document, Format, show_path
-from agentorch_cli.messages import AGENTS, TASKS, Table
+from agentorch_cli.messages import AGENTS, BUDGETS, TASKS, Table
 from agentorch_cli.payloads import first_fault
+from agentorch_cli.schemas import problems_of
 from agentorch_cli.sentences import explain, found
 from agentorch_cli.settings import Settings
 
@@ -36,7 +38,9 @@ _RENAMED: Final = {
     "max_backoff": "max_backoff_seconds",
     "queue_timeout": "queue_timeout_seconds",
 }
-_APART: Final = frozenset({"consensus", "requires_consensus", "deadline", "delay", "data", "retry"})
+_APART: Final = frozenset(
+    {"consensus", "requires_consensus", "deadline", "delay", "data", "result_schema", "retry"}
+)
 """Keys of a task file that are not simply fields of a TaskSpec."""
 
 _TUPLES: Final = frozenset({"required_capabilities", "depends_on"})
@@ -52,6 +56,8 @@ class TaskFile:
     """Where in the document each task stands."""
     items: Sequence[Any]
     """The tasks as they were written, to be sent on to a server that reads them itself."""
+    budget: dict[str, Any] | None = None
+    """`[budget]`: what all of them together may use."""
 
     def where(self, position: int, path: Path) -> dict[str, Any]:
         """The place of a field (of the task itself if the path is empty) for error reports."""
@@ -81,6 +87,10 @@ def read_tasks(
     large = document.format is None or len(document.text) > MAX_DATA
     for position, table in tables:
         wrong = _contradictions(table)
+        if "result_schema" in table:
+            table["result_schema"] = _dates_as_text(table["result_schema"])
+            faults = problems_of(table["result_schema"])
+            wrong += [(("result_schema", *path), message) for path, message in faults]
         if large and "data" in table:
             wrong += _oversize(table["data"])
         reader.problems += [Problem(position, path, message) for path, message in wrong]
@@ -91,7 +101,14 @@ def read_tasks(
         _, _, more = examine(tasks)
         reader.problems += [_moved(problem, positions) for problem in more]
         refuse(reader.problems, reader.where)
-    return TaskFile(tasks, document, paths, items)
+    return TaskFile(tasks, document, paths, items, _budget(document))
+
+
+def check_budget(budget: Mapping[str, Any], name: str = "budget") -> dict[str, Any]:
+    """A budget of a submission that does not come from a file. Raises InvalidTask."""
+    found = _budget(Document({"tasks": [], "budget": dict(budget)}, name))
+    assert found is not None
+    return found
 
 
 def task_defaults(settings: Settings) -> dict[str, Any]:
@@ -116,6 +133,11 @@ def read_template(
     """Tasks that are to be submitted again and again. Raises InvalidTask, also for what can be said
     once only: an id, an idempotency key, and moments in place of durations."""
     file = read_tasks(document, new_id=new_id, defaults=defaults)
+    if file.budget is not None:
+        text = (
+            "is of one submission, and a schedule makes many: give its tasks budgets, or a label that has one"
+        )
+        refuse([Problem(0, (), text)], lambda *_: _located(document, ("budget",)))
     problems = []
     for position, (task, item) in enumerate(zip(file.tasks, file.items, strict=True)):
         once = {
@@ -181,11 +203,8 @@ def _entries(document: Document, noun: str) -> tuple[list[Path], list[Any]]:
     elif noun not in value and many not in value:
         paths, items = ([()], [value]) if value else ([], [])
     else:
-        problems += [
-            ((key,), f"unknown key{did_you_mean(key, [noun, many])}")
-            for key in value
-            if key not in (noun, many)
-        ]
+        known = [noun, many, *(["budget"] if noun == "task" else [])]
+        problems += [((key,), f"unknown key{did_you_mean(key, known)}") for key in value if key not in known]
         if noun in value and isinstance(value[noun], list):
             problems.append(((noun,), f"is a list; several {many} are written [[{many}]]"))
         elif noun in value:
@@ -204,6 +223,25 @@ def _entries(document: Document, noun: str) -> tuple[list[Path], list[Any]]:
             lambda number, _: _located(document, problems[number][0]),
         )
     return paths, items
+
+
+def _budget(document: Document) -> dict[str, Any] | None:
+    """The budget that stands beside the tasks of a document."""
+    value = document.value
+    if not isinstance(value, dict) or not value.keys() & {"task", "tasks"} or value.get("budget") is None:
+        return None
+    reader = _Reader(document, BUDGETS, [("budget",)], [value["budget"]])
+    tables = [table for _, table in reader.tables()]
+    wrong = [found for table in tables for found in _budget_contradictions(table)]
+    wrong += [((), "limits nothing: say cost_usd, tokens, or both") for table in tables if not _limits(table)]
+    reader.problems += [Problem(0, path, message) for path, message in wrong]
+    if reader.problems:
+        refuse(reader.problems, reader.where)
+    return tables[0]
+
+
+def _limits(budget: Mapping[str, Any]) -> bool:
+    return bool(budget.keys() & {"cost_usd", "tokens"})
 
 
 class _Reader:
@@ -275,16 +313,51 @@ def _contradictions(table: Mapping[str, Any]) -> list[tuple[Path, str]]:
         wrong.append((("min_agents",), f"is {least}, more than max_agents, which is {most}"))
     if "delay" in table and "run_at" in table:
         wrong.append((("delay",), "and run_at are both there: one of them says when to start"))
+    if table.get("coverage") == Coverage.TEAM:
+        wrong += _team_contradictions(table)
     if "concurrency_limit" in table and "concurrency_key" not in table:
         wrong.append(
             (("concurrency_limit",), "is there without concurrency_key, which says what it is about")
         )
+    wrong += [(("budget", *path), text) for path, text in _budget_contradictions(table.get("budget", {}))]
     options = table.get("consensus")
     if options is None:
         return wrong
     if table.get("requires_consensus") is False:
         wrong.append((("consensus",), "is there although requires_consensus is false"))
     return wrong + [(("consensus", key), message) for key, message in _vote_contradictions(options)]
+
+
+def _team_contradictions(table: Mapping[str, Any]) -> list[tuple[Path, str]]:
+    """What a team cannot be."""
+    wrong: list[tuple[Path, str]] = []
+    if table.get("requires_consensus") or table.get("consensus") is not None:
+        message = (
+            "team does not go with a vote: voters answer the same question, the members of a team share"
+            " one out; leave one of them out"
+        )
+        wrong.append((("coverage",), message))
+    required = table.get("required_capabilities", ())
+    if not required:
+        wrong.append((("coverage",), "team needs required_capabilities: there is nothing to share out"))
+    odd = set(team.unfit(required))
+    wrong += [
+        (
+            ("required_capabilities", place),
+            "has a plus that is not at its end: a plus joins the names in the role of a team's member",
+        )
+        for place, capability in enumerate(required)
+        if capability in odd
+    ]
+    return wrong
+
+
+def _budget_contradictions(budget: Mapping[str, Any]) -> list[tuple[Path, str]]:
+    return [
+        ((one,), f"is {budget[one]:g}, more than {all_}, which is {budget[all_]:g}")
+        for one, all_ in (("attempt_usd", "cost_usd"), ("attempt_tokens", "tokens"))
+        if one in budget and all_ in budget and budget[one] > budget[all_]
+    ]
 
 
 def _vote_contradictions(options: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -330,6 +403,8 @@ def _task(
         fields["task_id"] = new_id()
     if "data" in table:
         fields["data"] = _dates_as_text(table["data"]) if has_dates else table["data"]
+    if "result_schema" in table:
+        fields["result_schema"] = table["result_schema"]
     if "deadline" in table:
         deadline = table["deadline"]
         fields["deadline" if isinstance(deadline, datetime) else "deadline_seconds"] = deadline
@@ -348,7 +423,8 @@ def _task(
 
 
 def _fill_agents(fields: dict[str, Any], table: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    """1 and 1; 2 and 3 for a vote, unless a panel or a cap says more; a team may have one per capability."""
+    """1 and 1; 2 and 3 for a vote, unless a panel or a cap says more; a team may have one per capability,
+    and by default its result is what each of them brings."""
     least, most = 1, 1
     options = table.get("consensus")
     if table.get("requires_consensus") or options is not None:
@@ -358,8 +434,9 @@ def _fill_agents(fields: dict[str, Any], table: Mapping[str, Any], defaults: Map
             most = vote.get("cap", most)
         elif options is not None and "panel" in defaults and "max_agents" not in fields:
             most = vote.setdefault("panel", defaults["panel"])
-    elif table.get("coverage") == "team":
+    elif table.get("coverage") == Coverage.TEAM:
         most = max(1, len(fields.get("required_capabilities", ())))
+        fields.setdefault("aggregate", Aggregate.ALL)
     if "min_agents" in fields:
         fields.setdefault("max_agents", max(most, fields["min_agents"]))
     else:

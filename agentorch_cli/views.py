@@ -21,6 +21,43 @@ class View(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
 
+class LedgerView(View):
+    """What the ledger says of an agent at one kind of work; the counts fade, so they are no whole numbers."""
+
+    skill: str
+    """What the tasks required: `any` for nothing, else names joined by `+`; empty for everything."""
+    task_type: str
+    """Empty for everything."""
+    completed: float
+    failed: float
+    """Timed out is failed."""
+    lost: float
+    success_rate: float | None = None
+    right: float
+    """How often its work is right, 0..1: verified, by agreement in votes, or else completed in time."""
+    trials: float
+    """How many outcomes that rests on; a verified one counts for three."""
+    latency_p50_ms: float | None = None
+    latency_p95_ms: float | None = None
+    cost_usd: float | None = None
+    """Of the attempts that said it; None where none did."""
+    cost_unknown: float
+    """Attempts that did not say what they cost."""
+    tokens: float | None = None
+    tokens_unknown: float
+    updated_at: datetime
+
+
+class TrendView(View):
+    """What an agent finished in five minutes."""
+
+    minutes_ago: int
+    """When the five minutes began; the newest ones are not over yet."""
+    completed: int = 0
+    failed: int = 0
+    """Lost ones among them."""
+
+
 class AgentView(View):
     """One agent of the fleet."""
 
@@ -29,15 +66,33 @@ class AgentView(View):
     capabilities: list[str] = Field(default_factory=list)
     status: str
     """`online`, `offline`, `draining` or `paused`."""
+    status_since: datetime | None = None
+    """Of a paused or draining agent."""
+    status_reason: str | None = None
+    status_until: datetime | None = None
+    """When the pause ends by itself; None: when somebody resumes it."""
+    excluded_until: datetime | None = None
+    """It kept failing and gets nothing until then; afterwards one task at a time, until one goes well."""
+    excluded_since: datetime | None = None
+    excluded_reason: str | None = None
+    consecutive_failures: int = 0
+    """Since its last success."""
+    trips: int = 0
+    """Exclusions without a success in between."""
     slots: int = 1
     busy: int = 0
     """Slots that hold work now."""
     load: float = 0.0
     """busy / slots."""
     performance_score: float = 100.0
+    """How often its work is right, by all that is known of it; 100 for an agent nobody knows."""
+    performance_hourly: float = 50.0
+    """50 + 50 x completed / ended in the last hour, less 10 where they took over 5 minutes in the mean."""
     completed: int = 0
+    """Since it was registered; likewise `failed`, in which lost ones count."""
     failed: int = 0
     success_rate: float | None = None
+    """Of late: old attempts fade, as they do from the latencies."""
     latency_p50_ms: float | None = None
     latency_p95_ms: float | None = None
     node_id: str | None = None
@@ -46,7 +101,11 @@ class AgentView(View):
     last_heartbeat: datetime | None = None
     created_at: datetime | None = None
     working_on: list[str] = Field(default_factory=list)
-    """Ids of the tasks that it holds; filled by `agent show`."""
+    """Ids of the tasks that it holds."""
+    ledger: list[LedgerView] = Field(default_factory=list)
+    """By skill and task type, everything first; filled by `agent show`, likewise `trend`."""
+    trend: list[TrendView] = Field(default_factory=list)
+    """The last hour, oldest first."""
 
 
 class LimitView(View):
@@ -64,6 +123,85 @@ class LimitView(View):
     level: float
     """How many could start now; below 0 after a start of several at once."""
     created_at: datetime
+
+
+class BudgetView(View):
+    """What a task, a submission or a label may use, and what of that is used.
+
+    Of a unit that it does not limit, everything is null.
+    """
+
+    scope: str
+    """`task`, `submission` or `label`."""
+    key: str
+    """The id of the task or submission, or `name=value`."""
+    cost_usd: float | None = None
+    tokens: int | None = None
+    attempt_usd: float | None = None
+    """What one attempt is expected to use, where a person said so."""
+    attempt_tokens: int | None = None
+    spent_usd: float | None = None
+    """With `unknown_usd`."""
+    spent_tokens: int | None = None
+    reserved_usd: float | None = None
+    """For attempts that run."""
+    reserved_tokens: int | None = None
+    left_usd: float | None = None
+    """Below 0 where attempts used more than was reserved for them."""
+    left_tokens: int | None = None
+    unknown_usd: float | None = None
+    """The part of what is spent that was reserved for attempts which did not say what they used."""
+    unknown_tokens: int | None = None
+    unknown_attempts: int = 0
+    running: int = 0
+    """Attempts for which something is reserved."""
+    waiting: int = 0
+    """Ready tasks that it cannot pay for now."""
+    period: str | None = None
+    """`day`, `week` or `month`: how often what is spent begins anew."""
+    window_start: datetime | None = None
+    """Since when it counts."""
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+
+class SpendView(View):
+    """What all attempts said that they used. Null: none said anything."""
+
+    today_usd: float | None = None
+    """Since midnight UTC."""
+    today_tokens: int | None = None
+    today_unknown_attempts: int = 0
+    """Attempts on a budget that did not say."""
+    total_usd: float | None = None
+    total_tokens: int | None = None
+    total_unknown_attempts: int = 0
+    usd_attempts: int = 0
+    """How many said what they cost."""
+    tokens_attempts: int = 0
+
+
+class UsageView(View):
+    """What the attempts of a task said that they used. Null: none said anything."""
+
+    cost_usd: float | None = None
+    tokens: int | None = None
+    unknown_attempts: int = 0
+    """Attempts that ended and did not say."""
+
+
+class FundingView(View):
+    """What was reserved for an attempt on a budget, and what it was charged."""
+
+    scope: str
+    key: str
+    granted_usd: float | None = None
+    granted_tokens: int | None = None
+    charged_usd: float | None = None
+    """Null while it runs."""
+    charged_tokens: int | None = None
+    is_unknown: bool = False
+    """It did not say: what was reserved counts as used."""
 
 
 class AttemptView(View):
@@ -84,6 +222,8 @@ class AttemptView(View):
     error: dict[str, Any] | None = None
     confidence: float | None = None
     usage: dict[str, Any] | None = None
+    """`input_tokens`, `output_tokens`, `cost_usd`, as its agent told; null: unknown."""
+    funding: list[FundingView] = Field(default_factory=list)
 
 
 class EventView(View):
@@ -230,6 +370,9 @@ class TaskView(View):
     attempts: list[AttemptView] = Field(default_factory=list)
     events: list[EventView] = Field(default_factory=list)
     decision: DecisionView | None = None
+    usage: UsageView | None = None
+    budgets: list[BudgetView] = Field(default_factory=list)
+    """That it is charged to."""
 
 
 class NodeView(View):
@@ -309,7 +452,7 @@ class PlanView(View):
     missing: list[str] = Field(default_factory=list)
     """Dependencies that are neither in the submission nor stored."""
     agents: dict[str, list[str]] = Field(default_factory=dict)
-    """By task: the agents that could take it, online or not."""
+    """By task: the agents that could take it, or a part of it in a team, online or not."""
     never: dict[str, str] = Field(default_factory=dict)
     """By task that cannot run with this fleet: why not."""
 
@@ -411,5 +554,8 @@ class StatusView(View):
     """Tasks that ended last, newest first."""
     oldest_pending_seconds: float | None = None
     decisions: list[DecisionView] = Field(default_factory=list)
+    spend: SpendView = Field(default_factory=SpendView)
+    budgets: list[BudgetView] = Field(default_factory=list)
+    """Of labels, and others that tasks wait for."""
     alarms: list[str] = Field(default_factory=list)
     """Sentences, for instance that no serve is running, or that nobody can do a pending task."""

@@ -16,6 +16,7 @@ from agentorch_cli.agents.agent import Agent
 from agentorch_cli.agents.runners import exec_handler
 from agentorch_cli.client import LocalClient
 from agentorch_cli.config import Settings
+from agentorch_cli.core import breaker
 from agentorch_cli.core.ladder import Policy
 from agentorch_cli.core.model import AgentSpec, TaskSpec
 from agentorch_cli.core.plan import plan
@@ -38,7 +39,7 @@ from agentorch_cli.store.database import Database
 from agentorch_cli.store.embedded import EmbeddedServer, inspect
 from agentorch_cli.store.migrations import newest_version
 from agentorch_cli.store.store import Store
-from agentorch_cli.taskfile import read_tasks, task_defaults
+from agentorch_cli.taskfile import check_budget, read_tasks, task_defaults
 from agentorch_cli.views import AgentView, TaskView
 
 log = logging.getLogger("agentorch")
@@ -73,7 +74,7 @@ async def open_store(settings: Settings, *, prepare: bool = True) -> AsyncIterat
         await database.open()
         if prepare:
             await _prepare(database, settings)
-        yield Store(database, aging_seconds=settings.engine.aging_seconds)
+        yield store_of(database, settings)
 
 
 def _limits(settings: Settings) -> dict[str, Any]:
@@ -206,7 +207,7 @@ class Orchestrator:
         self._stack.push_async_callback(database.close)
         await database.open()
         await _prepare(database, settings)
-        self._store = Store(database, aging_seconds=settings.engine.aging_seconds)
+        self._store = store_of(database, settings)
         self._engine = Engine(
             self._store,
             gateway,
@@ -229,6 +230,7 @@ class Orchestrator:
                 deadlocks=ladder_of(settings),
                 deadlock_sweep_interval=settings.engine.deadlock_sweep_interval,
                 deadlock_wait=settings.engine.deadlock_wait,
+                breaker=breaker_of(settings),
             ),
         )
         self._engine.state.bus = self._bus
@@ -388,10 +390,16 @@ class Orchestrator:
         """Store one task, as a task file would say it. Raises InvalidTask, Conflict, NotFound."""
         return (await self.submit_all([task]))[0]
 
-    async def submit_all(self, tasks: Sequence[Mapping[str, Any] | TaskSpec]) -> list[Handle]:
-        """Store tasks as one submission, whole or not at all."""
+    async def submit_all(
+        self, tasks: Sequence[Mapping[str, Any] | TaskSpec], *, budget: Mapping[str, Any] | None = None
+    ) -> list[Handle]:
+        """Store tasks as one submission, whole or not at all.
+
+        `budget`: what they may use together, `cost_usd` and `tokens`.
+        """
         specs = self.read(tasks)
-        reply = await self.call("task.submit", tasks=specs)
+        paid = {"budget": check_budget(budget)} if budget else {}
+        reply = await self.call("task.submit", tasks=specs, **paid)
         return [Handle(self, one.task_id) for one in reply.tasks]
 
     def read(self, tasks: Sequence[Mapping[str, Any] | TaskSpec]) -> list[TaskSpec]:
@@ -443,6 +451,26 @@ def ladder_of(settings: Settings) -> Policy:
         max_restarts=settings.deadlocks.max_restarts,
         fails_rings=settings.deadlocks.circular_dependency == "fail",
         missing_after=settings.deadlocks.missing_dependency_after,
+    )
+
+
+def breaker_of(settings: Settings) -> breaker.Rules:
+    """When an agent that keeps failing gets nothing for a while."""
+    return breaker.Rules(
+        enabled=settings.breaker.enabled,
+        failures=settings.breaker.failures,
+        tasks=settings.breaker.tasks,
+        backoff=settings.breaker.backoff,
+        max_backoff=max(settings.breaker.backoff, settings.breaker.max_backoff),
+    )
+
+
+def store_of(database: Database, settings: Settings) -> Store:
+    """The store with the settings that its statements need."""
+    return Store(
+        database,
+        aging_seconds=settings.engine.aging_seconds,
+        half_life_seconds=settings.matching.half_life,
     )
 
 

@@ -70,7 +70,7 @@ def test_the_demo_does_every_task_and_leaves_nothing(environment: dict[str, str]
     tasks: dict[str, Any] = {task["name"]: task for task in json.loads(stdout)}
 
     assert (process.returncode, {task["status"] for task in tasks.values()}) == (0, {"completed"}), stderr
-    assert len(tasks) == 42
+    assert len(tasks) == 43
     assert {agent for task in tasks.values() for agent in task["assigned_agents"]} <= {*SCRIPTS, "stocktaker"}
     assert tasks["report"]["result"]["documents"] == 7
     assert tasks["inventory"]["result"]["words"] == sum(
@@ -79,7 +79,7 @@ def test_the_demo_does_every_task_and_leaves_nothing(environment: dict[str, str]
     assert tasks["transcribe the survey of 1934"]["attempts_made"] == 2
     assert tasks["transcribe the survey of 1934"]["result"]["encoding"] == "iso-8859-1"
     assert verdicts_of(tasks) == {claim["id"]: claim["truth"] for claim in json.loads(CLAIMS.read_text())}
-    assert "42 tasks are submitted" in stderr
+    assert "43 tasks are submitted" in stderr
     assert "completed  report  by reporter" in stderr
     assert processes_of(environment["TMPDIR"]) == []
     assert list(Path(environment["TMPDIR"]).iterdir()) == []

@@ -10,6 +10,7 @@ import random
 import re
 import subprocess
 import sys
+import threading
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ import pytest
 
 from agentorch_cli.agents import WorkFailed
 from agentorch_cli.cli.fleet import SCRIPTS, examples_folder, served_agent
+from agentorch_cli.core.model import Coverage, TaskSpec
 from agentorch_cli.documents import load_document
 from agentorch_cli.taskfile import read_agents, read_tasks, read_template
 
@@ -84,10 +86,14 @@ def test_every_task_can_be_done_by_an_agent_of_the_fleet(path: Path) -> None:
 
     tasks = read_tasks(load_document(path), new_id=lambda: f"task-{next(ids)}").tasks
 
+    def can_be_done(task: TaskSpec) -> bool:
+        required = set(task.required_capabilities)
+        if task.coverage is Coverage.TEAM:
+            return required <= set().union(*abilities) and not any(required <= able for able in abilities)
+        return any(required <= able for able in abilities)
+
     assert tasks
-    assert [
-        task.name for task in tasks if not any(set(task.required_capabilities) <= able for able in abilities)
-    ] == []
+    assert [task.name for task in tasks if not can_be_done(task)] == []
 
 
 @pytest.mark.parametrize("path", SCHEDULES, ids=lambda path: path.name)
@@ -108,6 +114,25 @@ def test_the_report_is_a_graph_of_more_than_twenty_tasks() -> None:
     assert len(file.tasks) == 3 * len(REPORTS) + 3
     assert len({task.name for task in file.tasks}) == len(file.tasks)
     assert plan is not None
+
+
+def test_the_step_of_a_person_waits_for_its_document_and_lets_the_rest_wait() -> None:
+    ids = itertools.count()
+    file = read_tasks(
+        load_document(EXAMPLES / "people" / "approval.toml"), new_id=lambda: f"task-{next(ids)}"
+    )
+
+    layers = file.plan().layers()
+
+    names = {task.task_id: task.name for task in file.tasks}
+    assert [sorted(str(names[task_id]) for task_id in layer) for layer in layers] == [
+        ["count harbour", "facts harbour"],
+        ["summary harbour", "timeline of the harbour"],
+        ["approve the summary"],
+        ["count what goes to print"],
+    ]
+    (approval,) = (task for task in file.tasks if task.required_capabilities == ("approve",))
+    assert (approval.timeout_seconds, approval.retries) == (8 * 3600.0, 0)
 
 
 def test_every_document_that_a_task_names_is_there() -> None:
@@ -331,11 +356,15 @@ def test_the_estimate_is_what_the_bill_adds_up_to() -> None:
 
 
 def run_handler(module: str, function: str, data: dict[str, Any]) -> Any:
-    """Call a handler with the only thing it looks at."""
+    """Call a handler with the things that it looks at."""
 
     class OnlyData:
         def __init__(self) -> None:
             self.data = data
+            self.cancelled = threading.Event()
+
+        def progress(self, *_: Any, **__: Any) -> None:
+            """Nobody looks."""
 
     return getattr(agent_module(module), function)(OnlyData())
 
@@ -362,6 +391,23 @@ def least_energy(qubo: dict[tuple[str, str], float]) -> float:
     return min(
         sum(term for mask, term in terms if choice & mask == mask) for choice in range(1 << len(names))
     )
+
+
+def test_the_two_loads_are_worth_the_same_as_nearly_as_trying_everything_can_make_them() -> None:
+    file = read_tasks(load_document(EXAMPLES / "tasks" / "footbridge.toml"), new_id=lambda: "t")
+    bill = json.loads(text_of("footbridge-bill.json"))["materials"]
+    worth = {item["item"]: item["quantity"] * item["unit_price"] for item in bill}
+    halves = [
+        abs(sum(worth.values()) - 2 * sum(worth[item] for item in chosen))
+        for size in range(len(worth) + 1)
+        for chosen in itertools.combinations(worth, size)
+    ]
+
+    found = run_handler("optimiser", "split_loads", file.tasks[0].data)
+
+    assert found["difference"] == pytest.approx(min(halves), abs=0.011)
+    assert sorted(item for load in found["loads"] for item in load) == sorted(worth)
+    assert found["worth"] == [pytest.approx(sum(worth[i] for i in load), abs=0.01) for load in found["loads"]]
 
 
 def test_the_same_seed_finds_the_same() -> None:

@@ -18,7 +18,7 @@ from agentorch_cli.core.model import Aggregate, Coverage, OnDependencyFailure, T
 from agentorch_cli.documents import Document, Format, load_document
 from agentorch_cli.errors import InvalidFile, InvalidTask
 from agentorch_cli.messages import TASKS, TaskFields
-from agentorch_cli.taskfile import TaskFile, read_agents, read_tasks
+from agentorch_cli.taskfile import TaskFile, read_agents, read_tasks, read_template
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -51,7 +51,7 @@ id = "report-1"
 name = "report"
 type = "summary"
 required_capabilities = ["read", "write", "read"]
-coverage = "team"
+coverage = "each"
 min_agents = 2
 max_agents = 4
 priority = 9
@@ -73,6 +73,7 @@ aggregate = "merge"
 verifies = "a"
 budget = { cost_usd = 0.5, tokens = 1000 }
 labels = { team = "blue" }
+result_schema = { type = "object", required = ["answer"], properties = { answer = { enum = ["yes", "no"] } } }
 [task.consensus]
 threshold = 0.75
 vote_on = "/answer"
@@ -92,7 +93,7 @@ def test_every_field_arrives() -> None:
         name="report",
         type="summary",
         required_capabilities=("read", "write"),
-        coverage=Coverage.TEAM,
+        coverage=Coverage.EACH,
         min_agents=2,
         max_agents=4,
         priority=9,
@@ -123,6 +124,11 @@ def test_every_field_arrives() -> None:
         },
         budget={"cost_usd": 0.5, "tokens": 1000},
         labels={"team": "blue"},
+        result_schema={
+            "type": "object",
+            "required": ["answer"],
+            "properties": {"answer": {"enum": ["yes", "no"]}},
+        },
         data={"when": "2030-01-01", "list": [{"at": "07:30:00"}]},
     )
 
@@ -219,6 +225,8 @@ AGENT_COUNTS = [
     ({"consensus": {}, "min_agents": 5}, (5, 5)),
     ({"consensus": {}, "max_agents": 1}, (1, 1)),
     ({"coverage": "team", "required_capabilities": ["a", "b"]}, (1, 2)),
+    ({"coverage": "team", "required_capabilities": ["a", "b", "a"], "min_agents": 3}, (3, 3)),
+    ({"coverage": "team", "required_capabilities": ["a", "b"], "max_agents": 1}, (1, 1)),
     ({"requires_consensus": False}, (1, 1)),
 ]
 
@@ -230,6 +238,13 @@ def test_how_many_agents_follows_from_what_was_said(
     task = one({"type": "t", **fields})
 
     assert (task.min_agents, task.max_agents) == expected
+
+
+def test_a_team_brings_all_results_unless_the_file_says_how_they_become_one() -> None:
+    fields = {"coverage": "team", "required_capabilities": ["a", "b"]}
+
+    assert (one(fields).coverage, one(fields).aggregate) == (Coverage.TEAM, Aggregate.ALL)
+    assert one({**fields, "aggregate": "first"}).aggregate is Aggregate.FIRST
 
 
 @pytest.mark.parametrize(
@@ -350,6 +365,22 @@ WRONG = [
     ({"required_capabilities": [""]}, "required_capabilities[0]", "must not be empty"),
     ({"depends_on": {"a": 1}}, "depends_on", "must be a list, not a table"),
     ({"coverage": "eech"}, "coverage", 'one of each, team, not the text "eech" (did you mean "each"?)'),
+    ({"coverage": "team"}, "coverage", "needs required_capabilities"),
+    (
+        {"coverage": "team", "required_capabilities": ["a", "b"], "requires_consensus": True},
+        "coverage",
+        "does not go with a vote: voters answer the same question",
+    ),
+    (
+        {"coverage": "team", "required_capabilities": ["a"], "consensus": {}},
+        "coverage",
+        "does not go with a vote",
+    ),
+    (
+        {"coverage": "team", "required_capabilities": ["c++", "a+b"]},
+        "required_capabilities[1]",
+        "has a plus that is not at its end",
+    ),
     ({"aggregate": 1}, "aggregate", "must be one of first, all, best, merge, median"),
     ({"on_dependency_failure": "stop"}, "on_dependency_failure", "must be one of fail, run, skip"),
     ({"timeout": 0}, "timeout", "longer than 0"),
@@ -579,3 +610,97 @@ def test_ten_thousand_tasks_are_read_in_time() -> None:
 
     assert len(file.plan().tasks) == 10_000
     assert time.process_time() - started < 2, "about 0.2 s are usual"
+
+
+SCHEMA_WITH_MISTAKES = """\
+[[tasks]]
+name = "a"
+[tasks.result_schema]
+type = "objct"
+[tasks.result_schema.properties.n]
+minimum = "three"
+
+[[tasks]]
+name = "b"
+result_schema = 3
+
+[[tasks]]
+name = "c"
+resultSchema = { "$ref" = "https://example.com/answer.json" }
+"""
+
+
+def test_mistakes_in_a_result_schema_are_told_with_their_lines() -> None:
+    with pytest.raises(InvalidTask) as caught:
+        read(SCHEMA_WITH_MISTAKES)
+
+    told = [(error["line"], error["field"], error["message"]) for error in caught.value.details["errors"]]
+    assert told == [
+        (4, "tasks[0].result_schema.type", 'is no type of JSON: "objct" (did you mean "object"?)'),
+        (6, "tasks[0].result_schema.properties.n.minimum", 'must be a number, not "three"'),
+        (10, "tasks[1].result_schema", "must be a table (a JSON Schema), true or false, not 3"),
+        (
+            14,
+            "tasks[2].resultSchema.$ref",
+            'refers to "https://example.com/answer.json": nothing is fetched, so put it under $defs'
+            ' and refer to "#/$defs/…"',
+        ),
+    ]
+
+
+def test_a_result_schema_may_be_true_false_or_hold_dates() -> None:
+    assert one("[task]\nresult_schema = true").result_schema is True
+    assert one("[task]\nresult_schema = false").result_schema is False
+    assert one("[task]\n[task.result_schema]\nenum = [2030-01-31]").result_schema == {"enum": ["2030-01-31"]}
+
+
+# --- budgets ------------------------------------------------------------------------------------
+
+
+def test_the_budget_of_a_submission_stands_beside_its_tasks() -> None:
+    value = {"budget": {"cost_usd": 2, "attemptTokens": 500}, "task": {"type": "t"}}
+    file = read_tasks(Document(value, "file"), new_id=lambda: "made")
+
+    assert file.budget == {"cost_usd": 2, "attempt_tokens": 500}
+    assert file.tasks[0].budget is None
+
+
+def test_a_task_without_a_table_may_be_called_budget() -> None:
+    file = read_tasks(Document({"budget": {"tokens": 5}}, "one"), new_id=lambda: "made")
+
+    assert (file.budget, file.tasks[0].budget) == (None, {"tokens": 5})
+
+
+@pytest.mark.parametrize(
+    ("budget", "field", "message"),
+    [
+        ({}, "budget", "limits nothing: say cost_usd, tokens, or both"),
+        ({"attempt_usd": 1}, "budget", "limits nothing"),
+        ({"cost_usd": 0}, "budget.cost_usd", "must be"),
+        ({"cost_usd": 1, "attemptUsd": 2}, "budget.attempt", "is 2, more than cost_usd, which is 1"),
+        ({"usd": 1}, "budget.usd", 'did you mean "cost_usd"?'),
+        (5, "budget", "must be"),
+    ],
+)
+def test_a_wrong_budget_of_a_submission_is_named(budget: Any, field: str, message: str) -> None:
+    with pytest.raises(InvalidTask) as caught:
+        read_tasks(Document({"tasks": [{}], "budget": budget}, "file"), new_id=lambda: "made")
+
+    (entry,) = caught.value.details["errors"]
+    assert entry["field"].startswith(field)
+    assert message in entry["message"]
+
+
+def test_an_attempt_may_not_be_expected_to_use_more_than_all_of_them() -> None:
+    ((where, found),) = errors({"tasks": [{"budget": {"tokens": 5, "attempt_tokens": 6}}]})
+
+    assert where.endswith("tasks[0].budget.attempt_tokens")
+    assert found == "is 6, more than tokens, which is 5"
+
+
+def test_a_schedule_takes_no_budget_of_a_submission() -> None:
+    with pytest.raises(InvalidTask) as caught:
+        read_template(Document({"tasks": [{}], "budget": {"tokens": 5}}, "file"), new_id=lambda: "made")
+
+    (entry,) = caught.value.details["errors"]
+    assert (entry["field"], "a schedule makes many" in entry["message"]) == ("budget", True)

@@ -3,15 +3,18 @@
 A command gets one task as a JSON document on stdin and prints the result as JSON on stdout. An exit
 status other than 0 is a failed attempt, with the end of stderr as its message. It runs in a process
 group of its own, with a small environment and no descriptors but its three pipes, and nothing that
-it started outlives it.
+it started outlives it. What it used, it may write as JSON into the file that AGENTORCH_USAGE names.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import logging
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,8 +26,13 @@ from agentorch_cli.agents.text import plain
 from agentorch_cli.agents.work import Work, WorkFailed
 from agentorch_cli.errors import UsageError
 
+logger = logging.getLogger("agentorch.agent")
+
 ENVIRONMENT = ("PATH", "HOME", "LANG", "TMPDIR")
 """What a command inherits, besides what its handler allows."""
+
+USAGE = ("inputTokens", "outputTokens", "costUsd")
+USAGE_LIMIT_BYTES = 4096
 
 OUTPUT_LIMIT_BYTES = 1024 * 1024
 KILL_GRACE_SECONDS = 2.0
@@ -51,11 +59,12 @@ def exec_handler(
     directory = os.fspath(cwd) if cwd is not None else None
 
     async def run_command(work: Work) -> Any:
+        usage = Path(tempfile.gettempdir()) / f"agentorch-usage-{work.message_id}.json"
         try:
             finished = await run_process(
                 argv,
                 stdin=orjson.dumps(work.to_document()),
-                env=environment(work, env_allow),
+                env={**environment(work, env_allow), "AGENTORCH_USAGE": os.fspath(usage)},
                 cwd=directory,
                 timeout=timeout,
                 output_limit=output_limit,
@@ -63,9 +72,41 @@ def exec_handler(
             )
         except (OSError, ValueError) as error:
             raise WorkFailed(f"{argv[0]} cannot be started: {error}", code="exec_not_started") from error
+        finally:
+            work.usage = take_usage(usage)
         return result_of(finished, timeout, output_limit)
 
     return run_command
+
+
+def take_usage(path: Path) -> dict[str, Any] | None:
+    """What a command says that it used; the file is taken away. None where it says nothing readable."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    except OSError:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        return None
+    try:
+        said = orjson.loads(os.read(descriptor, USAGE_LIMIT_BYTES))
+    except (OSError, orjson.JSONDecodeError):
+        said = None
+    finally:
+        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            path.unlink()
+    usage = {key: said[key] for key in USAGE if key in said} if isinstance(said, dict) else {}
+    if usage and all(_is_amount(value, key) for key, value in usage.items()):
+        return usage
+    logger.warning("the usage that a command wrote cannot be read: %s", plain(repr(said), 200))
+    return None
+
+
+def _is_amount(value: Any, key: str) -> bool:
+    kinds, most = ((int, float), 1e9) if key == "costUsd" else ((int,), 10**15)
+    return type(value) in kinds and 0 <= value <= most
 
 
 def environment(work: Work, env_allow: Sequence[str]) -> dict[str, str]:

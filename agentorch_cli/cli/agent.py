@@ -35,6 +35,10 @@ Metadata = Annotated[
     typer.Option("--metadata", "-m", metavar="KEY=VALUE", help="Kept with it; may be repeated."),
 ]
 AgentId = Annotated[str, typer.Argument(metavar="ID", help="Id of the agent.", show_default=False)]
+AgentIds = Annotated[list[str], typer.Argument(metavar="ID…", help="Ids of agents.", show_default=False)]
+Reason = Annotated[
+    str | None, typer.Option("--reason", metavar="TEXT", help="Why; shown wherever it matters.")
+]
 
 
 @verb(app, "register")
@@ -118,7 +122,7 @@ def show(ctx: typer.Context, agent_id: AgentId) -> None:
 @verb(app, "remove")
 def remove(
     ctx: typer.Context,
-    agent_ids: Annotated[list[str], typer.Argument(metavar="ID…", help="Ids of agents.", show_default=False)],
+    agent_ids: AgentIds,
     is_forced: Annotated[
         bool, typer.Option("--force", help="Even agents that hold work; it is given to others.")
     ] = False,
@@ -132,6 +136,80 @@ def remove(
     session = Session.of(ctx)
     reply = session.ask("agent.remove", agent_ids=list(dict.fromkeys(agent_ids)), force=is_forced)
     show_change(session, reply, "removed")
+
+
+@verb(app, "pause")
+def pause(
+    ctx: typer.Context,
+    agent_ids: AgentIds,
+    reason: Reason = None,
+    length: Annotated[
+        str | None, typer.Option("--for", metavar="TIME", help='The pause ends by itself after this: "10m".')
+    ] = None,
+) -> None:
+    """Give agents nothing new; they keep what they hold.
+
+    $ agentorch agent pause alice --for 10m --reason "new model"
+
+    The pause holds through reconnects and restarts, until its time is over or somebody says
+    agentorch agent resume. Why tasks wait for it: agentorch task why.
+    """
+    from agentorch_cli.cli.task import show_change
+
+    session = Session.of(ctx)
+    seconds = _seconds(length, "--for")
+    reply = session.ask(
+        "agent.pause", agent_ids=list(dict.fromkeys(agent_ids)), reason=reason, for_seconds=seconds
+    )
+    show_change(session, reply, "paused")
+
+
+@verb(app, "drain")
+def drain(
+    ctx: typer.Context,
+    agent_ids: AgentIds,
+    reason: Reason = None,
+    is_waiting: Annotated[
+        bool, typer.Option("--wait", help="Return once they hold nothing any more.")
+    ] = False,
+    timeout: Annotated[
+        str | None, typer.Option("--timeout", metavar="TIME", help='Wait no longer than this: "10m".')
+    ] = None,
+) -> None:
+    """Give agents nothing new and tell them to finish what they hold, before they are stopped.
+
+    $ agentorch agent drain alice --wait --timeout 10m
+
+    They stay draining, through reconnects and restarts, until agentorch agent resume. The exit
+    code is 6 if they still hold work when --timeout is over.
+    """
+    from agentorch_cli.cli.task import show_change
+
+    session = Session.of(ctx)
+    seconds = _seconds(timeout, "--timeout")
+    if seconds is not None and not is_waiting:
+        raise UsageError("--timeout is for --wait", hint=f"{ctx.command_path} --help")
+    reply = session.ask(
+        "agent.drain",
+        agent_ids=list(dict.fromkeys(agent_ids)),
+        reason=reason,
+        wait=is_waiting,
+        timeout_seconds=seconds,
+    )
+    show_change(session, reply, "drained" if is_waiting else "draining")
+
+
+@verb(app, "resume")
+def resume(ctx: typer.Context, agent_ids: AgentIds, reason: Reason = None) -> None:
+    """Give agents work again that are paused, draining, or excluded because they kept failing.
+
+    $ agentorch agent resume alice
+    """
+    from agentorch_cli.cli.task import show_change
+
+    session = Session.of(ctx)
+    reply = session.ask("agent.resume", agent_ids=list(dict.fromkeys(agent_ids)), reason=reason)
+    show_change(session, reply, "resumed")
 
 
 @verb(app, "run")
@@ -186,6 +264,59 @@ def run(
         raise typer.Exit(128 + number)
 
 
+@verb(app, "attach")
+def attach(
+    ctx: typer.Context,
+    agent_id: AgentId,
+    capabilities: Capabilities = None,
+    type: Annotated[
+        str | None, typer.Option("--type", "-t", metavar="TYPE", help='What you are; "person" if not said.')
+    ] = None,
+    slots: Slots = None,
+    metadata: Metadata = None,
+    url: Annotated[
+        str | None,
+        typer.Option("--url", metavar="URL", help="Engine to connect to; the local one if not said."),
+    ] = None,
+) -> None:
+    """Be an agent yourself: work is shown as it comes, and you answer, vote or decline.
+
+    $ agentorch agent attach alice -c approve -c human
+    $ echo '{"verdict": "yes"}' | agentorch agent attach alice -c approve
+
+    Without -c you have the capability human, which decides where a vote escalates. /help says
+    what may be typed. Leaving gives back what is not answered. Not on a terminal, each
+    line is an answer, and the end of the lines leaves.
+    """
+    session = Session.of(ctx)
+    from agentorch_cli.agents.person import HUMAN
+
+    spec = _spec(agent_id, type or "person", capabilities or [HUMAN], slots, metadata, None)
+
+    from agentorch_cli.agents.agent import Agent
+
+    agent = Agent(
+        spec.agent_id,
+        type=spec.type,
+        capabilities=spec.capabilities,
+        slots=spec.slots,
+        metadata=spec.metadata,
+    )
+    code = session.run(_attend(session, agent, url))
+    if code:
+        raise typer.Exit(code)
+
+
+async def _attend(session: Session, agent: Agent, url: str | None) -> int:
+    import os
+
+    from agentorch_cli.cli.attach import attend
+
+    target = url or agents_url(session.settings)
+    token = os.environ.get("AGENTORCH_TOKEN")
+    return await attend(agent, target, token, as_json=session.format != "table")
+
+
 async def _work(session: Session, agent: Agent, handler: Any, url: str | None) -> int | None:
     import os
 
@@ -205,6 +336,21 @@ def agents_url(settings: Any) -> str:
     host = settings.gateway.host
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
     return f"ws://{host}:{settings.gateway.port}/agents"
+
+
+def _seconds(text: str | None, option: str) -> float | None:
+    """A duration that is longer than nothing. Raises UsageError."""
+    from agentorch_cli.core.durations import parse_duration
+
+    if text is None:
+        return None
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        raise UsageError(f'{option} "{text}" {error}') from error
+    if not seconds:
+        raise UsageError(f"{option} must be longer than 0 seconds")
+    return seconds
 
 
 def _from_file(name: str) -> list[AgentSpec]:

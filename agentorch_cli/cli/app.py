@@ -22,6 +22,9 @@ class Root(Group):
         "serve": Entry(START, "serve", "app", "Run the engine; agents connect to it"),
         "agent": Entry(WORK, "agent", "app", "Register agents, list them, run one"),
         "task": Entry(WORK, "task", "app", "Submit tasks, follow them, cancel, retry"),
+        "budget": Entry(
+            WORK, "budget", "app", "What tasks may use, in dollars and tokens, and what was spent"
+        ),
         "schedule": Entry(WORK, "schedule", "app", "Submit tasks again and again, when their time comes"),
         "limit": Entry(WORK, "limit", "app", "How many attempts may start in a second, a minute, an hour"),
         "outcome": Entry(WORK, "outcome", "app", "Say whether a result was right: what makes votes honest"),

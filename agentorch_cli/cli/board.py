@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.text import Text
 
-from agentorch_cli.cli import columns
+from agentorch_cli.cli import columns, money
 from agentorch_cli.cli.look import Look, span
 from agentorch_cli.cli.tables import Column, Page
 from agentorch_cli.views import StatusView
@@ -39,7 +39,13 @@ def head(status: StatusView, look: Look) -> list[Text]:
     tasks = counts(status.task_counts, TASK_ORDER, look) or [Text("none yet", "dim")]
     if status.oldest_pending_seconds:
         tasks.append(Text(f"oldest waits for {span(status.oldest_pending_seconds)}", "dim"))
-    return [*lines, *wrapped("Agents", agents, look), *wrapped("Tasks", tasks, look)]
+    spent = money.spend(status.spend)
+    return [
+        *lines,
+        *wrapped("Agents", agents, look),
+        *wrapped("Tasks", tasks, look),
+        *(wrapped("Spent", [spent], look) if spent is not None else []),
+    ]
 
 
 def parts(status: StatusView) -> list[tuple[str, Sequence[Column], Sequence[Any]]]:
@@ -49,6 +55,7 @@ def parts(status: StatusView) -> list[tuple[str, Sequence[Column], Sequence[Any]
         ("RUNNING", columns.RUNNING, status.running),
         ("RECENT", columns.OUTCOMES, status.recent),
         ("VOTES", columns.VOTE_OUTCOMES, status.decisions),
+        ("BUDGETS", money.BUDGETS, status.budgets),
     ]
     return [part for part in every if part[2]]
 

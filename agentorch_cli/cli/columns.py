@@ -10,10 +10,19 @@ from typing import Any
 
 from rich.text import Text
 
+from agentorch_cli.cli import money
 from agentorch_cli.cli.look import Look, span
 from agentorch_cli.cli.tables import Column
 from agentorch_cli.core.reliability import VERIFIED_WEIGHT
-from agentorch_cli.views import AttemptView, DecisionView, ReliabilityView, ScheduleView, TaskView
+from agentorch_cli.views import (
+    AgentView,
+    AttemptView,
+    DecisionView,
+    LedgerView,
+    ReliabilityView,
+    ScheduleView,
+    TaskView,
+)
 
 
 def took(task: TaskView | AttemptView, look: Look) -> Text:
@@ -50,22 +59,72 @@ def percent(value: float | None, look: Look) -> Text:
     return Text(f"{value:.0%}" if look.is_terminal else f"{value:.4f}")
 
 
+def milliseconds(value: float | None, look: Look) -> Text:
+    """A duration that is kept in milliseconds."""
+    if value is None:
+        return look.nothing()
+    return Text(span(value / 1000) if look.is_terminal else f"{value:.1f}")
+
+
+def spent(row: LedgerView, look: Look) -> Text:
+    """What work has cost, at least: nobody has to say it."""
+    if row.cost_usd is None:
+        return Text("unknown" if row.cost_unknown else "", "dim")
+    amount = f"${row.cost_usd:.4f}" if row.cost_usd < 1 else f"${row.cost_usd:,.2f}"
+    if row.cost_unknown < 0.01:
+        return Text(amount)
+    return Text(f"at least {amount}" if look.is_terminal else f"{amount} + {row.cost_unknown:.1f} unknown")
+
+
 def votes(decision: DecisionView) -> str:
     """`4 of 5`: how many of the panel voted."""
     return f"{decision.votes_used} of {decision.electorate}"
+
+
+def set_aside(agent: AgentView, look: Look) -> Text:
+    """Why an agent gets nothing, and until when."""
+    if agent.status in ("paused", "draining"):
+        until = Text("until ") + look.age(agent.status_until) if agent.status_until is not None else None
+        reason = look.text(agent.status_reason) if agent.status_reason else None
+        return Text(": ").join(one for one in (until, reason) if one is not None)
+    if agent.excluded_until is not None:
+        return Text.assemble(
+            ("excluded until " if agent.excluded_until > look.now else "probed since ", "yellow"),
+            look.age(agent.excluded_until),
+            ": ",
+            look.text(agent.excluded_reason),
+        )
+    return Text("")
 
 
 AGENTS = (
     Column("AGENT", lambda agent, look: look.text(agent.agent_id, "bold"), is_id=True, fold_at=24),
     Column("STATUS", lambda agent, look: look.state(agent.status)),
     Column("TYPE", lambda agent, look: look.text(agent.type), 2),
-    Column("CAPABILITIES", lambda agent, look: look.names(agent.capabilities), 6),
-    Column("LOAD", lambda agent, look: look.bar(agent.load, 6), 5),
-    Column("SLOTS", lambda agent, look: Text(f"{agent.busy}/{agent.slots}"), 4, is_right=True),
-    Column("SCORE", lambda agent, look: look.number(agent.performance_score), 3, is_right=True),
+    Column("CAPABILITIES", lambda agent, look: look.names(agent.capabilities), 4),
+    Column("LOAD", lambda agent, look: look.bar(agent.load, 6), 7),
+    Column("SLOTS", lambda agent, look: Text(f"{agent.busy}/{agent.slots}"), 3, is_right=True),
+    Column("SCORE", lambda agent, look: look.number(agent.performance_score), 8, is_right=True),
+    Column("SUCCESS", lambda agent, look: percent(agent.success_rate, look), 6, is_right=True),
+    Column("P50", lambda agent, look: milliseconds(agent.latency_p50_ms, look), 5, is_right=True),
+    Column("P95", lambda agent, look: milliseconds(agent.latency_p95_ms, look), 5, is_right=True),
     Column("DONE", lambda agent, look: Text(str(agent.completed)), 1, is_right=True),
     Column("FAILED", lambda agent, look: Text(str(agent.failed)), 1, is_right=True),
-    Column("SEEN", lambda agent, look: look.age(agent.last_heartbeat), 5),
+    Column("NOTE", lambda agent, look: set_aside(agent, look), 7),
+    Column("SEEN", lambda agent, look: look.age(agent.last_heartbeat), 2),
+)
+
+LEDGER = (
+    Column("SKILL", lambda row, look: look.text(row.skill or "everything", "bold"), is_id=True, fold_at=24),
+    Column("TYPE", lambda row, look: look.text(row.task_type) if row.skill else look.nothing(), 8),
+    Column(
+        "ATTEMPTS", lambda row, look: look.number(row.completed + row.failed + row.lost), 6, is_right=True
+    ),
+    Column("SUCCESS", lambda row, look: percent(row.success_rate, look), 7, is_right=True),
+    Column("RIGHT", lambda row, look: percent(row.right, look), is_right=True),
+    Column("P50", lambda row, look: milliseconds(row.latency_p50_ms, look), 5, is_right=True),
+    Column("P95", lambda row, look: milliseconds(row.latency_p95_ms, look), 4, is_right=True),
+    Column("COST", lambda row, look: spent(row, look), 5, is_right=True),
 )
 
 TASKS = (
@@ -109,6 +168,7 @@ ATTEMPTS = (
     Column("TOOK", took, 6, is_right=True),
     Column("ROLE", lambda attempt, look: look.text(attempt.role), 2),
     Column("SURE", lambda attempt, look: percent(attempt.confidence, look), 3, is_right=True),
+    Column("USED", lambda attempt, look: look.text(money.of_attempt(attempt)), 4, is_right=True),
     Column("WHAT CAME OF IT", lambda attempt, look: _brought(attempt, look), 7),
 )
 

@@ -92,7 +92,8 @@ def check(
 
     A described system is {"agents": {ID: {"caps": [..], "slots": n}}, "tasks": {ID: {"state":
     "pending|running|awaiting|done|failed|cancelled", "deps": [..], "mode": "all|any|K", "on_fail":
-    "block|ignore", "need": {"caps": [..], "count": n}, "holds": [agent ids]}}}.
+    "block|ignore", "need": {"caps": [..], "count": n, "team": true|false, "most": n},
+    "holds": [agent ids]}}}.
     """
     session = Session.of(ctx)
     if file is not None:

@@ -7,6 +7,7 @@ the line's text.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -59,8 +60,13 @@ def _plan_of(files: Sequence[TaskFile], known: Collection[str] | None = None) ->
         return file.where(own, path)
 
     tasks = [task for file in files for task in file.tasks]
+    budgets = [(file.document.name, file.budget) for file in files if file.budget is not None]
+    if len(budgets) > 1:
+        named = " and ".join(name for name, _ in budgets)
+        raise UsageError(f"a submission has one budget, and {named} each bring one")
     try:
-        return plan(tasks, where=where, known=known)
+        found = plan(tasks, where=where, known=known)
+        return replace(found, budget=budgets[0][1]) if budgets else found
     except InvalidTask as error:
         for file in files:
             add_source(error, file.document)

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.text import Text
 
-from agentorch_cli.cli import columns
+from agentorch_cli.cli import columns, money
 from agentorch_cli.cli.look import Look, moment, span
 from agentorch_cli.cli.tables import Column, Page
 from agentorch_cli.views import DecisionView, EventView, OutcomeView, TaskView, WhyView
@@ -29,6 +29,9 @@ WORDS = {
     "timed_out": "ran out of time at",
     "retried": "opened again",
     "skipped": "left out",
+    "budget_reserved": "reserved for",
+    "budget_settled": "paid for",
+    "budget_returned": "given back by",
 }
 
 
@@ -70,7 +73,7 @@ def told(event: EventView, start: datetime, look: Look) -> tuple[Text, Text]:
     parts: list[Text | str] = [look.text(words, _color(kind))]
     if event.agent_id is not None:
         parts += [" ", look.text(event.agent_id, "bold")]
-    if details := _details(event.data):
+    if details := _details(event):
         parts += ["  ", look.text(details, "dim")]
     return Text(when, "dim"), Text.assemble(*parts)
 
@@ -179,6 +182,8 @@ def _facts(task: TaskView, look: Look) -> list[tuple[str, Text]]:
         ("deadline", look.age(task.deadline) if task.deadline else None),
         ("took", columns.took(task, look) if task.started_at else None),
         ("attempts", Text(f"{task.attempts_made}, {task.failures} failed") if task.failures else None),
+        ("used", look.text(money.used(task.usage)) if task.usage and _is_paid(task) else None),
+        *[("budget", look.text(money.charged(one))) for one in task.budgets],
         ("parent", look.text(task.parent_id) if task.parent_id else None),
         ("key", look.text(task.idempotency_key) if task.idempotency_key else None),
         (
@@ -187,6 +192,12 @@ def _facts(task: TaskView, look: Look) -> list[tuple[str, Text]]:
         ),
     ]
     return [(name, value) for name, value in facts if value is not None]
+
+
+def _is_paid(task: TaskView) -> bool:
+    """Whether usage is worth a line: somebody told some, or a budget pays for it."""
+    told = task.usage is not None and (task.usage.cost_usd is not None or task.usage.tokens is not None)
+    return told or (bool(task.budgets) and task.usage is not None and task.usage.unknown_attempts > 0)
 
 
 def _vote_facts(decision: DecisionView, look: Look) -> list[tuple[str, Text]]:
@@ -222,8 +233,11 @@ def _sure(decision: DecisionView, look: Look) -> Text:
     return columns.percent(decision.confidence, look) + look.text(basis, "dim")
 
 
-def _details(data: dict[str, Any]) -> str:
+def _details(event: EventView) -> str:
     """What an event carries: its sentence, if it has one, else all of it."""
+    data = event.data
+    if event.kind.startswith("budget_"):
+        return money.booked(data)
     if data.get("message"):
         return str(data["message"])
     return ", ".join(

@@ -48,11 +48,28 @@ def submit(
             "--allow-forward", help="Tasks may depend on ids that do not exist yet, and wait for them."
         ),
     ] = False,
+    budget_usd: Annotated[
+        float | None,
+        typer.Option(
+            "--budget-usd", metavar="USD", min=1e-9, max=1e9, help="The most that they may cost together."
+        ),
+    ] = None,
+    budget_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--budget-tokens",
+            metavar="N",
+            min=1,
+            max=10**15,
+            help="The most tokens that they may use together.",
+        ),
+    ] = None,
 ) -> None:
     """Submit the tasks of files (TOML, JSON or JSONL): all of them, or none.
 
     $ agentorch task submit task.toml --wait
     $ echo '{"type": "count", "data": {"text": "one two"}}' | agentorch task submit -
+    $ agentorch task submit task.toml --budget-usd 2.50
 
     Tasks of several files are one submission and may depend on each other by name.
     With --wait the exit code is 3 if a task fails.
@@ -62,6 +79,11 @@ def submit(
     session = Session.of(ctx)
     seconds = _seconds(timeout)
     plan = read_submission(files, session.settings)
+    budget = dict(plan.budget or {})
+    if budget_usd is not None:
+        budget["cost_usd"] = budget_usd
+    if budget_tokens is not None:
+        budget["tokens"] = budget_tokens
     if is_dry_run:
         from agentorch_cli.cli.setup import has_database
 
@@ -73,9 +95,11 @@ def submit(
 
     async def work() -> Any:
         async with session.connect() as client:
-            forward = {"allow_forward": True} if allow_forward else {}
+            asked: dict[str, Any] = {"allow_forward": True} if allow_forward else {}
+            if budget:
+                asked["budget"] = budget
             try:
-                reply = await client.call("task.submit", tasks=plan.tasks, **forward)
+                reply = await client.call("task.submit", tasks=plan.tasks, **asked)
             except NotFound as error:
                 plan.refuse_unknown(error.details.get("missing", ()))
                 raise

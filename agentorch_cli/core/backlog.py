@@ -10,7 +10,7 @@ than before, so a step looks at what is new and not at all that waits. Who walks
 every task that could be served, in the order of service: no idle agent is left beside a ready
 task that it could take.
 
-A task that wants several agents at once may be overtaken by tasks behind it that use an agent
+A task that wants several agents at once, or a team, may be overtaken by tasks behind it that use an agent
 it could use, at most `MOST_OVERTAKES` times; from then on such agents are kept for it until it
 runs. They are not kept where fewer agents are online than it wants.
 
@@ -28,7 +28,7 @@ from datetime import datetime
 from typing import Any
 
 from agentorch_cli.core.gates import Gates
-from agentorch_cli.core.matching import Crew, Roster, Seat, Want, lasting_obstacle
+from agentorch_cli.core.matching import Roster, Seat, Want, lasting_obstacle
 
 MOST_OVERTAKES = 20
 """Measured: bounded overtaking keeps agents busy and bounds the wait of large gangs."""
@@ -207,8 +207,15 @@ class Backlog:
                     continue
             seats = roster.choose(task.want, kept)
             if seats is not None and gates is not None and task.want.gates:
-                while len(seats) > task.want.number and gates.closed(task, len(seats)) is not None:
+                shut = gates.closed(task, len(seats)) if len(seats) > task.want.number else None
+                if shut is not None and task.want.is_team:  # none of its members is one too many
+                    unseen -= not queue.is_asleep
+                    self._shut_queue(queue, shut[0])
+                    index += 1
+                    continue
+                while shut is not None:
                     seats.pop()
+                    shut = gates.closed(task, len(seats)) if len(seats) > task.want.number else None
             if seats is None:
                 unseen -= not queue.is_asleep
                 self._set_aside(queue, roster, kept)
@@ -238,7 +245,8 @@ class Backlog:
                 continue
             for agent_id, reason in found.items():
                 if reason is None and lasting_obstacle(roster.members[agent_id], kept) is None:
-                    found[agent_id] = f"is kept for task {gang.task_id}, which wants {gang.want.number}"
+                    wanted = "a team" if gang.want.is_team else gang.want.number
+                    found[agent_id] = f"is kept for task {gang.task_id}, which wants {wanted}"
         return found
 
     def kept_ahead(self, task: Ready) -> list[Ready]:
@@ -268,9 +276,9 @@ class Backlog:
         for queue in self._gangs.values():
             if queue.place >= task.order or queue.want == task.want or queue.shut_by is not None:
                 continue
-            could_use = queue.want
-            if could_use.rather_not:
-                could_use = roster.reservation(could_use) or could_use
+            could_use = roster.spared(queue.want)
+            if queue.want.is_team and self._is_kept(queue):  # who is not kept for it may work for others
+                could_use = roster.reservation(queue.want) or could_use
             if not any(lasting_obstacle(seat.member, could_use) is None for seat in seats):
                 continue
             was_kept = self._is_kept(queue)
@@ -283,7 +291,7 @@ class Backlog:
 
     def _set_aside(self, queue: Queue, roster: Roster, kept: list[Want]) -> None:
         """Too few agents for its tasks: it sleeps, unless what happens to others can change that."""
-        if queue.want.number > 1 and self._is_kept(queue):
+        if queue.want.is_gang and self._is_kept(queue):
             self._keep(queue, roster, kept)
         elif not kept:
             self._awake -= not queue.is_asleep
@@ -310,7 +318,7 @@ class Backlog:
         queue = self._queues[task.want] = Queue(task.want, self._founded, place=task.order)
         insort(self._line, (queue.place, queue.number, queue))
         self._awake += 1
-        if task.want.number > 1:
+        if task.want.is_gang:
             self._gangs[task.want] = queue
         return queue
 
@@ -377,20 +385,21 @@ class _News:
     """What happened to the fleet that could wake a sleeping queue."""
 
     def __init__(self, roster: Roster, seen: int) -> None:
-        self._crews: list[Crew] = roster.changed_since(seen)
-        self._any = frozenset().union(*(crew.capabilities for crew in self._crews))
+        self._roster, self._seen = roster, seen
+        self._freed = roster.freed_since(seen)
         self._somebody_left = roster.lost_at > seen
 
     def __bool__(self) -> bool:
-        return bool(self._crews) or self._somebody_left
+        return bool(self._freed) or self._somebody_left
 
     def concern(self, want: Want) -> bool:
         """Whether there may be an agent now for what found none."""
         if self._somebody_left and want.rather_not:
             return True  # perhaps nobody is left but those who failed it
-        return want.required <= self._any and any(want.required <= crew.capabilities for crew in self._crews)
+        return bool(self._freed) and self._roster.may_serve_since(want, self._seen)
 
     def spent(self, seats: Sequence[Seat]) -> None:
-        """These seats were taken: crews of which nobody is free any more wake nobody."""
-        if any(not seat.member.is_free for seat in seats):
-            self._crews = [crew for crew in self._crews if crew.free]
+        """These seats were taken: agents that are not free any more wake nobody."""
+        for seat in seats:
+            if not seat.member.is_free:
+                self._freed.discard(seat.member.agent_id)

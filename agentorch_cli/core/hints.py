@@ -27,9 +27,8 @@ def closest(word: str, known: Collection[str]) -> str | None:
     matches = get_close_matches(word, candidates, n=1, cutoff=0.6)
     if matches:
         return matches[0]
-    return next(
-        (candidate for candidate in candidates if len(folded) > 2 and folded in _fold(candidate)), None
-    )
+    holding = [candidate for candidate in candidates if len(folded) > 2 and folded in _fold(candidate)]
+    return min(holding, key=len, default=None)
 
 
 def did_you_mean(word: str, known: Collection[str]) -> str:

@@ -134,7 +134,7 @@ def kinds(tied: Knots) -> list[Kind]:
                 named[member] = Kind.CIRCULAR_DEPENDENCY
     for number, (task, slack, pool) in enumerate(zip(rest.tasks, rest.slack, rest.demand, strict=True)):
         if task.wanted > len(task.deps) or (
-            pool >= 0 and rest.slots.pools[pool].registered < task.need.count
+            pool >= 0 and rest.slots.pools[pool].registered < task.need.level
         ):
             named[number] = Kind.UNSATISFIABLE
         elif slack < 0:

@@ -223,16 +223,17 @@ def _cost(tasks: Sequence[str], system: System) -> dict[str, Any]:
 
 def _unsatisfiable(report: Report, system: System, facts: Facts, knotted: set[str]) -> Iterator[Finding]:
     """One finding per demand; who is knotted has a finding of its own."""
-    groups: dict[tuple[int, tuple[str, ...]], list[str]] = {}
+    groups: dict[tuple[int, tuple[str, ...], str], list[str]] = {}
     for task, kind in report.kind.items():
         if kind is Kind.UNSATISFIABLE and task not in knotted:
             need = system.tasks[task].need
-            groups.setdefault((need.count, tuple(sorted(need.caps))), []).append(task)
-    for (count, caps), members in sorted(groups.items()):
+            team = f" team of {need.most}" if need.is_team else ""
+            groups.setdefault((need.count, tuple(sorted(need.caps)), team), []).append(task)
+    for (count, caps, team), members in sorted(groups.items()):
         sentence = report.explain(members[0])
         yield Finding(
             kind=Kind.UNSATISFIABLE,
-            mark=f"{Kind.UNSATISFIABLE} {count} {' '.join(caps)}",
+            mark=f"{Kind.UNSATISFIABLE} {count} {' '.join(caps)}{team}",
             members=tuple(members[:1000]),
             reason=sentence if len(members) == 1 else f"{len(members):,} tasks wait in vain: {sentence}",
             waited_s=max(facts.age.get(member, 0.0) for member in members),

@@ -26,12 +26,16 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Final
 
 from agentorch_cli.core.scoring import PRIOR_STRENGTH
 
 OUTCOME_DECAY: Final = 0.97
 """What is left of a row's evidence after one more outcome of that row."""
+
+SLOW_SECONDS: Final = 300.0
+"""Work that takes longer than this in the mean costs 10 points of the hourly score."""
 
 BUCKETS: Final = 58
 """The first holds what took less than 1 ms, the last everything from 3 days on."""
@@ -85,14 +89,34 @@ def weight_of(outcomes: int) -> float:
     return (1.0 - OUTCOME_DECAY**outcomes) / (1.0 - OUTCOME_DECAY)
 
 
+def after_outcomes(before: Evidence, good: float, outcomes: int) -> Evidence:
+    """Evidence after so many further outcomes, of which `good` went well; they count at once."""
+    if not outcomes:
+        return before
+    weight = weight_of(outcomes)
+    return before.times(left_after_outcomes(outcomes)).plus(Evidence(weight * good / outcomes, weight))
+
+
+def hourly_score(completed: float, failed: float, lost: float, seconds: float) -> float:
+    """The plain rule for what was finished in an hour, 0..100; the statement `reckon_hour` says the same.
+
+    `seconds` is how long the completed and the failed ones took together.
+    """
+    ended = completed + failed + lost
+    if not ended:
+        return 50.0
+    is_slow = completed + failed > 0 and seconds / (completed + failed) > SLOW_SECONDS
+    return min(100.0, max(0.0, 50.0 + 50.0 * completed / ended - (10.0 if is_slow else 0.0)))
+
+
 def bucket_of(seconds: float) -> int:
     """The bucket of a histogram that counts a duration."""
     return bisect_right(BOUNDS, seconds)
 
 
 def merged(one: Sequence[float], other: Sequence[float]) -> list[float]:
-    """Two histograms as one."""
-    return [a + b for a, b in zip(one, other, strict=True)]
+    """Two histograms as one; either may end with its last bucket that is not empty."""
+    return [a + b for a, b in zip_longest(one, other, fillvalue=0.0)]
 
 
 def quantile(histogram: Sequence[float], share: float) -> float | None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from agentorch_cli.core.durations import parse_duration
 from agentorch_cli.core.gates import Gates
+from agentorch_cli.core.purses import BUDGET, Purses
 
 if TYPE_CHECKING:
     from agentorch_cli.core.backlog import Ready
@@ -254,12 +255,13 @@ def key_of(options: Mapping[str, object]) -> tuple[str | None, int]:
 
 
 class LimitGates(Gates):
-    """The gates of rates and keys, for a scheduler or an explanation."""
+    """The gates of rates, keys and budgets, for a scheduler or an explanation."""
 
-    def __init__(self) -> None:
+    def __init__(self, purses: Purses | None = None) -> None:
         self.rates = Rates()
         self.keys = Keys()
-        super().__init__({KEY: self.keys, RATE: self.rates})
+        self.purses = purses or Purses()
+        super().__init__({KEY: self.keys, RATE: self.rates, BUDGET: self.purses})
 
     def gates_of(self, task: Ready) -> tuple[str, ...]:
         """What the task's want should name: what it has already, and the rates that are set."""
@@ -270,6 +272,7 @@ class LimitGates(Gates):
 
     def place(self, task: Ready) -> None:
         """Let the task's want name the gates that it has to pass."""
+        self.purses.place(task)
         names = self.gates_of(task)
         if names != task.want.gates:
             task.want = replace(task.want, gates=names)

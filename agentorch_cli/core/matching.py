@@ -19,6 +19,9 @@ between, is forgotten, and built again when it is asked. So the price of a chang
 grow with the number of different sets that were ever asked for, and neither does the memory:
 the argument is that of renting skis until one could have bought them.
 
+A team (`core.team`) is chosen from the best of each guild of agents that have the same part of
+what it asks for.
+
 `obstacle` is the one rule of eligibility. `Roster.choose` and every explanation use it.
 """
 
@@ -32,6 +35,7 @@ from functools import lru_cache
 
 from agentorch_cli.core.model import AgentStatus
 from agentorch_cli.core.scoring import Weights, score
+from agentorch_cli.core.team import Candidate, can_cover, form, listed, share_of
 
 MOST_SEATS = 500_000
 """Memberships that all guilds together may hold; about 60 bytes each."""
@@ -44,6 +48,9 @@ MOST_TYPES = 16
 
 SAMPLE = 16
 """Free agents among which an exploring choice looks for the one of which least is known."""
+
+MOST_PARTS = 256
+"""Parts of a team's capabilities that get a guild each; with more of them all agents are looked at."""
 
 _SLACK = 64
 """So many void entries of a heap, or changes that nobody asked about, are not worth a thought."""
@@ -71,7 +78,13 @@ class Member:
     failed: int = 0
     used: set[int] = field(default_factory=set)
     """Numbers of the slots that live attempts own."""
+    is_probing: bool = False
+    """It was excluded, and gets one task at a time until one of them goes well."""
+    probe_slot: int | None = None
+    """The slot of the task that it is probed with now."""
     stamp: int = 0
+    freed_at: int = 0
+    """The stamp at which it last became able to take more, or different, work."""
     is_counted: bool = False
     """Its crew counts it as free."""
     guilds: dict[Lane, Guild] = field(default_factory=dict)
@@ -94,7 +107,17 @@ class Member:
 
     @property
     def is_free(self) -> bool:
-        return self.status is AgentStatus.ONLINE and len(self.used) < self.slots and not self.exclusions
+        return (
+            self.status is AgentStatus.ONLINE
+            and len(self.used) < self.slots
+            and not self.exclusions
+            and not self.is_probed
+        )
+
+    @property
+    def is_probed(self) -> bool:
+        """It has the one task that shows how it is."""
+        return self.is_probing and self.probe_slot in self.used
 
     def free_slot(self) -> int:
         """A number that no live attempt owns. Only for a free member."""
@@ -102,6 +125,9 @@ class Member:
         if number not in self.used:
             return number
         return next(n for n in range(self.slots) if n not in self.used)
+
+
+Demand = tuple[frozenset[str], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +148,26 @@ class Want:
     """The task's type: agents may do better in one than in another."""
     gates: tuple[str, ...] = ()
     """Limits that it shares with others (`core.gates`)."""
+    is_team: bool = False
+    """They have `required` together; each has a part of it."""
+    declined_by: frozenset[str] = frozenset()
+    """Agents that gave it back because they do not want to do it: it does not come to them again."""
+
+    @property
+    def demand(self) -> Demand:
+        """What it asks of the agents that there are: capabilities, and of a team how many may have them."""
+        return (self.required, self.most if self.is_team else 0)
+
+    @property
+    def is_gang(self) -> bool:
+        """Has to be given several agents at once, or may have to be."""
+        return self.number > 1 or self.is_team
+
+    def is_served_by(self, capabilities: frozenset[str]) -> bool:
+        """Whether somebody with these could take part."""
+        if self.is_team:
+            return not self.required.isdisjoint(capabilities)
+        return self.required <= capabilities
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +176,8 @@ class Seat:
 
     member: Member
     slot: int
+    role: str | None = None
+    """The member's part in a team."""
 
 
 Lane = tuple[frozenset[str], str]
@@ -150,18 +198,18 @@ class Guild:
     heap: list[Entry] = field(default_factory=list)
     unread: int = 0
     """Changes since it was last asked."""
+    freed_at: int = 0
+    """The stamp at which a member last became able to take more, or different, work."""
 
 
 @dataclass(slots=True, eq=False)
 class Crew:
-    """The agents whose capabilities are the same: what wakes tasks that wait for somebody."""
+    """The agents whose capabilities are the same."""
 
     capabilities: frozenset[str]
     size: int = 0
     free: int = 0
     """Members that could take work now."""
-    changed: int = 0
-    """The stamp at which one of them last became able to take more, or different, work."""
 
 
 @lru_cache(maxsize=4096)
@@ -170,13 +218,24 @@ def skill_of(required: frozenset[str]) -> str:
     return "+".join(sorted(required)) or "any"
 
 
+def skill_shown(required: Iterable[str], role: str | None) -> str:
+    """The skill for which an attempt is evidence: of a member of a team its part of what is required."""
+    asked = frozenset(required)
+    if role is None:
+        return skill_of(asked)
+    return skill_of(asked & share_of(role) or asked)
+
+
 def lasting_obstacle(member: Member, want: Want) -> str | None:
     """Why this agent could not take this work even if it were idle; None where it could."""
-    lacking = want.required - member.capabilities
-    if lacking:
-        return "lacks " + ", ".join(sorted(lacking))
+    if not want.is_served_by(member.capabilities):
+        if want.is_team:
+            return f"has nothing of {listed(want.required)}"
+        return "lacks " + ", ".join(sorted(want.required - member.capabilities))
     if member.agent_id in want.closed_to:
         return "has it already"
+    if member.agent_id in want.declined_by:
+        return "declined it"
     if want.only is not None and member.agent_id not in want.only:
         return "is not in the electorate"
     if member.status is not AgentStatus.ONLINE:
@@ -189,6 +248,8 @@ def obstacle(member: Member, want: Want) -> str | None:
     lasting = lasting_obstacle(member, want)
     if lasting is None and len(member.used) >= member.slots:
         return f"all {member.slots} slots are busy" if member.slots != 1 else "is busy"
+    if lasting is None and member.is_probed:
+        return "is being probed, with one task at a time"
     return lasting
 
 
@@ -219,6 +280,12 @@ class Roster:
         self._asked: dict[str, dict[Lane, Guild]] = {}
         """Guilds by the first of their capabilities."""
         self._seats = 0
+        self._parts: dict[frozenset[str], list[frozenset[str]]] = {}
+        """By capabilities of a team, what agents have of them; forgotten when a crew comes or goes."""
+        self._freed: dict[str, Member] = {}
+        """Members that could take work when they last changed; the one that changed last comes last."""
+        self._freed_at: dict[str, int] = {}
+        """By capability, the stamp at which somebody with it last became able to take more."""
 
     # --- changes ----------------------------------------------------------------------------
 
@@ -231,10 +298,15 @@ class Roster:
                 member.performance = before.performance
         if before is not None and before is not member:
             member.exclusions = before.exclusions | member.exclusions
+            member.is_probing = before.is_probing
+            member.probe_slot = before.probe_slot
         self.drop(member.agent_id)
         self.members[member.agent_id] = member
         member.is_counted = False
-        crew = self._crews.setdefault(member.capabilities, Crew(member.capabilities))
+        crew = self._crews.get(member.capabilities)
+        if crew is None:
+            crew = self._crews[member.capabilities] = Crew(member.capabilities)
+            self._parts.clear()
         crew.size += 1
         for capability in member.capabilities:
             self._having.setdefault(capability, {})[member.agent_id] = member
@@ -249,6 +321,7 @@ class Roster:
         member = self.members.pop(agent_id, None)
         if member is None:
             return
+        self._freed.pop(agent_id, None)
         self.stamp += 1
         self.lost_at = member.stamp = self.stamp
         crew = self._crews[member.capabilities]
@@ -257,6 +330,7 @@ class Roster:
         self.free -= member.is_counted
         if not crew.size:
             del self._crews[member.capabilities]
+            self._parts.clear()
         for capability in member.capabilities:
             del self._having[capability][agent_id]
             if not self._having[capability]:
@@ -268,8 +342,15 @@ class Roster:
         member.guilds = {}
 
     def take(self, member: Member, slot: int) -> None:
-        """A live attempt owns this slot from now on."""
+        """Work that was chosen for it now owns this slot from now on."""
         member = self.members.get(member.agent_id, member)  # it may have come anew since it was chosen
+        if member.is_probing and not member.is_probed:
+            member.probe_slot = slot
+        self.hold(member, slot)
+
+    def hold(self, member: Member, slot: int) -> None:
+        """Work that it has already owns this slot from now on."""
+        member = self.members.get(member.agent_id, member)
         member.used.add(slot)
         self._offer(member)
 
@@ -278,18 +359,24 @@ class Roster:
         member = self.members.get(agent_id)
         if member is not None and slot in member.used:
             member.used.remove(slot)
+            if member.probe_slot == slot:
+                member.probe_slot = None
             self.touch(member)
 
     def touch(self, member: Member) -> None:
         """The member's load, status or performance changed: offer it anew."""
         self._offer(member)
-        crew = self._crews.get(member.capabilities)
-        if crew is None or self.members.get(member.agent_id) is not member:
+        if self.members.get(member.agent_id) is not member:
             return
         if member.is_free:
-            crew.changed = self.stamp
-            self._crews[crew.capabilities] = self._crews.pop(crew.capabilities)
-        elif member.status is not AgentStatus.ONLINE:
+            stamp = member.freed_at = self.stamp
+            self._freed.pop(member.agent_id, None)
+            self._freed[member.agent_id] = member
+            for capability in member.capabilities:
+                self._freed_at[capability] = stamp
+            for guild in member.guilds.values():
+                guild.freed_at = stamp
+        elif member.status is not AgentStatus.ONLINE or member.exclusions:
             self.lost_at = self.stamp
 
     def exclude(self, agent_id: str, by: str, reason: str | None) -> None:
@@ -302,6 +389,13 @@ class Roster:
         else:
             member.exclusions[by] = reason
         self.touch(member)
+
+    def set_probing(self, member: Member, *, is_probing: bool, slot: int | None = None) -> None:
+        """It gets one task at a time from now on, and has one in this slot; or as many as it has slots."""
+        if member.is_probing != is_probing or (slot is not None and not member.is_probed):
+            member.is_probing = is_probing
+            member.probe_slot = slot if is_probing else None
+            self.touch(member)
 
     def know(
         self,
@@ -329,15 +423,27 @@ class Roster:
         if type and len(types) < MOST_TYPES:
             types.add(type)
 
-    def changed_since(self, stamp: int) -> list[Crew]:
-        """Crews of which somebody became able to take work after `stamp`, and somebody still is."""
-        found = []
-        for crew in reversed(self._crews.values()):
-            if crew.changed <= stamp:
+    def freed_since(self, stamp: int) -> set[str]:
+        """Agents that became able to take more work after `stamp`, and still are."""
+        found = set()
+        for member in reversed(self._freed.values()):
+            if member.freed_at <= stamp:
                 break
-            if crew.free:
-                found.append(crew)
+            if member.is_free:
+                found.add(member.agent_id)
         return found
+
+    def may_serve_since(self, want: Want, stamp: int) -> bool:
+        """Whether somebody who became able to take more work after `stamp` may be of use for this.
+
+        False is certain; True is worth a look.
+        """
+        if want.is_team:
+            return any(self._freed_at.get(one, 0) > stamp for one in want.required)
+        guild = self.guilds.get(self._lane(want.required, want.type))
+        if guild is not None:
+            return guild.freed_at > stamp and self._best(guild) is not None
+        return all(self._freed_at.get(one, 0) > stamp for one in want.required)
 
     # --- choices ----------------------------------------------------------------------------
 
@@ -352,39 +458,77 @@ class Roster:
         if want.only is not None:
             return self._elect(want, want.only, kept)
         avoided = self._avoided(want)
-        chosen: list[Member] = []
-        passed: list[Entry] = []
+        if want.is_team:
+            return self._team(want, avoided, kept)
         guild = self.guild(want.required, want.type)
         if self.exploration > 0 and want.most == 1 and self._draw.random() < self.exploration:
             member = self._least_measured(guild, want, avoided, kept)
             if member is not None:
                 return [Seat(member, member.free_slot())]
-        while (entry := self._best(guild)) is not None:
-            member = entry[3]
-            if (
-                obstacle(member, want) is None
-                and member.agent_id not in avoided
-                and not (kept and any(lasting_obstacle(member, other) is None for other in kept))
-            ):
-                chosen.append(member)
-                if len(chosen) == want.most:
-                    break
-            passed.append(heapq.heappop(guild.heap))
-        for entry in passed:
-            heapq.heappush(guild.heap, entry)
+        chosen = self._best_of(guild, want.most, want, avoided, kept)
         if len(chosen) < want.number:
             return None
         return [Seat(member, member.free_slot()) for member in chosen]
 
+    def _best_of(
+        self, guild: Guild, most: int, want: Want, avoided: frozenset[str], kept: Sequence[Want]
+    ) -> list[Member]:
+        """The best free members of a guild that may take it, at most so many."""
+        chosen: list[Member] = []
+        passed: list[Entry] = []
+        while (entry := self._best(guild)) is not None:
+            member = entry[3]
+            if _may(member, want, avoided, kept):
+                chosen.append(member)
+                if len(chosen) == most:
+                    break
+            passed.append(heapq.heappop(guild.heap))
+        for entry in passed:
+            heapq.heappush(guild.heap, entry)
+        return chosen
+
+    def _team(self, want: Want, avoided: frozenset[str], kept: Sequence[Want]) -> list[Seat] | None:
+        """The smallest group of free agents that covers it, with their roles; None where none does.
+
+        Only the best of those who have the same part can be in it, and whoever it is filled up with.
+        """
+        parts = self.parts(want.required)
+        if len(parts) <= MOST_PARTS:
+            guilds = [self.guild(part, want.type) for part in parts]
+            best = [self._best_of(guild, want.number, want, avoided, kept) for guild in guilds]
+            free = {member.agent_id: member for members in best for member in members}
+        else:
+            could = (member for member in self._could(want) if _may(member, want, avoided, kept))
+            free = {member.agent_id: member for member in could}
+        candidates = [self._candidate(member, want) for member in free.values()]
+        team = form(want.required, candidates, least=want.number, most=want.most)
+        if team is None:
+            return None
+        return [Seat(free[one.agent_id], free[one.agent_id].free_slot(), one.role) for one in team]
+
+    def _candidate(self, member: Member, want: Want) -> Candidate:
+        skill = skill_of(want.required & member.capabilities)
+        value = score(self.weights, member.estimate(skill, want.type), len(member.used), member.slots)
+        return Candidate(member.agent_id, member.capabilities, value)
+
+    def parts(self, required: frozenset[str]) -> list[frozenset[str]]:
+        """What agents have of the capabilities of a team: each different part once."""
+        parts = self._parts.get(required)
+        if parts is None:
+            found = {required & capabilities for capabilities in self._crews}
+            parts = self._parts[required] = sorted((part for part in found if part), key=sorted)
+        return parts
+
+    def knows(self, want: Want) -> bool:
+        """Whether there are agents for this work at all, online or not."""
+        if want.is_team:
+            return can_cover(want.required, self.parts(want.required), want.most)
+        return self.guild(want.required).size > 0
+
     def _elect(self, want: Want, voters: Sequence[str], kept: Sequence[Want]) -> list[Seat] | None:
         """The first of these agents that may take it, in their order and not by score."""
         found = (self.members[agent_id] for agent_id in voters if agent_id in self.members)
-        chosen = [
-            member
-            for member in found
-            if obstacle(member, want) is None
-            and not (kept and any(lasting_obstacle(member, other) is None for other in kept))
-        ][: want.most]
+        chosen = [member for member in found if _may(member, want, frozenset(), kept)][: want.most]
         if len(chosen) < want.number:
             return None
         return [Seat(member, member.free_slot()) for member in chosen]
@@ -397,11 +541,20 @@ class Roster:
     def reservation(self, want: Want) -> Want | None:
         """What to keep for a task that wants several agents: who could serve it, by `lasting_obstacle`.
 
-        None where fewer agents are online than it wants: they would be kept for nothing.
+        None where fewer agents are online than it wants: they would be kept for nothing. For a team one
+        that could be made is kept, always the same while the same agents are online.
         """
-        avoided = self._avoided(want)
-        kept = replace(want, closed_to=want.closed_to | avoided, rather_not=frozenset()) if avoided else want
+        kept = self.spared(want)
+        if want.is_team:
+            could = [Candidate(member.agent_id, member.capabilities) for member in self._could(kept)]
+            team = form(want.required, could, least=want.number, most=want.most)
+            return None if team is None else replace(kept, only=tuple(one.agent_id for one in team))
         return kept if self._has(kept, want.number) else None
+
+    def spared(self, want: Want) -> Want:
+        """The want of who could do without those who failed it: they are as good as in it already."""
+        avoided = self._avoided(want)
+        return replace(want, closed_to=want.closed_to | avoided, rather_not=frozenset()) if avoided else want
 
     def explain(self, want: Want) -> dict[str, str | None]:
         """Agent by agent, what stands in the way; None for those who could take it at once."""
@@ -420,9 +573,7 @@ class Roster:
         best: tuple[float, str, Member] | None = None
         for entry in self._draw.sample(heap, min(SAMPLE, len(heap))):
             member = entry[3]
-            if entry[2] != member.stamp or member.agent_id in avoided or obstacle(member, want) is not None:
-                continue
-            if kept and any(lasting_obstacle(member, other) is None for other in kept):
+            if entry[2] != member.stamp or not _may(member, want, avoided, kept):
                 continue
             found = (member.trials.get(lane, 0.0), member.agent_id, member)
             if best is None or found[:2] < best[:2]:
@@ -431,15 +582,18 @@ class Roster:
 
     def guild(self, required: frozenset[str], type: str = "") -> Guild:
         """The agents that have these capabilities, as they do in this type of task."""
-        if type and (not self._types or type not in self._types.get(skill_of(required), ())):
-            type = ""
-        lane = (required, type)
+        lane = self._lane(required, type)
         guild = self.guilds.pop(lane, None)
         if guild is None:
             guild = self._found(lane)
         self.guilds[lane] = guild  # asked last, forgotten last
         guild.unread = 0
         return guild
+
+    def _lane(self, required: frozenset[str], type: str) -> Lane:
+        if type and (not self._types or type not in self._types.get(skill_of(required), ())):
+            return required, ""
+        return required, type
 
     # --- inside: who could ------------------------------------------------------------------
 
@@ -451,17 +605,30 @@ class Roster:
             rarest = min((self._having.get(one, nobody) for one in required), key=len).values()
         return (member for member in rarest if required <= member.capabilities)
 
+    def _having_any(self, required: frozenset[str]) -> Iterable[Member]:
+        """Members with at least one of these capabilities."""
+        nobody: dict[str, Member] = {}
+        found: dict[str, Member] = {}
+        for capability in sorted(required):
+            found |= self._having.get(capability, nobody)
+        return found.values()
+
     def _could(self, want: Want) -> Iterator[Member]:
-        """Those who could take it, free or busy."""
-        members: Iterable[Member] = (
-            self._having_all(want.required)
-            if want.only is None
-            else [self.members[one] for one in want.only if one in self.members]
-        )
+        """Those who could take it, or a part of it, free or busy."""
+        members: Iterable[Member]
+        if want.only is not None:
+            members = [self.members[one] for one in want.only if one in self.members]
+        elif want.is_team:
+            members = self._having_any(want.required)
+        else:
+            members = self._having_all(want.required)
         return (member for member in members if lasting_obstacle(member, want) is None)
 
     def _has(self, want: Want, number: int) -> bool:
-        """Whether at least so many could take it."""
+        """Whether at least so many could take it; for a team, whether they could make one."""
+        if want.is_team:
+            could = [member.capabilities for member in self._could(want)]
+            return len(could) >= number and can_cover(want.required, could, want.most)
         return any(found >= number for found, _ in enumerate(self._could(want), start=1))
 
     def _avoided(self, want: Want) -> frozenset[str]:
@@ -475,7 +642,7 @@ class Roster:
 
     def _found(self, lane: Lane) -> Guild:
         required, type = lane
-        guild = Guild(required, type, skill_of(required))
+        guild = Guild(required, type, skill_of(required), freed_at=self.stamp)
         self._asked.setdefault(min(required, default=""), {})[lane] = guild
         self._seats += _OVERHEAD
         for member in self._having_all(required):
@@ -521,8 +688,9 @@ class Roster:
         if not is_free or not member.guilds:
             return
         unasked: list[Guild] = []
+        alike = None if member.estimates else self._entry(member, next(iter(member.guilds.values())))
         for guild in member.guilds.values():
-            heapq.heappush(guild.heap, self._entry(member, guild))
+            heapq.heappush(guild.heap, alike or self._entry(member, guild))
             _trim(guild)
             guild.unread += 1
             if guild.unread > _SLACK + guild.size:
@@ -539,6 +707,15 @@ class Roster:
                 return entry
             heapq.heappop(heap)
         return None
+
+
+def _may(member: Member, want: Want, avoided: frozenset[str], kept: Sequence[Want]) -> bool:
+    """Whether it can be given this work now, and is not left out or left to others."""
+    return (
+        obstacle(member, want) is None
+        and member.agent_id not in avoided
+        and not (kept and any(lasting_obstacle(member, other) is None for other in kept))
+    )
 
 
 def _trim(guild: Guild) -> None:

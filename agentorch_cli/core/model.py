@@ -61,7 +61,7 @@ class AttemptStatus(StrEnum):
     TIMED_OUT = "timed_out"
     """Ran longer than the task's timeout. A late result may still count."""
     CANCELLED = "cancelled"
-    """Called off (the task was cancelled, or decided without it), or given back by an agent that left."""
+    """Called off (the task was cancelled, or decided without it), or given back by who left or declined."""
 
     @property
     def is_live(self) -> bool:
@@ -108,7 +108,7 @@ class Aggregate(StrEnum):
     FIRST = "first"
     """The first result stands; agents beyond `min_agents` that are still at it are called off."""
     ALL = "all"
-    """Object of agent id to result, of every agent."""
+    """Object of agent id to result, of every agent; of a team, of role to result."""
     BEST = "best"
     """The result with the highest confidence, then of the best-scored agent."""
     MERGE = "merge"
@@ -160,9 +160,15 @@ class TaskSpec:
     consensus: dict[str, Any] | None = None
     """Options of `core.consensus`, as plain JSON; None where agents need not agree."""
     budget: dict[str, float] | None = None
-    """`cost_usd` and/or `tokens`, the most that all attempts together may use."""
+    """`cost_usd`, `tokens`: what all attempts may use; `attempt_usd`, `attempt_tokens`: what one may."""
+    funded_by: str | None = None
+    """The submission whose budget it is charged to: its own, or for a sub-task that of its parent."""
+    borrows: str | None = None
+    """The parent of a sub-task that spends from the same budgets: what is reserved for that may be used."""
     labels: dict[str, str] = field(default_factory=dict)
     data: Any = None
+    result_schema: dict[str, Any] | bool | None = None
+    """JSON Schema that every result has to fit; None where any JSON will do."""
     parent_id: str | None = None
     verifies: str | None = None
     """The dependency (by the name that the file used, or its id) whose result this task checks."""

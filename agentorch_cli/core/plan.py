@@ -60,6 +60,8 @@ class Plan:
     external: tuple[str, ...]
     """References to tasks outside of the submission, sorted. The store says which of them exist."""
     where: Where = in_submission
+    budget: Mapping[str, Any] | None = None
+    """What the tasks may use together."""
 
     def layers(self) -> list[list[str]]:
         """Ids of what can run first, of what can run after that, and so on."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from agentorch_cli.core.reduction import Remainder
+from agentorch_cli.core.reduction import Remainder, Slots
 
 STUCK, ENDED, FAILED = 0, 1, 2
 
@@ -31,7 +31,8 @@ class Board:
     holds: Sequence[tuple[str, ...]]
     waiters: dict[tuple[int, int], list[int]]
     """By pool and count: who needs that many of that pool."""
-    pools_of: dict[str, list[int]]
+    slots: Slots
+    """As the reduction left them: which agents and pools there are. What is free is the play's."""
 
 
 @dataclass(slots=True)
@@ -43,7 +44,9 @@ class Play:
     slack: list[int]
     free: dict[str, int]
     idle: dict[int, int]
-    """By pool: how many of its agents have a free slot."""
+    """By pool: how many of its agents have a free slot, or whether they make a team."""
+    teams: dict[int, tuple[int, frozenset[frozenset[str]]]]
+    """By pool of a team: how many have a free slot, and which parts these have."""
     fate: bytearray
     let_go: bytearray
     """Whether the task has given its slots back."""
@@ -57,18 +60,23 @@ class Play:
             for needed in row:
                 needed_by[needed].append(number)
             if rest.demand[number] >= 0:
-                key = (rest.demand[number], rest.tasks[number].need.count)
+                key = (rest.demand[number], rest.tasks[number].need.level)
                 waiters.setdefault(key, []).append(number)
         board = Board(
             needed_by,
             [task.ignore_failure for task in rest.tasks],
             rest.demand,
-            [task.need.count for task in rest.tasks],
+            [task.need.level for task in rest.tasks],
             [task.holds for task in rest.tasks],
             waiters,
-            rest.slots.pools_of,
+            rest.slots,
         )
         idle = {number: pool.free for number, pool in enumerate(rest.slots.pools)}
+        teams = {
+            number: (pool.idle, frozenset(pool.parts))
+            for number, pool in enumerate(rest.slots.pools)
+            if pool.need.is_team
+        }
         size = len(rest.names)
         return cls(
             board,
@@ -76,6 +84,7 @@ class Play:
             rest.slack,
             dict(rest.slots.free),
             idle,
+            teams,
             bytearray(size),
             bytearray(size),
         )
@@ -99,7 +108,7 @@ class Play:
             [whole.count[member] for member in members],
             [whole.holds[member] for member in members],
             _waiters(demand, [whole.count[member] for member in members]),
-            whole.pools_of,
+            whole.slots,
         )
         part = Play(
             board,
@@ -107,6 +116,7 @@ class Play:
             [self.slack[member] for member in members],
             {agent: self.free[agent] for held in board.holds for agent in held if agent in self.free},
             {pool: self.idle[pool] for pool in demand if pool >= 0},
+            {pool: self.teams[pool] for pool in demand if pool in self.teams},
             bytearray(self.fate[member] for member in members),
             bytearray(self.let_go[member] for member in members),
         )
@@ -130,6 +140,7 @@ class Play:
             self.slack.copy(),
             self.free.copy(),
             self.idle.copy(),
+            self.teams.copy(),
             self.fate[:],
             self.let_go[:],
         )
@@ -195,11 +206,23 @@ class Play:
             self.free[agent] += 1
             if self.free[agent] != 1:
                 continue
-            for pool in self.board.pools_of.get(agent, ()):
-                if pool in self.idle:
-                    self.idle[pool] += 1
+            for pool in self.board.slots.pools_of.get(agent, ()):
+                if pool in self.idle and self._gain(pool, agent):
                     for waiter in self.board.waiters.get((pool, self.idle[pool]), ()):
                         self._try(waiter, settled)
+
+    def _gain(self, pool: int, agent: str) -> bool:
+        """The agent has a free slot from now on: whether that raises the level of the pool."""
+        if pool not in self.teams:
+            self.idle[pool] += 1
+            return True
+        if self.idle[pool]:
+            return False
+        need = self.board.slots.pools[pool].need
+        number, parts = self.teams[pool]
+        self.teams[pool] = number + 1, parts | {self.board.slots.agents[agent].caps & need.caps}
+        self.idle[pool] = need.reached(*self.teams[pool])
+        return self.idle[pool] > 0
 
 
 def _waiters(demand: Sequence[int], count: Sequence[int]) -> dict[tuple[int, int], list[int]]:

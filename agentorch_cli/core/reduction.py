@@ -9,40 +9,57 @@ systems, ACM Computing Surveys 1972, for agents with several slots; AND, OR and 
 One pass, depth first with an explicit path: where nothing is in the way, a task is looked at after all that
 it waits for. Else it watches one unfinished dependency and goes on from there when that one ends, so every
 edge is looked at about once. Demands with the same capabilities share one `Pool`, which
-counts its eligible agents with a free slot.
+counts its eligible agents with a free slot. The pool of a team counts to 1: it is there or it is not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from agentorch_cli.core.system import DEAD, WAITING, State, System, Task
+from agentorch_cli.core.system import DEAD, WAITING, Agent, Kind, Need, State, System, Task
 
 
 @dataclass(slots=True)
 class Pool:
-    """The agents that have all of some capabilities."""
+    """The agents that have all of some capabilities; of a team's, the agents that have any."""
 
-    caps: frozenset[str]
+    need: Need
+    """One of the demands."""
     agents: tuple[str, ...]
     """The live ones, by id."""
     registered: int
-    """How many of these there are, idle or not."""
+    """The level of these, idle or not: how many there are, or whether they make a team."""
     absent: int
-    """Eligible agents with slots that are not live."""
+    """What eligible agents with slots that are not live would add to it."""
     free: int
-    """Live ones with a free slot now."""
+    """The level of the live ones with a free slot now."""
+    idle: int
+    """How many these are."""
+    parts: set[frozenset[str]]
+    """What they have of a team's capabilities."""
+
+    def gain(self, caps: frozenset[str]) -> bool:
+        """An agent with these has a free slot from now on: whether that raises the level."""
+        before, part = self.free, caps & self.need.caps
+        self.idle += 1
+        if not self.need.is_team:
+            self.free = self.idle
+        elif not self.free:
+            self.parts.add(part)
+            self.free = self.need.reached(self.idle, self.parts)
+        return self.free > before
 
 
 @dataclass(slots=True)
 class Slots:
     """Free slots per live agent, and per pool how many of its agents have any."""
 
+    agents: Mapping[str, Agent]
     free: dict[str, int]
     pools: list[Pool]
     """In the order of their capabilities."""
-    number: dict[frozenset[str], int]
+    number: dict[Kind, int]
     pools_of: dict[str, list[int]]
     """By agent: the pools that it is in."""
 
@@ -55,31 +72,47 @@ class Slots:
             if self.free[agent] == 1:
                 for number in self.pools_of.get(agent, ()):
                     pool = self.pools[number]
-                    pool.free += 1
-                    yield number, pool.free
+                    if pool.gain(self.agents[agent].caps):
+                        yield number, pool.free
 
 
 def free_slots(system: System) -> Slots:
     """Capacity less what waiting tasks hold; what running tasks hold will come back by itself."""
     free = {name: agent.slots for name, agent in system.agents.items() if agent.live}
-    demands: set[frozenset[str]] = set()
+    demands: dict[Kind, Need] = {}
     for task in system.tasks.values():
         if task.state in WAITING:
             for agent in task.holds:
                 if agent in free:
                     free[agent] -= 1
             if task.need.count:
-                demands.add(task.need.caps)
-    slots = Slots(free, [], {}, {})
-    for caps in sorted(demands, key=sorted):
-        able = [name for name, agent in system.agents.items() if agent.slots > 0 and caps <= agent.caps]
+                demands.setdefault(task.need.kind, task.need)
+    slots = Slots(system.agents, free, [], {}, {})
+    for kind, need in sorted(demands.items(), key=_by_capabilities):
+        able = {
+            n: agent.caps for n, agent in system.agents.items() if agent.slots > 0 and need.serves(agent.caps)
+        }
         live = tuple(sorted(name for name in able if name in free))
-        slots.number[caps] = len(slots.pools)
+        slots.number[kind] = len(slots.pools)
         for name in live:
             slots.pools_of.setdefault(name, []).append(len(slots.pools))
-        idle = sum(free[name] > 0 for name in live)
-        slots.pools.append(Pool(caps, live, len(live), len(able) - len(live), idle))
+        registered, everybody = _level(need, able, live), _level(need, able, able)
+        idle = [name for name in live if free[name] > 0]
+        pool = Pool(need, live, registered, everybody - registered, 0, 0, set())
+        for name in idle:
+            pool.gain(able[name])
+        slots.pools.append(pool)
     return slots
+
+
+def _by_capabilities(item: tuple[Kind, Need]) -> tuple[list[str], bool, int, int]:
+    need = item[1]
+    return (sorted(need.caps), need.is_team, *((need.count, need.most) if need.is_team else (0, 0)))
+
+
+def _level(need: Need, caps: Mapping[str, frozenset[str]], names: Collection[str]) -> int:
+    """What these agents reach together."""
+    return need.reached(len(names), {caps[name] & need.caps for name in names} if need.is_team else ())
 
 
 def reduce(system: System) -> tuple[set[str], Slots]:
@@ -187,10 +220,10 @@ class _Reduction:
         """Whether the task gets its slots; else it queues for them."""
         if not task.need.count:
             return True
-        pool = self.slots.number[task.need.caps]
-        if self.slots.pools[pool].free >= task.need.count:
+        pool = self.slots.number[task.need.kind]
+        if self.slots.pools[pool].free >= task.need.level:
             return True
-        self._queues.setdefault((pool, task.need.count), []).append(name)
+        self._queues.setdefault((pool, task.need.level), []).append(name)
         return False
 
 
@@ -255,13 +288,24 @@ def remainder(system: System) -> Remainder:
         open_count = task.wanted - settled
         rows.append(row if open_count > 0 else ())
         lacking.append(max(0, open_count))
-    demand = [slots.number[task.need.caps] if task.need.count else -1 for task in tasks]
+    _leave_helpful(slots)
+    demand = [slots.number[task.need.kind] if task.need.count else -1 for task in tasks]
     via = [
-        pool if pool >= 0 and slots.pools[pool].free < task.need.count else -1
+        pool if pool >= 0 and slots.pools[pool].free < task.need.level else -1
         for pool, task in zip(demand, tasks, strict=True)
     ]
     holders, alone = _holders(tasks, via, slots)
     return Remainder(system, names, number, tasks, rows, lacking, demand, via, holders, alone, slots)
+
+
+def _leave_helpful(slots: Slots) -> None:
+    """Who could help a team that is not there: who has what nobody has who is free. Or else all of them."""
+    for pool in slots.pools:
+        lacking = pool.need.caps.difference(*pool.parts)
+        if pool.need.is_team and not pool.free and lacking:
+            pool.agents = tuple(
+                name for name in pool.agents if not lacking.isdisjoint(slots.agents[name].caps)
+            )
 
 
 def _holders(tasks: list[Task], via: list[int], slots: Slots) -> tuple[list[list[int]], frozenset[int]]:
@@ -278,6 +322,13 @@ def _holders(tasks: list[Task], via: list[int], slots: Slots) -> tuple[list[list
     alone = {
         there[0]
         for agent, there in sitting.items()
-        if len(there) == 1 and via[there[0]] in slots.pools_of.get(agent, ())
+        if len(there) == 1
+        and via[there[0]] in slots.pools_of.get(agent, ())
+        and _helps(agent, via[there[0]], slots)
     }
     return holders, frozenset(alone)
+
+
+def _helps(agent: str, pool: int, slots: Slots) -> bool:
+    """Whether a slot of this agent, which is in the pool, would help those who lack it."""
+    return not slots.pools[pool].need.is_team or agent in slots.pools[pool].agents

@@ -15,18 +15,23 @@ answer is data (`Move`); the engine performs it under the lock of the task.
 * A vote is settled by `core.election`: its ballots are its attempts.
 
 An agent counts once, however many of its attempts brought something: the first stands.
+
+The members of a team bring parts. The task is complete once each capability that it shares out is covered
+by the role of somebody who brought a result; what is nobody's any more is asked for again, and the
+results of the others stay.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agentorch_cli.core import consensus
 from agentorch_cli.core.model import Aggregate, AttemptStatus, TaskStatus
+from agentorch_cli.core.team import share_of
 
 MOST_LOSSES = 5
 """Agents that a task may lose, for each that it asks for, before it is taken for the cause."""
@@ -64,6 +69,8 @@ class Tried:
     confidence: float | None = None
     performance: float = 0.5
     seconds: float | None = None
+    role: str | None = None
+    """What its agent was told to be."""
 
     @property
     def is_done(self) -> bool:
@@ -97,6 +104,13 @@ class Case:
     retry: Mapping[str, Retry] = field(default_factory=dict)
     """Rules by error code."""
     aggregate: Aggregate = Aggregate.FIRST
+    team: frozenset[str] = frozenset()
+    """The capabilities that a team shares out; none where each agent has all."""
+
+    @property
+    def most_losses(self) -> int:
+        """Agents that may be lost: so many for each that it asks for."""
+        return MOST_LOSSES * max(self.min_agents, min(self.max_agents, len(self.team)))
 
     def rule_of(self, one: Tried) -> Retry | None:
         """The rule for what went wrong with an attempt, if there is one."""
@@ -170,8 +184,10 @@ def settle_one(
 
 def settle(case: Case, jitter: Jitter) -> Move:
     """What the task does now; `case.failures` and `case.losses` count all its ended attempts."""
+    if case.team:
+        return _settle_team(case, jitter)
     live = [one for one in case.tried if one.status.is_live]
-    done = _one_per_agent(one for one in case.tried if one.is_done)
+    done = _once_each((one for one in case.tried if one.is_done), lambda one: one.agent_id)
     out = {one.agent_id for one in live} - {one.agent_id for one in done}
     if len(done) >= case.min_agents and (case.aggregate is Aggregate.FIRST or not out):
         return replace(_aggregated(case.aggregate, done), call_off=_ids(live))
@@ -181,11 +197,37 @@ def settle(case: Case, jitter: Jitter) -> Move:
     return _gone_wrong(case, live) or _asked_again(case, lacking, jitter, live or done)
 
 
+def _settle_team(case: Case, jitter: Jitter) -> Move:
+    """The same for a team: who is live or done does its part, and all other parts are asked for."""
+    live = [one for one in case.tried if one.status.is_live]
+    done = _once_each((one for one in case.tried if one.is_done), lambda one: (one.agent_id, one.role))
+    left = case.team.difference(*(share_of(one.role) for one in done))
+    if not left and len(done) >= case.min_agents:
+        return replace(_joined(case.aggregate, done), call_off=_ids(live))
+    left = left.difference(*(share_of(one.role) for one in live))
+    lacking = case.min_agents - len(done) - len(live)
+    if not left and lacking <= 0:
+        return Move(TaskStatus.RUNNING)
+    return _gone_wrong(case, live) or _asked_again(case, max(1, lacking), jitter, live or done)
+
+
+def _joined(aggregate: Aggregate, done: Sequence[Tried]) -> Move:
+    """The result of a team. A role that was given twice stands there twice: `paint`, `paint#2`."""
+    if aggregate is not Aggregate.ALL:
+        return _aggregated(aggregate, done)
+    parts: dict[str, Any] = {}
+    given: Counter[str | None] = Counter()
+    for one in done:
+        given[one.role] += 1
+        parts[f"{one.role}#{given[one.role]}" if given[one.role] > 1 else str(one.role)] = one.result
+    return Move(TaskStatus.COMPLETED, result=dict(sorted(parts.items())))
+
+
 def _gone_wrong(case: Case, live: Sequence[Tried]) -> Move | None:
     """The end of a task that lacks results and must not ask for more; None where it may."""
     ruled = _ruled(case)
     losses = case.losses - sum(one.status is AttemptStatus.LOST for one in ruled)
-    if losses >= MOST_LOSSES * case.min_agents:
+    if losses >= case.most_losses:
         lost = [one.error for one in case.tried if one.status is AttemptStatus.LOST]
         error = _poison(losses, lost[-1] if lost else None)
         return Move(TaskStatus.FAILED, error=error, call_off=_ids(live))
@@ -244,10 +286,11 @@ def _wait_after(case: Case, one: Tried) -> float:
     )
 
 
-def _one_per_agent(tried: Iterable[Tried]) -> list[Tried]:
-    found: dict[str, Tried] = {}
+def _once_each(tried: Iterable[Tried], by: Callable[[Tried], Hashable]) -> list[Tried]:
+    """The first of each that are the same by this."""
+    found: dict[Hashable, Tried] = {}
     for one in tried:
-        found.setdefault(one.agent_id, one)
+        found.setdefault(by(one), one)
     return list(found.values())
 
 

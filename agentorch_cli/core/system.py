@@ -6,7 +6,8 @@ database; `agentorch deadlock check --file SYSTEM.json` reads it from a document
     {"agents": {ID: {"caps": [..], "slots": n}},
      "tasks":  {ID: {"state": "pending|running|awaiting|done|failed|cancelled", "deps": [..],
                      "mode": "all|any|K", "on_fail": "block|ignore",
-                     "need": {"caps": [..], "count": n}, "holds": [agent ids, one per slot held]}}}
+                     "need": {"caps": [..], "count": n, "team": true|false, "most": n},
+                     "holds": [agent ids, one per slot held]}}}
 
 Everything but the ids may be left out: an agent has one slot, a task is pending, waits for
 all of its deps, is blocked by their failure, needs and holds nothing. `live: false` on an agent,
@@ -17,11 +18,12 @@ they decide which victim is the cheapest. `note` is allowed everywhere, `name` a
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
+from agentorch_cli.core.team import can_cover
 from agentorch_cli.errors import InvalidFile
 
 Mode = Literal["all", "any"] | int
@@ -65,12 +67,36 @@ class Agent:
 @dataclass(frozen=True, slots=True)
 class Need:
     """Slots still needed before a task can start or continue: one on each of `count` distinct agents,
-    each of which has all of `caps`."""
+    each of which has all of `caps`. A team has them together: `count` to `most` agents."""
 
     caps: frozenset[str] = frozenset()
     count: int = 0
+    is_team: bool = False
+    most: int = 100
+    """Only a team is ever too large."""
+
+    @property
+    def kind(self) -> Kind:
+        """What demands that look at the same agents in the same way have in common."""
+        return self if self.is_team else self.caps
+
+    @property
+    def level(self) -> int:
+        """How many the agents must be: of a team that is there or not, 1."""
+        return min(self.count, 1) if self.is_team else self.count
+
+    def serves(self, caps: frozenset[str]) -> bool:
+        """Whether somebody with these could take part."""
+        return not self.caps.isdisjoint(caps) if self.is_team else self.caps <= caps
+
+    def reached(self, number: int, parts: Iterable[frozenset[str]]) -> int:
+        """The level of so many agents who could take part; `parts` is what they have of a team's `caps`."""
+        if not self.is_team:
+            return number
+        return int(number >= self.count and can_cover(self.caps, parts, max(self.count, self.most)))
 
 
+Kind = Need | frozenset[str]
 NOTHING = Need()
 
 
@@ -181,9 +207,14 @@ class _Reader:
     def _need(self, value: object, place: str) -> Need:
         if value is None:
             return NOTHING
-        table = self._table(value, place, ("caps", "count", "note"))
+        table = self._table(value, place, ("caps", "count", "team", "most", "note"))
         caps = frozenset(self._texts(table, place, "caps"))
-        return Need(caps, self._count(table, place, "count", 1 if caps else 0))
+        return Need(
+            caps,
+            self._count(table, place, "count", 1 if caps else 0),
+            self._flag(table, place, "team", False),
+            self._count(table, place, "most", 100),
+        )
 
     def _mode(self, table: Mapping[str, Any], place: str) -> Mode:
         value = table.get("mode", "all")

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from agentorch_cli.core.backlog import Backlog, Ready
 from agentorch_cli.core.gates import Gates
 from agentorch_cli.core.hints import did_you_mean
-from agentorch_cli.core.matching import Member, Roster
+from agentorch_cli.core.matching import Member, Roster, Want, lasting_obstacle
 from agentorch_cli.core.model import AgentStatus
+from agentorch_cli.core.team import can_cover, listed, missing
 
 MOST_NAMED = 3
 """Names of tasks that a sentence shows."""
@@ -48,6 +50,8 @@ class Known:
     away_seconds: float | None = None
     busy_with: tuple[tuple[str, float], ...] = ()
     """Tasks that it holds, and for how many seconds."""
+    set_aside: str | None = None
+    """Of a paused or draining agent: `is paused since ...`, with the reason."""
 
 
 @dataclass(slots=True)
@@ -90,10 +94,45 @@ def standing(
         for agent_id, reason in reasons.items()
     }
     gate = gates.closed(task, task.want.number) if gates is not None else None
+    if task.want.is_team:
+        told |= _apart(roster, task.want, [agent_id for agent_id, reason in told.items() if reason is None])
     clear = sum(reason is None for reason in told.values())
     return Standing(
         False, told, len(before), by_priority, is_full=clear >= task.want.number and gate is None, gate=gate
     )
+
+
+def _apart(roster: Roster, want: Want, free: list[str]) -> dict[str, str]:
+    """Why those who are free do not make the team that is wanted; empty where they do."""
+    sets = [roster.members[agent_id].capabilities for agent_id in free]
+    lacking = missing(want.required, sets)
+    if not lacking and len(free) >= want.number and can_cover(want.required, sets, want.most):
+        return {}
+    if lacking:
+        verb = "is" if len(lacking) == 1 else "are"
+        why = "; ".join(f"{_nobody_free(roster, want, one)}" for one in lacking)
+        end = f"; {listed(lacking)} {verb} missing: {why}"
+    elif len(free) < want.number:
+        end = f"; {want.number} are wanted, and {len(free)} are free"
+    else:
+        end = f"; no team of {want.most} who are free has all"
+    return {
+        agent_id: f"has {listed(want.required & roster.members[agent_id].capabilities)} only{end}"
+        for agent_id in free
+    }
+
+
+def _nobody_free(roster: Roster, want: Want, capability: str) -> str:
+    """Why nobody brings this to a team."""
+    having = [member for member in roster.members.values() if capability in member.capabilities]
+    if not having:
+        return f"nobody has {capability}"
+    could = [member.agent_id for member in having if lasting_obstacle(member, want) is None]
+    if could:
+        return f"whoever has {capability} is busy ({', '.join(sorted(could)[:MOST_NAMED])})"
+    if any(member.status is AgentStatus.ONLINE for member in having):
+        return f"whoever has {capability} may not take it"
+    return f"nobody online has {capability}"
 
 
 def in_words(
@@ -102,14 +141,19 @@ def in_words(
     """The scheduler's reason against an agent, with what is known besides."""
     known = known or Known()
     lacking = sorted(task.want.required - member.capabilities)
-    if lacking:
+    if lacking and not task.want.is_team:
         named = [f"`{one}`{did_you_mean(one, member.capabilities)}" for one in lacking]
         return (
             f"lacks the capability {' and '.join(named)}" if len(named) == 1 else f"lacks {', '.join(named)}"
         )
     if member.status is not AgentStatus.ONLINE and reason == f"is {member.status}":
         away = f" for {seconds_in_words(known.away_seconds)}" if known.away_seconds is not None else ""
-        return f"is {member.status}{away}"
+        aside = f", and {known.set_aside.removeprefix('is ')}" if known.set_aside is not None else ""
+        if known.set_aside is not None and known.away_seconds is None:
+            return known.set_aside
+        return f"is {member.status}{away}{aside}"
+    if reason == member.excluded:
+        return reason
     if reason == "failed it before":
         return "is excluded after a failure, as long as another could do it"
     if served and len(member.used) >= member.slots:
@@ -121,6 +165,33 @@ def in_words(
         more = f" and {len(known.busy_with) - MOST_NAMED} more" if len(known.busy_with) > MOST_NAMED else ""
         return f"{what} busy with {', '.join(held)}{more}" if held else f"{what} busy"
     return reason
+
+
+def set_aside_in_words(
+    status: AgentStatus, since: datetime | None, until: datetime | None, reason: str | None, now: datetime
+) -> str:
+    """`is paused since 12:00:05 UTC, until 12:10:05 UTC: REASON`."""
+    told = f"is {status}"
+    if since is not None:
+        told += f" since {time_in_words(since, now)}"
+    if until is not None:
+        told += f", until {time_in_words(until, now)}"
+    return f"{told}: {reason}" if reason else told
+
+
+def excluded_in_words(until: datetime, reason: str | None, now: datetime) -> str:
+    """`is excluded until 12:00:05 UTC (for 4.2 s more) after REASON`; afterwards it is probed."""
+    after = f" after {reason}" if reason else ""
+    left = (until - now).total_seconds()
+    if left <= 0:
+        return f"is being probed with one task at a time since {time_in_words(until, now)}{after}"
+    return f"is excluded until {time_in_words(until, now)} (for {seconds_in_words(left)} more){after}"
+
+
+def time_in_words(when: datetime, now: datetime) -> str:
+    """`12:00:05 UTC`, with the date where it is not today's."""
+    when, now = when.astimezone(UTC), now.astimezone(UTC)
+    return f"{when:%H:%M:%S} UTC" if when.date() == now.date() else f"{when:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def seconds_in_words(seconds: float) -> str:

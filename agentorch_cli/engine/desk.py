@@ -17,6 +17,7 @@ from uuid import UUID
 from agentorch_cli.core.matching import Member
 from agentorch_cli.core.model import AgentSpec, AgentStatus
 from agentorch_cli.core.scoring import counted_performance
+from agentorch_cli.engine.exclusions import Exclusions
 from agentorch_cli.engine.lifeline import Lifeline
 from agentorch_cli.engine.scheduler import Scheduler
 from agentorch_cli.engine.settler import Settler
@@ -39,6 +40,8 @@ class Welcome:
     resumed: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     send: list[Delivery] = field(default_factory=list)
+    is_draining: bool = False
+    """It is to finish what it holds, and gets no more."""
 
 
 class Desk:
@@ -51,6 +54,7 @@ class Desk:
         scheduler: Scheduler,
         settler: Settler,
         lifeline: Lifeline,
+        exclusions: Exclusions,
         *,
         response_timeout: float,
     ) -> None:
@@ -59,6 +63,7 @@ class Desk:
         self.scheduler = scheduler
         self.settler = settler
         self.lifeline = lifeline
+        self.exclusions = exclusions
         self.response_timeout = response_timeout
         self._accepted: list[str] = []
         self._progress: dict[str, tuple[float | None, str | None]] = {}
@@ -90,7 +95,9 @@ class Desk:
         self._sessions[agent.agent_id] = session_id
         adopted = [delivery.message_id for delivery in held if delivery.node_id != self.state.node_id]
         self._seat(agent, AgentStatus(row["status"]), row["completed"], row["failed"], held)
-        welcome = Welcome()
+        probe = next((delivery.slot for delivery in held if delivery.is_probe), None)
+        self.exclusions.follow(self.state.roster.members[agent.agent_id], {**dict(row), "probe_slot": probe})
+        welcome = Welcome(is_draining=row["status"] == AgentStatus.DRAINING)
         known = {delivery.message_id for delivery in held}
         named = dict.fromkeys(resume)
         welcome.resumed = [message_id for message_id in named if message_id in known]
@@ -154,12 +161,13 @@ class Desk:
         now = asyncio.get_running_loop().time()
         delivery.node_id = self.state.node_id
         if delivery.is_accepted:
-            delivery.due = now + max(0.0, delivery.timeout_seconds - (delivery.seconds_since_accepted or 0.0))
+            since = delivery.seconds_since_accepted or 0.0
+            delivery.begun, delivery.due = now - since, now + max(0.0, delivery.timeout_seconds - since)
         else:
-            delivery.due = now + self.response_timeout
+            delivery.begun, delivery.due = now - delivery.seconds_since_sent, now + self.response_timeout
         member = self.state.roster.members.get(delivery.agent_id)
         if member is not None and not delivery.is_parked:
-            self.state.roster.take(member, delivery.slot)
+            self.state.roster.hold(member, delivery.slot)
         self.state.hold(delivery)
 
     def leaves(self, agent_id: str, session_id: UUID, *, for_good: bool) -> None:
@@ -219,7 +227,8 @@ class Desk:
             raise NotAllowed("this messageId is another agent's work")
         if not delivery.is_accepted:
             delivery.is_accepted = True
-            delivery.due = asyncio.get_running_loop().time() + delivery.timeout_seconds
+            delivery.begun = asyncio.get_running_loop().time()
+            delivery.due = delivery.begun + delivery.timeout_seconds
             self._accepted.append(message_id)
             self._something.set()
         return True
@@ -291,6 +300,7 @@ class Desk:
         """What the metrics page shows."""
         return {
             "agents_online": sum(m.status is AgentStatus.ONLINE for m in self.state.roster.members.values()),
+            "agents_excluded": sum(m.excluded is not None for m in self.state.roster.members.values()),
             "attempts_live": len(self.state.deliveries),
             "tasks_ready": len(self.state.backlog),
             **self.state.counters,

@@ -4,6 +4,7 @@ hints (LISTEN) ──> scheduler ──> assign ──> courier (gateway) ──
                        ^                                            │
                        └── settler <── desk (gateway) <─────────────┘
 lifeline: what is overdue ──> settler        leader: beat, lease        timetable: schedules ──> tasks
+ledger: what was finished
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from agentorch_cli.core import breaker
 from agentorch_cli.core.ladder import Policy
 from agentorch_cli.core.matching import Member, Roster
 from agentorch_cli.core.model import AgentStatus
 from agentorch_cli.core.scoring import Weights
 from agentorch_cli.engine.deadlocks import Monitor
 from agentorch_cli.engine.desk import Desk
+from agentorch_cli.engine.exclusions import Exclusions
 from agentorch_cli.engine.historian import Historian
 from agentorch_cli.engine.leader import Leader
+from agentorch_cli.engine.ledger import Bookkeeper
 from agentorch_cli.engine.lifeline import Lifeline
 from agentorch_cli.engine.peers import Peers, seat
 from agentorch_cli.engine.proposals import Proposals
@@ -50,6 +54,7 @@ CHANNELS = (
     "agentorch_ended",
     "agentorch_schedules",
     "agentorch_limits",
+    "agentorch_budgets",
     "agentorch_lead",
     WORK,
     FREED,
@@ -76,6 +81,7 @@ class Limits:
     deadlocks: Policy = field(default_factory=Policy)
     deadlock_sweep_interval: float = 30.0
     deadlock_wait: float = 1.0
+    breaker: breaker.Rules = field(default_factory=breaker.Rules)
 
 
 class Engine:
@@ -99,13 +105,19 @@ class Engine:
         self.scheduler.on_doubt = self.resync
         self.settler = Settler(self.state, store, courier, self.scheduler)
         self.scheduler.on_sick = self.settler.end_sick
+        self.scheduler.funds.on_exhausted = self.settler.end_early
         self.lifeline = Lifeline(self.state, store, self.settler, grace=3 * limits.heartbeat_interval)
+        self.exclusions = Exclusions(self.state, store, limits.breaker, write_every=limits.lease_seconds / 3)
+        self.exclusions.on_free = self.scheduler.wake
+        self.settler.on_ended = self.exclusions.ended
+        self.scheduler.on_probe = self.exclusions.probed
         self.desk = Desk(
             self.state,
             store,
             self.scheduler,
             self.settler,
             self.lifeline,
+            self.exclusions,
             response_timeout=limits.response_timeout,
         )
         self.waiting = Waiting(store.db)
@@ -130,6 +142,7 @@ class Engine:
             self.desk,
             self.scheduler,
             self.relay,
+            self.exclusions,
             self.subtasks.continued,
         )
         self.lifeline.on_stranded = self.peers.follow_agents
@@ -145,6 +158,7 @@ class Engine:
             on_elected=self._take_the_lead,
             on_stranded=self._reclaim,
         )
+        self.ledger = Bookkeeper(self.state, store, every=limits.lease_seconds / 3)
         self._loops: list[asyncio.Task[None]] = []
         self._fleet_changed = asyncio.Event()
         self._called_off: set[str] | None = set()
@@ -171,8 +185,10 @@ class Engine:
             run(self.lifeline.watch(), name="lifeline"),
             run(self.lifeline.sweep(self.limits.sweep_interval), name="sweep"),
             run(self.leader.run(), name="leader"),
+            run(self.ledger.run(), name="ledger"),
             run(self.monitor.run(), name="monitor"),
             run(self.proposals.run(), name="proposals"),
+            run(self.exclusions.run(), name="exclusions"),
             run(self.timetable.run(), name="timetable"),
             run(self.historian.run(lambda: self.state.is_leader), name="historian"),
             run(self._follow_changes(), name="changes"),
@@ -220,6 +236,12 @@ class Engine:
                 self.leader.beat_soon()
         elif channel == "agentorch_limits":
             self.scheduler.look_at_limits()
+        elif channel == "agentorch_budgets":
+            scope, _, key = payload.partition(" ")
+            if key:
+                self.scheduler.budget_changed(scope, key)
+            else:
+                self.scheduler.look_at_budgets()
         elif channel == "agentorch_deadlock":
             self.monitor.look_soon(0.0)
         elif channel == "agentorch_ended":
@@ -253,6 +275,7 @@ class Engine:
         self.monitor.look_soon()
         self.scheduler.look_again_here()
         self.scheduler.look_at_limits()
+        self.scheduler.look_at_budgets()
         if not self.state.is_leader or self.state.elsewhere:
             self.scheduler.doubt()
         self.subtasks.hinted("*")
@@ -343,15 +366,21 @@ class Engine:
             if known is not before.get(row["agent_id"]):
                 continue
             if known is not None and row["node_id"] == self.state.node_id:
-                _follow_row(roster, known, dict(row))
+                if _follow_row(roster, known, dict(row)):
+                    self.courier.drain_agent(known.agent_id)
             else:
                 seat(roster, row)
                 self.state.reputation.tell(row["agent_id"])
+            self.exclusions.follow(roster.members[row["agent_id"]], row)
+        self.exclusions.pause_ends_in(
+            min((row["pause_s"] for row in rows if row["pause_s"] is not None), default=None)
+        )
         present = {row["agent_id"] for row in rows}
         for agent_id in before.keys() - present:
             if roster.members.get(agent_id) is not before[agent_id]:
                 continue
             roster.drop(agent_id)
+            self.exclusions.forget(agent_id)
             self.courier.dismiss(agent_id, "the agent was removed from the registry")
 
     async def resync(self) -> None:
@@ -383,8 +412,10 @@ class Engine:
     async def _take_the_lead(self) -> None:
         self.scheduler.doubt()  # the first step reads fleet and attempts anew
         self.scheduler.look_again_here()
+        await self.ledger.follow()
         self.timetable.wake()
         self.scheduler.look_at_limits()
+        self.scheduler.look_at_budgets()
         await self.settler.unlock_missed()
 
     # --- the end ----------------------------------------------------------------------------
@@ -405,30 +436,39 @@ class Engine:
             async with asyncio.timeout(5):
                 await self.settler.idle()
         await self.subtasks.stop()
+        await self.settler.checks.close()
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
         self._loops = []
+        self.exclusions.stop()
         with contextlib.suppress(Exception):
             async with asyncio.timeout(5):
                 await self.desk.write()
+                await self.exclusions.write(everything=True)
                 await self.leader.beat()
+                await self.ledger.write()
                 await self.store.db.fetch("leave", self.store.node_id)
         self.state.bus.close()
 
 
-def _follow_row(roster: Roster, member: Member, row: Mapping[str, Any]) -> None:
-    """What a person may change of an agent that is connected here: standing, capabilities and slots."""
-    if member.status in (AgentStatus.ONLINE, AgentStatus.PAUSED):
+def _follow_row(roster: Roster, member: Member, row: Mapping[str, Any]) -> bool:
+    """What a person may change of an agent that is connected here: standing, capabilities and slots.
+
+    True where it is to be told that it is draining from now on.
+    """
+    before = member.status
+    if before is not AgentStatus.OFFLINE:
         member.status = AgentStatus(row["status"])
     member.slots = row["slots"]
     capabilities = frozenset(row["capabilities"])
     if capabilities == member.capabilities:
         roster.touch(member)
-        return
-    roster.drop(member.agent_id)
-    member.capabilities = capabilities
-    roster.put(member)
+    else:
+        roster.drop(member.agent_id)
+        member.capabilities = capabilities
+        roster.put(member)
+    return member.status is AgentStatus.DRAINING and before is not AgentStatus.DRAINING
 
 
 def _loop_ended(loop: asyncio.Task[None]) -> None:

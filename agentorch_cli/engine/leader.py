@@ -92,7 +92,6 @@ class Leader:
         tallies, self.state.tallies = self.state.tallies, {}
         heard, self.state.heard = self.state.heard | tallies.keys(), set()
         agents = sorted(heard)
-        members = self.state.roster.members
         try:
             row = await self.store.db.fetch_one(
                 "beat",
@@ -109,10 +108,6 @@ class Leader:
                 [tallies.get(agent, _NOTHING).completed for agent in agents],
                 [tallies.get(agent, _NOTHING).failed for agent in agents],
                 not self.state.is_stopping,
-                [
-                    round(100 * members[agent].performance, 3) if agent in members else 100.0
-                    for agent in agents
-                ],
             )
         except BaseException:
             for agent, tally in tallies.items():

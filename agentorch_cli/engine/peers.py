@@ -12,10 +12,11 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from agentorch_cli.core.matching import Member, Roster, skill_of
+from agentorch_cli.core.matching import Member, Roster, skill_shown
 from agentorch_cli.core.model import AgentStatus
 from agentorch_cli.core.scoring import counted_performance
 from agentorch_cli.engine.desk import Desk
+from agentorch_cli.engine.exclusions import Exclusions
 from agentorch_cli.engine.relay import BADLY, PARKED, WAITS, WELL, Relay
 from agentorch_cli.engine.scheduler import Scheduler
 from agentorch_cli.engine.state import Courier, Elsewhere, State
@@ -39,6 +40,7 @@ class Peers:
         desk: Desk,
         scheduler: Scheduler,
         relay: Relay,
+        exclusions: Exclusions,
         on_continued: Callable[[str, int], None],
     ) -> None:
         self.state = state
@@ -47,6 +49,7 @@ class Peers:
         self.desk = desk
         self.scheduler = scheduler
         self.relay = relay
+        self.exclusions = exclusions
         self.on_continued = on_continued
 
     # --- work for agents of this node -------------------------------------------------------
@@ -119,7 +122,7 @@ class Peers:
                         row["agent_id"],
                         row["slot"],
                         row["task_id"],
-                        skill_of(frozenset(row["required_capabilities"])),
+                        skill_shown(row["required_capabilities"], row["role"]),
                         row["task_type"],
                         row["is_parked"],
                     ),
@@ -148,6 +151,7 @@ class Peers:
                 self.desk.moved(agent_id)
             seat(self.state.roster, row)
             self.state.reputation.tell(agent_id)
+            self.exclusions.follow(self.state.roster.members[agent_id], row)
             away.append(agent_id)
         if away and self.state.is_leader:
             await self.read_elsewhere(away)

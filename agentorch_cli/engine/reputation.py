@@ -1,19 +1,23 @@
 """What the scheduler knows of how well agents do, in memory: the mirror of the ledger.
 
-The table is written with each beat; here an outcome counts at once, so the next choice knows of
-it. Whoever leads reads the table when it takes the lead and every hour (time fades evidence), and
-hears of what other nodes and closed votes wrote. See `core/ledger.py` for what evidence is.
+The table is written a few times per lease; here an outcome counts at once, so the next choice knows
+of it. Whoever leads reads the table when it takes the lead and every hour (time fades evidence), and
+while there is work looks every few seconds for what other nodes, closed votes and verified outcomes
+wrote (`engine/ledger.py`). See `core/ledger.py` for what evidence is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from agentorch_cli.core.ledger import NOTHING, OUTCOME_DECAY, Evidence, estimate
+from agentorch_cli.core.ledger import NOTHING, Evidence, after_outcomes, estimate
 from agentorch_cli.core.matching import Member, Roster
 
 Row = tuple[str, str, str, Evidence]
-"""agent_id, skill, task_type, evidence."""
+"""agent_id, skill, task_type, evidence; skill and type are empty for everything an agent did."""
+
+Pending = tuple[str, str, str, float, int]
+"""agent_id, skill, task_type, outcomes that went well, outcomes."""
 
 
 class Reputation:
@@ -23,26 +27,47 @@ class Reputation:
         self.roster = roster
         self._rows: dict[str, dict[tuple[str, str], Evidence]] = {}
         self._overall: dict[str, Evidence] = {}
+        """Of everything an agent did: fades with each of its outcomes, whatever they were of."""
 
-    def load(self, rows: Iterable[Row], *, all_of_them: bool = True) -> None:
-        """Take what the table says for what is so; `all_of_them`: of other rows nothing is known any more."""
+    def load(self, rows: Iterable[Row], *, pending: Iterable[Pending] = (), all_of_them: bool = True) -> None:
+        """Take what the table says for what is so; `all_of_them`: of other rows nothing is known any more.
+
+        `pending`: what was counted here (`outcome`) and the table does not say yet.
+        """
         if all_of_them:
             self._rows.clear()
-        touched = set()
+            self._overall.clear()
+        taken = set()
         for agent_id, skill, type, evidence in rows:
-            self._rows.setdefault(agent_id, {})[skill, type] = evidence
-            touched.add(agent_id)
+            taken.add((agent_id, skill, type))
+            self._put(agent_id, skill, type, evidence)
+        touched = {agent_id for agent_id, _, _ in taken}
+        for agent_id, skill, type, good, outcomes in pending:
+            if all_of_them or (agent_id, skill, type) in taken:
+                before = self._known(agent_id, skill, type)
+                self._put(agent_id, skill, type, after_outcomes(before, good, outcomes))
+                touched.add(agent_id)
         for agent_id in touched:
-            self._overall[agent_id] = _sum(self._rows[agent_id].values())
             self.tell(agent_id)
+
+    def _known(self, agent_id: str, skill: str, type: str) -> Evidence:
+        if not skill:
+            return self._overall.get(agent_id, NOTHING)
+        return self._rows.get(agent_id, {}).get((skill, type), NOTHING)
+
+    def _put(self, agent_id: str, skill: str, type: str, evidence: Evidence) -> None:
+        if skill:
+            self._rows.setdefault(agent_id, {})[skill, type] = evidence
+        else:
+            self._overall[agent_id] = evidence
 
     def tell(self, agent_id: str) -> None:
         """Let the roster know all that is known of this agent."""
         member = self.roster.members.get(agent_id)
-        rows = self._rows.get(agent_id)
-        if member is None or rows is None:
+        overall = self._overall.get(agent_id)
+        if member is None or overall is None:
             return
-        overall = self._overall[agent_id]
+        rows = self._rows.get(agent_id, {})
         skills: dict[str, Evidence] = {}
         for (skill, _), evidence in rows.items():
             skills[skill] = skills.get(skill, NOTHING).plus(evidence)
@@ -56,16 +81,10 @@ class Reputation:
     def outcome(self, agent_id: str, skill: str, type: str, *, went_well: bool) -> None:
         """One more attempt of this agent ended. The roster is told with the agent's next change."""
         rows = self._rows.setdefault(agent_id, {})
-        before = rows.get((skill, type), NOTHING)
-        after = Evidence(
-            before.right * OUTCOME_DECAY + (1.0 if went_well else 0.0), before.trials * OUTCOME_DECAY + 1.0
-        )
-        rows[skill, type] = after
-        known = self._overall.get(agent_id, NOTHING)
-        overall = self._overall[agent_id] = Evidence(
-            max(0.0, known.right + after.right - before.right),
-            max(0.0, known.trials + after.trials - before.trials),
-        )
+        good = 1.0 if went_well else 0.0
+        rows[skill, type] = after_outcomes(rows.get((skill, type), NOTHING), good, 1)
+        overall = after_outcomes(self._overall.get(agent_id, NOTHING), good, 1)
+        self._overall[agent_id] = overall
         member = self.roster.members.get(agent_id)
         if member is not None:
             self._note(member, skill, type, overall)

@@ -24,9 +24,10 @@ import asyncpg
 
 from agentorch_cli.core.backlog import Ready
 from agentorch_cli.core.limits import KEY, RATE, Scope, needs
-from agentorch_cli.core.matching import Seat, skill_of
+from agentorch_cli.core.matching import Demand, Seat, skill_of, skill_shown
 from agentorch_cli.core.model import AgentStatus
 from agentorch_cli.core.settle import MOST_BACKOFF
+from agentorch_cli.engine.funds import Funds
 from agentorch_cli.engine.relay import WAITS
 from agentorch_cli.engine.state import Courier, Elsewhere, State
 from agentorch_cli.errors import DatabaseUnreachable, OrchestratorError
@@ -34,7 +35,7 @@ from agentorch_cli.identity import new_id
 from agentorch_cli.store.database import Transaction
 from agentorch_cli.store.limits import read_keys, read_limits, take_keys, take_tokens
 from agentorch_cli.store.records import Assignment, Claimed, Delivery
-from agentorch_cli.store.store import Store, earliest, is_simple, joined
+from agentorch_cli.store.store import Store, earliest, is_simple, joined, schema_in, vote_in
 from agentorch_cli.store.votes import open_task_vote
 
 log = logging.getLogger("agentorch.scheduler")
@@ -100,14 +101,20 @@ class Scheduler:
         self._parked_on: dict[str, str] = {}
         """The nodes of these agents."""
         self._look_at_parked = True
-        self._unservable: set[frozenset[str]] = set()
-        self.claims: list[Claim] = [self._claim_limits]
+        self._unservable: set[Demand] = set()
+        self.funds = Funds(store, state.gates.purses)
+        self.funds.on_renewal = self.look_at_budgets
+        self.claims: list[Claim] = [self._claim_limits, self.funds.claim]
+        self._are_budgets_stale = True
+        self._changed_budgets: set[tuple[str, str]] = set()
         self._are_limits_stale = True
         self._limit_timer: asyncio.TimerHandle | None = None
         self.on_unservable: Callable[[], None] = lambda: None
         """Told when a demand came that no registered agent can meet."""
         self.on_continued: Callable[[str, int], None] | None = None
         """Told of each attempt that got a slot again."""
+        self.on_probe: Callable[[Assignment], None] = lambda assignment: None
+        """Told of work that shows how an agent is that was excluded."""
         self._timer: asyncio.TimerHandle | None = None
         self._last_failure = ""
         self._dig_at = 0.0
@@ -153,12 +160,23 @@ class Scheduler:
         self._is_stale = True
         self._look_at_delayed = True
         self._look_at_parked = True
+        self._are_budgets_stale |= bool(self.funds.purses.shut)
         self._wake.set()
 
     def look_at_limits(self) -> None:
         """Rates were changed, or what is known of the limits may be wrong."""
         self._are_limits_stale = True
         self._is_stale = True
+        self._wake.set()
+
+    def look_at_budgets(self) -> None:
+        """Budgets were set or removed, or begin anew."""
+        self._are_budgets_stale = True
+        self._wake.set()
+
+    def budget_changed(self, scope: str, key: str) -> None:
+        """What was reserved there for an attempt was settled."""
+        self._changed_budgets.add((scope, key))
         self._wake.set()
 
     def doubt(self) -> None:
@@ -204,6 +222,7 @@ class Scheduler:
         if self._look_at_delayed:
             await self._release_delayed()
         await self._read_limits()
+        await self._read_budgets()
         await self._read()
         await self._continue()
         while True:
@@ -215,6 +234,7 @@ class Scheduler:
                     await asyncio.sleep(DOUBT_PAUSE)
                     return
                 await self._read_limits()
+                await self._read_budgets()
                 await self._read()
                 if self._look_at_parked or self._parked:
                     await self._continue()
@@ -246,6 +266,17 @@ class Scheduler:
             await read_keys(self.store.db, gates, keys)
             self._open_gates(f"{KEY}:{key}" for key in keys)
 
+    async def _read_budgets(self) -> None:
+        """Which labels have a budget; and what waits for budgets that have changed is tried again."""
+        if self._are_budgets_stale:
+            self._are_budgets_stale = False
+            self._changed_budgets.clear()
+            self._is_stale |= await self.funds.read()
+            self._open_gates(self.funds.purses.changed(None))
+        elif self._changed_budgets:
+            changed, self._changed_budgets = self._changed_budgets, set()
+            self._open_gates(self.funds.purses.changed(changed))
+
     def _open_gates(self, names: Iterable[str]) -> None:
         for name in names:
             self.state.backlog.open_gate(name)
@@ -276,7 +307,7 @@ class Scheduler:
     def _queue(self, tasks: Iterable[Ready]) -> None:
         """Put tasks into the backlog, each behind the gates that it has to pass."""
         for task in tasks:
-            if self.state.gates.rates.buckets:
+            if task.options or self.state.gates.rates.buckets:
                 self.state.gates.place(task)
             self.state.backlog.put(task)
 
@@ -322,7 +353,7 @@ class Scheduler:
             member = roster.members.get(agent_id)
             if member is not None and member.status is not AgentStatus.OFFLINE and member.busy < member.slots:
                 slots[message_id] = member.free_slot()
-                roster.take(member, slots[message_id])
+                roster.hold(member, slots[message_id])
         if not slots:
             return
         try:
@@ -389,14 +420,19 @@ class Scheduler:
             self._notice_unservable(tasks)
         if self.store.sick:
             await self._end_sick()
+        if self.funds.exhausted:
+            for task_id in await self.funds.end_exhausted():
+                backlog.drop(task_id)
 
     def _notice_unservable(self, tasks: Sequence[Ready]) -> None:
         """Demands that nobody who is registered could meet, however long they wait."""
-        for required in {task.want.required for task in tasks}:
-            if required not in self._unservable and not self.state.roster.guild(required).size:
+        roster = self.state.roster
+        demands = {task.want.demand: task.want for task in tasks}
+        for demand, want in demands.items():
+            if demand not in self._unservable and not roster.knows(want):
                 if len(self._unservable) >= MOST_KINDS:
                     self._unservable.clear()
-                self._unservable.add(required)
+                self._unservable.add(demand)
                 self.on_unservable()
 
     async def _end_sick(self) -> None:
@@ -498,6 +534,7 @@ class Scheduler:
                     refused = refused or {task.task_id for task, _ in pairs} - claimed.keys()
                     if refused:
                         raise _Refused(refused)
+                    await self.funds.seal(tx)
             except _Refused as refusal:
                 self._refuse([pair for pair in pairs if pair[0].task_id in refusal.task_ids])
                 pairs = [pair for pair in pairs if pair[0].task_id not in refusal.task_ids]
@@ -523,10 +560,12 @@ class Scheduler:
     def _refuse(self, pairs: Sequence[Pair]) -> None:
         """These may not start now: they are looked at again."""
         self._take_back(pairs)
-        for task, _ in pairs:
+        for task, seats in pairs:
             self._hinted.add(task.task_id)
-            self._is_in_doubt |= task.task_id in self._refused
-            self._refused.add(task.task_id)
+            is_known = task.task_id in self.funds.exhausted or self.state.gates.closed(task, len(seats))
+            if not is_known:
+                self._is_in_doubt |= task.task_id in self._refused
+                self._refused.add(task.task_id)
 
     def _assignments(self, task: Ready, seats: Sequence[Seat]) -> list[Assignment]:
         return [
@@ -536,7 +575,7 @@ class Scheduler:
                 message_id=str(new_id()),
                 agent_id=seat.member.agent_id,
                 slot=seat.slot,
-                role=task.role,
+                role=seat.role or task.role,
                 attempt=task.attempts_made + number,
                 node_id=seat.member.node_id or self.state.node_id,
             )
@@ -545,7 +584,7 @@ class Scheduler:
 
     def _send(self, pairs: Sequence[Pair], batch: Sequence[Assignment], claimed: dict[str, Claimed]) -> None:
         assignments = iter(batch)
-        due = asyncio.get_running_loop().time() + self.response_timeout
+        now = asyncio.get_running_loop().time()
         for task, seats in pairs:
             row = claimed.get(task.task_id)
             for seat in seats:
@@ -555,11 +594,14 @@ class Scheduler:
                     continue
                 if assignment.node_id == self.state.node_id:
                     delivery = _delivery(task, assignment, row)
-                    delivery.due = due
+                    delivery.begun, delivery.due = now, now + self.response_timeout
+                    delivery.is_probe = seat.member.is_probing and seat.member.probe_slot == seat.slot
                     self.state.hold(delivery)
                     self.courier.deliver(delivery)
                 else:
                     self._hand_over(task, assignment)
+                if seat.member.probe_slot == seat.slot and seat.member.is_probing:
+                    self.on_probe(assignment)
                 if self.state.bus.is_heard:
                     self.state.bus.publish(
                         "task_assigned", task_id=task.task_id, agent_id=assignment.agent_id
@@ -572,6 +614,7 @@ class Scheduler:
             self._hinted.add(task.task_id)
             self._is_in_doubt |= task.task_id in self._refused
             self._refused.add(task.task_id)
+        self.state.has_worked = True
         self.state.count("assigned", len(batch))
 
     def _hand_over(self, task: Ready, assignment: Assignment) -> None:
@@ -582,7 +625,7 @@ class Scheduler:
                 assignment.agent_id,
                 assignment.slot,
                 task.task_id,
-                skill_of(frozenset(task.required_capabilities)),
+                skill_shown(task.required_capabilities, assignment.role),
                 task.type,
             ),
         )
@@ -703,9 +746,13 @@ def _delivery(task: Ready, assignment: Assignment, row: Claimed) -> Delivery:
         backoff_seconds=options.get("backoff_seconds", 1.0),
         max_backoff_seconds=options.get("max_backoff_seconds", MOST_BACKOFF),
         has_retry_rules="retry" in options,
-        is_simple=is_simple(task.max_agents, options),
+        is_simple=is_simple(task.max_agents, options) and not assignment.is_funded,
         has_dependents=task.has_dependents,
+        budget=assignment.budget,
         data=row.data,
         inputs=joined(row.inputs, task.brief),
+        name=row.name,
+        result_schema=schema_in(options),
+        vote=vote_in(options),
         deadline=earliest(row.now, task.timeout_seconds, row.deadline),
     )

@@ -17,14 +17,15 @@ import contextlib
 import logging
 import random
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
 
-from agentorch_cli.core.matching import skill_of
+from agentorch_cli.core.matching import skill_shown
 from agentorch_cli.core.model import Aggregate, AttemptStatus, TaskStatus
 from agentorch_cli.core.settle import MOST_BACKOFF, Case, Move, Tried, retry_rules, settle, settle_one
+from agentorch_cli.engine.checks import Checks
 from agentorch_cli.engine.relay import BADLY, WELL
 from agentorch_cli.engine.scheduler import Scheduler
 from agentorch_cli.engine.state import Courier, Report, State
@@ -66,9 +67,14 @@ class Settler:
         self.courier = courier
         self.scheduler = scheduler
         self.jitter = random.random
+        self.on_ended: Callable[[Report, str, bool], None] = lambda report, task_id, is_probe: None
+        """Told of each attempt whose end is stored, with its task, and whether it was a probe."""
         self._reports: deque[Report] = deque()
         self._bytes = 0
+        self._sizes_aside: dict[str, int] = {}
+        """Of results whose check takes long, by message id: they count in `_bytes` meanwhile."""
         self.votes = Votes(state, store)
+        self.checks = Checks(self._put_checked)
         self._wake = asyncio.Event()
         self._has_room = asyncio.Event()
         self._has_room.set()
@@ -93,6 +99,12 @@ class Settler:
         self._is_idle.clear()
         self._wake.set()
 
+    def _put_checked(self, report: Report) -> None:
+        """A report that was set aside comes back."""
+        self._bytes += _size(report) - self._sizes_aside.pop(report.message_id, 0)
+        self._reports.append(report)
+        self._wake.set()
+
     async def room(self) -> None:
         """Returns once there is room for more: what makes a flood wait for itself."""
         await self._has_room.wait()
@@ -108,9 +120,11 @@ class Settler:
         """For ever. No error of one batch ends it."""
         while True:
             if not self._reports:
-                self._is_idle.set()
+                if self.checks.is_idle:
+                    self._is_idle.set()
                 self._wake.clear()
                 await self._wake.wait()
+                continue
             batch = self._next_batch()
             if len(self._reports) <= MOST_WAITING // 2 and self._bytes <= MOST_BYTES // 2:
                 self._has_room.set()
@@ -200,11 +214,17 @@ class Settler:
         careful: list[Report] = []
         for report in batch:
             delivery = self.state.deliveries.get(report.message_id)
+            if delivery is not None and delivery.result_schema is not None:
+                checked = self._checked(report, delivery.result_schema, delivery.is_ballot)
+                if checked is None:
+                    continue
+                report = checked
             if (
                 delivery is None
                 or not delivery.is_simple
                 or (delivery.has_retry_rules and report.status is not AttemptStatus.COMPLETED)
                 or delivery.agent_id != report.agent_id
+                or report.is_declined
                 or report.task_id not in (None, delivery.task_id)
             ):
                 careful.append(report)
@@ -217,6 +237,34 @@ class Settler:
         if careful:
             await self._settle_carefully(careful)
 
+    def _checked(self, report: Report, schema: str, is_ballot: bool) -> Report | None:
+        """The report, or the failure that it is because its result does not fit; None: it comes back."""
+        checked = self.checks.check(report, schema, is_ballot=is_ballot)
+        if checked is None and report.message_id not in self._sizes_aside:
+            self._sizes_aside[report.message_id] = _size(report)
+            self._bytes += _size(report)
+        return checked
+
+    async def _checked_late(self, reports: Sequence[Report]) -> list[Report]:
+        """The same for results of attempts that are not live here any more."""
+        unseen = [
+            report.message_id
+            for report in reports
+            if report.status is AttemptStatus.COMPLETED
+            and not report.is_checked
+            and report.message_id not in self.state.deliveries
+        ]
+        if not unseen:
+            return list(reports)
+        rows = {str(row["message_id"]): row for row in await self.store.db.fetch("result_schemas", unseen)}
+        found = []
+        for report in reports:
+            row = rows.get(report.message_id)
+            checked = self._checked(report, row["result_schema"], row["is_ballot"]) if row else report
+            if checked is not None:
+                found.append(checked)
+        return found
+
     # --- the common case --------------------------------------------------------------------
 
     async def _settle_simple(self, simple: dict[str, tuple[Report, Delivery]]) -> list[Report]:
@@ -228,13 +276,14 @@ class Settler:
         unlocking: list[tuple[str, str]] = []
         requeued: list[str] = []
         is_delayed = False
+        now = asyncio.get_running_loop().time()
         for ending in endings:
             report, delivery = simple[ending.message_id]
             outcome = ended.get(ending.message_id, Ended(False, None, False))
             if not outcome.was_live or outcome.status is None:
                 odd.append(report)
                 continue
-            self._remember(report, delivery)
+            self._remember(report, delivery, now)
             self.state.release(ending.message_id)
             if report.from_agent:
                 acks.setdefault(report.agent_id, []).append(ending.message_id)
@@ -281,16 +330,37 @@ class Settler:
             delay_seconds=move.delay_seconds,
         )
 
-    def _remember(self, report: Report, delivery: Delivery) -> None:
-        """Before its slot is given back: whoever chooses next knows how it went."""
+    def _remember(self, report: Report, delivery: Delivery, now: float, *, is_ballot: bool = False) -> None:
+        """Before its slot is given back: whoever chooses next knows how it went.
+
+        What was called off says nothing about its agent.
+        """
         if report.status is AttemptStatus.CANCELLED:
             return
+        self.on_ended(report, delivery.task_id, delivery.is_probe)
         went_well = report.status is AttemptStatus.COMPLETED
+        self.state.tally(delivery.agent_id, went_well=went_well)
+        skill = skill_shown(delivery.required_capabilities, delivery.role)
+        account = self.state.account(delivery.agent_id, skill, delivery.type)
+        account.add(report.status, now - delivery.begun, report.usage, is_ballot=is_ballot)
+        if is_ballot and went_well:
+            return  # the vote will say
         if not self.state.is_leader and self.state.relay is not None:
             self.state.relay.mark(delivery.message_id, WELL if went_well else BADLY)
-        self.state.tally(delivery.agent_id, went_well=went_well)
-        skill = skill_of(frozenset(delivery.required_capabilities))
         self.state.reputation.outcome(delivery.agent_id, skill, delivery.type, went_well=went_well)
+
+    def _remember_stray(self, report: Report, task: LockedTask) -> None:
+        """The same of an attempt that was given up although this node did not carry it.
+
+        What an agent brings after its attempt was given up is not counted: that was.
+        """
+        if report.from_agent or report.status is AttemptStatus.CANCELLED:
+            return
+        self.on_ended(report, task.task_id, False)
+        self.state.tally(report.agent_id, went_well=False)
+        skill = skill_shown(task.required_capabilities, None)
+        self.state.account(report.agent_id, skill, task.type).add(report.status, None, report.usage)
+        self.state.reputation.outcome(report.agent_id, skill, task.type, went_well=False)
 
     def _tell_off(self, delivery: Delivery, report: Report) -> None:
         """The engine gave the attempt up: its agent, if it still lives, should stop."""
@@ -375,7 +445,8 @@ class Settler:
             else:
                 by_task.setdefault(row["task_id"], []).append(report)
         for task_id, its_reports in sorted(by_task.items()):
-            await self.settle_task(task_id, its_reports)
+            if checked := await self._checked_late(its_reports):
+                await self.settle_task(task_id, checked)
 
     async def settle_task(
         self,
@@ -401,11 +472,15 @@ class Settler:
     async def end_sick(self, task_id: str, reason: str) -> None:
         """Fail a task that cannot be handled."""
         message = f"the task cannot be handled: {visible(reason, 500)}"
-        error = {"code": "unreadable", "message": message, "retryable": False}
+        if await self.end_early(task_id, {"code": "unreadable", "message": message, "retryable": False}):
+            log.error("task %s failed: %s", task_id, message)
+
+    async def end_early(self, task_id: str, error: dict[str, Any]) -> bool:
+        """Fail a task whatever it does, and call its attempts off; False where it has ended already."""
         row = await self.store.end_sick(task_id, dumps(error))
         if row is None:
-            return
-        log.error("task %s failed: %s", task_id, message)
+            return False
+        message = str(error["message"])
         for agent_id, message_id in zip(row["agents"], row["messages"], strict=True):
             self.state.release(message_id)
             self.courier.call_off(agent_id, message_id, task_id, message)
@@ -415,6 +490,7 @@ class Settler:
         self.scheduler.wake()
         if row["has_dependents"]:
             await self.unlock([(task_id, "failed")])
+        return True
 
     async def _settle_task(
         self,
@@ -432,11 +508,13 @@ class Settler:
                 move, finished = None, set[str]()
             else:
                 finished = await _finish(tx, reports, is_open=not task.status.is_final)
+                await _tell_usage(tx, reports, finished)
                 attempts = (await self.store.attempts_of(tx, [task_id])).get(task_id, [])
                 if task.status.is_final:
                     await self.votes.cast_late(tx, task, reports, attempts)
                 move = await self._decide(tx, task, attempts, reports, finished, performance, ended_by, gone)
                 if move is not None:
+                    await _note_declined(tx, task_id, reports, finished)
                     called_off = await _call_off(tx, attempts, move)
                     informed = await self._inform(tx, task, move, attempts)
         self._tell(task, reports, move, called_off, finished)
@@ -480,6 +558,7 @@ class Settler:
                     confidence=a.confidence,
                     performance=performance.get(a.agent_id, 0.5),
                     seconds=a.seconds,
+                    role=a.role,
                 )
                 for a in attempts
             ],
@@ -493,6 +572,7 @@ class Settler:
             max_backoff_seconds=task.options.get("max_backoff_seconds", MOST_BACKOFF),
             retry=retry_rules(task.options.get("retry")),
             aggregate=Aggregate(task.options.get("aggregate", "first")),
+            team=task.shared_out,
         )
         if ended_by is not None:
             if poll is not None:
@@ -526,7 +606,7 @@ class Settler:
                     said,
                     source="check",
                     said_by=by,
-                    node_id=self.store.node_id,
+                    store=self.store,
                 )
         return None
 
@@ -581,10 +661,15 @@ class Settler:
         finished: set[str],
     ) -> None:
         """After the commit: free slots, acknowledge, call off, wake."""
+        now = asyncio.get_running_loop().time()
+        is_vote = task is not None and "consensus" in task.options
         for report in reports:
             delivery = self.state.deliveries.get(report.message_id)
-            if delivery is not None and report.message_id in finished:
-                self._remember(report, delivery)
+            if report.message_id in finished:
+                if delivery is not None:
+                    self._remember(report, delivery, now, is_ballot=is_vote and delivery.role != "judge")
+                elif task is not None:
+                    self._remember_stray(report, task)
             self.state.release(report.message_id)
             if delivery is None and not report.from_agent:
                 self._stop_elsewhere([report.message_id])
@@ -642,6 +727,22 @@ async def _finish(tx: Transaction, reports: Sequence[Report], *, is_open: bool) 
         is_open,
     )
     return {str(row[0]) for row in rows}
+
+
+async def _note_declined(
+    tx: Transaction, task_id: str, reports: Sequence[Report], finished: Collection[str]
+) -> None:
+    """Who does not want the task is not asked for it again."""
+    agents = [one.agent_id for one in reports if one.is_declined and one.message_id in finished]
+    if agents:
+        await tx.fetch("note_declined", task_id, agents)
+
+
+async def _tell_usage(tx: Transaction, reports: Sequence[Report], finished: Collection[str]) -> None:
+    """What attempts used that had ended before: their results do not count, what they cost does."""
+    late = [r for r in reports if r.usage is not None and r.message_id not in finished]
+    if late:
+        await tx.fetch("tell_usage", [r.message_id for r in late], [r.usage for r in late])
 
 
 async def _call_off(tx: Transaction, attempts: Sequence[AttemptRow], move: Move) -> list[AttemptRow]:

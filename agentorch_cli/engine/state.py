@@ -12,7 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import orjson
+
 from agentorch_cli.core.backlog import Backlog
+from agentorch_cli.core.ledger import bucket_of
 from agentorch_cli.core.limits import LimitGates
 from agentorch_cli.core.matching import Roster
 from agentorch_cli.core.model import AttemptStatus
@@ -20,6 +23,9 @@ from agentorch_cli.engine.bus import Bus
 from agentorch_cli.engine.relay import PARKED, Relay
 from agentorch_cli.engine.reputation import Reputation
 from agentorch_cli.store.records import Delivery
+
+LONGEST_SKILL = 200
+"""Letters of a skill's name that the ledger keeps: an index entry has an end."""
 
 
 class Courier(Protocol):
@@ -39,6 +45,10 @@ class Courier(Protocol):
 
     def refuse(self, agent_id: str, code: str, message: str, message_id: str | None = None) -> None:
         """Tell an agent what was wrong."""
+        ...
+
+    def drain_agent(self, agent_id: str) -> None:
+        """Tell an agent to finish what it holds: no more will come."""
         ...
 
     def dismiss(self, agent_id: str, reason: str) -> None:
@@ -74,6 +84,13 @@ class Report:
     """Wants an ack."""
     task_id: str | None = None
     """The task that the agent says it is about; refused where that is not so."""
+    is_checked: bool = False
+    """Its result was looked at already: it fits, or this is the failure that it became."""
+
+    @property
+    def is_declined(self) -> bool:
+        """Its agent gave the work back because it does not want to do it."""
+        return self.from_agent and self.status is AttemptStatus.CANCELLED
 
 
 @dataclass(slots=True)
@@ -94,6 +111,84 @@ class Tally:
 
     completed: int = 0
     failed: int = 0
+
+
+@dataclass(slots=True)
+class Account:
+    """What an agent finished in one skill and task type since the ledger was written last."""
+
+    completed: int = 0
+    failed: int = 0
+    """Timed out is failed."""
+    lost: int = 0
+    ballots: int = 0
+    """Of the completed ones those that a vote will judge: they are no evidence before it closes."""
+    seconds: float = 0.0
+    """How long the completed and the failed ones took together."""
+    latency: dict[int, int] = field(default_factory=dict)
+    """The completed ones by bucket of their duration."""
+    cost_usd: float = 0.0
+    tokens: int = 0
+    cost_unknown: int = 0
+    tokens_unknown: int = 0
+
+    @property
+    def good(self) -> int:
+        """Outcomes that went well, as far as they are evidence."""
+        return self.completed - self.ballots
+
+    @property
+    def outcomes(self) -> int:
+        """All that are evidence."""
+        return self.good + self.failed + self.lost
+
+    def add(
+        self, status: AttemptStatus, seconds: float | None, usage: str | None, *, is_ballot: bool = False
+    ) -> None:
+        """One more attempt that has ended; `usage` is JSON text, `seconds` None where not measured."""
+        if status is AttemptStatus.COMPLETED:
+            self.completed += 1
+            self.ballots += is_ballot
+            if seconds is not None:
+                bucket = bucket_of(seconds)
+                self.latency[bucket] = self.latency.get(bucket, 0) + 1
+        elif status is AttemptStatus.LOST:
+            self.lost += 1
+            seconds = None
+        else:
+            self.failed += 1
+        if seconds is not None:
+            self.seconds += seconds
+        used = orjson.loads(usage) if usage is not None else _NO_USAGE
+        cost = used.get("cost_usd")
+        if cost is None:
+            self.cost_unknown += 1
+        else:
+            self.cost_usd += cost
+        if "input_tokens" in used or "output_tokens" in used:
+            self.tokens += used.get("input_tokens", 0) + used.get("output_tokens", 0)
+        else:
+            self.tokens_unknown += 1
+
+    def plus(self, other: Account) -> None:
+        """Add what another account holds."""
+        self.completed += other.completed
+        self.failed += other.failed
+        self.lost += other.lost
+        self.ballots += other.ballots
+        self.seconds += other.seconds
+        for bucket, number in other.latency.items():
+            self.latency[bucket] = self.latency.get(bucket, 0) + number
+        self.cost_usd += other.cost_usd
+        self.tokens += other.tokens
+        self.cost_unknown += other.cost_unknown
+        self.tokens_unknown += other.tokens_unknown
+
+
+_NO_USAGE: dict[str, Any] = {}
+
+AccountKey = tuple[str, str, str]
+"""Agent, skill, task type."""
 
 
 @dataclass(slots=True)
@@ -122,6 +217,10 @@ class State:
     gone_since: dict[str, float] = field(default_factory=dict)
     """Agents of this node that lost their session, with the loop time when."""
     tallies: dict[str, Tally] = field(default_factory=dict)
+    accounts: dict[AccountKey, Account] = field(default_factory=dict)
+    """What the ledger has not been told yet."""
+    has_worked: bool = False
+    """Something was assigned since the ledger looked for that."""
     heard: set[str] = field(default_factory=set)
     """Agents that gave a sign of life since the last beat."""
     bus: Bus = field(default_factory=Bus)
@@ -211,7 +310,7 @@ class State:
         self.elsewhere[message_id] = attempt
         member = self.roster.members.get(attempt.agent_id)
         if member is not None and not attempt.is_parked:
-            self.roster.take(member, attempt.slot)
+            self.roster.hold(member, attempt.slot)
 
     def park_elsewhere(self, message_id: str) -> None:
         """It gave its slot back."""
@@ -246,6 +345,14 @@ class State:
             tally.completed += 1
         else:
             tally.failed += 1
+
+    def account(self, agent_id: str, skill: str, task_type: str) -> Account:
+        """Where the attempts of an agent at work of this kind are counted until the ledger is told."""
+        key = (agent_id, skill[:LONGEST_SKILL], task_type)
+        account = self.accounts.get(key)
+        if account is None:
+            account = self.accounts[key] = Account()
+        return account
 
     def count(self, name: str, number: int = 1) -> None:
         """A counter of the metrics page."""

@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
+import asyncpg
 import orjson
 
 from agentorch_cli.core.canonical import NotCanonical, canonical_json
@@ -180,6 +181,7 @@ class Subtasks:
                     f"its ancestor {row['task_id']} asks for the same with the same input:"
                     " the sub-tasks would never end"
                 )
+        spec = _charged_with(spec, parent_id, line[0])
         if spec.concurrency_key is not None and spec.concurrency_key in {r["concurrency_key"] for r in line}:
             return replace(spec, concurrency_key=None)
         return spec
@@ -285,6 +287,14 @@ async def _surely(step: Callable[[], Awaitable[T]]) -> T:
             return await step()
         except DatabaseUnreachable:
             await asyncio.sleep(0.3)
+
+
+def _charged_with(spec: TaskSpec, parent_id: str, parent: asyncpg.Record) -> TaskSpec:
+    """The sub-task spends from what its parent spends from: the submission's budget, and its labels."""
+    labels = orjson.loads(parent["labels"]) if parent["labels"] else {}
+    if not labels and parent["funded_by"] is None:
+        return spec
+    return replace(spec, labels={**labels, **spec.labels}, funded_by=parent["funded_by"], borrows=parent_id)
 
 
 def _equal(data: Any, stored: str | None) -> bool:

@@ -188,7 +188,7 @@ class Votes:
             votes=votes,
             escalation=escalation,
         )
-        await close(tx, poll, closing, self.store.node_id)
+        await close(tx, poll, closing, self.store)
         self.state.bus.publish(
             "consensus_decided",
             task_id=case.task_id,
@@ -237,6 +237,9 @@ class Votes:
                     "question": "do these two answers mean the same?",
                 },
                 parent_id=task.task_id,
+                labels=task.options.get("labels", {}),
+                funded_by=task.options.get("funded_by"),
+                borrows=task.task_id if task.options.keys() & {"labels", "funded_by"} else None,
                 compares={"task_id": task.task_id, "decision_id": str(poll.decision_id), "pair": list(pair)},
             )
             for number, pair in enumerate(pairs)

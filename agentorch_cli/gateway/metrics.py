@@ -7,6 +7,7 @@ from typing import Any
 
 GAUGES = {
     "agents_online": "Agents that are connected and may be given work",
+    "agents_excluded": "Agents that get nothing for a while because they kept failing",
     "attempts_live": "Attempts that agents of this node hold",
     "tasks_ready": "Ready tasks in this node's window",
     "sessions": "Open agent connections",
@@ -22,6 +23,9 @@ COUNTERS = {
     "deadlock_requeue": "Deadlocks that were resolved by stopping victims and trying them again",
     "deadlock_fail": "Deadlocks whose tasks failed",
     "deadlock_looks": "Looks for deadlocks",
+    "agent_excluded": "Times that an agent was excluded because it kept failing",
+    "agent_probed": "Tasks that were given to see how an excluded agent is",
+    "agent_readmitted": "Excluded agents that did well when they were probed",
     "task_pending": "Tasks that went back to be tried again",
     "schedule_ran": "Runs of schedules",
 }

@@ -47,6 +47,9 @@ MOST_REFUSED = 100
 
 UUID_LENGTH = 36
 
+DECLINED = "declined"
+"""The code of an error that is none: the agent does not want the work, and somebody else may."""
+
 MOST_READ_AHEAD = 8
 """Frames of a connection that are read before they are handled; each may have max_message_bytes."""
 
@@ -278,6 +281,8 @@ class Gateway:
             return None
         for delivery in welcome.send:
             session.execute(delivery)
+        if welcome.is_draining:
+            self.drain_agent(agent.agent_id)
         session.open(
             orjson.dumps(
                 {
@@ -435,7 +440,13 @@ class Gateway:
 
     def drain(self) -> None:
         """Tell all agents that no more will come: they finish what they hold."""
-        for session in self.sessions.values():
+        for agent_id in self.sessions:
+            self.drain_agent(agent_id)
+
+    def drain_agent(self, agent_id: str) -> None:
+        """Tell one agent the same."""
+        session = self.sessions.get(agent_id)
+        if session is not None:
             session.message(str(new_id()), "drain", {})
 
     def dismiss(self, agent_id: str, reason: str) -> None:
@@ -520,11 +531,14 @@ def _report_of(report: Reports, agent_id: str, frame: Any) -> Any:
             usage,
             task_id=frame.task_id,
         )
+    is_declined = error.code == DECLINED
     told = {"code": error.code or "failed", "message": error.message, "retryable": error.retryable}
+    if is_declined:
+        told |= {"message": f"agent {agent_id} declined it: {error.message}", "retryable": True}
     return report(
         frame.message_id,
         agent_id,
-        AttemptStatus.FAILED,
+        AttemptStatus.CANCELLED if is_declined else AttemptStatus.FAILED,
         None,
         told,
         frame.confidence,

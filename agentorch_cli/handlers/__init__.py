@@ -9,7 +9,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 
-from agentorch_cli.handlers.agents import get_agent, list_agents, register_agents, remove_agents
+from agentorch_cli.handlers.agents import (
+    drain_agents,
+    get_agent,
+    list_agents,
+    pause_agents,
+    register_agents,
+    remove_agents,
+    resume_agents,
+)
+from agentorch_cli.handlers.budgets import get_budget, list_budgets, remove_budgets, set_budget
 from agentorch_cli.handlers.context import Context, Handler
 from agentorch_cli.handlers.deadlocks import check_deadlocks, get_deadlock, list_deadlocks, resolve_deadlocks
 from agentorch_cli.handlers.events import list_events
@@ -55,6 +64,9 @@ HANDLERS: dict[str, Handler] = {
     "agent.list": list_agents,
     "agent.get": get_agent,
     "agent.remove": remove_agents,
+    "agent.pause": pause_agents,
+    "agent.drain": drain_agents,
+    "agent.resume": resume_agents,
     "task.submit": submit_tasks,
     "task.list": list_tasks,
     "task.get": get_task,
@@ -68,6 +80,10 @@ HANDLERS: dict[str, Handler] = {
     "deadlock.get": get_deadlock,
     "deadlock.check": check_deadlocks,
     "deadlock.resolve": resolve_deadlocks,
+    "budget.set": set_budget,
+    "budget.list": list_budgets,
+    "budget.get": get_budget,
+    "budget.remove": remove_budgets,
     "schedule.add": add_schedule,
     "schedule.list": list_schedules,
     "schedule.get": get_schedule,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +33,16 @@ class Context:
     @property
     def db(self) -> Database:
         return self.store.db
+
+    @contextlib.asynccontextmanager
+    async def hearing(self) -> AsyncIterator[Waiting]:
+        """Where waits hear that tasks ended, for the time of the block."""
+        if self.waiting is not None:
+            yield self.waiting
+            return
+        waiting = Waiting(self.db)
+        async with waiting.listening():
+            yield waiting
 
     async def close(self) -> None:
         """Close what was opened for this context, last first."""

@@ -24,9 +24,8 @@ async def say_outcome(
     """Say whether a task's result was right, or what is. Raises NotFound, Conflict."""
     truth = Truth(right, answer, has_answer)
     async with context.db.transaction() as tx:
-        learned = await verify(
-            tx, task_id, truth, source=source, said_by=said_by, node_id=context.store.node_id
-        )
+        learned = await verify(tx, task_id, truth, source=source, said_by=said_by, store=context.store)
+    await context.db.fetch("score_agents", learned.agents)
     return views.OutcomeView(**asdict(learned))
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from agentorch_cli import views
+from agentorch_cli.core.team import advice, listed, shortfall
 from agentorch_cli.handlers.agents import find_agents
-from agentorch_cli.handlers.context import Context
+from agentorch_cli.handlers.budgets import find_alarms, find_spend, list_budgets
+from agentorch_cli.handlers.context import MOST_SHOWN, Context
 from agentorch_cli.handlers.tasks import task_view
 from agentorch_cli.handlers.votes import find_decisions
 from agentorch_cli.store.why import idle_beside_work
@@ -32,18 +34,36 @@ async def get_status(context: Context, limit: int = 20) -> views.StatusView:
         agent_counts[agent.status] = agent_counts.get(agent.status, 0) + 1
     live = [node for node in nodes if node.is_live]
     alarms = []
+    fleet = {agent.agent_id: frozenset(agent.capabilities) for agent in agents}
     task_counts = {row["status"]: row["number"] for row in counts}
     if not live and (task_counts.get("pending") or task_counts.get("running")):
         alarms.append("no serve is running, so nothing moves: run agentorch serve")
     for row in unserved:
         wanted = " and ".join(row["required_capabilities"]) or "any capability"
-        alarms.append(f"{row['number']} ready tasks want an agent with {wanted}; none is registered")
+        how = advice(frozenset(row["required_capabilities"]), fleet)
+        alarms.append(
+            f"{row['number']} ready tasks want an agent with {wanted}; none is registered"
+            + (f" ({how})" if how is not None else "")
+        )
+    for row in await context.db.fetch("waiting_teams"):
+        required = frozenset(row["required_capabilities"])
+        why = shortfall(required, fleet.values(), row["max_agents"])
+        if why is not None:
+            alarms.append(f"{row['number']} ready tasks want a team with {listed(required)}: {why}")
+    for row in await context.db.fetch("waits_for_set_aside"):
+        wanted = " and ".join(row["required_capabilities"]) or "any capability"
+        alarms.append(
+            f"{row['number']} ready tasks want an agent with {wanted}; those who could are set aside: "
+            + ", ".join(row["agents"])
+        )
     alarms += await idle_beside_work(context.store)
     stuck = await context.db.fetch_one("open_deadlocks")
     if stuck is not None and stuck["number"]:
         alarms.append(
             f"{stuck['number']} deadlocks are open ({stuck['kinds']}): agentorch deadlock list --open"
         )
+    alarms += await find_alarms(context)
+    budgets = [one for one in await list_budgets(context, MOST_SHOWN) if _is_worth_showing(one)]
     return views.StatusView(
         at=now["now"],
         nodes=live,
@@ -54,5 +74,12 @@ async def get_status(context: Context, limit: int = 20) -> views.StatusView:
         recent=[task_view(row) for row in recent],
         oldest_pending_seconds=oldest[0] if oldest is not None else None,
         decisions=decisions,
+        spend=await find_spend(context),
+        budgets=budgets[:limit],
         alarms=alarms,
     )
+
+
+def _is_worth_showing(one: views.BudgetView) -> bool:
+    """Budgets of labels; those of tasks and submissions only while something is wrong with them."""
+    return one.scope == "label" or one.waiting > 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,8 +11,10 @@ import asyncpg
 import orjson
 
 from agentorch_cli import views
-from agentorch_cli.core.model import TaskSpec, TaskStatus
+from agentorch_cli.core.model import Coverage, TaskSpec, TaskStatus
+from agentorch_cli.core.team import advice, shortfall
 from agentorch_cli.errors import NotFound, WaitTimedOut
+from agentorch_cli.handlers.budgets import find_budgets, find_funding, usage_of
 from agentorch_cli.handlers.context import MOST_SHOWN, Context
 from agentorch_cli.handlers.deadlocks import find_deadlocks
 from agentorch_cli.handlers.events import event_view
@@ -21,19 +23,22 @@ from agentorch_cli.identity import new_id
 from agentorch_cli.store.dependencies import add_dependency
 from agentorch_cli.store.store import as_uuid, hint
 from agentorch_cli.store.submission import insert
-from agentorch_cli.store.waiting import Waiting
-from agentorch_cli.store.why import who_could, why
+from agentorch_cli.store.why import registered, who_could, why
 
 
 async def submit_tasks(
-    context: Context, tasks: Sequence[TaskSpec], allow_forward: bool = False
+    context: Context,
+    tasks: Sequence[TaskSpec],
+    allow_forward: bool = False,
+    budget: Mapping[str, Any] | None = None,
 ) -> views.SubmitReply:
     """Store a submission, whole or not at all. Raises Conflict, NotFound (an unknown dependency).
 
     `allow_forward`: tasks may depend on ids that do not exist yet, and wait for them to come.
+    `budget`: what they may use together, as `[budget]` of a task file says it.
     """
     submission_id = new_id()
-    stored = await insert(context.store, submission_id, tasks, allow_forward=allow_forward)
+    stored = await insert(context.store, submission_id, tasks, allow_forward=allow_forward, budget=budget)
     reply = views.SubmitReply(
         submission_id=str(submission_id),
         tasks=[
@@ -47,16 +52,25 @@ async def submit_tasks(
 
 async def _unserved(context: Context, tasks: Sequence[TaskSpec]) -> list[str]:
     """Sentences about capabilities that nobody has, where there are any."""
-    wanted = {frozenset(task.required_capabilities) for task in tasks}
+    wanted = {
+        (frozenset(task.required_capabilities), task.max_agents if task.coverage is Coverage.TEAM else 0)
+        for task in tasks
+    }
     rows = await context.db.fetch("capability_sets")
-    fleets = [frozenset(row["capabilities"]) for row in rows]
+    fleet = {row["agent_id"]: frozenset(row["capabilities"]) for row in rows}
     told = []
-    for required in sorted(wanted, key=sorted):
-        if not any(required <= fleet for fleet in fleets):
+    for required, most in sorted(wanted, key=lambda one: (sorted(one[0]), one[1])):
+        if most:
+            why = shortfall(required, fleet.values(), most)
+            if why is not None:
+                told.append(f"no registered agents make a team: {why}; the task waits until they do")
+        elif not any(required <= one for one in fleet.values()):
+            how = advice(required, fleet)
             told.append(
                 "no registered agent has "
                 + (" and ".join(sorted(required)) if required else "connected or been registered yet")
                 + "; the task waits until one comes"
+                + (f" ({how})" if how is not None else "")
             )
     return told
 
@@ -88,6 +102,12 @@ async def get_task(context: Context, task_id: str) -> views.TaskView:
     task.events = [event_view(one) for one in await context.db.fetch("task_story", task_id, MOST_SHOWN)]
     decisions = await find_decisions(context, task_id=task_id)
     task.decision = decisions[0] if decisions else None
+    task.usage = usage_of(task.attempts)
+    task.budgets = await find_budgets(context, task_id)
+    if task.budgets:
+        funding = await find_funding(context, [one.message_id for one in task.attempts])
+        for attempt in task.attempts:
+            attempt.funding = funding.get(attempt.message_id, [])
     return task
 
 
@@ -102,7 +122,8 @@ async def wait_for_tasks(
         raise NotFound(f"there is no task {unknown[0]!r}")
     try:
         async with asyncio.timeout(timeout_seconds):
-            await _until_final(context, ids)
+            async with context.hearing() as waiting:
+                await waiting.until_final(ids)
     except TimeoutError:
         left = [row["task_id"] for row in await context.db.fetch("standing", ids)]
         raise WaitTimedOut(
@@ -114,15 +135,6 @@ async def wait_for_tasks(
     return [task_view(rows[task_id]) for task_id in ids]
 
 
-async def _until_final(context: Context, ids: Sequence[str]) -> None:
-    if context.waiting is not None:
-        await context.waiting.until_final(ids)
-        return
-    waiting = Waiting(context.db)
-    async with waiting.listening():
-        await waiting.until_final(ids)
-
-
 async def cancel_tasks(
     context: Context, task_ids: Sequence[str], reason: str | None = None
 ) -> views.ChangeReply:
@@ -132,6 +144,7 @@ async def cancel_tasks(
     async with context.db.transaction() as tx:
         tree = [row["task_id"] for row in await tx.fetch("lineage_down", ids)]
         stood = await context.store.lock_tasks(tx, tree)
+        await tx.fetch("lock_budgets", tree)
         rows = await tx.fetch("cancel_tasks", tree, message, context.store.node_id)
     off = [row["task_id"] for row in rows]
     await context.store.notify("agentorch_cancel", hint([str(m) for row in rows for m in row["messages"]]))
@@ -191,18 +204,28 @@ async def plan_tasks(context: Context, tasks: Sequence[TaskSpec]) -> views.PlanV
     own = {task.task_id for task in tasks}
     external = sorted({one for task in tasks for one in task.depends_on if one not in own})
     known = {row["task_id"] for row in await context.db.fetch("statuses", external)}
-    able, why_not = await who_could(context.store, [frozenset(task.required_capabilities) for task in tasks])
+    fleet = await registered(context.store)
+    able, why_not = who_could(fleet, [frozenset(task.required_capabilities) for task in tasks])
+    agents: dict[str, list[str]] = {}
     never: dict[str, str] = {}
     for task in tasks:
         required = frozenset(task.required_capabilities)
-        if len(able[required]) < task.min_agents:
+        could = agents[task.task_id] = able[required]
+        if task.coverage is Coverage.TEAM:
+            could = agents[task.task_id] = sorted(one for one, has in fleet.items() if required & has)
+            why = shortfall(required, [fleet[one] for one in could], task.max_agents)
+            if why is not None:
+                never[task.task_id] = f"wants a team: {why}"
+                continue
+        if len(could) < task.min_agents:
+            how = advice(required, fleet) if task.coverage is Coverage.EACH else None
             never[task.task_id] = (
                 f"wants {task.min_agents} agent{'' if task.min_agents == 1 else 's'},"
-                f" {len(able[required])} could: {why_not[required]}"
+                f" {len(could)} could: {how or why_not[required]}"
             )
     return views.PlanView(
         missing=[one for one in external if one not in known],
-        agents={task.task_id: able[frozenset(task.required_capabilities)] for task in tasks},
+        agents=agents,
         never=never,
     )
 
@@ -238,6 +261,8 @@ def task_view(row: asyncpg.Record) -> views.TaskView:
         facts["data"] = orjson.loads(facts["task_data"])
     if "options" in facts:
         facts["labels"] = facts["options"].pop("labels", {})
+        if isinstance(schema := facts["options"].get("result_schema"), str):
+            facts["options"]["result_schema"] = orjson.loads(schema)
     return views.TaskView(**facts)
 
 

@@ -295,6 +295,7 @@ class Deadlocks:
             locked = await self.store.lock_tasks(tx, sorted({*members, *one.tasks}))
             if not await self._is_as_seen(tx, look, members, locked):
                 return False
+            await tx.fetch("lock_budgets", list(one.tasks))
             match one.act:
                 case Act.PARK | Act.LEND:
                     rows = await tx.fetch("park_attempts", list(one.attempts), one.act is Act.LEND)
@@ -460,15 +461,17 @@ def _photograph(
             )
         )
     lent_ids = {str(row["message_id"]) for row in attempts if row["is_lent"]}
-    fleet = {
-        row["agent_id"]: Agent(
-            frozenset((*row["capabilities"], OWN_SLOT + row["agent_id"])),
-            row["slots"],
-            row["status"] != "paused" and (row["away_s"] is None or row["away_s"] < grace),
-        )
-        for row in agents
-    }
-    needs: dict[tuple[int, tuple[str, ...]], Need] = {}
+    fleet: dict[str, Agent] = {}
+    for row in agents:
+        agent_id, capabilities = row["agent_id"], frozenset(row["capabilities"])
+        is_here = row["away_s"] is None or row["away_s"] < grace
+        own_slot = frozenset((OWN_SLOT + agent_id,))
+        if row["is_set_aside"]:  # it goes on with what it holds, and takes nothing else
+            fleet[OWN_SLOT + agent_id] = Agent(capabilities, row["slots"], live=False)
+            fleet[agent_id] = Agent(own_slot, row["slots"], is_here)
+        else:
+            fleet[agent_id] = Agent(capabilities | own_slot, row["slots"], is_here)
+    needs: dict[tuple[int, tuple[str, ...], int], Need] = {}
     found: dict[str, Task] = {row["task_id"]: Task(state=_STATES[row["status"]]) for row in ended}
     age: dict[str, float] = {}
     generation: dict[str, int] = {}
@@ -487,11 +490,12 @@ def _photograph(
                 continue
             found[task_id] = _awaiting(own, lent_ids, row)
             continue
-        is_team = row["coverage"] == "team"
-        key = (row["min_agents"], () if is_team else tuple(row["required_capabilities"]))
+        most = row["max_agents"] if row["coverage"] == "team" else 0
+        key = (row["min_agents"], tuple(row["required_capabilities"]), most)
         need = needs.get(key)
         if need is None:
-            need = needs[key] = Need(frozenset(key[1]), key[0])
+            need = Need(frozenset(key[1]), key[0])
+            need = needs[key] = replace(need, is_team=True, most=most) if most else need
         found[task_id] = Task(
             deps=waits.get(task_id, ()) if status == "blocked" else (),
             ignore_failure=row["on_dependency_failure"] != "fail",

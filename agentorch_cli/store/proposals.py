@@ -88,7 +88,7 @@ async def open_proposal(
 async def _voters(store: Store, voters: Sequence[str], capability: str | None) -> list[str]:
     names = list(dict.fromkeys(voters))
     if not names:
-        rows = await store.db.fetch("show_agents", None, None, False, capability)
+        rows = await store.db.fetch("show_agents", None, None, capability)
         names = [row["agent_id"] for row in rows]
     if not names:
         who = (
@@ -248,7 +248,7 @@ async def _close(
         votes=votes,
         closed_by=closed_by,
     )
-    await close(tx, poll, closing, store.node_id)
+    await close(tx, poll, closing, store)
 
 
 async def waiting_for(

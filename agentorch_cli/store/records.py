@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from agentorch_cli.core.model import AttemptStatus, TaskStatus
+from agentorch_cli.core.model import AttemptStatus, Coverage, TaskStatus
 
 
 @dataclass(slots=True, eq=False)
@@ -38,6 +38,13 @@ class Delivery:
     """The task's data as JSON text."""
     inputs: str | None = None
     """The results of its dependencies, as JSON text of an object."""
+    name: str | None = None
+    result_schema: str | None = None
+    """What its result has to fit, as JSON text; None where any JSON will do."""
+    vote: dict[str, Any] | None = None
+    """Where the result is a ballot: what the wire says about it."""
+    budget: dict[str, Any] | None = None
+    """What it may use, as its agent is told: `costUsd`, `tokens`."""
     deadline: datetime | None = None
     """When the attempt is taken away, on the database's clock: its timeout, or the task's deadline."""
     is_accepted: bool = False
@@ -45,10 +52,19 @@ class Delivery:
     """It waits for its sub-tasks and owns no slot meanwhile."""
     is_waiting: bool = False
     """It waits for its sub-tasks, with or without a slot."""
+    is_probe: bool = False
+    """It shows how its agent is, which was excluded for its failures."""
     seconds_since_sent: float = 0.0
     seconds_since_accepted: float | None = None
+    begun: float = 0.0
+    """When it was accepted, or else sent, on the loop's clock."""
     due: float = 0.0
     """When it is overdue, on the loop's clock: not accepted in time, or running too long."""
+
+    @property
+    def is_ballot(self) -> bool:
+        """Its result counts in a vote; a judge's stands for itself."""
+        return self.vote is not None and self.role != "judge"
 
 
 @dataclass(slots=True)
@@ -63,6 +79,10 @@ class Assignment:
     role: str | None
     attempt: int
     node_id: str
+    is_funded: bool = False
+    """Something is reserved for it on a budget."""
+    budget: dict[str, Any] | None = None
+    """What its agent is told that it may use: `costUsd`, `tokens`."""
 
 
 @dataclass(slots=True)
@@ -73,6 +93,7 @@ class Claimed:
     inputs: str | None
     deadline: datetime | None
     now: datetime
+    name: str | None
 
 
 @dataclass(slots=True)
@@ -133,6 +154,12 @@ class LockedTask:
     required_capabilities: list[str] = field(default_factory=list)
     is_starved: bool = False
     """It has been ready for longer than its `queue_timeout`."""
+    coverage: Coverage = Coverage.EACH
+
+    @property
+    def shared_out(self) -> frozenset[str]:
+        """The capabilities that a team shares out; none where each agent has all."""
+        return frozenset(self.required_capabilities) if self.coverage is Coverage.TEAM else frozenset()
 
 
 @dataclass(slots=True)
@@ -150,3 +177,4 @@ class AttemptRow:
     error: dict[str, Any] | None
     confidence: float | None
     seconds: float | None
+    role: str | None = None

@@ -19,8 +19,9 @@ from agentorch_cli.core.backlog import Ready
 from agentorch_cli.core.election import Stage, judge_of
 from agentorch_cli.core.limits import KEY, RATE, Scope, key_of
 from agentorch_cli.core.matching import Want
-from agentorch_cli.core.model import Aggregate, AttemptStatus, TaskStatus
+from agentorch_cli.core.model import Aggregate, AttemptStatus, Coverage, TaskStatus
 from agentorch_cli.core.settle import MOST_BACKOFF
+from agentorch_cli.core.team import share_of, unfit
 from agentorch_cli.store.database import Database, Transaction
 from agentorch_cli.store.records import (
     Assignment,
@@ -50,9 +51,13 @@ def hint(ids: Sequence[str], *, delayed: bool = False) -> str:
 class Store:
     """The engine's view of the database."""
 
-    def __init__(self, database: Database, *, aging_seconds: float = 60.0) -> None:
+    def __init__(
+        self, database: Database, *, aging_seconds: float = 60.0, half_life_seconds: float = 7 * 86400.0
+    ) -> None:
         self.db = database
         self.aging_seconds = aging_seconds
+        self.half_life_seconds = half_life_seconds
+        """After this what the ledger says of an agent counts half."""
         self.sick: dict[str, str] = {}
         """Ready tasks whose rows do not say what they should, with the reason; the scheduler ends them."""
 
@@ -97,6 +102,13 @@ class Store:
                 tasks.append(_ready_of(row))
             except (TypeError, ValueError, AttributeError) as error:
                 self.sick[row["task_id"]] = str(error)
+        begun = [task for task in tasks if task.want.is_team and task.attempts_made]
+        if begun:
+            rows = await self.db.fetch("team_members", [task.task_id for task in begun])
+            members = {row["task_id"]: row for row in rows}
+            for task in begun:
+                if task.task_id in members:
+                    _complete_team(task, members[task.task_id])
         votes = [task for task in tasks if "consensus" in task.options]
         if votes:
             found = await self.db.fetch("electorates", [task.task_id for task in votes])
@@ -224,6 +236,7 @@ class Store:
                 has_dependents=row["has_dependents"],
                 options=_options(row["options"]),
                 required_capabilities=row["required_capabilities"],
+                coverage=Coverage(row["coverage"]),
                 is_starved=row["is_starved"],
             )
             for row in await tx.fetch("lock_tasks", list(ids))
@@ -246,6 +259,7 @@ class Store:
                     error=orjson.loads(row["error"]) if row["error"] else None,
                     confidence=row["confidence"],
                     seconds=row["seconds"],
+                    role=row["role"],
                 )
             )
         return found
@@ -307,7 +321,7 @@ def _columns(batch: Sequence[Assignment]) -> list[Any]:
 
 
 def _claimed(rows: Sequence[asyncpg.Record]) -> dict[str, Claimed]:
-    return {row[0]: Claimed(row[1], row[3], row[2], row[4]) for row in rows}
+    return {row[0]: Claimed(row[1], row[3], row[2], row[4], row[5]) for row in rows}
 
 
 def _seat_voters(task: Ready, vote: asyncpg.Record) -> None:
@@ -325,11 +339,26 @@ def _seat_voters(task: Ready, vote: asyncpg.Record) -> None:
         task.want = replace(task.want, number=1, most=wanted, rather_not=frozenset(), only=voters)
 
 
+def _complete_team(task: Ready, members: asyncpg.Record) -> None:
+    """A team that has members wants others for the parts that are nobody's; who has done its part may too."""
+    want = task.want
+    left = want.required.difference(*map(share_of, members["roles"]))
+    task.want = replace(
+        want,
+        required=left or want.required,  # nothing is left, but it wants to be more
+        most=max(want.number, task.max_agents - len(members["busy"])),
+        closed_to=frozenset(members["busy"]),
+    )
+
+
 def _ready_of(row: asyncpg.Record) -> Ready:
     options = _options(row["options"])
     wanted, most = row["wanted"], row["max_agents"]
     is_vote = "consensus" in options
     is_first = row["status"] == "pending"
+    is_team = row["coverage"] == Coverage.TEAM
+    if is_team and unfit(row["required_capabilities"]):
+        raise ValueError("a capability of its team has a plus that is not at the end")
     # A vote opens as soon as there are enough for a floor of voters, then it is frozen.
     number = min(wanted, row["min_agents"]) if is_vote else wanted
     return Ready(
@@ -342,11 +371,15 @@ def _ready_of(row: asyncpg.Record) -> Ready:
         want=Want(
             required=frozenset(row["required_capabilities"]),
             number=number,
-            most=max(wanted, most) if is_first and not is_vote else wanted,
-            closed_to=frozenset(row["assigned_agents"]) if most > 1 or is_vote else frozenset(),
+            most=max(wanted, most) if (is_first or is_team) and not is_vote else wanted,
+            closed_to=frozenset(row["assigned_agents"])
+            if (most > 1 or is_vote) and not is_team
+            else frozenset(),
             rather_not=frozenset(row["tried_agents"]),
+            declined_by=frozenset(row["declined_by"] or ()),
             type=row["task_type"],
             gates=_own_gates(options),
+            is_team=is_team,
         ),
         min_agents=row["min_agents"],
         max_agents=most,
@@ -385,7 +418,6 @@ def is_simple(max_agents: int, options: dict[str, Any]) -> bool:
         max_agents == 1
         and "consensus" not in options
         and options.get("aggregate", Aggregate.FIRST) == Aggregate.FIRST
-        and "budget" not in options
         and "verifies" not in options
         and "compares" not in options
     )
@@ -414,17 +446,37 @@ def _delivery_of(row: asyncpg.Record) -> Delivery:
         backoff_seconds=options.get("backoff_seconds", 1.0),
         max_backoff_seconds=options.get("max_backoff_seconds", MOST_BACKOFF),
         has_retry_rules="retry" in options,
-        is_simple=is_simple(row["max_agents"], options),
+        is_simple=is_simple(row["max_agents"], options) and not row["is_funded"],
         has_dependents=row["has_dependents"],
+        budget=orjson.loads(row["budget"]) if row["budget"] is not None else None,
         data=row["task_data"],
         inputs=joined(row["inputs"], row["brief"]),
+        name=row["name"],
+        result_schema=schema_in(options),
+        vote=vote_in(options),
         deadline=earliest(row["sent_at"], row["timeout_seconds"], row["deadline"]),
         is_accepted=row["status"] == AttemptStatus.ACCEPTED,
         is_parked=row["is_parked"],
         is_waiting=row["is_waiting"],
+        is_probe=row["is_probe"],
         seconds_since_sent=row["seconds_since_sent"],
         seconds_since_accepted=row["seconds_since_accepted"],
     )
+
+
+def schema_in(options: dict[str, Any]) -> str | None:
+    """The schema of a task's result, as JSON text."""
+    schema = options.get("result_schema")
+    return schema if isinstance(schema, str) else None
+
+
+def vote_in(options: dict[str, Any]) -> dict[str, Any] | None:
+    """What an agent is told of the vote that its result counts in; None where there is none."""
+    vote = options.get("consensus")
+    if vote is None:
+        return None
+    told = {"options": vote.get("options"), "voteOn": vote.get("vote_on")}
+    return {key: value for key, value in told.items() if value is not None}
 
 
 def joined(inputs: str | None, brief: str | None) -> str | None:

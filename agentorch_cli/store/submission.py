@@ -9,7 +9,7 @@ new edge. Idempotency keys that are known are answered with the task that has th
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -22,6 +22,7 @@ from agentorch_cli.core.election import first_wave
 from agentorch_cli.core.model import Aggregate, OnDependencyFailure, TaskSpec, TaskStatus
 from agentorch_cli.core.settle import MOST_BACKOFF
 from agentorch_cli.errors import Conflict, NotFound
+from agentorch_cli.store.budgets import NewBudget, insert_budgets, new_budgets
 from agentorch_cli.store.database import Database, Transaction
 from agentorch_cli.store.store import Store, hint
 
@@ -37,14 +38,22 @@ class Stored:
 
 
 async def insert(
-    store: Store, submission_id: UUID, tasks: Sequence[TaskSpec], *, allow_forward: bool = False
+    store: Store,
+    submission_id: UUID,
+    tasks: Sequence[TaskSpec],
+    *,
+    allow_forward: bool = False,
+    budget: Mapping[str, Any] | None = None,
 ) -> list[Stored]:
     """Store tasks; answers in their order. Raises Conflict (an id is taken, a key is there twice),
     NotFound (an unknown dependency).
 
-    `allow_forward`: dependencies on ids that nobody has are taken, and waited for.
+    `allow_forward`: dependencies on ids that nobody has are taken, and waited for. `budget`: what
+    all of them together may use.
     """
     _refuse_repeated_keys(tasks)
+    if budget:
+        tasks = [replace(task, funded_by=str(submission_id)) for task in tasks]
     tasks = await _placed_in_time(store.db, tasks)
     answers: dict[str, Stored] = {}
     left = tasks
@@ -52,7 +61,8 @@ async def insert(
         known, left = await _known(store.db, left)
         answers |= known
         try:
-            stored = await _insert(store, submission_id, left, allow_forward) if left else []
+            budgets = new_budgets(left, str(submission_id), budget)
+            stored = await _insert(store, submission_id, left, allow_forward, budgets) if left else []
         except asyncpg.UniqueViolationError as error:
             if "idempotency" in (error.constraint_name or ""):
                 continue  # somebody else was quicker with a key: now it is known
@@ -73,7 +83,8 @@ async def insert_within(
     """
     answers, left = await _known(tx, await _placed_in_time(tx, tasks))
     if left:
-        stored = await _insert_in(tx, store, submission_id, left, _external(left), False)
+        budgets = new_budgets(left, str(submission_id), None)
+        stored = await _insert_in(tx, store, submission_id, left, _external(left), False, budgets)
         answers |= {one.task_id: one for one in stored}
     return [answers[task.task_id] for task in tasks]
 
@@ -135,12 +146,16 @@ async def _known(
 
 
 async def _insert(
-    store: Store, submission_id: UUID, tasks: Sequence[TaskSpec], allow_forward: bool
+    store: Store,
+    submission_id: UUID,
+    tasks: Sequence[TaskSpec],
+    allow_forward: bool,
+    budgets: Sequence[NewBudget],
 ) -> list[Stored]:
     external = _external(tasks)
-    if external:
+    if external or budgets:
         async with store.db.transaction() as tx:
-            return await _insert_in(tx, store, submission_id, tasks, external, allow_forward)
+            return await _insert_in(tx, store, submission_id, tasks, external, allow_forward, budgets)
     rows = _Rows(store, submission_id, tasks, {})
     await store.db.hot("insert_tasks", *rows.arguments())
     return rows.stored()
@@ -159,7 +174,9 @@ async def _insert_in(
     tasks: Sequence[TaskSpec],
     external: Sequence[str],
     allow_forward: bool,
+    budgets: Sequence[NewBudget],
 ) -> list[Stored]:
+    """What takes more than one statement: tasks that wait for stored ones, and budgets."""
     found: dict[str, str] = {}
     if external:
         found = {row["task_id"]: row["status"] for row in await tx.fetch("mark_depended_on", list(external))}
@@ -168,6 +185,7 @@ async def _insert_in(
         raise _unknown(tasks, missing)
     rows = _Rows(store, submission_id, tasks, found)
     await tx.fetch("insert_tasks", *rows.arguments())
+    await insert_budgets(tx, budgets)
     if missing:
         absent = set(missing)
         edges = [(d, task.task_id) for task in tasks for d in task.depends_on if d in absent]
@@ -317,8 +335,15 @@ def _options(task: TaskSpec) -> str:
         options["compares"] = task.compares
     if task.budget:
         options["budget"] = task.budget
+    if task.funded_by is not None:
+        options["funded_by"] = task.funded_by
+    if task.borrows is not None:
+        options["borrows"] = task.borrows
     if task.on_deadlock != "resolve":
         options["on_deadlock"] = task.on_deadlock
+    if task.result_schema is not None:
+        # as text: jsonb would forget the order of its keys, in which models and people answer
+        options["result_schema"] = orjson.dumps(task.result_schema).decode()
     if task.concurrency_key is not None:
         options["concurrency_key"] = task.concurrency_key
         if task.concurrency_limit != 1:

@@ -6,7 +6,7 @@ with three times the weight; said again, it replaces what was said before.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ from agentorch_cli.core.reliability import Record, outcome_credit, verified
 from agentorch_cli.core.settle import Move
 from agentorch_cli.errors import Conflict, NotFound
 from agentorch_cli.store.database import Transaction
+from agentorch_cli.store.ledger import IN_TIME, credit
+from agentorch_cli.store.store import Store
 
 REFIT_EVERY = 10
 """A calibration is fitted anew after so many more outcomes."""
@@ -47,6 +49,8 @@ class Learned:
     """Verified outcomes of the capability."""
     calibrated: int
     """Outcomes behind its calibration; 0 where there are too few."""
+    agents: Sequence[str] = ()
+    """Whose ledger has changed."""
 
 
 def verdict_of(result: Any) -> Truth | None:
@@ -62,7 +66,7 @@ def verdict_of(result: Any) -> Truth | None:
 
 
 async def verify(
-    tx: Transaction, task_id: str, truth: Truth, *, source: str, said_by: str | None, node_id: str
+    tx: Transaction, task_id: str, truth: Truth, *, source: str, said_by: str | None, store: Store
 ) -> Learned:
     """Write an outcome down and let it count. Raises NotFound, Conflict."""
     task = await tx.fetch_one("task_for_outcome", task_id)
@@ -75,8 +79,8 @@ async def verify(
         )
     decision = await tx.fetch_one("lock_decision", None, task_id)
     if decision is None:
-        return await _verify_alone(tx, task, truth, source, said_by, node_id)
-    return await _verify_vote(tx, task, decision, truth, source, said_by, node_id)
+        return await _verify_alone(tx, task, truth, source, said_by, store)
+    return await _verify_vote(tx, task, decision, truth, source, said_by, store)
 
 
 async def _verify_vote(
@@ -86,7 +90,7 @@ async def _verify_vote(
     truth: Truth,
     source: str,
     said_by: str | None,
-    node_id: str,
+    store: Store,
 ) -> Learned:
     options = orjson.loads(decision["options"])
     policy = policy_of(options, max(1, len(decision["participating_agents"])))
@@ -107,7 +111,7 @@ async def _verify_vote(
     is_right = truth.is_right if right is None else (decided == right if decided is not None else False)
     known = right if right is not None else decided if truth.is_right else None
     leader_right = _leader_right(leader, known, decided, truth.is_right)
-    await _replace_credit(tx, decision, ballots, earned)
+    changed = await _replace_credit(tx, store, task, decision, ballots, earned)
     await tx.fetch(
         "store_outcome",
         task["task_id"],
@@ -122,12 +126,11 @@ async def _verify_vote(
         decision["raw_basis"],
         decision["votes_used"],
     )
-    await _log(tx, task["task_id"], is_right, source, said_by, node_id)
+    await _log(tx, task["task_id"], is_right, source, said_by, store.node_id)
     capability = decision["capability"] or "any"
     calibrated = await _recalibrate(tx, capability, decision["raw_basis"])
-    return Learned(
-        task["task_id"], capability, is_right, len(earned), await _verified(tx, capability), calibrated
-    )
+    number = await _verified(tx, capability)
+    return Learned(task["task_id"], capability, is_right, len(earned), number, calibrated, changed)
 
 
 def _leader_right(
@@ -154,18 +157,24 @@ def _answer_of(truth: Truth, options: dict[str, Any]) -> str:
 
 async def _replace_credit(
     tx: Transaction,
+    store: Store,
+    task: asyncpg.Record,
     decision: asyncpg.Record,
     ballots: list[asyncpg.Record],
     earned: Mapping[str, Record],
-) -> None:
-    """Take back what each ballot had earned where the outcome says something about it, and write that."""
+) -> list[str]:
+    """Take back what each ballot had earned where the outcome says something about it, and write that.
+
+    The agents that are concerned.
+    """
     nothing = Record()
     agents = [row["agent_id"] for row in ballots if row["agent_id"] in earned or row["is_verified"]]
     if not agents:
-        return
+        return []
     had = {row["agent_id"]: row for row in ballots}
     agreement: list[Record] = []
     proof: list[Record] = []
+    change: dict[str, Record] = {}
     for agent in agents:
         row, now = had[agent], earned.get(agent, nothing)
         before = Record(row["credit_successes"], row["credit_trials"])
@@ -174,6 +183,7 @@ async def _replace_credit(
         agreement.append(Record(-taken.successes, -taken.trials))
         old = before if was_verified else nothing
         proof.append(Record(now.successes - old.successes, now.trials - old.trials))
+        change[agent] = _replaced(now if now.trials else IN_TIME, before if before.trials else IN_TIME)
     await tx.fetch("know_agents", decision["capability"], agents)
     await tx.fetch(
         "verify_agents",
@@ -192,6 +202,14 @@ async def _replace_credit(
         [earned.get(agent, nothing).trials for agent in agents],
         [agent in earned for agent in agents],
     )
+    capability = decision["capability"] or skill(task["required_capabilities"])
+    await credit(tx, store, task["task_id"], capability, change, is_outcome=False)
+    return agents
+
+
+def _replaced(now: Record, before: Record) -> Record:
+    """What is to be added so that one record stands in the place of another."""
+    return Record(now.successes - before.successes, now.trials - before.trials)
 
 
 async def _verify_alone(
@@ -200,7 +218,7 @@ async def _verify_alone(
     truth: Truth,
     source: str,
     said_by: str | None,
-    node_id: str,
+    store: Store,
 ) -> Learned:
     """A task that one agent did: what is known of it is known of that agent."""
     if task["status"] != "completed":
@@ -226,6 +244,8 @@ async def _verify_alone(
             [now.successes - old.successes],
             [now.trials - old.trials],
         )
+        change = {author["agent_id"]: _replaced(now, IN_TIME if earlier is None else old)}
+        await credit(tx, store, task["task_id"], capability, change, is_outcome=False)
     await tx.fetch(
         "store_outcome",
         task["task_id"],
@@ -240,10 +260,10 @@ async def _verify_alone(
         None,
         None,
     )
-    await _log(tx, task["task_id"], is_right, source, said_by, node_id)
-    return Learned(
-        task["task_id"], capability, is_right, int(author is not None), await _verified(tx, capability), 0
-    )
+    await _log(tx, task["task_id"], is_right, source, said_by, store.node_id)
+    authors = [author["agent_id"]] if author is not None else []
+    number = await _verified(tx, capability)
+    return Learned(task["task_id"], capability, is_right, len(authors), number, 0, authors)
 
 
 async def _verified(tx: Transaction, capability: str) -> int:

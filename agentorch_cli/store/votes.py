@@ -30,6 +30,8 @@ from agentorch_cli.core.reliability import Record, best_first, clamped
 from agentorch_cli.core.vote import Ballot, Policy, Rule, Verdict, Voter, VoteStatus
 from agentorch_cli.frames import dumps
 from agentorch_cli.identity import new_id
+from agentorch_cli.store.database import Transaction
+from agentorch_cli.store.ledger import IN_TIME, credit
 from agentorch_cli.store.store import Store
 from agentorch_cli.store.submission import array_literal
 
@@ -199,7 +201,7 @@ class Closing:
     closed_by: str | None = None
 
 
-async def close(tx: Asks, poll: Poll, closing: Closing, node_id: str) -> None:
+async def close(tx: Transaction, poll: Poll, closing: Closing, store: Store) -> None:
     """Write how a vote came out, what each ballot weighed, and what it earned its agent."""
     verdict = closing.verdict
     by_judge = closing.decided_by == "judge"
@@ -228,12 +230,12 @@ async def close(tx: Asks, poll: Poll, closing: Closing, node_id: str) -> None:
         str(verdict.confidence_basis),
         dumps(closing.escalation) if closing.escalation is not None else None,
         closing.closed_by,
-        node_id,
+        store.node_id,
     )
-    await _credit(tx, poll, books)
+    await _credit(tx, poll, books, store)
 
 
-async def _credit(tx: Asks, poll: Poll, books: Account) -> None:
+async def _credit(tx: Transaction, poll: Poll, books: Account, store: Store) -> None:
     """Proposals are preferences, and nobody's reliability."""
     credits = books.credits if poll.task_id is not None else {}
     agents = sorted(books.weights)
@@ -256,6 +258,9 @@ async def _credit(tx: Asks, poll: Poll, books: Account) -> None:
             [one.successes for one in earned],
             [one.trials for one in earned],
         )
+    if poll.task_id is not None:
+        said = {agent: credits.get(agent, IN_TIME) for agent in agents}
+        await credit(tx, store, poll.task_id, poll.capability, said, is_outcome=True)
 
 
 async def _calibration(tx: Asks, capability: str, verdict: Verdict) -> Calibration | None:

@@ -17,11 +17,21 @@ import orjson
 from agentorch_cli.core.backlog import Backlog, Ready
 from agentorch_cli.core.hints import did_you_mean
 from agentorch_cli.core.limits import LimitGates
-from agentorch_cli.core.matching import Member, Roster
+from agentorch_cli.core.matching import Member, Roster, Want
 from agentorch_cli.core.model import FINAL, AgentStatus
+from agentorch_cli.core.purses import OpenPurses
 from agentorch_cli.core.scoring import counted_performance
-from agentorch_cli.core.why import Known, Standing, seconds_in_words, standing
+from agentorch_cli.core.team import advice
+from agentorch_cli.core.why import (
+    Known,
+    Standing,
+    excluded_in_words,
+    seconds_in_words,
+    set_aside_in_words,
+    standing,
+)
 from agentorch_cli.errors import NotFound
+from agentorch_cli.store.budgets import Ledger, read_labels
 from agentorch_cli.store.limits import buckets_of, owners_of
 from agentorch_cli.store.store import Store
 
@@ -47,7 +57,8 @@ class Link:
 
     task_id: str
     code: str
-    """`dependency`, `running`, `sub_task`, `slot`, `delayed`, `no_serve`, `limit`, `key`, `rate`, …"""
+    """`dependency`, `running`, `sub_task`, `slot`, `delayed`, `no_serve`, `limit`, `key`, `rate`,
+    `coverage` (how to ask), …"""
     sentence: str
     seconds: float | None = None
     depth: int = 0
@@ -78,13 +89,19 @@ class Fleet:
     no_node_s: float | None
     rates: Sequence[asyncpg.Record]
     keys: Sequence[asyncpg.Record]
+    labels: frozenset[str]
+    budgets: Sequence[asyncpg.Record]
 
     def gates(self) -> LimitGates:
         """The limits that tasks share, as the leader would read them."""
-        gates = LimitGates()
+        gates = LimitGates(OpenPurses(self.labels, Ledger(self.budgets)))
         gates.set_rates(buckets_of(self.rates, 0.0))
         gates.keys.replace((), owners_of(self.keys))
         return gates
+
+    def capabilities(self) -> dict[str, frozenset[str]]:
+        """What each registered agent can do."""
+        return {row["agent_id"]: frozenset(row["capabilities"]) for row in self.agents}
 
     @property
     def room(self) -> int:
@@ -95,6 +112,7 @@ class Fleet:
         roster = Roster()
         rows = self.agents
         for row in rows:
+            excluded, probe_slot = _exclusion(row)
             roster.put(
                 Member(
                     agent_id=row["agent_id"],
@@ -107,6 +125,9 @@ class Fleet:
                     completed=row["completed"],
                     failed=row["failed"],
                     used=set(row["used_slots"]),
+                    exclusions={} if excluded is None else {"breaker": excluded},
+                    is_probing=row["excluded_until"] is not None and excluded is None,
+                    probe_slot=probe_slot,
                 )
             )
         return roster
@@ -120,7 +141,9 @@ class Fleet:
 
     def known(self) -> dict[str, Known]:
         return {
-            row["agent_id"]: Known(row["away_s"], tuple(zip(row["tasks"], row["since"], strict=True)))
+            row["agent_id"]: Known(
+                row["away_s"], tuple(zip(row["tasks"], row["since"], strict=True)), _set_aside(row)
+            )
             for row in self.agents
         }
 
@@ -135,6 +158,28 @@ class Fleet:
         )
 
 
+def _exclusion(row: asyncpg.Record) -> tuple[str | None, int | None]:
+    """Why the breaker keeps an agent from work, and the slot of the task that it is probed with."""
+    until, now = row["excluded_until"], row["now"]
+    if until is None:
+        return None, None
+    if until > now:
+        return excluded_in_words(until, row["excluded_reason"], now), None
+    probed = (now - until).total_seconds()
+    slots = zip(row["used_slots"], row["since"], strict=True)
+    return None, min((slot for slot, seconds in slots if seconds <= probed), default=None)
+
+
+def _set_aside(row: asyncpg.Record) -> str | None:
+    """What a person decided about an agent, in words."""
+    status = AgentStatus(row["status"])
+    if status not in (AgentStatus.PAUSED, AgentStatus.DRAINING):
+        return None
+    return set_aside_in_words(
+        status, row["status_since"], row["status_until"], row["status_reason"], row["now"]
+    )
+
+
 async def read_fleet(store: Store, task_ids: Sequence[str] = ()) -> Fleet:
     """The fleet and the ready tasks, these among them wherever they stand."""
     limits = await store.db.fetch_one("why_limits")
@@ -144,6 +189,11 @@ async def read_fleet(store: Store, task_ids: Sequence[str] = ()) -> Fleet:
         ready |= {task.task_id: task for task in await store.ready_tasks_by_id(further)}
     rates = await store.db.fetch("limits")
     keys = await store.db.fetch("key_owners", None)
+    labels, _ = await read_labels(store.db)
+    on_budgets = [
+        one.task_id for one in ready.values() if one.options.keys() & {"budget", "funded_by", "labels"}
+    ]
+    budgets = await store.db.fetch("budgets_of_tasks", on_budgets) if on_budgets else []
     assert limits is not None
     return Fleet(
         agents,
@@ -154,6 +204,8 @@ async def read_fleet(store: Store, task_ids: Sequence[str] = ()) -> Fleet:
         limits["no_node_s"],
         rates,
         keys,
+        labels,
+        budgets,
     )
 
 
@@ -366,11 +418,16 @@ def _told(task_id: str, fleet: Fleet, waited: float) -> list[Link]:
         needs = " and ".join(sorted(task.want.required)) or "nothing special"
         who = f"{task.want.number} agents at once" if task.want.number > 1 else "an agent"
         found = f", {free} would be free" if task.want.number > 1 else ""
+        if task.want.is_team:
+            who, found = _team_in_words(task.want), ""
         if not stands.reasons:
             found = ": there is no agent"
         links.append(
             Link(task_id, "agents", f"wants {who} with {needs}{found}", waited, 0, dict(stands.reasons))
         )
+        how = None if task.want.is_team else advice(task.want.required, fleet.capabilities())
+        if how is not None:
+            links.append(Link(task_id, "coverage", how, waited))
     if stands.ahead:
         higher = (
             f", {stands.ahead_by_priority:,} of them of higher priority" if stands.ahead_by_priority else ""
@@ -410,12 +467,23 @@ def _who(agents: Mapping[str, str | None]) -> str:
     return f" ({', '.join(obstacles[:WIDEST])}{more})" if obstacles else ""
 
 
-async def who_could(
-    store: Store, demands: Sequence[frozenset[str]]
+def _team_in_words(want: Want) -> str:
+    """`a team of 2 to 3`."""
+    if want.number > 1 or want.most < len(want.required):
+        size = f"{want.number} to {want.most}" if want.number < want.most else f"{want.most}"
+        return f"a team of {size}"
+    return "a team"
+
+
+async def registered(store: Store) -> dict[str, frozenset[str]]:
+    """What each registered agent can do, online or not."""
+    return {row["agent_id"]: frozenset(row["capabilities"]) for row in await store.db.fetch("why_agents")}
+
+
+def who_could(
+    fleet: Mapping[str, frozenset[str]], demands: Sequence[frozenset[str]]
 ) -> tuple[dict[frozenset[str], list[str]], dict[frozenset[str], str]]:
-    """By set of capabilities: the registered agents that have all, and in words what is lacking."""
-    rows = await store.db.fetch("why_agents")
-    fleet = {row["agent_id"]: frozenset(row["capabilities"]) for row in rows}
+    """By set of capabilities: the agents of a fleet that have all, and in words what is lacking."""
     known = sorted({one for capabilities in fleet.values() for one in capabilities})
     able: dict[frozenset[str], list[str]] = {}
     lacking: dict[frozenset[str], str] = {}

@@ -15,6 +15,7 @@ agent = Agent("estimator", type="construction", capabilities=("cost_estimation",
 CENT = Decimal("0.01")
 
 
+@agent.handler("plan_footbridge")
 @agent.handler("estimate_cost")
 def estimate_cost(work: Work) -> dict[str, Any]:
     bill = json.loads(read_text(work.data["bill"]), parse_float=Decimal, parse_int=Decimal)

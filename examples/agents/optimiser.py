@@ -8,11 +8,12 @@ search repeatable.
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from typing import Any
 
-from common import serve
+from common import read_json, serve
 
 from agentorch_cli import Agent, Work, WorkFailed
 
@@ -24,15 +25,31 @@ Qubo = dict[tuple[str, str], float]
 @agent.handler("optimise_sites")
 def optimise_sites(work: Work) -> dict[str, Any]:
     """Choose sites of much value that do not watch the same ground twice."""
-    qubo = site_qubo(work.data["value"], work.data["overlap"])
+    energy, chosen, runs = search(work, site_qubo(work.data["value"], work.data["overlap"]))
+    return {"kind": "sites", "chosen": sorted(chosen), "value": round(-energy, 6), "runs": runs}
+
+
+@agent.handler("plan_footbridge")
+def split_loads(work: Work) -> dict[str, Any]:
+    """Split what a bill of materials lists into two loads that are worth the same, as nearly as can be."""
+    materials = read_json(work.data["bill"])["materials"]
+    worth = {item["item"]: item["quantity"] * item["unit_price"] for item in materials}
+    _, chosen, runs = search(work, load_qubo(worth))
+    loads = sorted((sorted(chosen), sorted(worth.keys() - chosen)))
+    totals = [round(sum(worth[item] for item in load), 2) for load in loads]
+    difference = round(abs(totals[0] - totals[1]), 2)
+    return {"kind": "loads", "loads": loads, "worth": totals, "difference": difference, "runs": runs}
+
+
+def search(work: Work, qubo: Qubo) -> tuple[float, frozenset[str], int]:
+    """The least energy of several runs, which variables are 1 there, and how many runs it took."""
     runs, best = work.data.get("runs", 20), (math.inf, frozenset[str]())
     for run in range(runs):
         if work.cancelled.is_set():
             raise WorkFailed("cancelled")
         best = min(best, anneal(qubo, random.Random(work.data["seed"] + run)), key=lambda found: found[0])
         work.progress((run + 1) / runs, note=f"energy {best[0]:g}")
-    energy, chosen = best
-    return {"kind": "sites", "chosen": sorted(chosen), "value": round(-energy, 6), "runs": runs}
+    return *best, runs
 
 
 def site_qubo(value: dict[str, float], overlap: list[list[Any]]) -> Qubo:
@@ -40,6 +57,15 @@ def site_qubo(value: dict[str, float], overlap: list[list[Any]]) -> Qubo:
     qubo: Qubo = {(site, site): -worth for site, worth in value.items()}
     for one, other, shared in overlap:
         qubo[one, other] = qubo.get((one, other), 0.0) + shared
+    return qubo
+
+
+def load_qubo(worth: dict[str, float]) -> Qubo:
+    """The square of what is chosen beyond the half (Lucas, Ising formulations, 2014, section 2.1)."""
+    total = sum(worth.values())
+    qubo: Qubo = {(item, item): value * (value - total) for item, value in worth.items()}
+    for (one, of_one), (other, of_other) in itertools.combinations(worth.items(), 2):
+        qubo[one, other] = 2 * of_one * of_other
     return qubo
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -70,6 +72,10 @@ async def test_the_task_comes_on_stdin_and_the_result_on_stdout() -> None:
         "data": {"n": [1, "ä"]},
         "inputs": {"before": 1},
         "role": None,
+        "name": None,
+        "resultSchema": None,
+        "vote": None,
+        "budget": {},
         "requiredCapabilities": ["c"],
         "deadline": "2031-02-03T04:05:06.789Z",
     }
@@ -107,9 +113,48 @@ async def test_the_environment_is_small_and_the_descriptors_are_three(
         "AGENTORCH_MESSAGE_ID",
         "AGENTORCH_ATTEMPT",
         "AGENTORCH_ROLE",
+        "AGENTORCH_USAGE",
     }
     assert descriptors == [0, 1, 2]
     assert (directory, is_leader) == (str(tmp_path), True)
+
+
+@pytest.mark.parametrize(
+    ("written", "understood"),
+    [
+        ('{"costUsd": 0.0042, "inputTokens": 9}', {"costUsd": 0.0042, "inputTokens": 9}),
+        ('{"costUsd": 1, "model": "x"}', {"costUsd": 1}),
+        ('{"costUsd": -1}', None),
+        ('{"costUsd": 1e10}', None),
+        ('{"inputTokens": 1.5}', None),
+        ('{"outputTokens": true}', None),
+        ("[]", None),
+        ("no JSON", None),
+        ('{"costUsd": ' + "0" * 5000 + "}", None),
+    ],
+)
+@pytest.mark.parametrize("status", [0, 1])
+async def test_a_command_says_what_it_used_in_a_file(written: str, understood: Any, status: int) -> None:
+    told = work()
+    script = (
+        f"import os; open(os.environ['AGENTORCH_USAGE'], 'w').write({written!r}); print(1); exit({status})"
+    )
+    with contextlib.suppress(WorkFailed):
+        await exec_handler(python(script))(told)
+
+    assert told.usage == understood
+    assert not list(Path(tempfile.gettempdir()).glob(f"agentorch-usage-{told.message_id}*"))
+
+
+async def test_a_link_in_place_of_the_usage_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text('{"costUsd": 1}')
+    told = work()
+    script = f"import os; os.symlink({str(tmp_path / 'other')!r}, os.environ['AGENTORCH_USAGE']); print(1)"
+
+    assert await exec_handler(python(script))(told) == 1
+    assert told.usage is None
+    assert not list(Path(tempfile.gettempdir()).glob(f"agentorch-usage-{told.message_id}*"))
+    assert (tmp_path / "other").exists()
 
 
 FAILURES: dict[str, tuple[str | list[str], str, str]] = {

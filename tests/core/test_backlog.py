@@ -5,17 +5,20 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_matching import AGENTS, CAPABILITIES, agent, roster_of, twin_chooses, want
+from test_matching import AGENTS, CAPABILITIES, agent, roster_of, twin_are_enough, twin_chooses, want
 
 from agentorch_cli.core import backlog as backlog_room
 from agentorch_cli.core.backlog import MOST_OVERTAKES, Backlog, Ready
-from agentorch_cli.core.matching import Member, Roster, Want, lasting_obstacle
+from agentorch_cli.core.gates import Gates
+from agentorch_cli.core.matching import Member, Roster, Seat, Want, lasting_obstacle
 from agentorch_cli.core.model import AgentStatus
+from agentorch_cli.core.team import Candidate, form
 
 FOR_EVER = 10**9
 
@@ -161,7 +164,7 @@ def test_a_task_behind_a_thousand_that_the_free_agent_may_not_take_is_served() -
     not_a = frozenset({"a"})
     backlog = backlog_of(
         *(task(number, want(closed_to=not_a)) for number in range(500)),
-        *(task(500 + number, want(only=frozenset({f"v{number}"}))) for number in range(500)),
+        *(task(500 + number, want(only=(f"v{number}",))) for number in range(500)),
         task(1_000),
     )
 
@@ -331,6 +334,100 @@ def test_a_task_that_a_kept_agent_could_take_says_for_whom_it_is_kept() -> None:
     assert backlog.explain(roster, task(99, priority=9))["a"] is None
 
 
+def test_an_agent_that_comes_but_can_take_nothing_hides_nobody_who_came_before_it() -> None:
+    roster, backlog = roster_of(), backlog_of(task(0, want("read")))
+    assert served(backlog, roster) == []
+    roster.put(agent("free", "read"))
+    absent = agent("absent", "write")
+    absent.status = AgentStatus.OFFLINE
+
+    roster.put(absent)
+
+    assert served(backlog, roster) == [("task-0", ["free"])]
+
+
+# --- teams --------------------------------------------------------------------------------------
+
+
+def team(*required: str) -> Want:
+    return want(*required, most=len(required), is_team=True)
+
+
+@pytest.mark.parametrize("change", ["comes", "gives back", "leaves"])
+def test_a_team_that_slept_is_woken_by_whoever_has_a_part_of_it(change: str) -> None:
+    roster = roster_of(agent("a", "read"), agent("b", "write"), agent("failed", "write"))
+    roster.take(roster.members["b"], 0)
+    wanted = replace(team("read", "write"), rather_not=frozenset({"failed"}))
+    backlog = backlog_of(task(1, wanted))
+    assert served(backlog, roster) == served(backlog, roster) == []
+
+    match change:
+        case "comes":
+            roster.put(agent("c", "write", "paint"))
+        case "gives back":
+            roster.give_back("b", 0)
+        case "leaves":  # then nobody is left but the one who failed it
+            roster.drop("b")
+
+    chosen = {"comes": "c", "gives back": "b", "leaves": "failed"}[change]
+    assert served(backlog, roster) == [("task-1", ["a", chosen])]
+
+
+def test_a_team_is_overtaken_a_bounded_number_of_times() -> None:
+    roster = roster_of(agent("a", "read", slots=500), agent("b", "write"))
+    roster.take(roster.members["b"], 0)
+    backlog = backlog_of(
+        task(0, team("read", "write")), *(task(number, want("read")) for number in range(1, 101))
+    )
+
+    assert len(served(backlog, roster)) == MOST_OVERTAKES
+    assert served(backlog, roster) == []
+    assert (
+        backlog.explain(roster, task(101, want("read")))["a"] == "is kept for task task-0, which wants a team"
+    )
+    roster.give_back("b", 0)
+    assert served(backlog, roster)[0] == ("task-0", ["b", "a"])
+
+
+def test_nobody_is_kept_for_a_team_who_is_not_needed_to_make_it() -> None:
+    roster = roster_of(agent("a1", "read", slots=500), agent("a2", "read", slots=500), agent("b", "write"))
+    roster.take(roster.members["b"], 0)
+    backlog = backlog_of(
+        task(0, team("read", "write")), *(task(number, want("read")) for number in range(1, 101))
+    )
+
+    assert len(served(backlog, roster)) == 100
+    assert roster.members["a1"].busy <= MOST_OVERTAKES
+    roster.give_back("b", 0)
+    assert [found for found, _ in served(backlog, roster)] == ["task-0"]
+
+
+class OneGate(Gates):
+    """So many attempts may start."""
+
+    def __init__(self, left: int) -> None:
+        super().__init__()
+        self.left = left
+
+    def closed(self, task: Ready, number: int) -> tuple[str, str] | None:
+        return None if number <= self.left else ("rate:x", "is used up")
+
+    def enter(self, task: Ready, seats: Sequence[Seat]) -> None:
+        self.left -= len(seats)
+
+
+def test_a_team_that_does_not_pass_its_gate_as_a_whole_waits_there() -> None:
+    roster = roster_of(agent("a", "read"), agent("b", "write"))
+    backlog = backlog_of(task(0, replace(team("read", "write"), gates=("rate:x",))), task(1, want("read")))
+
+    found = [(one.task_id, len(seats)) for one, seats in backlog.match(roster, FOR_EVER, OneGate(1))]
+
+    assert found == [("task-1", 1)]
+    roster.give_back("a", 0)
+    assert backlog.open_gate("rate:x")
+    assert [len(seats) for _, seats in backlog.match(roster, FOR_EVER, OneGate(2))] == [2]
+
+
 # --- against a twin -----------------------------------------------------------------------------
 
 
@@ -346,14 +443,24 @@ class Twin:
         """Who could serve it, by the definition of a reservation."""
         free_to = [m.agent_id for m in self.members.values() if lasting_obstacle(m, wanted) is None]
         others = [agent_id for agent_id in free_to if agent_id not in wanted.rather_not]
-        return others if len(others) >= wanted.number else free_to
+        are_enough = twin_are_enough([self.members[agent_id] for agent_id in others], wanted)
+        return others if are_enough else free_to
 
     def keep(self, wanted: Want) -> list[Want]:
         could = self.could(wanted)
-        return [Want(frozenset(), only=frozenset(could))] if len(could) >= wanted.number else []
+        if wanted.is_team:
+            candidates = [Candidate(one, self.members[one].capabilities) for one in could]
+            team = form(wanted.required, candidates, least=wanted.number, most=wanted.most)
+            return [Want(frozenset(), only=tuple(part.agent_id for part in team))] if team else []
+        return [Want(frozenset(), only=tuple(could))] if len(could) >= wanted.number else []
+
+    def uses(self, wanted: Want) -> list[str]:
+        """Whose work for others counts: of a team that is kept only that of its members to be."""
+        kept = self.keep(wanted) if wanted.is_team and self.is_kept(wanted) else []
+        return sorted(kept[0].only or ()) if kept else self.could(wanted)
 
     def is_kept(self, wanted: Want) -> bool:
-        return wanted.number > 1 and any(
+        return (wanted.number > 1 or wanted.is_team) and any(
             one.overtaken >= backlog_room.MOST_OVERTAKES for one in self.tasks.values() if one.want == wanted
         )
 
@@ -370,12 +477,15 @@ class Twin:
                 continue
             for agent_id in chosen:
                 member = self.members[agent_id]
-                member.used.add(member.free_slot())
+                slot = member.free_slot()
+                member.used.add(slot)
+                if member.is_probing:
+                    member.probe_slot = slot
             del self.tasks[one.task_id]
             found.append((one.task_id, chosen))
             for other in self.tasks.values():
-                is_passed = other.want.number > 1 and other.order < one.order
-                if is_passed and other.want != one.want and set(self.could(other.want)) & set(chosen):
+                is_passed = (other.want.number > 1 or other.want.is_team) and other.order < one.order
+                if is_passed and other.want != one.want and set(self.uses(other.want)) & set(chosen):
                     other.overtaken += 1
                     if other.overtaken == backlog_room.MOST_OVERTAKES:
                         kept += self.keep(other.want)
@@ -383,15 +493,22 @@ class Twin:
 
 
 free_wants = st.builds(
-    lambda required, number, more, closed_to, rather_not, only: Want(
-        required, number, number + more, closed_to, rather_not, only
+    lambda required, number, more, closed_to, rather_not, only, is_team: Want(
+        required,
+        number,
+        number + more,
+        closed_to,
+        rather_not,
+        None if is_team and required else only,
+        is_team=bool(is_team and required),
     ),
     st.frozensets(st.sampled_from(CAPABILITIES), max_size=2),
     st.sampled_from([1, 1, 1, 2, 3]),
     st.sampled_from([0, 0, 1]),
     st.sampled_from([frozenset[str](), frozenset(AGENTS[:2])]),
     st.sampled_from([frozenset[str](), frozenset(AGENTS[:1]), frozenset(AGENTS[1:3])]),
-    st.sampled_from([None, None, None, frozenset(AGENTS[:3])]),
+    st.sampled_from([None, None, None, tuple(AGENTS[:3]), (AGENTS[2], AGENTS[0])]),
+    st.booleans(),
 )
 steps = st.one_of(
     st.tuples(st.just("submit"), st.integers(0, 30), free_wants, st.integers(0, 4)),
@@ -406,6 +523,8 @@ steps = st.one_of(
     ),
     st.tuples(st.just("leave"), st.sampled_from(AGENTS)),
     st.tuples(st.just("status"), st.sampled_from(AGENTS), st.sampled_from(list(AgentStatus))),
+    st.tuples(st.just("exclude"), st.sampled_from(AGENTS), st.sampled_from(["one", "two"]), st.booleans()),
+    st.tuples(st.just("probe"), st.sampled_from(AGENTS), st.booleans()),
     st.tuples(st.just("finish"), st.sampled_from(AGENTS)),
     st.tuples(st.just("finish"), st.sampled_from(AGENTS)),
     st.tuples(st.just("match"), st.sampled_from([1, 2, FOR_EVER, FOR_EVER])),
@@ -428,17 +547,32 @@ def run(roster: Roster, backlog: Backlog, twin: Twin, step: tuple) -> None:
             twin.tasks.pop(f"task-{seq}", None)
         case ("put", agent_id, capabilities, slots):
             roster.put(agent(agent_id, *capabilities, slots=slots))
-            twin.members[agent_id] = agent(agent_id, *capabilities, slots=slots)
+            before = twin.members.get(agent_id)
+            now = twin.members[agent_id] = agent(agent_id, *capabilities, slots=slots)
+            if before is not None:
+                now.exclusions, now.is_probing = before.exclusions, before.is_probing
         case ("leave", agent_id):
             roster.drop(agent_id)
             twin.members.pop(agent_id, None)
         case ("status", agent_id, status) if agent_id in roster.members:
             twin.members[agent_id].status = roster.members[agent_id].status = status
             roster.touch(roster.members[agent_id])
+        case ("exclude", agent_id, by, is_excluded) if agent_id in roster.members:
+            roster.exclude(agent_id, by, f"is excluded by {by}" if is_excluded else None)
+            twin.members[agent_id].exclusions.pop(by, None)
+            if is_excluded:
+                twin.members[agent_id].exclusions[by] = "is excluded"
+        case ("probe", agent_id, is_probing) if agent_id in roster.members:
+            roster.set_probing(roster.members[agent_id], is_probing=is_probing)
+            if not is_probing:
+                twin.members[agent_id].probe_slot = None
+            twin.members[agent_id].is_probing = is_probing
         case ("finish", agent_id) if agent_id in roster.members and twin.members[agent_id].used:
             slot = min(twin.members[agent_id].used)
             roster.give_back(agent_id, slot)
             twin.members[agent_id].used.remove(slot)
+            if twin.members[agent_id].probe_slot == slot:
+                twin.members[agent_id].probe_slot = None
         case ("match", limit):
             assert served(backlog, roster, limit) == twin.match(limit)
             assert {one.task_id: one.overtaken for one in backlog.tasks.values()} == {
@@ -461,6 +595,13 @@ def check_nobody_is_idle(roster: Roster, backlog: Backlog) -> None:
     """No agent is free beside a task that it could take, but those that are kept for a gang before it."""
     for one in backlog.tasks.values():
         ready = [agent_id for agent_id, reason in backlog.explain(roster, one).items() if reason is None]
+        if one.want.is_team:
+            free = [Candidate(agent_id, roster.members[agent_id].capabilities) for agent_id in ready]
+            assert form(one.want.required, free, least=one.want.number, most=one.want.most) is None, (
+                one,
+                ready,
+            )
+            continue
         assert len(ready) < one.want.number, (one, ready)
 
 
@@ -476,7 +617,7 @@ def check_books(backlog: Backlog) -> None:
     assert backlog._awake == sum(not queue.is_asleep for queue in backlog._queues.values())
     assert backlog._entries == sum(len(queue.heap) for queue in backlog._queues.values())
     assert backlog._entries <= 64 + 4 * len(backlog.tasks) + 1 or not backlog.tasks
-    gangs = {want: queue for want, queue in backlog._queues.items() if want.number > 1}
+    gangs = {want: queue for want, queue in backlog._queues.items() if want.is_gang}
     assert backlog._gangs == gangs
 
 
@@ -503,7 +644,10 @@ def test_a_long_stream_is_served_like_by_the_twin_and_nobody_starves(seed: int) 
     for seq in range(400):
         number = rng.choice([1, 1, 1, 1, 2, 3])
         required = frozenset(rng.sample(CAPABILITIES[:2], rng.choice([0, 1])))
-        run(roster, backlog, twin, ("submit", seq, Want(required, number, number), 3))
+        is_team = bool(required) and rng.random() < 0.3
+        required |= frozenset(CAPABILITIES[:2]) if is_team else frozenset()
+        wanted = Want(required, number, max(number, len(required)), is_team=is_team)
+        run(roster, backlog, twin, ("submit", seq, wanted, 3))
         run(roster, backlog, twin, ("match", FOR_EVER))
         overtaken |= Counter({one.task_id: one.overtaken for one in backlog.tasks.values()})
         for _ in range(rng.choice([1, 2, 2])):

@@ -186,6 +186,32 @@ def test_every_edge_of_a_cycle_has_a_reason() -> None:
     [
         ({}, Task(need=X), "t needs 1 agents with x: there are 0"),
         ({"a": Agent(frozenset("x"), live=False)}, Task(need=X), "no live agent, 1 known and away"),
+        (
+            {"one": Agent(frozenset("x")), "two": Agent(frozenset("y"))},
+            Task(need=Need(frozenset("xy"), 1)),
+            "t needs 1 agents with x, y: there are 0; no single agent has x and y; one and two together do:"
+            ' say coverage = "team", and each gets the task with its part of it as its role',
+        ),
+        (
+            {"a": Agent(frozenset("x"))},
+            Task(need=Need(frozenset("xyz"), 1, is_team=True)),
+            "t needs a team with x, y, z: nobody has y and z",
+        ),
+        (
+            {"a": Agent(frozenset("x")), "b": Agent(frozenset("y"), live=False)},
+            Task(need=Need(frozenset("xy"), 1, is_team=True)),
+            "t needs a team with x, y: some of those who make it are known and away",
+        ),
+        (
+            {"a": Agent(frozenset("x")), "b": Agent(frozenset("y"))},
+            Task(need=Need(frozenset("xy"), 1, is_team=True, most=1)),
+            "no 1 agents have x and y together, and max_agents allows no more",
+        ),
+        (
+            {"a": Agent(frozenset("xy"))},
+            Task(need=Need(frozenset("xy"), 2, is_team=True)),
+            "t needs a team with x, y, 2 agents at least: there are 1 who have any of it",
+        ),
         ({}, Task(deps=("d",), mode=2), "t waits for 2 of only 1 dependencies"),
         ({}, Task(deps=("m1", "m2", "m3", "m4")), "t depends on m1, m2, m3 and 1 more, unknown so far"),
         ({}, Task(deps=("f",)), "t depends on f, which failed or was cancelled"),

@@ -59,6 +59,12 @@ def test_everything_but_the_ids_may_be_left_out() -> None:
     assert parse_system({"tasks": {}}) == System({}, {})
 
 
+def test_a_need_may_be_for_a_team() -> None:
+    document = {"tasks": {"a": {"need": {"caps": ["x", "y"], "team": True, "most": 2}}}}
+
+    assert parse_system(document).tasks["a"].need == Need(frozenset("xy"), 1, is_team=True, most=2)
+
+
 @pytest.mark.parametrize(
     ("document", "where", "message"),
     [

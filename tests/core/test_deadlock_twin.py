@@ -52,12 +52,36 @@ def random_system(seed: int, tasks: int = 6, agents: int = 3) -> System:
             deps=tuple(deps),
             mode=draw.choice(["all", "all", "all", "any", 1, 2]),
             ignore_failure=draw.random() < 0.25,
-            need=Need(frozenset(draw.sample("xyz", draw.choice([0, 1, 1, 2]))), draw.choice([0, 0, 1, 1, 2])),
+            need=random_need(draw),
             holds=tuple(holds) if state in (*WAITING, State.RUNNING) else (),
             priority=draw.choice([5, 5, 5, 3]),
             restarts=draw.choice([0, 0, 0, 1]),
         )
     return System(fleet, described)
+
+
+def random_need(draw: random.Random) -> Need:
+    """A third of the demands are for teams, which have two or three capabilities together."""
+    if draw.random() < 0.33:
+        caps = frozenset(draw.sample("xyz", draw.choice([1, 2, 2, 3])))
+        return Need(caps, draw.choice([0, 1, 1, 2]), is_team=True, most=draw.choice([1, 2, 3, 100]))
+    return Need(frozenset(draw.sample("xyz", draw.choice([0, 1, 1, 2]))), draw.choice([0, 0, 1, 1, 2]))
+
+
+def groups(system: System, need: Need, able: list[str]) -> list[tuple[str, ...]]:
+    """Who of these could be chosen together."""
+    if not need.is_team or not need.count:
+        return list(combinations(able, need.count))
+    return [
+        group
+        for size in range(need.count, min(max(need.count, need.most), len(able)) + 1)
+        for group in combinations(able, size)
+        if need.caps <= frozenset().union(*(system.agents[agent].caps for agent in group))
+    ]
+
+
+def could(need: Need, agent: Agent) -> bool:
+    return agent.live and bool(need.caps & agent.caps if need.is_team else need.caps <= agent.caps)
 
 
 def met(system: System, task: Task, ended: frozenset[str]) -> bool:
@@ -98,9 +122,9 @@ def stuck_by_search(system: System) -> set[str]:
             able = [
                 agent
                 for agent, given in system.agents.items()
-                if given.live and task.need.caps <= given.caps and given.slots > busy.count(agent)
+                if could(task.need, given) and given.slots > busy.count(agent)
             ]
-            for chosen in combinations(able, task.need.count):
+            for chosen in groups(system, task.need, able):
                 following.append((ended, moving | {(name, (*held[name], *chosen))}))
         for state in following:
             if state not in seen:
@@ -118,11 +142,12 @@ def stuck_by_rounds(system: System) -> set[str]:
         more = set()
         for name in waiting - ended:
             task = system.tasks[name]
-            able = sum(
-                given.live and task.need.caps <= given.caps and given.slots > busy.count(agent)
+            able = [
+                agent
                 for agent, given in system.agents.items()
-            )
-            if met(system, task, frozenset(ended)) and able >= task.need.count:
+                if could(task.need, given) and given.slots > busy.count(agent)
+            ]
+            if met(system, task, frozenset(ended)) and groups(system, task.need, able):
                 more.add(name)
         if not more:
             return waiting - ended
@@ -140,9 +165,13 @@ def wait_edges(system: System, stuck: set[str]) -> set[tuple[str, str, bool]]:
         task = system.tasks[name]
         if not met(system, task, ended):
             edges |= {(name, needed, False) for needed in task.deps if needed in stuck}
-        able = [a for a, given in system.agents.items() if given.live and task.need.caps <= given.caps]
+        able = [a for a, given in system.agents.items() if could(task.need, given)]
         full = [a for a in able if system.agents[a].slots <= busy.count(a)]
-        if len(able) - len(full) < task.need.count:
+        idle = [a for a in able if a not in full]
+        if not groups(system, task.need, idle):
+            if task.need.is_team:  # who has what the idle ones lack; where they lack nothing, everybody
+                lacking = task.need.caps.difference(*(system.agents[a].caps for a in idle))
+                full = [a for a in full if not lacking or lacking & system.agents[a].caps]
             for agent in full:
                 there = {other for other in stuck if agent in system.tasks[other].holds}
                 edges |= {(name, other, True) for other in there if other != name or len(there) == 1}
@@ -257,8 +286,8 @@ def reachable(report: Report, task: str) -> set[str]:
 
 def kind_by_definition(system: System, report: Report, name: str) -> Kind:
     task = system.tasks[name]
-    able = [a for a in system.agents.values() if a.live and a.slots and task.need.caps <= a.caps]
-    if len(able) < task.need.count or task.wanted > len(task.deps):
+    able = [n for n, a in system.agents.items() if a.slots and could(task.need, a)]
+    if not groups(system, task.need, able) or task.wanted > len(task.deps):
         return Kind.UNSATISFIABLE
     present = frozenset(n for n in task.deps if n in system.tasks and system.tasks[n].state not in DEAD)
     if not met(system, task, present):

@@ -28,6 +28,10 @@ def need(*caps: str, count: int = 1) -> dict[str, Any]:
     return {"caps": list(caps), "count": count}
 
 
+def team(*caps: str, most: int = 9) -> dict[str, Any]:
+    return {**need(*caps), "team": True, "most": most}
+
+
 RUNNING, DONE, FAILED, CANCELLED = ({"state": s} for s in ("running", "done", "failed", "cancelled"))
 CIRCULAR, HOLD, BEHIND = "circular_dependency", "hold_and_wait", "blocked_behind"
 MISSING, DEAD, UNSAT = "missing_dependency", "failed_dependency", "unsatisfiable"
@@ -153,6 +157,37 @@ VECTORS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, str], list[li
         XY,
         {"a": pending(need=need("x", "y"))},
         *({"a": UNSAT}, [], []),
+    ),
+    "a team may have them together": (
+        XY,
+        {"a": pending(need=team("x", "y")), "b": {**RUNNING, "holds": ["x"]}},
+        *({}, [], []),
+    ),
+    "a team is larger than it may be, another has a part that is nobody's": (
+        XY,
+        {"a": pending(need=team("x", "y", most=1)), "b": pending(need=team("x", "z"))},
+        *({"a": UNSAT, "b": UNSAT}, [], []),
+    ),
+    "a parent holds what its child's team needs, and somebody who could help is idle": (
+        {**XY, "x2": {"caps": ["x"]}},
+        {"parent": awaiting("child", holds=["y"]), "child": pending(need=team("x", "y"))},
+        *({"parent": HOLD, "child": HOLD}, [["child", "parent"]], ["parent"]),
+    ),
+    "a parent holds what its child's team can have elsewhere": (
+        {**XY, "x2": {"caps": ["x"]}},
+        {"parent": awaiting("child", holds=["x"]), "child": pending(need=team("x", "y"))},
+        *({}, [], []),
+    ),
+    "two parents hold parts of the same teams": (
+        XY,
+        {
+            "p1": awaiting("c1", holds=["x"]),
+            "p2": awaiting("c2", holds=["y"]),
+            "c1": pending(need=team("x", "y")),
+            "c2": pending(need=team("x", "y")),
+        },
+        # either one gives one half back, which is not enough: both have to
+        *(dict.fromkeys(("c1", "c2", "p1", "p2"), HOLD), [["c1", "c2", "p1", "p2"]], ["p1", "p2"]),
     ),
     "two agents are needed, one has two slots": (
         {"x": {"caps": ["x"], "slots": 2}},

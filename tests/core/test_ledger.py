@@ -14,13 +14,14 @@ from agentorch_cli.core.ledger import (
     NOTHING,
     OUTCOME_DECAY,
     Evidence,
+    after_outcomes,
     bucket_of,
     estimate,
+    hourly_score,
     left_after,
     left_after_outcomes,
     merged,
     quantile,
-    weight_of,
 )
 
 quick = settings(max_examples=200, derandomize=True, deadline=None)
@@ -38,6 +39,13 @@ def counted(durations: list[float]) -> list[float]:
     histogram = [0.0] * BUCKETS
     for one in durations:
         histogram[bucket_of(one)] += 1
+    return histogram
+
+
+def trimmed(histogram: list[float]) -> list[float]:
+    """Without the empty buckets at the end, as it is stored."""
+    while histogram and not histogram[-1]:
+        histogram = histogram[:-1]
     return histogram
 
 
@@ -82,15 +90,17 @@ def test_outcomes_that_come_together_weigh_as_much_as_one_by_one(outcomes: list[
     one_by_one = Evidence(20.0, 30.0)
     for went_well in outcomes:
         one_by_one = one_by_one.times(OUTCOME_DECAY).plus(Evidence(float(went_well), 1.0))
-    number = len(outcomes)
-    together = Evidence(20.0, 30.0).times(left_after_outcomes(number))
-    each = weight_of(number) / number
-    together = together.plus(Evidence(sum(outcomes) * each, number * each))
+    together = after_outcomes(Evidence(20.0, 30.0), sum(outcomes), len(outcomes))
 
     assert together.trials == pytest.approx(one_by_one.trials)
     assert 0 <= together.right <= together.trials + 1e-9
     if all(outcomes) or not any(outcomes):
         assert together.right == pytest.approx(one_by_one.right)
+
+
+def test_no_further_outcomes_leave_evidence_as_it_was() -> None:
+    assert after_outcomes(Evidence(2.0, 3.0), 0, 0) == Evidence(2.0, 3.0)
+    assert after_outcomes(Evidence(2.0, 3.0), 1, 1) == Evidence(2.0 * 0.97 + 1, 3.0 * 0.97 + 1)
 
 
 def test_evidence_is_half_gone_after_some_25_outcomes_and_after_its_half_life() -> None:
@@ -127,7 +137,8 @@ def test_two_histograms_as_one_are_that_of_all_durations(
     both = merged(counted(one), counted(other))
 
     assert both == counted(one + other)
-    assert quantile(both, share) == quantile(counted(one + other), share)
+    assert merged(trimmed(counted(one)), trimmed(counted(other))) == trimmed(both)
+    assert quantile(trimmed(both), share) == quantile(counted(one + other), share)
 
 
 def test_fading_a_histogram_moves_no_quantile() -> None:
@@ -141,3 +152,19 @@ def test_fading_a_histogram_moves_no_quantile() -> None:
 def test_the_open_ends_of_a_histogram_count_as_their_bounds() -> None:
     assert quantile(counted([0.0]), 0.5) == BOUNDS[0]
     assert quantile(counted([1e9]), 0.5) == BOUNDS[-1] > 2 * 86_400
+
+
+@pytest.mark.parametrize(
+    ("hour", "score"),
+    [
+        ((0, 0, 0, 0.0), 50),
+        ((4, 0, 0, 4.0), 100),
+        ((0, 3, 0, 3.0), 50),
+        ((3, 0, 1, 900.0), 87.5),
+        ((3, 0, 1, 901.0), 77.5),
+        ((0, 1, 0, 301.0), 40),
+        ((0, 0, 5, 0.0), 50),
+    ],
+)
+def test_the_hourly_score_is_the_plain_rule(hour: tuple[int, int, int, float], score: float) -> None:
+    assert hourly_score(*hour) == score

@@ -16,6 +16,7 @@ from agentorch_cli.core import matching
 from agentorch_cli.core.matching import Member, Roster, Want, lasting_obstacle, obstacle
 from agentorch_cli.core.model import AgentStatus
 from agentorch_cli.core.scoring import Weights, score
+from agentorch_cli.core.team import Candidate, form
 
 ONLINE = AgentStatus.ONLINE
 
@@ -104,6 +105,41 @@ def test_whoever_failed_it_is_left_out_while_another_could_take_it_even_a_busy_o
     assert roster.explain(again) == {"failed": "failed it before", "other": "is busy"}
 
 
+def test_an_excluded_agent_gets_nothing_until_nobody_has_anything_against_it() -> None:
+    roster = roster_of(agent("a"), agent("b", performance=0.1))
+
+    roster.exclude("a", "breaker", "is excluded after 10 failures")
+    roster.exclude("a", "rate", "has no token")
+    assert names(roster, want()) == ["b"]
+    assert roster.explain(want())["a"] == "is excluded after 10 failures"
+    assert [one.agent_id for one in roster.eligible(want())] == ["b"]
+    roster.exclude("a", "breaker", None)
+    assert roster.explain(want())["a"] == "has no token"
+    roster.exclude("a", "rate", None)
+    assert names(roster, want()) == ["a"]
+
+
+def test_an_agent_that_is_probed_gets_one_task_at_a_time_beside_what_it_holds() -> None:
+    roster = roster_of(agent("a", slots=4))
+    member = roster.members["a"]
+    roster.hold(member, 0)
+    roster.set_probing(member, is_probing=True)
+    (seat,) = roster.choose(want()) or ()
+
+    roster.take(member, seat.slot)
+
+    assert roster.choose(want()) is None
+    assert obstacle(member, want()) == "is being probed, with one task at a time"
+    roster.give_back("a", 0)  # what it held from before is no probe
+    assert roster.choose(want()) is None
+    roster.give_back("a", seat.slot)
+    assert roster.choose(want()) is not None
+    roster.set_probing(member, is_probing=False)
+    for slot in range(3):
+        roster.take(member, slot)
+    assert roster.choose(want()) is not None
+
+
 @pytest.mark.parametrize("leaves", ["drop", "offline", "paused", "closed", "not a voter", "lacks"])
 def test_whoever_failed_it_may_take_it_again_when_there_is_nobody_else(leaves: str) -> None:
     roster = roster_of(agent("failed"), agent("other", "other" if leaves == "lacks" else "work"))
@@ -185,7 +221,88 @@ def test_an_agent_that_comes_anew_is_not_taken_for_what_it_was() -> None:
     assert names(roster, want()) is None
 
 
+def test_a_team_is_the_fewest_who_are_free_and_each_is_told_its_part() -> None:
+    roster = roster_of(
+        agent("both", "read", "write", performance=0.1),
+        agent("reader", "read", performance=0.9),
+        agent("reader 2", "read"),
+        agent("writer", "write"),
+        agent("speaker", "speak"),
+    )
+    team = want("read", "write", most=2, is_team=True)
+
+    assert [(seat.member.agent_id, seat.role) for seat in roster.choose(team) or ()] == [
+        ("both", "read+write")
+    ]
+    roster.take(roster.members["both"], 0)
+    assert [(seat.member.agent_id, seat.role) for seat in roster.choose(team) or ()] == [
+        ("reader 2", "read"),
+        ("writer", "write"),
+    ]
+    roster.take(roster.members["writer"], 0)
+    assert roster.choose(team) is None
+    assert roster.explain(team) == {
+        "both": "is busy",
+        "reader": None,
+        "reader 2": None,
+        "speaker": "has nothing of read and write",
+        "writer": "is busy",
+    }
+
+
+def test_a_team_is_never_larger_than_it_may_be() -> None:
+    roster = roster_of(agent("a", "read"), agent("b", "write"))
+
+    assert roster.choose(want("read", "write", most=1, is_team=True)) is None
+    assert not roster.knows(want("read", "write", most=1, is_team=True))
+    assert roster.knows(want("read", "write", most=2, is_team=True))
+    assert not roster.knows(want("read", "speak", most=2, is_team=True))
+
+
+def test_for_a_team_that_waits_one_that_could_be_made_is_kept_and_no_more() -> None:
+    roster = roster_of(agent("a1", "read"), agent("a2", "read"), agent("b", "write"))
+    roster.take(roster.members["b"], 0)
+    team = want("read", "write", most=2, is_team=True)
+
+    kept = roster.reservation(team)
+
+    assert kept is not None
+    assert names(roster, want("read", most=9), [kept]) == ["a2"]
+    roster.drop("b")
+    assert roster.reservation(team) is None
+
+
+def test_many_different_parts_are_looked_at_without_a_guild_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matching, "MOST_PARTS", 2)
+    roster = roster_of(
+        agent("a", "read"), agent("b", "write"), agent("c", "speak"), agent("d", "read", "speak")
+    )
+
+    assert names(roster, want("read", "write", "speak", most=3, is_team=True)) == ["b", "d"]
+    assert roster.guilds == {}
+
+
+def test_of_a_teams_member_its_part_is_what_it_shows_skill_in() -> None:
+    assert matching.skill_shown(["write", "read"], None) == "read+write"
+    assert matching.skill_shown(["write", "read"], "read") == "read"
+    assert matching.skill_shown(["write", "read"], "judge") == "read+write"
+
+
 # --- against a twin -----------------------------------------------------------------------------
+
+
+def twin_serves(member: Member, wanted: Want) -> bool:
+    if wanted.is_team:
+        return bool(wanted.required & member.capabilities)
+    return wanted.required <= member.capabilities
+
+
+def twin_are_enough(members: Sequence[Member], wanted: Want) -> bool:
+    """Whether these, each of whom could take it, could do so together; `test_team` has the twin of `form`."""
+    if len(members) < wanted.number:
+        return False
+    everybody = [Candidate(m.agent_id, m.capabilities) for m in members]
+    return not wanted.is_team or form(wanted.required, everybody, least=1, most=wanted.most) is not None
 
 
 def twin_explains(members: Iterable[Member], wanted: Want) -> dict[str, str | None]:
@@ -194,15 +311,17 @@ def twin_explains(members: Iterable[Member], wanted: Want) -> dict[str, str | No
     others = [
         m
         for m in members
-        if wanted.required <= m.capabilities
+        if twin_serves(m, wanted)
         and m.status is ONLINE
+        and not m.exclusions
         and m.agent_id not in wanted.closed_to | wanted.rather_not
         and (wanted.only is None or m.agent_id in wanted.only)
     ]
+    are_enough = twin_are_enough(others, wanted)
     told = {}
     for member in members:
         reason = obstacle(member, wanted)
-        if reason is None and member.agent_id in wanted.rather_not and len(others) >= wanted.number:
+        if reason is None and member.agent_id in wanted.rather_not and are_enough:
             reason = "failed it before"
         told[member.agent_id] = reason
     return told
@@ -221,25 +340,43 @@ def twin_chooses(
         if told[member.agent_id] is None
         and not any(lasting_obstacle(member, other) is None for other in kept)
     ]
+    if wanted.only is not None:  # an electorate: in its order, and a vote that failed is no reason against it
+        by_id = {member.agent_id: member for member in members}
+        free = [
+            one
+            for one in wanted.only
+            if one in by_id
+            and obstacle(by_id[one], wanted) is None
+            and not any(lasting_obstacle(by_id[one], other) is None for other in kept)
+        ]
+    elif wanted.is_team:
+        candidates = [
+            Candidate(m.agent_id, m.capabilities, score(weights, m.performance, len(m.used), m.slots))
+            for m in members
+            if m.agent_id in free
+        ]
+        team = form(wanted.required, candidates, least=wanted.number, most=wanted.most)
+        return None if team is None else [part.agent_id for part in team]
     return free[: wanted.most] if len(free) >= wanted.number else None
 
 
 AGENTS = [f"agent-{number}" for number in range(6)]
 CAPABILITIES = ("read", "write", "speak")
 some_capabilities = st.frozensets(st.sampled_from(CAPABILITIES))
-some_agents = st.frozensets(st.sampled_from(AGENTS))
+an_agent = st.sampled_from(AGENTS)
+some_agents = st.frozensets(an_agent)
 wants = st.builds(
-    lambda required, number, more, closed_to, rather_not, only: Want(
-        required, number, number + more, closed_to, rather_not, only
+    lambda required, number, more, closed_to, rather_not, only, is_team: Want(
+        required, number, number + more, closed_to, rather_not, only, is_team=bool(is_team and required)
     ),
     some_capabilities,
     st.integers(1, 4),
     st.integers(0, 2),
     st.one_of(st.just(frozenset[str]()), some_agents),
     st.one_of(st.just(frozenset[str]()), some_agents),
-    st.one_of(st.none(), some_agents),
+    st.one_of(st.none(), st.lists(an_agent, unique=True).map(tuple)),
+    st.booleans(),
 )
-an_agent = st.sampled_from(AGENTS)
 changes = st.one_of(
     st.tuples(
         st.just("put"),
@@ -532,3 +669,27 @@ def test_exploration_gives_work_to_nobody_who_may_not_have_it() -> None:
     wanted = Want(frozenset({"work"}), closed_to=frozenset({"has it"}), rather_not=frozenset({"failed it"}))
 
     assert {names(roster, wanted)[0] for _ in range(200)} == {"able"}
+
+
+def test_a_team_of_many_agents_is_chosen_among_the_best_of_each_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[int] = []
+
+    def form_counted(required: frozenset[str], candidates: list[Candidate], **limits: int) -> Any:
+        looked_at.append(len(candidates))
+        return form(required, candidates, **limits)
+
+    monkeypatch.setattr(matching, "form", form_counted)
+    rng = random.Random(3)
+    roster = roster_of(
+        *(
+            agent(f"a{n}", *(f"c{c}" for c in rng.sample(range(10), 5)), slots=4, performance=rng.random())
+            for n in range(10_000)
+        )
+    )
+
+    for _ in range(50):
+        for seat in roster.choose(want("c0", "c1", "c2", "c3", most=4, is_team=True)) or ():
+            roster.take(seat.member, seat.slot)
+
+    assert len(looked_at) == 50
+    assert max(looked_at) <= 2**4 - 1, "each agent that is looked at is the best of those who have a part"

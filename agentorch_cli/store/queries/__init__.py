@@ -11,11 +11,14 @@ FILES = (
     "panel.sql",
     "consensus.sql",
     "fleet.sql",
+    "aside.sql",
     "limits.sql",
     "waiting.sql",
+    "budgets.sql",
     "schedules.sql",
     "deadlocks.sql",
     "why.sql",
+    "ledger.sql",
     "show.sql",
 )
 

@@ -33,22 +33,27 @@ with stored as (
   on conflict (agent_id) do update set
     agent_type = excluded.agent_type, capabilities = excluded.capabilities, slots = excluded.slots,
     metadata = case when excluded.metadata = '{}' then a.metadata else excluded.metadata end,
-    status = case when a.status = 'paused' then 'paused' else 'online' end,
+    status = case when a.status in ('paused', 'draining') then a.status else 'online' end,
     node_id = excluded.node_id, session_id = excluded.session_id, connected_at = now(),
     disconnected_at = null, last_heartbeat = now(), updated_at = now()
-  returning a.agent_id, a.status, a.performance_score, a.completed, a.failed
+  returning
+    a.agent_id, a.status, a.completed, a.failed, a.consecutive_failures, a.failing_tasks, a.trips,
+    extract(epoch from a.excluded_until - now())::float8 as excluded_s, a.excluded_reason
 ),
 logged as (
   insert into events (kind, agent_id, node_id) select 'agent_online', agent_id, $6 from stored
 )
-select agent_id, status, performance_score, completed, failed from stored;
+select
+  agent_id, status, completed, failed, consecutive_failures, failing_tasks, trips, excluded_s,
+  excluded_reason
+from stored;
 
 
 -- name: disconnect_agents
 -- Sessions ended. A newer session of the same agent stays as it is.
 with gone as (
   update agent_registry a
-  set status = case when a.status = 'paused' then 'paused' else 'offline' end,
+  set status = case when a.status in ('paused', 'draining') then a.status else 'offline' end,
       node_id = null, session_id = null, disconnected_at = now(), updated_at = now()
   from unnest($1::text[], $2::uuid[]) as i (agent_id, session_id)
   where a.agent_id = i.agent_id and a.session_id = i.session_id
@@ -61,13 +66,24 @@ select agent_id from gone;
 
 
 -- name: remove_agents
--- Take agents out of the registry; those with live work only when forced.
+-- Take agents out of the registry; those with live work only when forced. What is known of them goes too.
 with gone as (
   delete from agent_registry a
   where a.agent_id = any($1::text[])
     and ($2 or not exists (
       select 1 from task_attempts t where t.agent_id = a.agent_id and t.status in ('sent', 'accepted')))
   returning a.agent_id
+),
+known as (
+  select l.agent_id, l.skill, l.task_type
+  from agent_ledger l join gone g on g.agent_id = l.agent_id
+  order by l.agent_id, l.skill, l.task_type
+  for update of l
+),
+forgotten as (
+  delete from agent_ledger l
+  using known k
+  where l.agent_id = k.agent_id and l.skill = k.skill and l.task_type = k.task_type
 ),
 logged as (
   insert into events (kind, agent_id, node_id) select 'agent_removed', agent_id, $3 from gone
@@ -80,21 +96,39 @@ select agent_id from gone, hinted;
 
 -- name: roster
 -- Every registered agent.
-select agent_id, agent_type, capabilities, slots, status, node_id, completed, failed
-from agent_registry;
+select
+  a.agent_id, a.agent_type, a.capabilities, a.slots, a.status, a.node_id, a.completed, a.failed,
+  a.consecutive_failures, a.failing_tasks, a.trips, a.excluded_reason,
+  extract(epoch from a.excluded_until - now())::float8 as excluded_s,
+  extract(epoch from a.status_until - now())::float8 as pause_s,
+  case when a.excluded_until is not null then (
+    select min(t.slot) from task_attempts t
+    where t.agent_id = a.agent_id and t.status in ('sent', 'accepted') and not t.is_parked
+      and t.sent_at >= a.excluded_until
+  ) end as probe_slot
+from agent_registry a;
 
 
 -- name: roster_of
 -- The same of these agents only.
-select agent_id, agent_type, capabilities, slots, status, node_id, completed, failed
-from agent_registry
-where agent_id = any($1::text[]);
+select
+  a.agent_id, a.agent_type, a.capabilities, a.slots, a.status, a.node_id, a.completed, a.failed,
+  a.consecutive_failures, a.failing_tasks, a.trips, a.excluded_reason,
+  extract(epoch from a.excluded_until - now())::float8 as excluded_s,
+  extract(epoch from a.status_until - now())::float8 as pause_s,
+  case when a.excluded_until is not null then (
+    select min(t.slot) from task_attempts t
+    where t.agent_id = a.agent_id and t.status in ('sent', 'accepted') and not t.is_parked
+      and t.sent_at >= a.excluded_until
+  ) end as probe_slot
+from agent_registry a
+where a.agent_id = any($1::text[]);
 
 
 -- name: live_elsewhere
 -- Live attempts of these agents ($2), which are not on node $1; null: all that are not for node $1.
 select
-  a.message_id, a.agent_id, a.slot, a.task_id, a.node_id, a.is_parked, t.task_type, t.required_capabilities
+  a.message_id, a.agent_id, a.slot, a.task_id, a.node_id, a.role, a.is_parked, t.task_type, t.required_capabilities
 from task_attempts a
 join task_distributions t on t.task_id = a.task_id
 where a.status in ('sent', 'accepted')
@@ -118,12 +152,23 @@ from agent_registry where exec is not null order by agent_id;
 -- The live attempts of agents, or those of these ids, with all that is needed to send them (again).
 select
   a.message_id, a.task_id, a.agent_id, a.attempt, a.status, a.slot, a.role, a.node_id, a.sent_at, a.accepted_at,
-  a.is_parked, cardinality(a.awaits) > 0 as is_waiting,
-  t.task_type, t.priority, t.required_capabilities, t.task_data, t.timeout_seconds, t.deadline, t.retries,
+  a.is_parked, a.is_funded, cardinality(a.awaits) > 0 as is_waiting,
+  coalesce(a.sent_at >= r.excluded_until, false) as is_probe,
+  t.name, t.task_type, t.priority, t.required_capabilities, t.task_data, t.timeout_seconds, t.deadline, t.retries,
   t.failures, t.losses, t.max_agents, t.has_dependents, t.options::text as options, t.status as task_status,
   case when a.role = 'judge' then (
     select json_build_object('answers', d.brief) from consensus_decisions d where d.task_id = t.task_id
   )::text end as brief,
+  case when a.is_funded then (
+    select json_strip_nulls(json_build_object(
+      'costUsd', trim_scale(min(f.held_usd + case when f.scope = 'task' then 0
+        else greatest(0, b.cost_usd - b.spent_usd - b.reserved_usd) end) filter (where f.granted_usd is not null)),
+      'tokens', min(f.held_tokens + case when f.scope = 'task' then 0
+        else greatest(0, b.tokens - b.spent_tokens - b.reserved_tokens) end)
+        filter (where f.granted_tokens is not null)))
+    from attempt_funding f join budgets b on b.scope = f.scope and b.key = f.key
+    where f.message_id = a.message_id
+  )::text end as budget,
   now() as now, extract(epoch from now() - a.sent_at)::float8 as seconds_since_sent,
   extract(epoch from now() - a.accepted_at)::float8 as seconds_since_accepted,
   case when cardinality(t.depends_on) > 0 then (
@@ -133,6 +178,7 @@ select
   ) end as inputs
 from task_attempts a
 join task_distributions t on t.task_id = a.task_id
+left join agent_registry r on r.agent_id = a.agent_id
 where (a.agent_id = any($1::text[]) or a.message_id = any($2::uuid[])) and a.status in ('sent', 'accepted')
 order by a.sent_at;
 
@@ -229,10 +275,8 @@ led as (
 ),
 heard as (
   update agent_registry a
-  set last_heartbeat = now(), completed = a.completed + i.completed, failed = a.failed + i.failed,
-      performance_score = i.performance_score
-  from unnest($10::text[], $11::integer[], $12::integer[], $14::float8[])
-    as i (agent_id, completed, failed, performance_score)
+  set last_heartbeat = now(), completed = a.completed + i.completed, failed = a.failed + i.failed
+  from unnest($10::text[], $11::integer[], $12::integer[]) as i (agent_id, completed, failed)
   where a.agent_id = i.agent_id
 )
 select
@@ -260,7 +304,7 @@ select node_id, pid, pid_started from nodes where host_key = $1 and expires_at >
 -- lives, whatever its row says: it may have been stopped, or without a database, for a while.
 with gone as (
   update agent_registry a
-  set status = case when a.status = 'paused' then 'paused' else 'offline' end,
+  set status = case when a.status in ('paused', 'draining') then a.status else 'offline' end,
       node_id = null, session_id = null, disconnected_at = now(), updated_at = now()
   where a.node_id <> $1
     and not exists (select 1 from nodes n where n.node_id = a.node_id and n.expires_at > now())
@@ -276,7 +320,7 @@ select agent_id from gone;
 -- Agents with a session on node $3 that was taken for dead: they are here, and were all the time.
 with back as (
   update agent_registry a
-  set status = case when a.status = 'paused' then 'paused' else 'online' end,
+  set status = case when a.status in ('paused', 'draining') then a.status else 'online' end,
       node_id = $3, session_id = i.session_id, disconnected_at = null, last_heartbeat = now(), updated_at = now()
   from unnest($1::text[], $2::uuid[]) as i (agent_id, session_id)
   where a.agent_id = i.agent_id and a.node_id is null
@@ -298,7 +342,7 @@ lease as (
 ),
 gone as (
   update agent_registry a
-  set status = case when a.status = 'paused' then 'paused' else 'offline' end,
+  set status = case when a.status in ('paused', 'draining') then a.status else 'offline' end,
       node_id = null, session_id = null, disconnected_at = now(), updated_at = now()
   where a.node_id = $1
   returning a.agent_id

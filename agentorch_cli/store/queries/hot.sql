@@ -68,7 +68,7 @@ select count(*) from inserted, (select count(*) from hinted) as h, (select count
 select
   task_id, seq, urgency, remaining_path, task_type, priority, required_capabilities, coverage, min_agents,
   max_agents, wanted, attempts_made, tried_agents, assigned_agents, timeout_seconds, retries, failures, losses,
-  has_dependents, options::text as options, status, deadline
+  has_dependents, options::text as options, status, deadline, declined_by
 from task_distributions
 where wanted > 0 and not is_delayed
 order by urgency, remaining_path desc, seq
@@ -76,14 +76,15 @@ limit $1;
 
 
 -- name: ready_tasks_for
--- The same, of those that an agent with capabilities $1 could do; not those with these concurrency keys ($3),
--- of these types ($4), or with any of these capabilities ($5), which have to wait anyway.
+-- The same, of those that an agent with capabilities $1 could do, or a part of in a team; not those with
+-- these concurrency keys ($3), of these types ($4), or with any of these capabilities ($5), which have to wait anyway.
 select
   task_id, seq, urgency, remaining_path, task_type, priority, required_capabilities, coverage, min_agents,
   max_agents, wanted, attempts_made, tried_agents, assigned_agents, timeout_seconds, retries, failures, losses,
-  has_dependents, options::text as options, status, deadline
+  has_dependents, options::text as options, status, deadline, declined_by
 from task_distributions
-where wanted > 0 and not is_delayed and required_capabilities <@ $1::text[]
+where wanted > 0 and not is_delayed
+  and (required_capabilities <@ $1::text[] or (coverage = 'team' and required_capabilities && $1::text[]))
   and ($3::text[] = '{}' or not coalesce(options ->> 'concurrency_key' = any($3::text[]), false))
   and not task_type = any($4::text[])
   and not required_capabilities && $5::text[]
@@ -96,7 +97,7 @@ limit $2;
 select
   task_id, seq, urgency, remaining_path, task_type, priority, required_capabilities, coverage, min_agents,
   max_agents, wanted, attempts_made, tried_agents, assigned_agents, timeout_seconds, retries, failures, losses,
-  has_dependents, options::text as options, status, deadline
+  has_dependents, options::text as options, status, deadline, declined_by
 from task_distributions
 where task_id = any($1::text[]) and wanted > 0 and not is_delayed;
 
@@ -144,17 +145,18 @@ claimed as (
   update task_distributions t
   set
     status = 'running',
-    -- votes may be given fewer agents than they want: the rest follow as they come free
+    -- votes may be given fewer agents than they want: the rest follow as they come free; who is missing
+    -- in a team comes at once, and may be more than it wants at least
     wanted = greatest(0, t.wanted - w.number),
     attempts_made = t.attempts_made + w.number,
     assigned_agents = t.assigned_agents || w.agents,
     started_at = coalesce(t.started_at, now())
   from wish w
   where t.task_id = w.task_id and w.is_possible and t.wanted > 0 and t.attempts_made = w.seen_attempts
-    and (w.number <= t.wanted or t.status = 'pending')
+    and (w.number <= t.wanted or t.status = 'pending' or t.coverage = 'team')
     and (select count(*) from locked) > 0
   returning
-    t.task_id, t.task_data, t.deadline,
+    t.task_id, t.task_data, t.deadline, t.name,
     case when cardinality(t.depends_on) > 0 then (
       select json_object_agg(x.name, d.result)
       from unnest(t.depends_on, t.dependency_names) as x (dependency_id, name)
@@ -171,7 +173,7 @@ logged as (
   select 'task_assigned', i.task_id, i.agent_id, i.message_id, i.node_id
   from input i join claimed c on c.task_id = i.task_id
 )
-select task_id, task_data, deadline, inputs, now() as now from claimed;
+select task_id, task_data, deadline, inputs, now() as now, name from claimed;
 
 
 -- name: settle_batch

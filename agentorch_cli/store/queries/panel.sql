@@ -23,6 +23,18 @@ from task_attempts
 where message_id = any($1::uuid[]);
 
 
+-- name: team_members
+-- The roles in teams that somebody works on or has done, and who is at work.
+select
+  a.task_id, array_agg(a.role) as roles,
+  coalesce(array_agg(a.agent_id) filter (where a.status <> 'completed'), '{}') as busy
+from task_attempts a
+join task_distributions t on t.task_id = a.task_id
+where a.task_id = any($1::text[]) and a.attempt > t.attempts_before
+  and a.status in ('sent', 'accepted', 'completed')
+group by a.task_id;
+
+
 -- name: attempts_of_tasks
 -- All attempts of the present generation of tasks, oldest first.
 select
@@ -50,12 +62,28 @@ set
   result = i.result::json,
   error = i.error::jsonb,
   confidence = i.confidence,
-  usage = i.usage::jsonb
+  usage = coalesce(i.usage::jsonb, a.usage)
 from input i
 where a.message_id = i.message_id
   and (a.status in ('sent', 'accepted')
        or ($7 and a.status in ('lost', 'timed_out') and i.status = 'completed'))
 returning a.message_id;
+
+
+-- name: note_declined
+-- Agents $2 gave a task back because they do not want to do it: it does not come to them again.
+update task_distributions
+set declined_by = array(select distinct unnest(coalesce(declined_by, '{}') || $2::text[]) order by 1)
+where task_id = $1;
+
+
+-- name: result_schemas
+-- What results have to fit, of attempts that are not live here any more; as JSON text.
+select a.message_id, t.options ->> 'result_schema' as result_schema,
+  t.options ? 'consensus' and a.role is distinct from 'judge' as is_ballot
+from task_attempts a
+join task_distributions t on t.task_id = a.task_id
+where a.message_id = any($1::uuid[]) and t.options ? 'result_schema';
 
 
 -- name: give_up_attempts
@@ -154,7 +182,8 @@ with opened as (
     status = case when i.waiting_on > 0 then 'blocked' else 'pending' end,
     waiting_on = i.waiting_on,
     wanted = case when i.waiting_on > 0 then 0 else t.first_wave end,
-    completed_at = null, error = null, failures = 0, losses = 0, tried_agents = '{}', assigned_agents = '{}',
+    completed_at = null, error = null, failures = 0, losses = 0, tried_agents = '{}', declined_by = null,
+    assigned_agents = '{}',
     run_at = now(), is_delayed = false, deadline = null,
     urgency = agentorch_urgency(now(), t.priority, $3)
   from unnest($1::text[], $2::integer[]) as i (task_id, waiting_on)
@@ -247,7 +276,7 @@ edges as (
 ),
 votes as (
   update consensus_decisions d
-  set status = 'failed', decided_by = 'unreadable', decided_at = now()
+  set status = 'failed', decided_by = $2::jsonb ->> 'code', decided_at = now()
   from failed f
   where d.task_id = f.task_id and d.status = 'pending'
 ),

@@ -2,30 +2,25 @@
 
 
 -- name: show_agents
--- The fleet as `agent list` shows it.
+-- The fleet as `agent list` shows it, with what its ledger says of everything that each agent did.
 select
-  a.agent_id, a.agent_type as type, a.capabilities, a.status, a.slots, a.performance_score, a.completed, a.failed,
+  a.agent_id, a.agent_type as type, a.capabilities, a.status, a.slots, a.performance_hourly, a.completed, a.failed,
   a.node_id, a.exec, a.metadata::text as metadata, a.last_heartbeat, a.created_at,
+  a.status_since, a.status_reason, a.status_until, a.excluded_since, a.excluded_until, a.excluded_reason,
+  a.consecutive_failures, a.trips,
   coalesce(l.busy, 0) as busy, coalesce(l.tasks, '{}') as working_on,
-  q.p50 as latency_p50_ms, q.p95 as latency_p95_ms
+  agentorch_score(coalesce(o.rights, 0), coalesce(o.trials, 0)) as performance_score, o.latency,
+  o.completed / nullif(o.completed + o.failed + o.lost, 0) as success_rate
 from agent_registry a
+left join agent_ledger o on o.agent_id = a.agent_id and o.skill = '' and o.task_type = ''
 left join (
   select
     agent_id, count(*) filter (where not is_parked)::integer as busy, array_agg(task_id order by task_id) as tasks
   from task_attempts where status in ('sent', 'accepted') group by agent_id
 ) l on l.agent_id = a.agent_id
-left join lateral (
-  select
-    percentile_cont(0.5) within group (order by ms) as p50, percentile_cont(0.95) within group (order by ms) as p95
-  from (
-    select extract(epoch from finished_at - sent_at)::float8 * 1000 as ms
-    from task_attempts t
-    where $3 and t.agent_id = a.agent_id and t.status = 'completed'
-  ) d
-) q on true
 where ($1::text[] is null or a.agent_id = any($1))
   and ($2::text is null or a.status = $2)
-  and ($4::text is null or $4 = any(a.capabilities))
+  and ($3::text is null or $3 = any(a.capabilities))
 order by a.agent_id;
 
 
@@ -95,11 +90,21 @@ from task_distributions where wanted > 0 and not is_delayed and status = 'pendin
 -- Required capabilities of ready tasks that no registered agent has, all together.
 select required_capabilities, count(*) as number
 from task_distributions t
-where wanted > 0
+where wanted > 0 and coverage = 'each'
   and not exists (select 1 from agent_registry a where a.capabilities @> t.required_capabilities)
 group by required_capabilities
 order by count(*) desc
 limit 5;
+
+
+-- name: waiting_teams
+-- What ready tasks ask of teams.
+select required_capabilities, max_agents, count(*) as number
+from task_distributions
+where wanted > 0 and coverage = 'team'
+group by required_capabilities, max_agents
+order by count(*) desc
+limit 50;
 
 
 -- name: recent_tasks
@@ -163,5 +168,5 @@ order by attempt;
 
 
 -- name: capability_sets
--- What the fleet can do, each set once.
-select distinct capabilities from agent_registry;
+-- What the fleet can do, each set once, with the first of those who have it.
+select min(agent_id) as agent_id, capabilities from agent_registry group by capabilities;

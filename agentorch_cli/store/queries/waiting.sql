@@ -64,7 +64,8 @@ with recursive line (task_id, parent_id, depth) as (
 )
 select
   t.task_id, t.task_type, t.required_capabilities, t.task_data, l.depth,
-  t.options ->> 'concurrency_key' as concurrency_key
+  t.options ->> 'concurrency_key' as concurrency_key, t.options ->> 'funded_by' as funded_by,
+  t.options ->> 'labels' as labels
 from line l join task_distributions t on t.task_id = l.task_id
 order by l.depth;
 

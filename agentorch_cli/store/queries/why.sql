@@ -7,6 +7,7 @@ select
   a.agent_id, a.agent_type, a.capabilities, a.slots, a.status, a.node_id, a.completed, a.failed,
   case when a.node_id is null
     then extract(epoch from now() - coalesce(a.disconnected_at, a.created_at))::float8 end as away_s,
+  a.status_since, a.status_until, a.status_reason, a.excluded_until, a.excluded_reason, now() as now,
   coalesce(l.slots, '{}') as used_slots, coalesce(l.tasks, '{}') as tasks, coalesce(l.since, '{}') as since
 from agent_registry a
 left join (

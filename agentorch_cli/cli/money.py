@@ -1,0 +1,143 @@
+"""How budgets, usage and spend look: never 0 where nothing is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.text import Text
+
+from agentorch_cli.cli.look import Look
+from agentorch_cli.cli.tables import Column
+from agentorch_cli.core.shortage import money
+from agentorch_cli.views import AttemptView, BudgetView, SpendView, UsageView
+
+
+def amounts(usd: float | None, tokens: int | None) -> str:
+    """`$0.42, 1,200 tokens`; empty where neither is known."""
+    parts = [money(usd)] if usd is not None else []
+    parts += [f"{tokens:,} tokens"] if tokens is not None else []
+    return ", ".join(parts)
+
+
+def used(usage: UsageView) -> str:
+    """What attempts said, and how many said nothing."""
+    told = amounts(usage.cost_usd, usage.tokens)
+    if not usage.unknown_attempts:
+        return told
+    of = _attempts(usage.unknown_attempts)
+    return f"{told}; unknown for {of}" if told else f"unknown ({of} said nothing)"
+
+
+def of_attempt(attempt: AttemptView) -> str:
+    """What one attempt said; `unknown` where a budget wants to know and it did not say."""
+    told = attempt.usage or {}
+    tokens = [told[key] for key in ("input_tokens", "output_tokens") if key in told]
+    said = amounts(told.get("cost_usd"), sum(tokens) if tokens else None)
+    return said or ("unknown" if any(one.is_unknown for one in attempt.funding) else "")
+
+
+def spent(budget: BudgetView) -> str:
+    """What counts as spent; the part that nobody told is named as such."""
+    told = amounts(budget.spent_usd, budget.spent_tokens)
+    if not budget.unknown_attempts:
+        return told
+    return f"{told}, of which unknown (at most {amounts(budget.unknown_usd, budget.unknown_tokens)})"
+
+
+def spend(found: SpendView) -> Text | None:
+    """The line of `status`; None where nobody has ever said anything."""
+    total = amounts(found.total_usd, found.total_tokens)
+    if not total and not found.total_unknown_attempts:
+        return None
+    today = amounts(found.today_usd, found.today_tokens) or (
+        "unknown" if found.today_unknown_attempts else "nothing told"
+    )
+    line = Text(f"{today} today   {total or 'unknown'} in all")
+    if found.total_unknown_attempts:
+        line += Text(f"   unknown for {_attempts(found.total_unknown_attempts)}", "yellow")
+    return line
+
+
+def charged(one: BudgetView) -> str:
+    """A budget in the words of a task that is charged to it."""
+    name = "its own" if one.scope == "task" else f"{one.scope} {one.key}"
+    return f"{name}: {spent(one)} of {amounts(one.cost_usd, one.tokens)} spent, {left(one)} left"
+
+
+def booked(data: dict[str, Any]) -> str:
+    """An event of a budget: how much, and on which."""
+    amount = amounts(data.get("cost_usd"), data.get("tokens"))
+    guess = "unknown, at most " if data.get("is_unknown") else ""
+    whose = "its own budget" if data.get("scope") == "task" else f"{data.get('scope')} {data.get('key')}"
+    return f"{guess}{amount} on {whose}" if amount else whose
+
+
+def facts(budget: BudgetView, look: Look) -> list[tuple[str, Text]]:
+    """A budget, line by line."""
+    expected = amounts(budget.attempt_usd, budget.attempt_tokens)
+    found: list[tuple[str, str | None]] = [
+        ("limit", amounts(budget.cost_usd, budget.tokens)),
+        ("spent", spent(budget)),
+        ("reserved", amounts(budget.reserved_usd, budget.reserved_tokens) if budget.running else None),
+        ("left", left(budget)),
+        ("running", _attempts(budget.running) if budget.running else None),
+        ("waiting", f"{budget.waiting:,} tasks" if budget.waiting else None),
+        ("attempt", f"{expected}, as it was said" if expected else None),
+        ("unknown", f"{_attempts(budget.unknown_attempts)} did not say" if budget.unknown_attempts else None),
+    ]
+    rows = [(name, look.text(value)) for name, value in found if value]
+    if budget.period:
+        rows.append(("since", look.age(budget.window_start) + look.text(f", anew each {budget.period}")))
+    return rows
+
+
+def left(budget: BudgetView) -> str:
+    """What can still be reserved."""
+    parts = []
+    if budget.left_usd is not None:
+        parts.append(
+            money(budget.left_usd) if budget.left_usd >= 0 else f"overspent by {money(-budget.left_usd)}"
+        )
+    if budget.left_tokens is not None:
+        over = budget.left_tokens < 0
+        parts.append(
+            f"overspent by {-budget.left_tokens:,} tokens" if over else f"{budget.left_tokens:,} tokens"
+        )
+    return ", ".join(parts)
+
+
+def _attempts(number: int) -> str:
+    return f"{number:,} attempt{'' if number == 1 else 's'}"
+
+
+def _share(one: BudgetView) -> float:
+    """How much of the budget is used, by the unit of which there is less left."""
+    shares = []
+    if one.cost_usd:
+        shares.append(((one.spent_usd or 0) + (one.reserved_usd or 0)) / one.cost_usd)
+    if one.tokens:
+        shares.append(((one.spent_tokens or 0) + (one.reserved_tokens or 0)) / one.tokens)
+    return max(shares, default=0.0)
+
+
+def _left(one: Any, look: Look) -> Text:
+    is_over = (one.left_usd or 0) < 0 or (one.left_tokens or 0) < 0
+    return look.text(left(one), "red" if is_over else "")
+
+
+BUDGETS = (
+    Column("BUDGET", lambda one, look: look.text(one.key, "bold"), is_id=True),
+    Column("OF", lambda one, look: look.text(one.scope), 3),
+    Column("LIMIT", lambda one, look: look.text(amounts(one.cost_usd, one.tokens)), is_right=True),
+    Column("SPENT", lambda one, look: look.text(spent(one)), is_right=True),
+    Column(
+        "RESERVED",
+        lambda one, look: look.text(amounts(one.reserved_usd, one.reserved_tokens) if one.running else ""),
+        5,
+        is_right=True,
+    ),
+    Column("LEFT", _left, is_right=True),
+    Column("USED", lambda one, look: look.bar(_share(one)), 4),
+    Column("WAITING", lambda one, look: Text(f"{one.waiting:,}" if one.waiting else ""), 6, is_right=True),
+    Column("ANEW", lambda one, look: look.text(f"each {one.period}" if one.period else ""), 2),
+)
