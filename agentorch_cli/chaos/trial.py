@@ -20,9 +20,6 @@ from agentorch_cli.chaos.evidence import gather
 from agentorch_cli.chaos.injectors import FAULTS, Outage, chosen
 from agentorch_cli.chaos.processes import observed
 
-RECOVERY_SECONDS = 3.0
-"""From the answer of the database to the first assignment: what is promised."""
-
 STUCK_SECONDS = 60.0
 """Without the end of a single task, outside of faults, nobody believes in it any more."""
 
@@ -89,8 +86,13 @@ class Verdict:
         return len(self.faults.get("ends", ()))
 
     @property
+    def slowest(self) -> Outage:
+        """The one from which it took longest to recover."""
+        return max(self.outages, key=lambda outage: outage.recovery, default=Outage("nothing"))
+
+    @property
     def longest_recovery(self) -> float:
-        return max((outage.recovery for outage in self.outages), default=0.0)
+        return self.slowest.recovery
 
     @property
     def holds(self) -> bool:

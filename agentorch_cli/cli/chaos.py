@@ -36,6 +36,15 @@ def chaos(
     seed: Annotated[
         int | None, typer.Option("--seed", metavar="N", help="The same tasks and faults as another time.")
     ] = None,
+    within: Annotated[
+        float | None,
+        typer.Option(
+            "--within",
+            metavar="SECONDS",
+            min=0.1,
+            help="Fail, too, if a first assignment came later than this after the database answered.",
+        ),
+    ] = None,
     should_keep: Annotated[
         bool, typer.Option("--keep", help="Keep the folder with database, journals and logs.")
     ] = False,
@@ -61,7 +70,7 @@ def chaos(
         verdict = session.run(Trial(plan, folder, _teller(session)).run())
     document = verdict.to_json() | ({"folder": str(folder)} if should_keep or session.data_dir else {})
     session.show(document, lambda page: _draw(page, verdict), [number])
-    _refuse(verdict)
+    _refuse(verdict, within)
 
 
 app = single(chaos)
@@ -136,12 +145,17 @@ def _sentence(rule: Any) -> str:
     return " ".join((rule.__doc__ or "").split()).partition(". ")[0].rstrip(".")
 
 
-def _refuse(verdict: Verdict) -> None:
-    """Raises ProofFailed unless everything holds."""
+def _refuse(verdict: Verdict, within: float | None = None) -> None:
+    """Raises ProofFailed unless everything holds, and work went on within so many seconds."""
     if verdict.trouble is not None:
         raise ProofFailed(f"the trial came to no end: {verdict.trouble}")
     broken = [name for name, found in verdict.faults.items() if found]
     if broken:
         raise ProofFailed(
             f"broken: {', '.join(broken)}", hint=f"--seed {verdict.plan.seed} --keep keeps everything."
+        )
+    if within is not None and verdict.longest_recovery > within:
+        raise ProofFailed(
+            f"after {verdict.slowest.what} it took {verdict.longest_recovery:.2f} s until work went on,"
+            f" not {within:g} s"
         )
