@@ -227,7 +227,7 @@ BALLOTS = (
 
 LIMITS = (
     Column("LIMIT", lambda one, look: look.text(f"{one.scope}:{one.name}", "bold"), is_id=True),
-    Column("RATE", lambda one, look: Text(one.rate), is_right=True),
+    Column("RATE", lambda one, look: look.text(one.rate), is_right=True),
     Column("BURST", lambda one, look: Text(f"{one.burst:,}"), 3, is_right=True),
     Column("LEFT NOW", lambda one, look: Text(f"{one.level:,.1f}"), is_right=True),
     Column("SET", lambda one, look: look.age(one.created_at), 4, is_right=True),

@@ -133,7 +133,7 @@ def draw_decision(page: Page, decision: DecisionView) -> None:
 
 def _bars(decision: DecisionView, look: Look) -> list[tuple[str, Text]]:
     """Each answer with its share of the votes."""
-    total = sum(decision.counts.values())
+    total = sum(decision.counts.values()) or 1
     return [
         (answer[:60], look.progress(number / total) + Text(f"  {number} of {total}"))
         for answer, number in decision.counts.items()
@@ -159,7 +159,7 @@ def draw_outcome(page: Page, learned: OutcomeView) -> None:
     word = {True: "right", False: "wrong", None: "known"}[learned.is_right]
     page.line(look.text(learned.task_id, "bold"), f" is {word}; {learned.credited} agents were credited.")
     page.line(
-        Text(
+        look.text(
             f"{learned.verified} outcomes of {learned.capability} are verified"
             + (f", its confidence is calibrated on {learned.calibrated}." if learned.calibrated else "."),
             "dim",
