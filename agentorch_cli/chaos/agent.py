@@ -33,7 +33,15 @@ from typing import Any, Protocol
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from agentorch_cli.chaos.behaviour import CAPABILITY, Refused, children_of, chosen, result_of, seconds_of
+from agentorch_cli.chaos.behaviour import (
+    CAPABILITY,
+    Refused,
+    children_of,
+    chosen,
+    result_of,
+    seconds_of,
+    usage_of,
+)
 from agentorch_cli.chaos.journal import Entry, Journal, read
 
 LONGEST_PAUSE = 1.0
@@ -262,6 +270,9 @@ class ChaosAgent:
             outcome["result"] = result_of(self.agent_id, message, work["attempt"], data)
         except Refused as error:
             outcome["error"] = error.to_wire()
+        usage = usage_of(data)
+        if usage is not None:
+            outcome["usage"] = usage
         kind = "error" if "error" in outcome else "result"
         self.journal.write(
             {"what": "result", "message": message, "task": work["taskId"], kind: outcome[kind]}

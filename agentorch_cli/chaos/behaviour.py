@@ -7,6 +7,7 @@
     {"ms": 5, "choices": ["a", "b"], "salt": 7}  a ballot: the same agent always says the same
     {"ms": 5, "most": 1000, "salt": 7}           a number, likewise
     {"ms": 5, "children": 3}                     submits three sub-tasks and waits for them
+    {"ms": 5, "usd": 0.01}                       says that it used a cent, however it ends
 
 A result names the attempt that made it, and no two runs of one attempt give equal results: so it can be
 told which one was taken.
@@ -39,6 +40,11 @@ def seconds_of(agent_id: str, data: dict[str, Any]) -> float:
     """How long the work takes."""
     more = chosen(agent_id, data["salt"], int(data["spread"])) if "spread" in data else 0
     return (float(data.get("ms", 0)) + more) / 1000
+
+
+def usage_of(data: dict[str, Any]) -> dict[str, Any] | None:
+    """What the attempt says that it used."""
+    return {"costUsd": data["usd"]} if "usd" in data else None
 
 
 def children_of(task_id: str, data: dict[str, Any]) -> list[dict[str, Any]]:

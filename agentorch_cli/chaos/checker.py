@@ -15,6 +15,7 @@ import statistics
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ KNOWN_REASONS = (
     "dependency_failed",
     "consensus_not_reached",
     "agents_lost",
+    "budget_exhausted",
     "cancelled",
     "subtask_failed",
 )
@@ -315,8 +317,50 @@ def _most_at_once(attempts: list[Row]) -> int:
 
 
 def budgets(evidence: Evidence) -> Iterator[str]:
-    """No budget is exceeded in any prefix of the log; nothing to look at where the schema has none."""
-    yield from ()
+    """Nothing is reserved beyond a limit in any prefix of the log, and what is spent is what was charged.
+
+    Recomputed from the amounts of single attempts. Left out are budgets that begin anew each day, and those
+    of which sub-tasks used what was reserved for their parents.
+    """
+    plain = {
+        (one["scope"], one["key"]): one
+        for one in evidence.budgets or ()
+        if one["period"] is None and not one["is_lent"]
+    }
+    held: dict[Any, dict[str, Money]] = defaultdict(dict)
+    charged: dict[Any, dict[str, Money]] = defaultdict(dict)
+    for event in evidence.events:
+        if event["kind"] not in ("budget_reserved", "budget_settled", "budget_returned"):
+            continue
+        data = json.loads(event["data"], parse_float=Decimal)
+        budget, message = (data["scope"], data["key"]), event["message_id"]
+        amount = (Decimal(data.get("cost_usd", 0)), Decimal(data.get("tokens", 0)))
+        if budget not in plain:
+            continue
+        if event["kind"] != "budget_reserved":
+            held[budget].pop(message, None)
+            charged[budget][message] = amount
+            continue
+        held[budget][message] = amount
+        for unit, name in enumerate(("usd", "tokens")):
+            limit = data.get(f"limit_{name}")
+            used = _sum(held[budget], unit) + _sum(charged[budget], unit)
+            if limit is not None and used > limit:
+                yield f"{budget[1]} had {used} {name} of {limit} promised at event {event['event_id']}"
+    for key, row in plain.items():
+        for unit, name in enumerate(("usd", "tokens")):
+            for word, amounts in (("reserved", held[key]), ("spent", charged[key])):
+                stored, by_log = row[f"{word}_{name}"], _sum(amounts, unit)
+                if stored != by_log:
+                    yield f"{key[1]} has {stored} {name} {word}, by the log {by_log}"
+
+
+Money = tuple[Decimal, Decimal]
+"""Dollars and tokens."""
+
+
+def _sum(amounts: dict[str, Money], unit: int) -> Decimal:
+    return sum((amount[unit] for amount in amounts.values()), Decimal(0))
 
 
 def votes(evidence: Evidence) -> Iterator[str]:

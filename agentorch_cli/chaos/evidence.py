@@ -47,7 +47,14 @@ from consensus_ballots
 """
 EDGES = "select depends_on, task_id from task_dependencies"
 AGENTS = "select agent_id, slots from agent_registry"
-BUDGETS = "select * from budgets"
+BUDGETS = """
+select b.scope, b.key, b.cost_usd, b.tokens, b.spent_usd, b.spent_tokens, b.reserved_usd, b.reserved_tokens,
+  b.period,
+  exists (
+    select from attempt_funding f where f.scope = b.scope and f.key = b.key and f.lender is not null
+  ) as is_lent
+from budgets b
+"""
 HAS_BUDGETS = "select to_regclass('budgets') is not null"
 
 Row = Mapping[str, Any]

@@ -16,7 +16,7 @@ from agentorch_cli.agents.agent import Agent
 from agentorch_cli.agents.desk import Desk
 from agentorch_cli.agents.outbox import Outbox
 from agentorch_cli.agents.work import Work, WorkFailed
-from agentorch_cli.chaos.behaviour import CAPABILITY, Refused, children_of, result_of, seconds_of
+from agentorch_cli.chaos.behaviour import CAPABILITY, Refused, children_of, result_of, seconds_of, usage_of
 from agentorch_cli.chaos.journal import Journal
 
 
@@ -29,6 +29,7 @@ def make_agent(agent_id: str, slots: int, journal: Journal) -> Agent:
         data = work.data or {}
         place = {"message": work.message_id, "task": work.task_id}
         try:
+            work.usage = usage_of(data)
             await asyncio.sleep(seconds_of(agent_id, data))
             asked = [work.submit(task) for task in children_of(work.task_id, data)]
             for one in await asyncio.gather(*asked, return_exceptions=True):

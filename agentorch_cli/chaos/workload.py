@@ -142,6 +142,16 @@ class Workload:
         parent = self._task(data={"children": self._random.randint(1, 3)})
         return [parent, self._task([parent])]
 
+    def funded(self) -> Batch:
+        """A task whose budget pays for its retries, and one whose budget does not."""
+        enough, little = {"cost_usd": 0.10, "attempt_usd": 0.02}, {"cost_usd": 0.03, "attempt_usd": 0.02}
+        paid = self._task(budget=enough, retries=3, data={"usd": 0.01, "fails": self._random.randint(0, 3)})
+        return [
+            paid,
+            self._task([paid]),
+            self._task(budget=little, retries=5, data={"usd": 0.02, "fails": 4}),
+        ]
+
     def called_off(self) -> Batch:
         """Its client cancels the first one soon after it was submitted."""
         task = self._task(data={"ms": LONG_MS}, labels={"cancel": "yes"})
@@ -159,6 +169,7 @@ STORIES: list[tuple[Callable[[Workload], Batch], float]] = [
     (Workload.vote, 8),
     (Workload.team, 6),
     (Workload.parent, 4),
+    (Workload.funded, 2),
     (Workload.called_off, 2),
 ]
 """Each with how often it comes."""

@@ -129,7 +129,7 @@ def some_of_each(seed: int, *stories: str, name: str = "inside") -> Batch:
     """One story of each kind; of all kinds where none is named."""
     workload = Workload(name, seed, 100)
     names: Iterable[str] = stories or (
-        "flat", "chain", "diamond", "failing", "retried", "vote", "team", "parent", "called_off",
+        "flat", "chain", "diamond", "failing", "retried", "vote", "team", "parent", "funded", "called_off",
     )  # fmt: skip
     found: Batch = []
     for name in names:
