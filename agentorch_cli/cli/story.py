@@ -113,6 +113,13 @@ def draw_events(page: Page, events: list[EventView]) -> None:
     page.table(EVENTS, events)
 
 
+def draw_event(page: Page, event: EventView) -> None:
+    """One event as a line, at once: of a log that is followed."""
+    cells = [column.cell(event, page.look) for column in EVENTS]
+    page.line(Text("\t" if not page.look.is_terminal else "  ").join(cells))
+    page.stream.flush()
+
+
 def draw_decision(page: Page, decision: DecisionView) -> None:
     """A vote: its rule, its answers as bars, its ballots, and how sure it is."""
     look = page.look
@@ -136,7 +143,7 @@ def draw_decision(page: Page, decision: DecisionView) -> None:
 
 def _bars(decision: DecisionView, look: Look) -> list[tuple[str, Text]]:
     """Each answer with its share of the votes."""
-    total = sum(decision.counts.values())
+    total = sum(decision.counts.values()) or 1
     return [
         (answer[:60], look.progress(number / total) + Text(f"  {number} of {total}"))
         for answer, number in decision.counts.items()
@@ -162,7 +169,7 @@ def draw_outcome(page: Page, learned: OutcomeView) -> None:
     word = {True: "right", False: "wrong", None: "known"}[learned.is_right]
     page.line(look.text(learned.task_id, "bold"), f" is {word}; {learned.credited} agents were credited.")
     page.line(
-        Text(
+        look.text(
             f"{learned.verified} outcomes of {learned.capability} are verified"
             + (f", its confidence is calibrated on {learned.calibrated}." if learned.calibrated else "."),
             "dim",

@@ -54,6 +54,7 @@ CHANNELS = (
     "agentorch_votes",
     "agentorch_slots",
     "agentorch_deadlock",
+    "agentorch_ended",
     "agentorch_schedules",
     "agentorch_limits",
     "agentorch_budgets",
@@ -258,6 +259,8 @@ class Engine:
                 self.scheduler.look_at_budgets()
         elif channel == "agentorch_deadlock":
             self.monitor.look_soon(0.0)
+        elif channel == "agentorch_ended":
+            self.settler.ended_elsewhere(None if payload == "*" else payload.split("\n"))
         elif channel == "agentorch_schedules":
             self.timetable.wake()
         elif channel == "agentorch_slots":
@@ -291,6 +294,7 @@ class Engine:
         """Whatever was said while nobody listened is in the tables."""
         self._called_off = self._slots_changed = None
         self._fleet_changed.set()
+        self.settler.ended_elsewhere(None)
         self.monitor.look_soon()
         self.scheduler.look_again_here()
         self.scheduler.look_at_limits()
@@ -413,10 +417,14 @@ class Engine:
         await self.peers.read_elsewhere()
         here = [m.agent_id for m in self.state.roster.members.values() if m.node_id == self.state.node_id]
         for delivery in await self.store.held_work(here):
-            if delivery.message_id not in self.state.deliveries:
+            known = self.state.deliveries.get(delivery.message_id)
+            if known is None:
                 log.info("attempt %s was assigned but not sent; sending it", delivery.message_id)
                 self.desk.take_up(delivery)
                 self.courier.deliver(delivery)
+            elif known.is_parked and not delivery.is_parked:  # it has its slot again, and nobody was told
+                self.state.roster.take(self.state.roster.members[known.agent_id], delivery.slot)
+                self.subtasks.continued(known.message_id, delivery.slot)
 
     async def _reclaim(self, agent_ids: list[str]) -> None:
         """Another node took this one for dead. Its agents are still here; what they held may have moved."""

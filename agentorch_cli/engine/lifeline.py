@@ -154,6 +154,7 @@ class Lifeline:
                     await self.sweep_once()
             except DatabaseUnreachable as error:
                 log.warning("cannot sweep: %s", error)
+                self.settler.ended_elsewhere(None)  # a task may have been ended without anybody being told
             except Exception:
                 log.exception("a sweep failed; the next one tries again")
 
@@ -179,6 +180,7 @@ class Lifeline:
             self.on_due()
         if seen["has_votes"]:
             await self._look_at_votes()
+        await self.settler.tell_for_others()
         dead = set(seen["dead_nodes"] or ()) - self._buried
         if dead:  # any of them may have died between settling a task and telling its dependents
             await self.settler.unlock_missed()

@@ -219,6 +219,10 @@ class Store:
         """Ended tasks whose dependents were not told: a node died in between."""
         return [(row[0], row[1]) for row in await self.db.fetch("missed_endings", limit)]
 
+    async def endings_of(self, task_ids: Sequence[str]) -> list[tuple[str, str]]:
+        """The same among these tasks: somebody else ended them, and may have died before telling."""
+        return [(row[0], row[1]) for row in await self.db.fetch("endings_of", list(task_ids))]
+
     async def accept(self, message_ids: Sequence[str]) -> None:
         """Agents took the work."""
         await self.db.hot("accept_attempts", list(message_ids), self.node_id)

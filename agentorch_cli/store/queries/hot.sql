@@ -203,7 +203,7 @@ finished as (
   set
     status = i.attempt_status,
     accepted_at = coalesce(a.accepted_at, a.sent_at),
-    finished_at = greatest(now(), a.accepted_at),
+    finished_at = greatest(now(), a.sent_at, a.accepted_at),
     result = i.result::json,
     error = i.error::jsonb,
     confidence = i.confidence,
@@ -379,6 +379,14 @@ from task_dependencies e
 join task_distributions d on d.task_id = e.depends_on
 where d.status in ('completed', 'skipped', 'failed', 'cancelled')
 limit $1;
+
+
+-- name: endings_of
+-- Those of tasks $1 that have ended and that somebody still waits for.
+select distinct d.task_id, d.status
+from task_dependencies e
+join task_distributions d on d.task_id = e.depends_on
+where e.depends_on = any($1::text[]) and d.status in ('completed', 'skipped', 'failed', 'cancelled');
 
 
 -- name: accept_attempts
