@@ -22,6 +22,7 @@ limit $3;
 -- name: take_back_attempts
 -- Attempts that are still not accepted are taken from their agents, and their tasks are ready again as they
 -- were: no failure, no loss. Answers which; whoever wants to give them to others does so after this.
+-- The log says of the attempt why it was moved, and of the task that it is ready again.
 with input as (
   select * from unnest($1::uuid[], $2::text[], $3::text[]) as i (message_id, task_id, data)
 ),
@@ -33,7 +34,7 @@ locked as (
 ),
 stopped as (
   update task_attempts a
-  set status = 'cancelled', finished_at = now(), error = $4::jsonb
+  set status = 'cancelled', finished_at = now(), error = $4::text::jsonb
   from input i join locked l on l.task_id = i.task_id
   where a.message_id = i.message_id and a.status = 'sent' and not a.is_parked
   returning a.message_id, a.task_id, a.agent_id
@@ -46,8 +47,14 @@ requeued as (
 ),
 logged as (
   insert into events (kind, task_id, agent_id, message_id, node_id, data)
-  select 'attempt_moved', s.task_id, s.agent_id, s.message_id, $5, i.data::json
-  from stopped s join input i on i.message_id = s.message_id
+  select l.kind, l.task_id, l.agent_id, l.message_id, $5, l.data::json
+  from (
+    select 'attempt_moved', s.task_id, s.agent_id, s.message_id, i.data, 1
+    from stopped s join input i on i.message_id = s.message_id
+    union all
+    select 'task_requeued', s.task_id, null, s.message_id, $4::text, 2 from stopped s
+  ) as l (kind, task_id, agent_id, message_id, data, step)
+  order by l.task_id, l.step
 )
 select message_id, task_id from stopped;
 
