@@ -29,7 +29,7 @@ WORDS = {
     "timed_out": "ran out of time at",
     "retried": "opened again",
     "moved": "taken back from",
-    "straggler_backed_up": "lasts long, and gets a backup of",
+    "straggler_backed_up": "given a backup, for it lasts long with",
     "skipped": "left out",
     "budget_reserved": "reserved for",
     "budget_settled": "paid for",

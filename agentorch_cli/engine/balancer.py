@@ -136,7 +136,12 @@ class Balancer:
         if self._idle or self._late:
             idle, self._idle = self._idle, {}
             late, self._late = self._late, {}
-            await self.steal(idle, late)
+            try:
+                await self.steal(idle, late)
+            except DatabaseUnreachable:
+                self._idle, self._late = idle | self._idle, late | self._late
+                self._wake.set()
+                raise
 
     # --- work for the idle ------------------------------------------------------------------
 
@@ -154,7 +159,9 @@ class Balancer:
                 wanted.update(dict.fromkeys(islice(new, member.slots - member.busy)))
         if not wanted:
             return 0
-        found = await self.store.movable(list(wanted), (), MOST_MOVES)
+        found = await self.store.movable(list(wanted), (), len(wanted))
+        for message_id in wanted.keys() - {one[0] for one in found}:
+            self.state.begins(message_id)  # as its agent has said on another node, or is just saying here
         pairs: list[Pair] = []
         moves: dict[str, Moved] = {}
         for message_id, giver_id, _, task in found:
@@ -185,7 +192,9 @@ class Balancer:
         if idle_only:
             idle = tuple(member.agent_id for member in roster.eligible(want) if not member.used)
             want = replace(want, only=idle, closed_to=want.closed_to | want.rather_not)
-        seats = roster.choose(want)
+        gangs = self.state.backlog.kept_ahead(task)
+        kept = [one for gang in gangs if (one := roster.reservation(gang.want)) is not None]
+        seats = roster.choose(want, kept)
         return seats[0] if seats else None
 
     # --- loads ------------------------------------------------------------------------------

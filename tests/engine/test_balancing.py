@@ -159,7 +159,8 @@ async def test_no_task_waits_for_a_busy_agent_while_another_is_free(
     begun = {await quick_one.begun(), await other.begun(), await other.begun()}
     assert begun == set(ids)
     assert not orchestrator.engine.state.shelf
-    quick_one.open(), other.open()
+    quick_one.open()
+    other.open()
 
 
 async def test_what_is_handed_over_ahead_counts_for_the_most_that_may_run(
@@ -279,7 +280,8 @@ async def test_an_agent_that_comes_online_is_given_at_once_what_others_hold_ahea
             "after": {"a": 2.0, "b": 1.0},
         }
     ]
-    quick_one.open(), other.open()
+    quick_one.open()
+    other.open()
     done = await orchestrator.call("task.wait", task_ids=ids, timeout_seconds=10)
     assert [(task.status, task.failures, task.attempts_made) for task in done[1:2]] == [("completed", 0, 2)]
     assert quick_one.gate.stopped == []  # it had not begun it
@@ -435,7 +437,8 @@ async def test_work_moves_from_an_agent_of_one_node_to_an_agent_of_another(
     assert (story["from"], story["to"], story["why"]) == ("a", "b", "idle")
     held = nodes[giver].engine.state.deliveries
     await until(lambda: ids[1] not in [delivery.task_id for delivery in held.values()])
-    busy.open(), other.open()
+    busy.open()
+    other.open()
     done = await leader.call("task.wait", task_ids=ids, timeout_seconds=10)
     assert [(task.status, task.failures) for task in done] == [("completed", 0)] * 3
     state = leader.engine.state
