@@ -38,7 +38,7 @@ def of(annotation: Any) -> st.SearchStrategy[Any]:
     if annotation is Any:
         return stored_values
     if annotation in (int, float):
-        return st.integers(0, 10**6) if annotation is int else st.floats(0, 1e9)
+        return st.integers(0, 999) if annotation is int else st.floats(0, 1e9)
     if annotation is bool:
         return st.booleans()
     if annotation is NoneType:
