@@ -12,6 +12,7 @@ asyncio.run(agent.run("ws://127.0.0.1:3001/agents"))
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -22,6 +23,11 @@ from agentorch_cli.errors import Conflict, UsageError
 
 DEFAULT_URL = "ws://127.0.0.1:3001/agents"
 PROTOCOL = 1
+
+PREFETCH = 2
+"""Short tasks beyond its slots that an agent holds at most where it is not told; see bench/prefetch.py."""
+
+MOST_PREFETCH = 1000
 
 GRACE_SECONDS = 5.0
 """For cancelled handlers to clean up; an exec handler needs some to end its processes."""
@@ -42,25 +48,34 @@ class Agent:
         type: str = "worker",
         capabilities: Sequence[str] = (),
         slots: int = 1,
+        prefetch: int = PREFETCH,
         metadata: dict[str, Any] | None = None,
         batch: bool = True,
     ) -> None:
-        """`batch` lets the engine and this agent put many messages into one frame."""
+        """`prefetch` says how much work beyond its slots it may be handed; it begins with that once a slot is
+        free, so that no time passes between two short tasks. `batch` lets the engine and this agent put many
+        messages into one frame.
+        """
         if not agent_id or len(agent_id) > 200:
             raise UsageError(f"an agent id has 1 to 200 characters, this one has {len(agent_id)}")
         if slots < 1:
             raise UsageError(f"agent {agent_id} has {slots} slots", hint="An agent needs at least one.")
+        if not 0 <= prefetch <= MOST_PREFETCH:
+            raise UsageError(f"agent {agent_id}: prefetch is 0 to {MOST_PREFETCH:,}, not {prefetch}")
         if isinstance(capabilities, str):
             raise UsageError(f'capabilities="{capabilities}" is one string', hint="Give a list of strings.")
         self.agent_id = agent_id
         self.type = type
         self.capabilities = tuple(capabilities)
         self.slots = slots
+        self.prefetch = prefetch
         self.metadata = metadata or {}
         self.batch = batch
         self._handlers: dict[str | None, Handler] = {}
         self._voter: Handler | None = None
         self._is_running = False
+        self.undelivered = 0
+        """Results that the engine had not confirmed when `run` ended."""
 
     def handler(
         self, task_type: str | None = None, *, inline: bool = False
@@ -100,25 +115,34 @@ class Agent:
         *,
         on_connection: OnConnection | None = None,
         drain_timeout: float = 30.0,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """Serve until `stop` is set or the call is cancelled, whatever happens to the connection.
 
         After `stop`, nothing new is begun; what runs is finished and confirmed, or given back after
         `drain_timeout` seconds. Cancelling gives everything back at once.
         `on_connection(state, reason)` hears of every change (`LineState`).
+        `tls`: how a wss:// server is checked, where the system's authorities do not know it.
         Raises Unauthorized or NotAllowed when the engine refuses this agent.
         """
         if self._is_running:
             raise Conflict(f"agent {self.agent_id} runs already")
         self._is_running = True
-        desk = Desk(self.agent_id, self.slots, self._handlers, self._voter)
-        line = Line(desk, url, self._register_frame(), token, on_connection)
+        desk = Desk(
+            self.agent_id,
+            self.slots,
+            self._handlers,
+            self._voter,
+            parks=self.metadata.get("park") is not False,
+        )
+        line = Line(desk, url, self._register_frame(), token, on_connection, tls)
         holding = asyncio.create_task(line.hold())
         try:
             await _first_of(holding, stop)
             if not holding.done():
                 await _finish(desk, holding, drain_timeout)
         finally:
+            self.undelivered = desk.undelivered
             await _leave(desk, line, holding)
             self._is_running = False
             line.tell(LineState.STOPPED, "")
@@ -132,6 +156,7 @@ class Agent:
             "agentType": self.type,
             "capabilities": list(self.capabilities),
             "slots": self.slots,
+            "prefetch": self.prefetch,
             "metadata": self.metadata,
             "protocol": PROTOCOL,
             "batch": self.batch,

@@ -52,6 +52,11 @@ def label(task: TaskView) -> str:
     return task.name or task.type
 
 
+def slots(agent: AgentView) -> str:
+    """`1/2`, and where it holds work beyond them, `2/2 +1`."""
+    return f"{agent.busy}/{agent.slots}" + (f" +{agent.queued}" if agent.queued else "")
+
+
 def percent(value: float | None, look: Look) -> Text:
     """A rate of 0..1."""
     if value is None:
@@ -105,7 +110,7 @@ AGENTS = (
     Column("TYPE", lambda agent, look: look.text(agent.type), 2),
     Column("CAPABILITIES", lambda agent, look: look.names(agent.capabilities), 4),
     Column("LOAD", lambda agent, look: look.bar(agent.load, 6), 7),
-    Column("SLOTS", lambda agent, look: Text(f"{agent.busy}/{agent.slots}"), 3, is_right=True),
+    Column("SLOTS", lambda agent, look: Text(slots(agent)), 3, is_right=True),
     Column("SCORE", lambda agent, look: look.number(agent.performance_score), 8, is_right=True),
     Column("SUCCESS", lambda agent, look: percent(agent.success_rate, look), 6, is_right=True),
     Column("P50", lambda agent, look: milliseconds(agent.latency_p50_ms, look), 5, is_right=True),
@@ -229,7 +234,7 @@ BALLOTS = (
 
 LIMITS = (
     Column("LIMIT", lambda one, look: look.text(f"{one.scope}:{one.name}", "bold"), is_id=True),
-    Column("RATE", lambda one, look: Text(one.rate), is_right=True),
+    Column("RATE", lambda one, look: look.text(one.rate), is_right=True),
     Column("BURST", lambda one, look: Text(f"{one.burst:,}"), 3, is_right=True),
     Column("LEFT NOW", lambda one, look: Text(f"{one.level:,.1f}"), is_right=True),
     Column("SET", lambda one, look: look.age(one.created_at), 4, is_right=True),
@@ -291,6 +296,26 @@ SETTINGS = (
     Column(
         "FROM", lambda row, look: look.text(row["origin"], "dim" if row["origin"] == "default" else "cyan")
     ),
+)
+
+PROFILES = (
+    Column("", lambda row, look: look.text("*" if row["active"] else "", "bold green")),
+    Column("NAME", lambda row, look: look.text(row["name"], "bold"), is_id=True),
+    Column("URL", lambda row, look: look.text(row["url"]), is_id=True),
+    Column("TOKEN", lambda row, look: look.text(row["token"])),
+    Column("CA", lambda row, look: look.text(row["ca"])),
+)
+
+TOKENS = (
+    Column("NAME", lambda token, look: look.text(token.name, "bold"), is_id=True),
+    Column(
+        "STATUS", lambda token, look: look.text(token.status, "green" if token.status == "active" else "dim")
+    ),
+    Column("SCOPES", lambda token, look: look.names(token.scopes), is_id=True),
+    Column("USED", lambda token, look: look.age(token.last_used_at)),
+    Column("EXPIRES", lambda token, look: look.age(token.expires_at)),
+    Column("CREATED", lambda token, look: look.age(token.created_at), 5),
+    Column("ID", lambda token, look: look.text(token.token_id, "dim"), 5, is_id=True),
 )
 
 CHECKS = (

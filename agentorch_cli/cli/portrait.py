@@ -29,7 +29,13 @@ def _facts(agent: AgentView, look: Look) -> list[tuple[str, Text]]:
         (agent.status, _aside(agent, look) if agent.status in ("paused", "draining") else None),
         ("excluded", _excluded(agent, look) if agent.excluded_until is not None else None),
         ("in a row", _failing(agent) if agent.consecutive_failures else None),
-        ("load", look.bar(agent.load, 10) + Text(f"  {agent.busy} of {agent.slots} slots")),
+        (
+            "load",
+            look.bar(agent.load, 10)
+            + Text(
+                f"  {agent.busy} of {agent.slots} slots{f', {agent.queued} queued' if agent.queued else ''}"
+            ),
+        ),
         ("works on", look.names(agent.working_on) if agent.working_on else None),
         ("score", look.number(agent.performance_score, 1)),
         ("last hour", _hour(agent, look)),

@@ -21,6 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 
 from agentorch_cli.core.model import AgentSpec
+from agentorch_cli.gateway.keys import ANYBODY, Caller
 from agentorch_cli.store.records import Delivery
 
 log = logging.getLogger("agentorch.gateway")
@@ -48,9 +49,18 @@ class Session:
     """A registered agent's connection."""
 
     def __init__(
-        self, connection: ServerConnection, agent: AgentSpec, session_id: UUID, *, batch: bool
+        self,
+        connection: ServerConnection,
+        agent: AgentSpec,
+        session_id: UUID,
+        *,
+        batch: bool,
+        caller: Caller = ANYBODY,
     ) -> None:
         self.connection = connection
+        self.caller = caller
+        self.is_barred = False
+        """Its token has ended."""
         self.agent = agent
         self.session_id = session_id
         self.batch = batch
@@ -193,10 +203,12 @@ class Session:
             await asyncio.gather(self._writer, return_exceptions=True)
 
 
-async def close(connection: ServerConnection, code: int, reason: str) -> None:
+async def close(
+    connection: ServerConnection, code: int, reason: str, *, seconds: float = CLOSE_LIMIT
+) -> None:
     """Close in good order; cut the connection if the other side does not read that it is closed."""
     try:
-        async with asyncio.timeout(CLOSE_LIMIT):
+        async with asyncio.timeout(seconds):
             await connection.close(code, reason.encode()[:MOST_REASON].decode(errors="ignore"))
     except (TimeoutError, ConnectionClosed, OSError):
         connection.transport.abort()
@@ -212,21 +224,30 @@ def execute_frame(delivery: Delivery) -> bytes:
     }
     if delivery.role is not None:
         task["role"] = delivery.role
+    if delivery.name is not None:
+        task["name"] = delivery.name
+    if delivery.result_schema is not None:
+        task["resultSchema"] = orjson.Fragment(delivery.result_schema)
+    if delivery.vote is not None:
+        task["vote"] = delivery.vote
     if delivery.budget is not None:
         task["budget"] = delivery.budget
+    data = {
+        "taskId": delivery.task_id,
+        "attempt": delivery.attempt,
+        "deadline": delivery.deadline,
+        "task": task,
+        "inputs": orjson.Fragment(delivery.inputs) if delivery.inputs is not None else {},
+    }
+    if delivery.is_ahead:
+        data["ahead"] = True
     return orjson.dumps(
         {
             "type": "agent_message",
             "messageId": delivery.message_id,
             "agentId": delivery.agent_id,
             "messageType": "execute_task",
-            "data": {
-                "taskId": delivery.task_id,
-                "attempt": delivery.attempt,
-                "deadline": delivery.deadline,
-                "task": task,
-                "inputs": orjson.Fragment(delivery.inputs) if delivery.inputs is not None else {},
-            },
+            "data": data,
         },
         option=orjson.OPT_UTC_Z,
     )

@@ -38,11 +38,18 @@ class Delivery:
     """The task's data as JSON text."""
     inputs: str | None = None
     """The results of its dependencies, as JSON text of an object."""
+    name: str | None = None
+    result_schema: str | None = None
+    """What its result has to fit, as JSON text; None where any JSON will do."""
+    vote: dict[str, Any] | None = None
+    """Where the result is a ballot: what the wire says about it."""
     budget: dict[str, Any] | None = None
     """What it may use, as its agent is told: `costUsd`, `tokens`."""
     deadline: datetime | None = None
     """When the attempt is taken away, on the database's clock: its timeout, or the task's deadline."""
     is_accepted: bool = False
+    is_ahead: bool = False
+    """Beyond the slots of its agent, which has not begun it."""
     is_parked: bool = False
     """It waits for its sub-tasks and owns no slot meanwhile."""
     is_waiting: bool = False
@@ -54,7 +61,13 @@ class Delivery:
     begun: float = 0.0
     """When it was accepted, or else sent, on the loop's clock."""
     due: float = 0.0
-    """When it is overdue, on the loop's clock: not accepted in time, or running too long."""
+    """When it is overdue, on the loop's clock: without a slot for too long, not accepted in time, or running
+    too long."""
+
+    @property
+    def is_ballot(self) -> bool:
+        """Its result counts in a vote; a judge's stands for itself."""
+        return self.vote is not None and self.role != "judge"
 
 
 @dataclass(slots=True)
@@ -69,6 +82,8 @@ class Assignment:
     role: str | None
     attempt: int
     node_id: str
+    is_ahead: bool = False
+    """Its agent has no slot for it yet."""
     is_funded: bool = False
     """Something is reserved for it on a budget."""
     budget: dict[str, Any] | None = None
@@ -83,6 +98,7 @@ class Claimed:
     inputs: str | None
     deadline: datetime | None
     now: datetime
+    name: str | None
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ FILES = (
     "fleet.sql",
     "aside.sql",
     "limits.sql",
+    "balance.sql",
     "waiting.sql",
     "budgets.sql",
     "schedules.sql",
@@ -20,6 +21,7 @@ FILES = (
     "why.sql",
     "ledger.sql",
     "show.sql",
+    "tokens.sql",
 )
 
 _HEADING = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
