@@ -89,13 +89,15 @@ def votes(decision: DecisionView) -> str:
 def set_aside(agent: AgentView, look: Look) -> Text:
     """Why an agent gets nothing, and until when."""
     if agent.status in ("paused", "draining"):
-        until = Text("until ") + look.age(agent.status_until) if agent.status_until is not None else None
+        until = look.until(agent.status_until) if agent.status_until is not None else None
         reason = look.text(agent.status_reason) if agent.status_reason else None
         return Text(": ").join(one for one in (until, reason) if one is not None)
     if agent.excluded_until is not None:
         return Text.assemble(
-            ("excluded until " if agent.excluded_until > look.now else "probed since ", "yellow"),
-            look.age(agent.excluded_until),
+            ("excluded " if agent.excluded_until > look.now else "probed since ", "yellow"),
+            look.until(agent.excluded_until)
+            if agent.excluded_until > look.now
+            else look.age(agent.excluded_until),
             ": ",
             look.text(agent.excluded_reason),
         )

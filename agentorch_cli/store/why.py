@@ -130,6 +130,7 @@ class Fleet:
                     probe_slot=probe_slot,
                 )
             )
+        self.gates().rates.bound_all(roster)  # or an agent beyond its rate would seem to be free
         return roster
 
     def backlog(self) -> Backlog:

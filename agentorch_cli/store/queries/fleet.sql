@@ -146,8 +146,9 @@ where a.status = 'sent' and a.node_id = $1 and a.sent_at < now() - $2::float8 * 
 
 
 -- name: exec_agents
--- Agents that serve runs itself.
-select agent_id, agent_type, capabilities, slots, exec, metadata::text as metadata
+-- Agents that serve runs itself, and whether each is connected somewhere.
+select
+  agent_id, agent_type, capabilities, slots, exec, metadata::text as metadata, node_id is not null as is_connected
 from agent_registry where exec is not null order by agent_id;
 
 
