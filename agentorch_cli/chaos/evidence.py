@@ -46,7 +46,7 @@ select decision_id::text as decision_id, agent_id, status, vote, answer, message
 from consensus_ballots
 """
 EDGES = "select depends_on, task_id from task_dependencies"
-AGENTS = "select agent_id, slots from agent_registry"
+AGENTS = "select agent_id, slots + prefetch as slots from agent_registry"
 BUDGETS = """
 select b.scope, b.key, b.cost_usd, b.tokens, b.spent_usd, b.spent_tokens, b.reserved_usd, b.reserved_tokens,
   b.period,

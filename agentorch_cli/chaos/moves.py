@@ -31,6 +31,7 @@ ATTEMPT_ROWS = """
 | lost | sent, accepted | lost |
 | timed_out | sent, accepted | timed_out |
 | cancelled | sent, accepted | cancelled |
+| moved | sent | cancelled |
 """
 
 FINAL = ("completed", "failed", "cancelled", "skipped")

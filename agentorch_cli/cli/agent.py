@@ -30,6 +30,12 @@ Capabilities = Annotated[
 Slots = Annotated[
     int | None, typer.Option("--slots", metavar="N", help="How many tasks it takes at once; 1 if not said.")
 ]
+Prefetch = Annotated[
+    int | None,
+    typer.Option(
+        "--prefetch", metavar="N", help="Short tasks beyond its slots that it holds at most; 2 if not said."
+    ),
+]
 Metadata = Annotated[
     list[str] | None,
     typer.Option("--metadata", "-m", metavar="KEY=VALUE", help="Kept with it; may be repeated."),
@@ -219,6 +225,7 @@ def run(
     type: AgentType = None,
     capabilities: Capabilities = None,
     slots: Slots = None,
+    prefetch: Prefetch = None,
     metadata: Metadata = None,
     command: Annotated[
         str | None, typer.Option("--exec", metavar="CMD", help="Run this for each task: JSON in, JSON out.")
@@ -251,7 +258,7 @@ def run(
         raise UsageError("give either --exec or --python", hint=f"{ctx.command_path} --help")
     spec = _spec(agent_id, type, capabilities, slots, metadata, None)
 
-    from agentorch_cli.agents.agent import Agent
+    from agentorch_cli.agents.agent import PREFETCH, Agent
     from agentorch_cli.agents.runners import exec_handler, python_handler
 
     handler = exec_handler(command, env_allow=allowed or ()) if command else python_handler(str(function))
@@ -261,6 +268,7 @@ def run(
         capabilities=spec.capabilities,
         slots=spec.slots,
         metadata=spec.metadata,
+        prefetch=PREFETCH if prefetch is None else prefetch,
     )
     number = session.run(_work(session, agent, handler, url, is_insecure), is_long=True)
     if number:

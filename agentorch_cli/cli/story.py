@@ -28,11 +28,21 @@ WORDS = {
     "lost": "lost with",
     "timed_out": "ran out of time at",
     "retried": "opened again",
+    "moved": "taken back from",
+    "straggler_backed_up": "given a backup, for it lasts long with",
     "skipped": "left out",
     "budget_reserved": "reserved for",
     "budget_settled": "paid for",
     "budget_returned": "given back by",
 }
+
+
+MOVES = {
+    "balance": "loads were uneven",
+    "idle": "somebody was idle",
+    "waited": "it was busy for too long",
+}
+"""Why an attempt was moved."""
 
 
 def draw(page: Page, task: TaskView) -> None:
@@ -247,11 +257,21 @@ def _details(event: EventView) -> str:
         return money.booked(data)
     if data.get("message"):
         return str(data["message"])
+    if data.get("why") in MOVES:
+        return _moved(data)
     return ", ".join(
         f"{key}: {value:g}" if isinstance(value, float) else f"{key}: {value}"
         for key, value in data.items()
         if value is not None
     )
+
+
+def _moved(data: dict[str, Any]) -> str:
+    """Where an attempt went, and what that did to the loads."""
+    before, after = data.get("before") or {}, data.get("after") or {}
+    taker = f" and given to {data['to']}" if data.get("to") else ""
+    loads = "; ".join(f"{agent}: {before[agent]:.0%} -> {after.get(agent, 0):.0%}" for agent in before)
+    return f"{MOVES[data['why']]}{taker} ({loads})"
 
 
 def _color(kind: str) -> str:

@@ -189,3 +189,5 @@ class AgentSpec:
     metadata: dict[str, Any] = field(default_factory=dict)
     exec: str | None = None
     """Command that `serve` runs for each task of this agent; None for agents that connect by themselves."""
+    prefetch: int = 0
+    """Attempts beyond its slots that it is willing to hold until it can begin them."""

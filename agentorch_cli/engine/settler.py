@@ -340,6 +340,7 @@ class Settler:
         self.on_ended(report, delivery.task_id, delivery.is_probe)
         went_well = report.status is AttemptStatus.COMPLETED
         self.state.tally(delivery.agent_id, went_well=went_well)
+        self.state.paces(delivery, now, went_well=went_well)
         skill = skill_shown(delivery.required_capabilities, delivery.role)
         account = self.state.account(delivery.agent_id, skill, delivery.type)
         account.add(report.status, now - delivery.begun, report.usage, is_ballot=is_ballot)

@@ -344,6 +344,7 @@ class Gateway:
             capabilities=tuple(dict.fromkeys(register.capabilities)),
             slots=register.slots,
             metadata=register.metadata,
+            prefetch=register.prefetch,
         )
         session = Session(connection, agent, new_id(), batch=register.batch, caller=caller)
         old = self.sessions.get(agent.agent_id)
