@@ -63,6 +63,8 @@ class Register(Frame):
     agent_type: Name = "worker"
     capabilities: Annotated[list[Name], Field(max_length=1000)] = []
     slots: Annotated[int, Field(ge=1, le=10_000)] = 1
+    pool: Name | None = None
+    """Left out: the one that it is in already, or the default."""
     metadata: Annotated[dict[str, Any], AfterValidator(_small)] = {}
     """At most 64 KiB as JSON: it is shown with every list of the fleet."""
     protocol: Literal[1] = PROTOCOL_VERSION

@@ -42,10 +42,14 @@ class Agent:
         type: str = "worker",
         capabilities: Sequence[str] = (),
         slots: int = 1,
+        pool: str | None = None,
         metadata: dict[str, Any] | None = None,
         batch: bool = True,
     ) -> None:
-        """`batch` lets the engine and this agent put many messages into one frame."""
+        """`batch` lets the engine and this agent put many messages into one frame.
+
+        Without a `pool` it stays in the one that it was registered in, or comes into the default one.
+        """
         if not agent_id or len(agent_id) > 200:
             raise UsageError(f"an agent id has 1 to 200 characters, this one has {len(agent_id)}")
         if slots < 1:
@@ -56,6 +60,7 @@ class Agent:
         self.type = type
         self.capabilities = tuple(capabilities)
         self.slots = slots
+        self.pool = pool
         self.metadata = metadata or {}
         self.batch = batch
         self._handlers: dict[str | None, Handler] = {}
@@ -126,7 +131,7 @@ class Agent:
             holding.result()
 
     def _register_frame(self) -> dict[str, Any]:
-        return {
+        frame: dict[str, Any] = {
             "type": "register",
             "agentId": self.agent_id,
             "agentType": self.type,
@@ -136,6 +141,9 @@ class Agent:
             "protocol": PROTOCOL,
             "batch": self.batch,
         }
+        if self.pool is not None:
+            frame["pool"] = self.pool
+        return frame
 
 
 def _handler_of(function: Callable[..., Any], inline: bool = False) -> Handler:

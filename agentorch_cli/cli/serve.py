@@ -24,6 +24,12 @@ def serve(
             "--port", "-p", metavar="PORT", min=0, max=65535, help="Port to listen on; 0 takes a free one."
         ),
     ] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option(
+            "--pool", metavar="NAME", help='The pool whose tasks it assigns; "default" if not said.'
+        ),
+    ] = None,
     is_insecure: Annotated[
         bool, typer.Option("--insecure", help="Listen where others can connect, without tokens.")
     ] = False,
@@ -32,6 +38,7 @@ def serve(
 
     $ agentorch serve
     $ agentorch serve --port 0 --data-dir ./fleet
+    $ agentorch serve --port 0 --pool gpu
 
     Ctrl-C or SIGTERM takes nothing new, lets agents finish for a while, and gives back what
     is left: nothing fails because the engine stops. A second signal stops at once.
@@ -40,6 +47,7 @@ def serve(
     session.more_flags |= {
         "gateway.host": host,
         "gateway.port": port,
+        "engine.pool": pool,
         "gateway.insecure": is_insecure or None,
     }
     number = session.run(_serve(session), is_long=True)

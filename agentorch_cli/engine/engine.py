@@ -19,7 +19,7 @@ from typing import Any
 from agentorch_cli.core import breaker
 from agentorch_cli.core.ladder import Policy
 from agentorch_cli.core.matching import Member, Roster
-from agentorch_cli.core.model import AgentStatus
+from agentorch_cli.core.model import DEFAULT_POOL, AgentStatus
 from agentorch_cli.core.scoring import Weights
 from agentorch_cli.engine.deadlocks import Monitor
 from agentorch_cli.engine.desk import Desk
@@ -65,6 +65,8 @@ CHANNELS = (
 class Limits:
     """The engine's settings; durations in seconds."""
 
+    pool: str = DEFAULT_POOL
+    """What it schedules."""
     most_running: int = 100
     response_timeout: float = 30.0
     heartbeat_interval: float = 10.0
@@ -91,7 +93,8 @@ class Engine:
         self.limits = limits
         self.courier = courier
         self.state = State(
-            store.node_id, Roster(limits.weights, exploration=limits.exploration, seed=limits.seed)
+            store.node_id,
+            Roster(limits.weights, exploration=limits.exploration, seed=limits.seed, pool=limits.pool),
         )
         self.relay = self.state.relay = Relay(store)
         self.scheduler = Scheduler(
@@ -131,7 +134,7 @@ class Engine:
         )
         self.lifeline.on_silent = self.monitor.went_silent
         self.monitor.take_away = self.lifeline.take_away
-        self.scheduler.on_unservable = lambda: self.monitor.look_soon(0.0)
+        self.scheduler.on_unservable = self._on_unservable
         self.desk.on_arrival = self._on_arrival
         self.scheduler.on_continued = self.subtasks.continued
         self.peers = Peers(
@@ -155,6 +158,7 @@ class Engine:
             store,
             lease_seconds=limits.lease_seconds,
             on_elected=self._take_the_lead,
+            on_chosen=self._become_chief,
             on_stranded=self._reclaim,
         )
         self.ledger = Bookkeeper(self.state, store, every=limits.lease_seconds / 3)
@@ -189,7 +193,7 @@ class Engine:
             run(self.proposals.run(), name="proposals"),
             run(self.exclusions.run(), name="exclusions"),
             run(self.timetable.run(), name="timetable"),
-            run(self.historian.run(lambda: self.state.is_leader), name="historian"),
+            run(self.historian.run(lambda: self.state.is_chief), name="historian"),
             run(self._follow_changes(), name="changes"),
             run(self._follow_peers(), name="peers"),
             run(self.relay.run(), name="relay"),
@@ -206,6 +210,7 @@ class Engine:
         if channel == "agentorch_done":
             self.subtasks.hinted(payload)
             self.waiting.hinted(payload)
+            self.scheduler.ended(payload)
         elif channel == "agentorch_votes":
             self.proposals.opened(payload)
         elif channel == "agentorch_tasks":
@@ -258,6 +263,12 @@ class Engine:
     def _on_arrival(self, agent_id: str) -> None:
         self.proposals.arrived(agent_id)
         self.monitor.agent_came()
+
+    def _on_unservable(self) -> None:
+        if self.state.is_chief:
+            self.monitor.look_soon(0.0)
+        else:
+            self.relay.stuck()
 
     def _on_wait(self, holds_slot: bool) -> None:
         self.scheduler.wake()
@@ -405,9 +416,13 @@ class Engine:
         self.scheduler.doubt()  # the first step reads fleet and attempts anew
         self.scheduler.look_again_here()
         await self.ledger.follow()
-        self.timetable.wake()
         self.scheduler.look_at_limits()
         self.scheduler.look_at_budgets()
+        await self.settler.unlock_missed()
+
+    async def _become_chief(self) -> None:
+        self.timetable.wake()
+        self.monitor.look_soon()
         await self.settler.unlock_missed()
 
     # --- the end ----------------------------------------------------------------------------
@@ -444,7 +459,7 @@ class Engine:
 
 
 def _follow_row(roster: Roster, member: Member, row: Mapping[str, Any]) -> bool:
-    """What a person may change of an agent that is connected here: standing, capabilities and slots.
+    """What a person may change of an agent that is connected here: standing, capabilities, pool and slots.
 
     True where it is to be told that it is draining from now on.
     """
@@ -453,11 +468,11 @@ def _follow_row(roster: Roster, member: Member, row: Mapping[str, Any]) -> bool:
         member.status = AgentStatus(row["status"])
     member.slots = row["slots"]
     capabilities = frozenset(row["capabilities"])
-    if capabilities == member.capabilities:
+    if capabilities == member.capabilities and row["pool"] == member.pool:
         roster.touch(member)
     else:
         roster.drop(member.agent_id)
-        member.capabilities = capabilities
+        member.capabilities, member.pool = capabilities, row["pool"]
         roster.put(member)
     return member.status is AgentStatus.DRAINING and before is not AgentStatus.DRAINING
 

@@ -106,7 +106,7 @@ class Peers:
         """Make what is remembered of other nodes' attempts what the table says."""
         freed = self.state.freed_meanwhile = set[str]()
         try:
-            rows = await self.store.db.fetch("live_elsewhere", self.state.node_id, agent_ids)
+            rows = await self.store.db.fetch("live_elsewhere", self.state.node_id, agent_ids, self.state.pool)
         finally:
             self.state.freed_meanwhile = None
         live = {str(row["message_id"]): row for row in rows}
@@ -125,6 +125,7 @@ class Peers:
                         skill_shown(row["required_capabilities"], row["role"]),
                         row["task_type"],
                         row["is_parked"],
+                        row["pool"],
                     ),
                 )
 
@@ -180,7 +181,7 @@ def seat(roster: Roster, row: Any) -> None:
     status = AgentStatus(row["status"]) if row["node_id"] is not None else AgentStatus.OFFLINE
     member = roster.members.get(row["agent_id"])
     capabilities = frozenset(row["capabilities"])
-    if member is not None and member.capabilities == capabilities:
+    if member is not None and member.capabilities == capabilities and member.pool == row["pool"]:
         member.status, member.slots, member.node_id = status, row["slots"], row["node_id"]
         roster.touch(member)
         return
@@ -192,6 +193,7 @@ def seat(roster: Roster, row: Any) -> None:
             slots=row["slots"],
             status=status,
             node_id=row["node_id"],
+            pool=row["pool"],
             performance=counted_performance(row["completed"], row["failed"]),
             completed=row["completed"],
             failed=row["failed"],

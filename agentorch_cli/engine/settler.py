@@ -275,7 +275,7 @@ class Settler:
         account.add(report.status, now - delivery.begun, report.usage, is_ballot=is_ballot)
         if is_ballot and went_well:
             return  # the vote will say
-        if not self.state.is_leader and self.state.relay is not None:
+        if self.state.relay is not None and self.state.is_for_others(delivery):
             self.state.relay.mark(delivery.message_id, WELL if went_well else BADLY)
         self.state.reputation.outcome(delivery.agent_id, skill, delivery.type, went_well=went_well)
 

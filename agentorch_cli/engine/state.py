@@ -18,7 +18,7 @@ from agentorch_cli.core.backlog import Backlog
 from agentorch_cli.core.ledger import bucket_of
 from agentorch_cli.core.limits import LimitGates
 from agentorch_cli.core.matching import Roster
-from agentorch_cli.core.model import AttemptStatus
+from agentorch_cli.core.model import DEFAULT_POOL, AttemptStatus
 from agentorch_cli.engine.bus import Bus
 from agentorch_cli.engine.relay import PARKED, Relay
 from agentorch_cli.engine.reputation import Reputation
@@ -96,6 +96,7 @@ class Elsewhere:
     skill: str
     type: str
     is_parked: bool = False
+    pool: str = DEFAULT_POOL
 
 
 @dataclass(slots=True)
@@ -195,7 +196,7 @@ class State:
     deliveries: dict[str, Delivery] = field(default_factory=dict)
     """Live attempts of agents on this node, by message id."""
     elsewhere: dict[str, Elsewhere] = field(default_factory=dict)
-    """Live attempts of agents on other nodes, by message id; kept by whoever leads."""
+    """By message id, live attempts of agents on other nodes that matter to the pool; kept by its leader."""
     freed_meanwhile: set[str] | None = None
     """While the fleet is read: attempts that ended since the reading began."""
     relay: Relay | None = None
@@ -204,7 +205,8 @@ class State:
     going_on: dict[str, asyncio.Future[None]] = field(default_factory=dict)
     """By message id of attempts that want a slot to go on: done once they need not wait for it."""
     running: Counter[str] = field(default_factory=Counter)
-    """How many live attempts on this node each task has, without those that wait for their sub-tasks."""
+    """How many live attempts each task of the pool has, as far as is known here, without those that wait for
+    their sub-tasks."""
     held_by: dict[str, set[str]] = field(default_factory=dict)
     """Message ids by agent."""
     gone_since: dict[str, float] = field(default_factory=dict)
@@ -218,6 +220,9 @@ class State:
     """Agents that gave a sign of life since the last beat."""
     bus: Bus = field(default_factory=Bus)
     is_leader: bool = False
+    """It schedules its pool."""
+    is_chief: bool = False
+    """It does what is there once for all pools: sweeps, deadlocks, schedules, scores."""
     is_stopping: bool = False
     counters: dict[str, int] = field(default_factory=dict)
     reputation: Reputation = field(init=False)
@@ -226,10 +231,25 @@ class State:
     def __post_init__(self) -> None:
         self.reputation = Reputation(self.roster)
 
+    @property
+    def pool(self) -> str:
+        """The one that this node schedules, if it leads."""
+        return self.roster.pool
+
+    def leads(self, pool: str) -> bool:
+        """Whether this node schedules that pool."""
+        return self.is_leader and pool == self.roster.pool
+
+    def is_for_others(self, delivery: Delivery) -> bool:
+        """Whether another node counts on the slot of an attempt on this node: whoever leads the pool of the
+        task, or the one that its agent has moved to."""
+        member = self.roster.members.get(delivery.agent_id)
+        return not (self.leads(delivery.pool) and (member is None or self.leads(member.pool)))
+
     def hold(self, delivery: Delivery) -> None:
         """A live attempt is on this node."""
         if delivery.message_id not in self.deliveries and not delivery.is_waiting:
-            self.running[delivery.task_id] += 1
+            self._count_in(delivery)
         self.deliveries[delivery.message_id] = delivery
         self.held_by.setdefault(delivery.agent_id, set()).add(delivery.message_id)
         if delivery.is_waiting:
@@ -242,15 +262,20 @@ class State:
         delivery.is_waiting = does_wait
         if does_wait:
             self.waiting.add(delivery.message_id)
-            self._count_out(delivery.task_id)
+            self._count_out(delivery)
         else:
             self.waiting.discard(delivery.message_id)
-            self.running[delivery.task_id] += 1
+            self._count_in(delivery)
 
-    def _count_out(self, task_id: str) -> None:
-        self.running[task_id] -= 1
-        if not self.running[task_id]:
-            del self.running[task_id]
+    def _count_in(self, attempt: Delivery | Elsewhere) -> None:
+        if attempt.pool == self.roster.pool:
+            self.running[attempt.task_id] += 1
+
+    def _count_out(self, attempt: Delivery | Elsewhere) -> None:
+        if attempt.pool == self.roster.pool:
+            self.running[attempt.task_id] -= 1
+            if not self.running[attempt.task_id]:
+                del self.running[attempt.task_id]
 
     def go_on(self, message_id: str) -> None:
         """Whoever waits for this attempt to own a slot again need not any more."""
@@ -264,7 +289,7 @@ class State:
         if delivery is not None and not delivery.is_parked:
             delivery.is_parked = True
             self.roster.give_back(delivery.agent_id, delivery.slot)
-            if self.relay is not None and not self.is_leader:
+            if self.relay is not None and self.is_for_others(delivery):
                 self.relay.changed(message_id, PARKED)
 
     def release(self, message_id: str, *, is_told: bool = True) -> Delivery | None:
@@ -273,7 +298,7 @@ class State:
         if delivery is None:
             self.free_elsewhere(message_id)
         else:
-            if is_told and self.relay is not None and not self.is_leader:
+            if is_told and self.relay is not None and self.is_for_others(delivery):
                 self.relay.freed(message_id)
             self.go_on(message_id)
             if not delivery.is_parked:
@@ -281,7 +306,7 @@ class State:
             if message_id in self.waiting:
                 self.waiting.remove(message_id)
             else:
-                self._count_out(delivery.task_id)
+                self._count_out(delivery)
             if delivery.task_id not in self.running:
                 self.gates.keys.doubt(delivery.task_id)  # it may have ended, and own its key no more
             held = self.held_by.get(delivery.agent_id)
@@ -299,7 +324,7 @@ class State:
         """An agent on another node has this attempt."""
         known = self.elsewhere.get(message_id)
         if known is None and not attempt.is_parked:
-            self.running[attempt.task_id] += 1
+            self._count_in(attempt)
         self.elsewhere[message_id] = attempt
         member = self.roster.members.get(attempt.agent_id)
         if member is not None and not attempt.is_parked:
@@ -311,7 +336,7 @@ class State:
         if attempt is not None and not attempt.is_parked:
             attempt.is_parked = True
             self.roster.give_back(attempt.agent_id, attempt.slot)
-            self._count_out(attempt.task_id)
+            self._count_out(attempt)
 
     def free_elsewhere(self, message_id: str) -> Elsewhere | None:
         """It is not live any more, or its agent came here."""
@@ -320,7 +345,7 @@ class State:
         attempt = self.elsewhere.pop(message_id, None)
         if attempt is not None and not attempt.is_parked:
             self.roster.give_back(attempt.agent_id, attempt.slot)
-            self._count_out(attempt.task_id)
+            self._count_out(attempt)
             if attempt.task_id not in self.running:
                 self.gates.keys.doubt(attempt.task_id)
         return attempt

@@ -255,6 +255,7 @@ class Gateway:
             type=register.agent_type,
             capabilities=tuple(dict.fromkeys(register.capabilities)),
             slots=register.slots,
+            pool=register.pool,
             metadata=register.metadata,
         )
         session = Session(connection, agent, new_id(), batch=register.batch)

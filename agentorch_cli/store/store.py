@@ -19,7 +19,7 @@ from agentorch_cli.core.backlog import Ready
 from agentorch_cli.core.election import Stage, judge_of
 from agentorch_cli.core.limits import KEY, RATE, Scope, key_of
 from agentorch_cli.core.matching import Want
-from agentorch_cli.core.model import Aggregate, AttemptStatus, Coverage, TaskStatus
+from agentorch_cli.core.model import DEFAULT_POOL, Aggregate, AttemptStatus, Coverage, TaskStatus
 from agentorch_cli.core.settle import MOST_BACKOFF
 from agentorch_cli.core.team import share_of, unfit
 from agentorch_cli.store.database import Database, Transaction
@@ -67,18 +67,19 @@ class Store:
 
     # --- the scheduler ----------------------------------------------------------------------
 
-    async def ready_tasks(self, limit: int) -> list[Ready]:
-        """The next tasks that want agents, in the order of service."""
-        return await self._ready(await self.db.hot("ready_tasks", limit))
+    async def ready_tasks(self, limit: int, pool: str = DEFAULT_POOL) -> list[Ready]:
+        """The next tasks of a pool that want agents, in the order of service."""
+        return await self._ready(await self.db.hot("ready_tasks", limit, pool))
 
-    async def ready_tasks_by_id(self, ids: Sequence[str]) -> list[Ready]:
-        """Those of these tasks that want agents."""
-        return await self._ready(await self.db.hot("ready_tasks_by_id", list(ids)))
+    async def ready_tasks_by_id(self, ids: Sequence[str], pool: str = DEFAULT_POOL) -> list[Ready]:
+        """Those of these tasks that are of the pool and want agents."""
+        return await self._ready(await self.db.hot("ready_tasks_by_id", list(ids), pool))
 
     async def ready_tasks_for(
-        self, capabilities: Sequence[str], limit: int, shut: Sequence[str] = ()
+        self, capabilities: Sequence[str], limit: int, shut: Sequence[str] = (), pool: str = DEFAULT_POOL
     ) -> list[Ready]:
-        """The next tasks that an agent with these capabilities could do, but for those behind these gates."""
+        """The next tasks of a pool that an agent with these capabilities could do, but for those behind
+        these gates."""
         behind: dict[str, list[str]] = {}
         for name in shut:
             kind, _, rest = name.partition(":")
@@ -92,6 +93,7 @@ class Store:
             behind.get(KEY, []),
             behind.get(Scope.TYPE, []),
             behind.get(Scope.CAPABILITY, []),
+            pool,
         )
         return await self._ready(rows)
 
@@ -118,9 +120,9 @@ class Store:
                     _seat_voters(task, open_votes[task.task_id])
         return tasks
 
-    async def release_delayed(self) -> tuple[int, float | None]:
-        """Make tasks ready whose time has come; how many, and seconds until the next."""
-        row = (await self.db.hot("release_delayed"))[0]
+    async def release_delayed(self, pool: str = DEFAULT_POOL) -> tuple[int, float | None]:
+        """Make tasks of a pool ready whose time has come; how many, and seconds until the next."""
+        row = (await self.db.hot("release_delayed", pool))[0]
         return row["released"], row["next_seconds"]
 
     async def assign(self, batch: Sequence[Assignment]) -> dict[str, Claimed]:
@@ -234,6 +236,7 @@ class Store:
                 required_capabilities=row["required_capabilities"],
                 coverage=Coverage(row["coverage"]),
                 is_starved=row["is_starved"],
+                pool=row["pool"],
             )
             for row in await tx.fetch("lock_tasks", list(ids))
         }
@@ -375,6 +378,7 @@ def _ready_of(row: asyncpg.Record) -> Ready:
             type=row["task_type"],
             gates=_own_gates(options),
             is_team=is_team,
+            pool=row["pool"],
         ),
         min_agents=row["min_agents"],
         max_agents=most,
@@ -431,6 +435,7 @@ def _delivery_of(row: asyncpg.Record) -> Delivery:
         slot=row["slot"],
         role=row["role"],
         node_id=row["node_id"],
+        pool=row["pool"],
         type=row["task_type"],
         priority=row["priority"],
         required_capabilities=row["required_capabilities"],
