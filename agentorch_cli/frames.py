@@ -157,6 +157,15 @@ class Registered(Frame):
     """Work that is no longer this agent's: stop it."""
 
 
+class VoteBody(Frame):
+    """What a vote counts."""
+
+    options: list[Any] | None = None
+    """The answers that count; any other is an abstention."""
+    vote_on: str | None = None
+    """The part of the result that is voted on, as a JSON pointer."""
+
+
 class Allowance(Frame):
     """What is left for this attempt of the budgets that it is charged to."""
 
@@ -168,10 +177,15 @@ class WorkBody(Frame):
     """The task as the agent sees it."""
 
     type: str
+    name: str | None = None
     priority: int
     data: Any
     required_capabilities: list[str]
     role: str | None = None
+    result_schema: dict[str, Any] | bool | None = None
+    """JSON Schema that the result has to fit."""
+    vote: VoteBody | None = None
+    """There where the result is a ballot."""
     budget: Allowance | None = None
 
 

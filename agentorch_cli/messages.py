@@ -78,6 +78,13 @@ def _split_tolerance(value: object) -> object:
     return {"abs": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
+def _check_schema(value: object) -> object:
+    """Its shape only; `schemas.problems_of` says what else is wrong, each with its place."""
+    if not isinstance(value, dict | bool):
+        raise ValueError("must be a table (a JSON Schema), true or false")  # noqa: TRY004  as above
+    return value
+
+
 def _check_command(value: object) -> object:
     """A list of arguments is quoted into one command line."""
     import shlex
@@ -201,6 +208,8 @@ class TaskFields(TypedDict, total=False):
     verifies: Text
     """The task whose result this one checks; it waits for that one, too."""
     budget: BudgetFields
+    result_schema: Annotated[Any, PlainValidator(_check_schema)]
+    """What every result has to look like, as JSON Schema."""
     labels: Annotated[dict[Text, Annotated[str, Field(max_length=MAX_NAME)]], Field(max_length=MAX_LABELS)]
     data: Any
 

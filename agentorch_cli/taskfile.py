@@ -22,6 +22,7 @@ from agentorch_cli.core.vote import OPTION_RULES, SEQUENTIAL_RULES, Rule
 from agentorch_cli.documents import Document, Format, show_path
 from agentorch_cli.messages import AGENTS, BUDGETS, TASKS, Table
 from agentorch_cli.payloads import first_fault
+from agentorch_cli.schemas import problems_of
 from agentorch_cli.sentences import explain, found
 from agentorch_cli.settings import Settings
 
@@ -37,7 +38,9 @@ _RENAMED: Final = {
     "max_backoff": "max_backoff_seconds",
     "queue_timeout": "queue_timeout_seconds",
 }
-_APART: Final = frozenset({"consensus", "requires_consensus", "deadline", "delay", "data", "retry"})
+_APART: Final = frozenset(
+    {"consensus", "requires_consensus", "deadline", "delay", "data", "result_schema", "retry"}
+)
 """Keys of a task file that are not simply fields of a TaskSpec."""
 
 _TUPLES: Final = frozenset({"required_capabilities", "depends_on"})
@@ -84,6 +87,10 @@ def read_tasks(
     large = document.format is None or len(document.text) > MAX_DATA
     for position, table in tables:
         wrong = _contradictions(table)
+        if "result_schema" in table:
+            table["result_schema"] = _dates_as_text(table["result_schema"])
+            faults = problems_of(table["result_schema"])
+            wrong += [(("result_schema", *path), message) for path, message in faults]
         if large and "data" in table:
             wrong += _oversize(table["data"])
         reader.problems += [Problem(position, path, message) for path, message in wrong]
@@ -396,6 +403,8 @@ def _task(
         fields["task_id"] = new_id()
     if "data" in table:
         fields["data"] = _dates_as_text(table["data"]) if has_dates else table["data"]
+    if "result_schema" in table:
+        fields["result_schema"] = table["result_schema"]
     if "deadline" in table:
         deadline = table["deadline"]
         fields["deadline" if isinstance(deadline, datetime) else "deadline_seconds"] = deadline

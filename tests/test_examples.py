@@ -116,6 +116,25 @@ def test_the_report_is_a_graph_of_more_than_twenty_tasks() -> None:
     assert plan is not None
 
 
+def test_the_step_of_a_person_waits_for_its_document_and_lets_the_rest_wait() -> None:
+    ids = itertools.count()
+    file = read_tasks(
+        load_document(EXAMPLES / "people" / "approval.toml"), new_id=lambda: f"task-{next(ids)}"
+    )
+
+    layers = file.plan().layers()
+
+    names = {task.task_id: task.name for task in file.tasks}
+    assert [sorted(str(names[task_id]) for task_id in layer) for layer in layers] == [
+        ["count harbour", "facts harbour"],
+        ["summary harbour", "timeline of the harbour"],
+        ["approve the summary"],
+        ["count what goes to print"],
+    ]
+    (approval,) = (task for task in file.tasks if task.required_capabilities == ("approve",))
+    assert (approval.timeout_seconds, approval.retries) == (8 * 3600.0, 0)
+
+
 def test_every_document_that_a_task_names_is_there() -> None:
     text = "".join(path.read_text() for path in TASKS)
     named = set(re.findall(r"[\w-]+\.(?:md|txt)\b|[\w-]+-bill\.json|claims\.json", text))

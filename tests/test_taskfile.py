@@ -73,6 +73,7 @@ aggregate = "merge"
 verifies = "a"
 budget = { cost_usd = 0.5, tokens = 1000 }
 labels = { team = "blue" }
+result_schema = { type = "object", required = ["answer"], properties = { answer = { enum = ["yes", "no"] } } }
 [task.consensus]
 threshold = 0.75
 vote_on = "/answer"
@@ -123,6 +124,11 @@ def test_every_field_arrives() -> None:
         },
         budget={"cost_usd": 0.5, "tokens": 1000},
         labels={"team": "blue"},
+        result_schema={
+            "type": "object",
+            "required": ["answer"],
+            "properties": {"answer": {"enum": ["yes", "no"]}},
+        },
         data={"when": "2030-01-01", "list": [{"at": "07:30:00"}]},
     )
 
@@ -604,6 +610,48 @@ def test_ten_thousand_tasks_are_read_in_time() -> None:
 
     assert len(file.plan().tasks) == 10_000
     assert time.process_time() - started < 2, "about 0.2 s are usual"
+
+
+SCHEMA_WITH_MISTAKES = """\
+[[tasks]]
+name = "a"
+[tasks.result_schema]
+type = "objct"
+[tasks.result_schema.properties.n]
+minimum = "three"
+
+[[tasks]]
+name = "b"
+result_schema = 3
+
+[[tasks]]
+name = "c"
+resultSchema = { "$ref" = "https://example.com/answer.json" }
+"""
+
+
+def test_mistakes_in_a_result_schema_are_told_with_their_lines() -> None:
+    with pytest.raises(InvalidTask) as caught:
+        read(SCHEMA_WITH_MISTAKES)
+
+    told = [(error["line"], error["field"], error["message"]) for error in caught.value.details["errors"]]
+    assert told == [
+        (4, "tasks[0].result_schema.type", 'is no type of JSON: "objct" (did you mean "object"?)'),
+        (6, "tasks[0].result_schema.properties.n.minimum", 'must be a number, not "three"'),
+        (10, "tasks[1].result_schema", "must be a table (a JSON Schema), true or false, not 3"),
+        (
+            14,
+            "tasks[2].resultSchema.$ref",
+            'refers to "https://example.com/answer.json": nothing is fetched, so put it under $defs'
+            ' and refer to "#/$defs/…"',
+        ),
+    ]
+
+
+def test_a_result_schema_may_be_true_false_or_hold_dates() -> None:
+    assert one("[task]\nresult_schema = true").result_schema is True
+    assert one("[task]\nresult_schema = false").result_schema is False
+    assert one("[task]\n[task.result_schema]\nenum = [2030-01-31]").result_schema == {"enum": ["2030-01-31"]}
 
 
 # --- budgets ------------------------------------------------------------------------------------

@@ -66,6 +66,8 @@ class Agent:
         self._handlers: dict[str | None, Handler] = {}
         self._voter: Handler | None = None
         self._is_running = False
+        self.undelivered = 0
+        """Results that the engine had not confirmed when `run` ended."""
 
     def handler(
         self, task_type: str | None = None, *, inline: bool = False
@@ -124,6 +126,7 @@ class Agent:
             if not holding.done():
                 await _finish(desk, holding, drain_timeout)
         finally:
+            self.undelivered = desk.undelivered
             await _leave(desk, line, holding)
             self._is_running = False
             line.tell(LineState.STOPPED, "")

@@ -25,7 +25,7 @@ from agentorch_cli.agents.outbox import Outbox
 from agentorch_cli.agents.subtasks import Subtasks
 from agentorch_cli.agents.text import plain
 from agentorch_cli.agents.threads import Threads
-from agentorch_cli.agents.work import Work, WorkFailed
+from agentorch_cli.agents.work import GivenBack, Work, WorkFailed
 from agentorch_cli.errors import InvalidMessage
 
 logger = logging.getLogger("agentorch.agent")
@@ -68,6 +68,11 @@ class Desk:
         return self._ledger.held()
 
     @property
+    def undelivered(self) -> int:
+        """Results that the engine has not confirmed."""
+        return len(self._ledger.unacked)
+
+    @property
     def load(self) -> float:
         """0..1; an agent that is about to leave is full."""
         return 1.0 if self._is_stopping else min(1.0, len(self._ledger.running) / self._slots)
@@ -79,7 +84,7 @@ class Desk:
         """
         for message_id in dropped:
             if message_id in self._ledger.running:
-                self._cancel(message_id)
+                self._cancel(message_id, "it went to another agent while the connection was lost")
         self._outbox = outbox
         for frame in (*self._ledger.unacked.values(), *self._subtasks.frames(), *self._unsent_votes):
             outbox.put(frame)
@@ -221,6 +226,8 @@ class Desk:
             if work.is_over:
                 raise
             self._fail(work, WorkFailed("the handler was cancelled from inside", code="cancelled"))
+        except GivenBack:
+            self._cancel(work.message_id)
         except (Exception, SystemExit) as error:
             self._fail(work, error)
         else:
@@ -276,10 +283,11 @@ class Desk:
         self._ledger.finish(work.message_id, frame)
         self._post(frame)
 
-    def _cancel(self, message_id: str) -> None:
+    def _cancel(self, message_id: str, reason: str | None = None) -> None:
         """The attempt is no longer ours: stop it, and send nothing more for it."""
         work = self._ledger.forget(message_id)
         if work is not None:
+            work.cancel_reason = reason
             work.end(cancelled=True)
 
     def _refused(self, message: dict[str, Any]) -> None:
@@ -313,7 +321,7 @@ class Desk:
     def _receive_other(self, message_type: str, data: dict[str, Any]) -> None:
         match message_type:
             case "cancel_task":
-                self._cancel(data["messageId"])
+                self._cancel(data["messageId"], plain(str(data.get("reason", ""))))
             case "consensus_request":
                 self._ask(data)
             case "subtask_submitted":

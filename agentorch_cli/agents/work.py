@@ -30,6 +30,13 @@ class WorkFailed(Exception):
         return error
 
 
+class GivenBack(Exception):
+    """Raised by a handler whose agent is about to leave: nothing is said of the work.
+
+    The engine gives it to others once the agent has left.
+    """
+
+
 class Desk(Protocol):
     """What a Work needs of the agent that it runs in."""
 
@@ -53,6 +60,7 @@ class Work:
         "_event",
         "_is_over",
         "_task",
+        "cancel_reason",
         "confidence",
         "message_id",
         "runner",
@@ -66,6 +74,8 @@ class Work:
         self._event: asyncio.Event | None = None
         self._is_over = False
         self.message_id = message_id
+        self.cancel_reason: str | None = None
+        """Why the engine took the work back, once it has."""
         self.runner: asyncio.Task[None] | None = None
         self.confidence: float | None = None
         self.usage: dict[str, Any] | None = None
@@ -82,6 +92,21 @@ class Work:
     @property
     def type(self) -> str:
         return cast(str, self._task["type"])
+
+    @property
+    def name(self) -> str | None:
+        """What the task file calls it."""
+        return self._task.get("name")
+
+    @property
+    def result_schema(self) -> dict[str, Any] | bool | None:
+        """JSON Schema that the result has to fit; None where any JSON will do."""
+        return self._task.get("resultSchema")
+
+    @property
+    def vote(self) -> dict[str, Any] | None:
+        """Where the result is a ballot: `options`, and `voteOn` (a JSON pointer), as far as there are any."""
+        return self._task.get("vote")
 
     @property
     def data(self) -> Any:
@@ -178,6 +203,9 @@ class Work:
             "data": self.data,
             "inputs": self.inputs,
             "role": self.role,
+            "name": self.name,
+            "resultSchema": self.result_schema,
+            "vote": self.vote,
             "budget": self.budget,
             "requiredCapabilities": self.required_capabilities,
             "deadline": self._data.get("deadline"),

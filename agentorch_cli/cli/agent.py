@@ -275,6 +275,59 @@ def run(
         raise typer.Exit(128 + number)
 
 
+@verb(app, "attach")
+def attach(
+    ctx: typer.Context,
+    agent_id: AgentId,
+    capabilities: Capabilities = None,
+    type: Annotated[
+        str | None, typer.Option("--type", "-t", metavar="TYPE", help='What you are; "person" if not said.')
+    ] = None,
+    slots: Slots = None,
+    metadata: Metadata = None,
+    url: Annotated[
+        str | None,
+        typer.Option("--url", metavar="URL", help="Engine to connect to; the local one if not said."),
+    ] = None,
+) -> None:
+    """Be an agent yourself: work is shown as it comes, and you answer, vote or decline.
+
+    $ agentorch agent attach alice -c approve -c human
+    $ echo '{"verdict": "yes"}' | agentorch agent attach alice -c approve
+
+    Without -c you have the capability human, which decides where a vote escalates. /help says
+    what may be typed. Leaving gives back what is not answered. Not on a terminal, each
+    line is an answer, and the end of the lines leaves.
+    """
+    session = Session.of(ctx)
+    from agentorch_cli.agents.person import HUMAN
+
+    spec = _spec(agent_id, type or "person", capabilities or [HUMAN], slots, metadata, None)
+
+    from agentorch_cli.agents.agent import Agent
+
+    agent = Agent(
+        spec.agent_id,
+        type=spec.type,
+        capabilities=spec.capabilities,
+        slots=spec.slots,
+        metadata=spec.metadata,
+    )
+    code = session.run(_attend(session, agent, url))
+    if code:
+        raise typer.Exit(code)
+
+
+async def _attend(session: Session, agent: Agent, url: str | None) -> int:
+    import os
+
+    from agentorch_cli.cli.attach import attend
+
+    target = url or agents_url(session.settings)
+    token = os.environ.get("AGENTORCH_TOKEN")
+    return await attend(agent, target, token, as_json=session.format != "table")
+
+
 async def _work(session: Session, agent: Agent, handler: Any, url: str | None) -> int | None:
     import os
 

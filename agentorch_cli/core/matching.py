@@ -155,6 +155,8 @@ class Want:
     is_team: bool = False
     """They have `required` together; each has a part of it."""
     pool: str = DEFAULT_POOL
+    declined_by: frozenset[str] = frozenset()
+    """Agents that gave it back because they do not want to do it: it does not come to them again."""
 
     @property
     def demand(self) -> Demand:
@@ -239,6 +241,8 @@ def lasting_obstacle(member: Member, want: Want) -> str | None:
         return "lacks " + ", ".join(sorted(want.required - member.capabilities))
     if member.agent_id in want.closed_to:
         return "has it already"
+    if member.agent_id in want.declined_by:
+        return "declined it"
     if want.only is not None and member.agent_id not in want.only:
         return "is not in the electorate"
     if member.status is not AgentStatus.ONLINE:

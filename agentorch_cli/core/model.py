@@ -69,7 +69,7 @@ class AttemptStatus(StrEnum):
     TIMED_OUT = "timed_out"
     """Ran longer than the task's timeout. A late result may still count."""
     CANCELLED = "cancelled"
-    """Called off (the task was cancelled, or decided without it), or given back by an agent that left."""
+    """Called off (the task was cancelled, or decided without it), or given back by who left or declined."""
 
     @property
     def is_live(self) -> bool:
@@ -177,6 +177,8 @@ class TaskSpec:
     """The parent of a sub-task that spends from the same budgets: what is reserved for that may be used."""
     labels: dict[str, str] = field(default_factory=dict)
     data: Any = None
+    result_schema: dict[str, Any] | bool | None = None
+    """JSON Schema that every result has to fit; None where any JSON will do."""
     parent_id: str | None = None
     verifies: str | None = None
     """The dependency (by the name that the file used, or its id) whose result this task checks."""

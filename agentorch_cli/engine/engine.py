@@ -443,6 +443,7 @@ class Engine:
             async with asyncio.timeout(5):
                 await self.settler.idle()
         await self.subtasks.stop()
+        await self.settler.checks.close()
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)

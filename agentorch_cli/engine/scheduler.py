@@ -35,7 +35,7 @@ from agentorch_cli.identity import new_id
 from agentorch_cli.store.database import Transaction
 from agentorch_cli.store.limits import read_keys, read_limits, take_keys, take_tokens
 from agentorch_cli.store.records import Assignment, Claimed, Delivery
-from agentorch_cli.store.store import Store, earliest, is_simple, joined
+from agentorch_cli.store.store import Store, earliest, is_simple, joined, schema_in, vote_in
 from agentorch_cli.store.votes import open_task_vote
 
 log = logging.getLogger("agentorch.scheduler")
@@ -767,5 +767,8 @@ def _delivery(task: Ready, assignment: Assignment, row: Claimed) -> Delivery:
         budget=assignment.budget,
         data=row.data,
         inputs=joined(row.inputs, task.brief),
+        name=row.name,
+        result_schema=schema_in(options),
+        vote=vote_in(options),
         deadline=earliest(row.now, task.timeout_seconds, row.deadline),
     )

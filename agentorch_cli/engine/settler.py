@@ -25,6 +25,7 @@ import orjson
 from agentorch_cli.core.matching import skill_shown
 from agentorch_cli.core.model import Aggregate, AttemptStatus, TaskStatus
 from agentorch_cli.core.settle import MOST_BACKOFF, Case, Move, Tried, retry_rules, settle, settle_one
+from agentorch_cli.engine.checks import Checks
 from agentorch_cli.engine.relay import BADLY, WELL
 from agentorch_cli.engine.scheduler import Scheduler
 from agentorch_cli.engine.state import Courier, Report, State
@@ -70,7 +71,10 @@ class Settler:
         """Told of each attempt whose end is stored, with its task, and whether it was a probe."""
         self._reports: deque[Report] = deque()
         self._bytes = 0
+        self._sizes_aside: dict[str, int] = {}
+        """Of results whose check takes long, by message id: they count in `_bytes` meanwhile."""
         self.votes = Votes(state, store)
+        self.checks = Checks(self._put_checked)
         self._wake = asyncio.Event()
         self._has_room = asyncio.Event()
         self._has_room.set()
@@ -93,6 +97,12 @@ class Settler:
         self._is_idle.clear()
         self._wake.set()
 
+    def _put_checked(self, report: Report) -> None:
+        """A report that was set aside comes back."""
+        self._bytes += _size(report) - self._sizes_aside.pop(report.message_id, 0)
+        self._reports.append(report)
+        self._wake.set()
+
     async def room(self) -> None:
         """Returns once there is room for more: what makes a flood wait for itself."""
         await self._has_room.wait()
@@ -108,9 +118,11 @@ class Settler:
         """For ever. No error of one batch ends it."""
         while True:
             if not self._reports:
-                self._is_idle.set()
+                if self.checks.is_idle:
+                    self._is_idle.set()
                 self._wake.clear()
                 await self._wake.wait()
+                continue
             batch = self._next_batch()
             if len(self._reports) <= MOST_WAITING // 2 and self._bytes <= MOST_BYTES // 2:
                 self._has_room.set()
@@ -178,11 +190,17 @@ class Settler:
         careful: list[Report] = []
         for report in batch:
             delivery = self.state.deliveries.get(report.message_id)
+            if delivery is not None and delivery.result_schema is not None:
+                checked = self._checked(report, delivery.result_schema, delivery.is_ballot)
+                if checked is None:
+                    continue
+                report = checked
             if (
                 delivery is None
                 or not delivery.is_simple
                 or (delivery.has_retry_rules and report.status is not AttemptStatus.COMPLETED)
                 or delivery.agent_id != report.agent_id
+                or report.is_declined
                 or report.task_id not in (None, delivery.task_id)
             ):
                 careful.append(report)
@@ -194,6 +212,34 @@ class Settler:
             careful = await self._settle_simple(simple) + careful
         if careful:
             await self._settle_carefully(careful)
+
+    def _checked(self, report: Report, schema: str, is_ballot: bool) -> Report | None:
+        """The report, or the failure that it is because its result does not fit; None: it comes back."""
+        checked = self.checks.check(report, schema, is_ballot=is_ballot)
+        if checked is None and report.message_id not in self._sizes_aside:
+            self._sizes_aside[report.message_id] = _size(report)
+            self._bytes += _size(report)
+        return checked
+
+    async def _checked_late(self, reports: Sequence[Report]) -> list[Report]:
+        """The same for results of attempts that are not live here any more."""
+        unseen = [
+            report.message_id
+            for report in reports
+            if report.status is AttemptStatus.COMPLETED
+            and not report.is_checked
+            and report.message_id not in self.state.deliveries
+        ]
+        if not unseen:
+            return list(reports)
+        rows = {str(row["message_id"]): row for row in await self.store.db.fetch("result_schemas", unseen)}
+        found = []
+        for report in reports:
+            row = rows.get(report.message_id)
+            checked = self._checked(report, row["result_schema"], row["is_ballot"]) if row else report
+            if checked is not None:
+                found.append(checked)
+        return found
 
     # --- the common case --------------------------------------------------------------------
 
@@ -375,7 +421,8 @@ class Settler:
             else:
                 by_task.setdefault(row["task_id"], []).append(report)
         for task_id, its_reports in sorted(by_task.items()):
-            await self.settle_task(task_id, its_reports)
+            if checked := await self._checked_late(its_reports):
+                await self.settle_task(task_id, checked)
 
     async def settle_task(
         self,
@@ -443,6 +490,7 @@ class Settler:
                     await self.votes.cast_late(tx, task, reports, attempts)
                 move = await self._decide(tx, task, attempts, reports, finished, performance, ended_by, gone)
                 if move is not None:
+                    await _note_declined(tx, task_id, reports, finished)
                     called_off = await _call_off(tx, attempts, move)
                     informed = await self._inform(tx, task, move, attempts)
         self._tell(task, reports, move, called_off, finished)
@@ -655,6 +703,15 @@ async def _finish(tx: Transaction, reports: Sequence[Report], *, is_open: bool) 
         is_open,
     )
     return {str(row[0]) for row in rows}
+
+
+async def _note_declined(
+    tx: Transaction, task_id: str, reports: Sequence[Report], finished: Collection[str]
+) -> None:
+    """Who does not want the task is not asked for it again."""
+    agents = [one.agent_id for one in reports if one.is_declined and one.message_id in finished]
+    if agents:
+        await tx.fetch("note_declined", task_id, agents)
 
 
 async def _tell_usage(tx: Transaction, reports: Sequence[Report], finished: Collection[str]) -> None:

@@ -84,6 +84,13 @@ class Report:
     """Wants an ack."""
     task_id: str | None = None
     """The task that the agent says it is about; refused where that is not so."""
+    is_checked: bool = False
+    """Its result was looked at already: it fits, or this is the failure that it became."""
+
+    @property
+    def is_declined(self) -> bool:
+        """Its agent gave the work back because it does not want to do it."""
+        return self.from_agent and self.status is AttemptStatus.CANCELLED
 
 
 @dataclass(slots=True)

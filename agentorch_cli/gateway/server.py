@@ -47,6 +47,9 @@ MOST_REFUSED = 100
 
 UUID_LENGTH = 36
 
+DECLINED = "declined"
+"""The code of an error that is none: the agent does not want the work, and somebody else may."""
+
 MOST_READ_AHEAD = 8
 """Frames of a connection that are read before they are handled; each may have max_message_bytes."""
 
@@ -529,11 +532,14 @@ def _report_of(report: Reports, agent_id: str, frame: Any) -> Any:
             usage,
             task_id=frame.task_id,
         )
+    is_declined = error.code == DECLINED
     told = {"code": error.code or "failed", "message": error.message, "retryable": error.retryable}
+    if is_declined:
+        told |= {"message": f"agent {agent_id} declined it: {error.message}", "retryable": True}
     return report(
         frame.message_id,
         agent_id,
-        AttemptStatus.FAILED,
+        AttemptStatus.CANCELLED if is_declined else AttemptStatus.FAILED,
         None,
         told,
         frame.confidence,

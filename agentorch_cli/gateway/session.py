@@ -212,6 +212,12 @@ def execute_frame(delivery: Delivery) -> bytes:
     }
     if delivery.role is not None:
         task["role"] = delivery.role
+    if delivery.name is not None:
+        task["name"] = delivery.name
+    if delivery.result_schema is not None:
+        task["resultSchema"] = orjson.Fragment(delivery.result_schema)
+    if delivery.vote is not None:
+        task["vote"] = delivery.vote
     if delivery.budget is not None:
         task["budget"] = delivery.budget
     return orjson.dumps(

@@ -272,6 +272,8 @@ def task_view(row: asyncpg.Record) -> views.TaskView:
         facts["data"] = orjson.loads(facts["task_data"])
     if "options" in facts:
         facts["labels"] = facts["options"].pop("labels", {})
+        if isinstance(schema := facts["options"].get("result_schema"), str):
+            facts["options"]["result_schema"] = orjson.loads(schema)
     return views.TaskView(**facts)
 
 

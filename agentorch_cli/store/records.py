@@ -40,6 +40,11 @@ class Delivery:
     """The task's data as JSON text."""
     inputs: str | None = None
     """The results of its dependencies, as JSON text of an object."""
+    name: str | None = None
+    result_schema: str | None = None
+    """What its result has to fit, as JSON text; None where any JSON will do."""
+    vote: dict[str, Any] | None = None
+    """Where the result is a ballot: what the wire says about it."""
     budget: dict[str, Any] | None = None
     """What it may use, as its agent is told: `costUsd`, `tokens`."""
     deadline: datetime | None = None
@@ -57,6 +62,11 @@ class Delivery:
     """When it was accepted, or else sent, on the loop's clock."""
     due: float = 0.0
     """When it is overdue, on the loop's clock: not accepted in time, or running too long."""
+
+    @property
+    def is_ballot(self) -> bool:
+        """Its result counts in a vote; a judge's stands for itself."""
+        return self.vote is not None and self.role != "judge"
 
 
 @dataclass(slots=True)
@@ -85,6 +95,7 @@ class Claimed:
     inputs: str | None
     deadline: datetime | None
     now: datetime
+    name: str | None
 
 
 @dataclass(slots=True)

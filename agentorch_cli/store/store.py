@@ -320,7 +320,7 @@ def _columns(batch: Sequence[Assignment]) -> list[Any]:
 
 
 def _claimed(rows: Sequence[asyncpg.Record]) -> dict[str, Claimed]:
-    return {row[0]: Claimed(row[1], row[3], row[2], row[4]) for row in rows}
+    return {row[0]: Claimed(row[1], row[3], row[2], row[4], row[5]) for row in rows}
 
 
 def _seat_voters(task: Ready, vote: asyncpg.Record) -> None:
@@ -375,6 +375,7 @@ def _ready_of(row: asyncpg.Record) -> Ready:
             if (most > 1 or is_vote) and not is_team
             else frozenset(),
             rather_not=frozenset(row["tried_agents"]),
+            declined_by=frozenset(row["declined_by"] or ()),
             type=row["task_type"],
             gates=_own_gates(options),
             is_team=is_team,
@@ -451,6 +452,9 @@ def _delivery_of(row: asyncpg.Record) -> Delivery:
         budget=orjson.loads(row["budget"]) if row["budget"] is not None else None,
         data=row["task_data"],
         inputs=joined(row["inputs"], row["brief"]),
+        name=row["name"],
+        result_schema=schema_in(options),
+        vote=vote_in(options),
         deadline=earliest(row["sent_at"], row["timeout_seconds"], row["deadline"]),
         is_accepted=row["status"] == AttemptStatus.ACCEPTED,
         is_parked=row["is_parked"],
@@ -459,6 +463,21 @@ def _delivery_of(row: asyncpg.Record) -> Delivery:
         seconds_since_sent=row["seconds_since_sent"],
         seconds_since_accepted=row["seconds_since_accepted"],
     )
+
+
+def schema_in(options: dict[str, Any]) -> str | None:
+    """The schema of a task's result, as JSON text."""
+    schema = options.get("result_schema")
+    return schema if isinstance(schema, str) else None
+
+
+def vote_in(options: dict[str, Any]) -> dict[str, Any] | None:
+    """What an agent is told of the vote that its result counts in; None where there is none."""
+    vote = options.get("consensus")
+    if vote is None:
+        return None
+    told = {"options": vote.get("options"), "voteOn": vote.get("vote_on")}
+    return {key: value for key, value in told.items() if value is not None}
 
 
 def joined(inputs: str | None, brief: str | None) -> str | None:

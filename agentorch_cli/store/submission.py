@@ -342,6 +342,9 @@ def _options(task: TaskSpec) -> str:
         options["borrows"] = task.borrows
     if task.on_deadlock != "resolve":
         options["on_deadlock"] = task.on_deadlock
+    if task.result_schema is not None:
+        # as text: jsonb would forget the order of its keys, in which models and people answer
+        options["result_schema"] = orjson.dumps(task.result_schema).decode()
     if task.concurrency_key is not None:
         options["concurrency_key"] = task.concurrency_key
         if task.concurrency_limit != 1:

@@ -340,7 +340,16 @@ def twin_chooses(
         if told[member.agent_id] is None
         and not any(lasting_obstacle(member, other) is None for other in kept)
     ]
-    if wanted.is_team and wanted.only is None:
+    if wanted.only is not None:  # an electorate: in its order, and a vote that failed is no reason against it
+        by_id = {member.agent_id: member for member in members}
+        free = [
+            one
+            for one in wanted.only
+            if one in by_id
+            and obstacle(by_id[one], wanted) is None
+            and not any(lasting_obstacle(by_id[one], other) is None for other in kept)
+        ]
+    elif wanted.is_team:
         candidates = [
             Candidate(m.agent_id, m.capabilities, score(weights, m.performance, len(m.used), m.slots))
             for m in members
@@ -354,7 +363,8 @@ def twin_chooses(
 AGENTS = [f"agent-{number}" for number in range(6)]
 CAPABILITIES = ("read", "write", "speak")
 some_capabilities = st.frozensets(st.sampled_from(CAPABILITIES))
-some_agents = st.frozensets(st.sampled_from(AGENTS))
+an_agent = st.sampled_from(AGENTS)
+some_agents = st.frozensets(an_agent)
 wants = st.builds(
     lambda required, number, more, closed_to, rather_not, only, is_team: Want(
         required, number, number + more, closed_to, rather_not, only, is_team=bool(is_team and required)
@@ -364,10 +374,9 @@ wants = st.builds(
     st.integers(0, 2),
     st.one_of(st.just(frozenset[str]()), some_agents),
     st.one_of(st.just(frozenset[str]()), some_agents),
-    st.one_of(st.none(), some_agents),
+    st.one_of(st.none(), st.lists(an_agent, unique=True).map(tuple)),
     st.booleans(),
 )
-an_agent = st.sampled_from(AGENTS)
 changes = st.one_of(
     st.tuples(
         st.just("put"),

@@ -163,7 +163,7 @@ select
   a.message_id, a.task_id, a.agent_id, a.attempt, a.status, a.slot, a.role, a.node_id, a.sent_at, a.accepted_at,
   a.is_parked, a.is_funded, cardinality(a.awaits) > 0 as is_waiting,
   coalesce(a.sent_at >= r.excluded_until, false) as is_probe,
-  t.pool, t.task_type, t.priority, t.required_capabilities, t.task_data, t.timeout_seconds, t.deadline, t.retries,
+  t.name, t.pool, t.task_type, t.priority, t.required_capabilities, t.task_data, t.timeout_seconds, t.deadline, t.retries,
   t.failures, t.losses, t.max_agents, t.has_dependents, t.options::text as options, t.status as task_status,
   case when a.role = 'judge' then (
     select json_build_object('answers', d.brief) from consensus_decisions d where d.task_id = t.task_id

@@ -68,7 +68,7 @@ select count(*) from inserted, (select count(*) from hinted) as h, (select count
 select
   task_id, seq, urgency, remaining_path, task_type, priority, required_capabilities, coverage, min_agents,
   max_agents, wanted, attempts_made, tried_agents, assigned_agents, timeout_seconds, retries, failures, losses,
-  has_dependents, options::text as options, status, deadline, pool
+  has_dependents, options::text as options, status, deadline, declined_by, pool
 from task_distributions
 where pool = $2 and wanted > 0 and not is_delayed
 order by urgency, remaining_path desc, seq
@@ -82,7 +82,7 @@ limit $1;
 select
   task_id, seq, urgency, remaining_path, task_type, priority, required_capabilities, coverage, min_agents,
   max_agents, wanted, attempts_made, tried_agents, assigned_agents, timeout_seconds, retries, failures, losses,
-  has_dependents, options::text as options, status, deadline, pool
+  has_dependents, options::text as options, status, deadline, declined_by, pool
 from task_distributions
 where pool = $6 and wanted > 0 and not is_delayed
   and (required_capabilities <@ $1::text[] or (coverage = 'team' and required_capabilities && $1::text[]))
@@ -98,7 +98,7 @@ limit $2;
 select
   task_id, seq, urgency, remaining_path, task_type, priority, required_capabilities, coverage, min_agents,
   max_agents, wanted, attempts_made, tried_agents, assigned_agents, timeout_seconds, retries, failures, losses,
-  has_dependents, options::text as options, status, deadline, pool
+  has_dependents, options::text as options, status, deadline, declined_by, pool
 from task_distributions
 where task_id = any($1::text[]) and pool = $2 and wanted > 0 and not is_delayed;
 
@@ -157,7 +157,7 @@ claimed as (
     and (w.number <= t.wanted or t.status = 'pending' or t.coverage = 'team')
     and (select count(*) from locked) > 0
   returning
-    t.task_id, t.task_data, t.deadline,
+    t.task_id, t.task_data, t.deadline, t.name,
     case when cardinality(t.depends_on) > 0 then (
       select json_object_agg(x.name, d.result)
       from unnest(t.depends_on, t.dependency_names) as x (dependency_id, name)
@@ -174,7 +174,7 @@ logged as (
   select 'task_assigned', i.task_id, i.agent_id, i.message_id, i.node_id
   from input i join claimed c on c.task_id = i.task_id
 )
-select task_id, task_data, deadline, inputs, now() as now from claimed;
+select task_id, task_data, deadline, inputs, now() as now, name from claimed;
 
 
 -- name: settle_batch

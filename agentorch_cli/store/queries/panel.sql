@@ -70,6 +70,22 @@ where a.message_id = i.message_id
 returning a.message_id;
 
 
+-- name: note_declined
+-- Agents $2 gave a task back because they do not want to do it: it does not come to them again.
+update task_distributions
+set declined_by = array(select distinct unnest(coalesce(declined_by, '{}') || $2::text[]) order by 1)
+where task_id = $1;
+
+
+-- name: result_schemas
+-- What results have to fit, of attempts that are not live here any more; as JSON text.
+select a.message_id, t.options ->> 'result_schema' as result_schema,
+  t.options ? 'consensus' and a.role is distinct from 'judge' as is_ballot
+from task_attempts a
+join task_distributions t on t.task_id = a.task_id
+where a.message_id = any($1::uuid[]) and t.options ? 'result_schema';
+
+
 -- name: give_up_attempts
 -- End live attempts without a result: called off, lost, or out of time.
 update task_attempts a
@@ -160,7 +176,8 @@ with opened as (
     status = case when i.waiting_on > 0 then 'blocked' else 'pending' end,
     waiting_on = i.waiting_on,
     wanted = case when i.waiting_on > 0 then 0 else t.first_wave end,
-    completed_at = null, error = null, failures = 0, losses = 0, tried_agents = '{}', assigned_agents = '{}',
+    completed_at = null, error = null, failures = 0, losses = 0, tried_agents = '{}', declined_by = null,
+    assigned_agents = '{}',
     run_at = now(), is_delayed = false, deadline = null,
     urgency = agentorch_urgency(now(), t.priority, $3)
   from unnest($1::text[], $2::integer[]) as i (task_id, waiting_on)
