@@ -284,6 +284,7 @@ def attach(
         str | None, typer.Option("--type", "-t", metavar="TYPE", help='What you are; "person" if not said.')
     ] = None,
     slots: Slots = None,
+    pool: InPool = None,
     metadata: Metadata = None,
     url: Annotated[
         str | None,
@@ -302,7 +303,7 @@ def attach(
     session = Session.of(ctx)
     from agentorch_cli.agents.person import HUMAN
 
-    spec = _spec(agent_id, type or "person", capabilities or [HUMAN], slots, metadata, None)
+    spec = _spec(agent_id, type or "person", capabilities or [HUMAN], slots, pool, metadata, None)
 
     from agentorch_cli.agents.agent import Agent
 
@@ -311,6 +312,7 @@ def attach(
         type=spec.type,
         capabilities=spec.capabilities,
         slots=spec.slots,
+        pool=spec.pool,
         metadata=spec.metadata,
     )
     code = session.run(_attend(session, agent, url))

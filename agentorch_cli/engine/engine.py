@@ -202,6 +202,8 @@ class Engine:
         for loop in self._loops:
             loop.add_done_callback(_loop_ended)
         await self._is_listening.wait()
+        if self.relay.has_peers:  # they should know from now on that they are not alone
+            await self.store.notify("agentorch_lead", self.state.node_id)
         self.state.bus.publish("initialized")
 
     # --- hints ------------------------------------------------------------------------------
@@ -366,6 +368,7 @@ class Engine:
         An agent that connects while the rows are on their way is newer than they are.
         """
         before = dict(self.state.roster.members)
+        came: list[str] = []
         rows = await self.store.db.fetch("roster")
         roster = self.state.roster
         for row in rows:
@@ -376,6 +379,8 @@ class Engine:
                 if _follow_row(roster, known, dict(row)):
                     self.courier.drain_agent(known.agent_id)
             else:
+                if known is not None and known.pool != row["pool"] == roster.pool:
+                    came.append(known.agent_id)
                 seat(roster, row)
                 self.state.reputation.tell(row["agent_id"])
             self.exclusions.follow(roster.members[row["agent_id"]], row)
@@ -389,6 +394,8 @@ class Engine:
             roster.drop(agent_id)
             self.exclusions.forget(agent_id)
             self.courier.dismiss(agent_id, "the agent was removed from the registry")
+        if came and self.state.is_leader:  # what they have from the pool that they were in
+            await self.peers.read_elsewhere(came)
 
     async def resync(self) -> None:
         """Make the mirror what the tables say after a write whose outcome is unknown.

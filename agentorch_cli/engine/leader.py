@@ -128,6 +128,9 @@ class Leader:
         assert row is not None  # a select without from has one row
         self._lease_left = row["lease_seconds"]
         if self.state.relay is not None:
+            if row["has_peers"] and not self.state.relay.has_peers:  # nobody was told so far who is here
+                members = self.state.roster.members.values()
+                self.state.relay.agents(m.agent_id for m in members if m.node_id == self.state.node_id)
             self.state.relay.has_other_pools = row["has_other_pools"]
             self.state.relay.has_peers = row["has_peers"] or (
                 self.state.relay.has_peers and bool(self.state.elsewhere)

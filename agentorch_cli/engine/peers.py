@@ -114,8 +114,10 @@ class Peers:
             if message_id not in live and (agent_ids is None or attempt.agent_id in agent_ids):
                 self.state.free_elsewhere(message_id)
         for message_id, row in live.items():
-            is_known = message_id in self.state.elsewhere or message_id in self.state.deliveries
-            if not is_known and message_id not in freed:
+            known = self.state.elsewhere.get(message_id)
+            if known is not None:  # a commit that failed meanwhile may have given its slot back
+                self.state.hold_elsewhere(message_id, known)
+            elif message_id not in self.state.deliveries and message_id not in freed:
                 self.state.hold_elsewhere(
                     message_id,
                     Elsewhere(
