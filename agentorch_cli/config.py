@@ -22,9 +22,13 @@ from agentorch_cli.documents import Document, Format, load_document
 from agentorch_cli.errors import InvalidConfig, InvalidFile
 from agentorch_cli.sentences import explain, found
 from agentorch_cli.settings import (
+    LOCAL,
+    PATHS,
     USER_FILE,
+    Profile,
     Settings,
     find_setting,
+    is_profile_name,
     is_secret,
     section_of,
     setting_names,
@@ -57,7 +61,7 @@ def load_settings(
     layers = _Layers(cwd)
     layers.file(user_config_path(), must_exist=False)
     named = config_path or (Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else None)
-    layers.file(cwd / (named or PROJECT_FILE), must_exist=named is not None)
+    layers.file(cwd / (named or PROJECT_FILE), must_exist=named is not None, is_found=named is None)
     layers.environment(environ)
     layers.flags(flags or {})
     return layers.settings()
@@ -71,8 +75,12 @@ class _Layers:
     values: dict[str, Any] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
     errors: list[dict[str, Any]] = field(default_factory=list)
+    profiles: dict[str, Profile] = field(default_factory=dict)
 
-    def file(self, path: Path, *, must_exist: bool) -> None:
+    def file(self, path: Path, *, must_exist: bool, is_found: bool = False) -> None:
+        """One file. `is_found`: it lies in the working directory and nobody named it, so it may not
+        say where tokens are sent: it may have come with somebody else's project.
+        """
         try:
             if not must_exist and not path.is_file():
                 return
@@ -82,7 +90,14 @@ class _Layers:
         except InvalidFile as error:
             raise InvalidConfig(error.message, hint=error.hint, where=error.where, **error.details) from error
         for key, value in document.value.items():
-            if key not in Settings.model_fields:
+            if is_found and key in ("server", "ca", "profiles") and value:
+                self._refuse(
+                    document.where((key,)),
+                    "may stand only in your own file: agentorch profile add writes it there",
+                )
+            elif key == "profiles":
+                self._take_profiles(document, value)
+            elif key not in Settings.model_fields:
                 self._refuse(
                     document.where((key,)), f"unknown setting{did_you_mean(key, Settings.model_fields)}"
                 )
@@ -130,7 +145,33 @@ class _Layers:
         for name, value in self.values.items():
             section, _, key = name.rpartition(".")
             (tree.setdefault(section, {}) if section else tree)[key] = value
-        return Settings.model_validate(tree).with_origins(self.origins)
+        return Settings.model_validate(tree).with_origins(self.origins).with_profiles(self.profiles)
+
+    def _take_profiles(self, document: Document, tables: Any) -> None:
+        base = Path(document.name).parent
+        for name, table in tables.items() if isinstance(tables, dict) else ():
+            place = ("profiles", name)
+            if not is_profile_name(name) or name == LOCAL:
+                self._refuse(document.where(place), "is no name for a profile")
+                continue
+            try:
+                profile = Profile.model_validate(table, strict=True)
+            except ValidationError as error:
+                for fault in error.errors(include_url=False):
+                    step = tuple(part for part in fault["loc"] if isinstance(part, str))
+                    message = explain(fault)
+                    if fault["type"] == "extra_forbidden":
+                        message = f"unknown key{did_you_mean(step[-1], Profile.model_fields)}"
+                    self._refuse(document.where((*place, *step)), message)
+                continue
+            files = {
+                key: str(base / Path(value).expanduser())
+                for key in ("ca", "token_file")
+                if (value := getattr(profile, key))
+            }
+            self.profiles[name] = profile.model_copy(update=files)
+        if not isinstance(tables, dict):
+            self._refuse(document.where(("profiles",)), "must be a table of profiles: [profiles.NAME]")
 
     def _take_from_file(self, document: Document, path: tuple[str, ...], value: Any) -> None:
         where, place = document.where(path), document.locate(path)
@@ -142,7 +183,7 @@ class _Layers:
         self._set(name, value, origin, origin if key else f"{origin} ({name})", self.cwd, strict=False)
 
     def _set(self, name: str, value: Any, origin: str, where: str, base: Path, *, strict: bool) -> None:
-        if name == "data_dir":
+        if name in PATHS:
             self._set_path(name, value, origin, where, base)
             return
         try:
@@ -202,6 +243,8 @@ def _described(info: FieldInfo) -> str:
 
 
 def _toml(value: Any) -> str:
+    if value is None:
+        return '""'
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return json.dumps(value)

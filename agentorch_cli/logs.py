@@ -7,6 +7,7 @@ import logging
 import sys
 from datetime import UTC, datetime
 
+from agentorch_cli.redaction import redact
 from agentorch_cli.text import one_line
 
 NOISY = ("agentorch.websockets", "asyncpg", "asyncio")
@@ -20,7 +21,7 @@ class Plain(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
+        text = redact(super().format(record))
         return one_line(text) if record.exc_info is None else text
 
 
@@ -32,10 +33,10 @@ class Json(logging.Formatter):
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": one_line(record.getMessage()),
+            "message": one_line(redact(record.getMessage())),
         }
         if record.exc_info:
-            facts["traceback"] = self.formatException(record.exc_info)
+            facts["traceback"] = redact(self.formatException(record.exc_info))
         return json.dumps(facts)
 
 

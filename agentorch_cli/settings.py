@@ -45,9 +45,50 @@ def _websocket_url(url: str) -> str:
     return url
 
 
+def _server(server: str) -> str:
+    """The address of a server, or the name of a profile."""
+    if "://" not in server:
+        if server and not is_profile_name(server):
+            raise ValueError("must be an address such as wss://HOST:PORT, or the name of a profile")
+        return server
+    try:
+        parts = urlsplit(_websocket_url(server))
+        has_more = bool(parts.username or parts.password or parts.query or parts.fragment)
+        has_host = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError as error:
+        raise ValueError("must be an address such as wss://HOST:PORT") from error
+    if has_more:
+        raise ValueError("may hold nothing but host, port and path: a token goes into a file or a variable")
+    if not has_host:
+        raise ValueError("names no host: wss://HOST:PORT")
+    return server
+
+
+def is_profile_name(name: str) -> bool:
+    """Letters, digits, dots, dashes and underscores, at most 64."""
+    return (
+        len(name) <= 64
+        and name[:1] not in ("-", ".")
+        and name.replace("-", "").replace(".", "").replace("_", "").isalnum()
+    )
+
+
+def _names(names: str) -> str:
+    """Several names with commas."""
+    return ",".join(name.strip() for name in names.split(",") if name.strip())
+
+
 Seconds = Annotated[float, BeforeValidator(parse_duration)]
 Span = Annotated[float, BeforeValidator(parse_duration), AfterValidator(_longer_than_zero)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Names = Annotated[str, Field(max_length=10_000), AfterValidator(_names)]
+"""Names with commas between them."""
+
+PATHS: Final = frozenset({"data_dir", "ca", "gateway.tls_cert", "gateway.tls_key"})
+"""Settings that name a file or a folder; a relative one in a file counts from the folder of that file."""
+
+LOCAL: Final = "local"
+"""In place of a server: none, whatever the layers below say."""
 
 
 class Section(BaseModel):
@@ -201,9 +242,40 @@ class GatewaySettings(Section):
     register_timeout: Span = 10.0
     """A connection that has not registered by then is closed."""
     insecure: bool = False
-    """Listen beyond loopback without tokens, on a network that is yours alone."""
+    """Listen beyond loopback without tokens and TLS, on a network that is yours alone."""
+    require_tokens: bool = False
+    """Ask for a token on loopback and with insecure too; elsewhere it is always asked for."""
+    tls_cert: Path | None = None
+    """The certificate (with its chain) of wss://, as a PEM file."""
+    tls_key: Path | None = None
+    """The certificate's private key, as a PEM file."""
+    allowed_hosts: Names = ""
+    """Names by which this server may be called besides localhost, its own name and addresses; with commas."""
+    allow_remote_exec: bool = False
+    """Whether agents that run a command on this machine may be registered through this port."""
+    max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    """Most connections at once; further ones are told to come back."""
+    max_frames_per_second: Annotated[int, Field(ge=1, le=10_000_000)] = 5_000
+    """Frames of one connection; one that sends more is read more slowly."""
+    max_control_bytes: Annotated[int, Field(ge=65_536, le=1 << 30)] = 134_217_728
+    """Largest request on the control endpoint in bytes, for instance a submission."""
+    max_requests: Annotated[int, Field(ge=1, le=10_000)] = 64
+    """Requests of one control connection that are worked on at once; the next ones wait."""
+    max_subscriptions: Annotated[int, Field(ge=1, le=10_000)] = 16
+    """Subscriptions of one control connection."""
+    send_timeout: Span = 10.0
+    """A control connection that has not taken a frame by then is cut off."""
     hub_url: Annotated[str, AfterValidator(_websocket_url)] = Field(default="", repr=False)
     """A WebSocket hub to join as a client as well; empty = none. Also WEBSOCKET_URL."""
+
+
+class ExecSettings(Section):
+    """The commands that serve runs for agents with `exec`."""
+
+    env: Names = ""
+    """Variables that they see besides PATH, HOME, LANG and TMPDIR; with commas."""
+    max_output_bytes: Annotated[int, Field(ge=1024, le=1 << 30)] = 1_048_576
+    """Most that one may write to stdout, and to stderr; it is killed when it writes more."""
 
 
 class LoggingSettings(Section):
@@ -215,8 +287,28 @@ class LoggingSettings(Section):
     """Lines for people, or one JSON object a line."""
 
 
+class Profile(Section):
+    """`[profiles.NAME]` of the user's file: a server, and how to come in there."""
+
+    url: Annotated[str, AfterValidator(_server), AfterValidator(_websocket_url), Field(min_length=1)]
+    """wss://HOST:PORT."""
+    ca: str = ""
+    """A PEM file with the authority that signed the server's certificate; empty = the system's."""
+    token_file: str = ""
+    """A file that holds the token; only you should be able to read it."""
+    token_env: str = ""
+    """The variable that holds the token."""
+    insecure: bool = False
+    """Send the token although the connection is not encrypted."""
+
+
 class Settings(Section):
     """All settings of agentorch."""
+
+    server: Annotated[str, AfterValidator(_server)] = ""
+    """Work against this server, wss://HOST:PORT or the name of a profile; empty or "local" = a database."""
+    ca: Path | None = None
+    """The authority that signed the server's certificate, as a PEM file; empty = those of the system."""
 
     data_dir: Path = Field(default_factory=lambda: default_data_dir())
     """Where the embedded PostgreSQL and its log live; empty = the platform's folder for user data."""
@@ -228,14 +320,31 @@ class Settings(Section):
     balancing: BalancingSettings = BalancingSettings()
     breaker: BreakerSettings = BreakerSettings()
     gateway: GatewaySettings = GatewaySettings()
+    exec: ExecSettings = ExecSettings()
     logging: LoggingSettings = LoggingSettings()
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+    _profiles: dict[str, Profile] = PrivateAttr(default_factory=dict)
 
     def with_origins(self, origins: Mapping[str, str]) -> Settings:
         """The same settings, knowing where their values came from."""
         self._origins.update(origins)
         return self
+
+    def with_profiles(self, profiles: Mapping[str, Profile]) -> Settings:
+        """The same settings, knowing the user's profiles."""
+        self._profiles.update(profiles)
+        return self
+
+    @property
+    def profiles(self) -> Mapping[str, Profile]:
+        """The user's profiles by name."""
+        return self._profiles
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the commands work against a server."""
+        return self.server not in ("", LOCAL)
 
     def origin(self, name: str) -> str:
         """Where the value of a setting came from: `default`, a file with its line, a variable, a flag."""
@@ -326,6 +435,6 @@ def _value(settings: Settings, name: str) -> Any:
 
 
 def _plain(name: str, value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value)
+    if isinstance(value, Path) or (value is None and name in PATHS):
+        return str(value or "")
     return redact_url(value) if is_secret(name) and value else value

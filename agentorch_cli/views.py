@@ -575,3 +575,42 @@ class StatusView(View):
     """Of labels, and others that tasks wait for."""
     alarms: list[str] = Field(default_factory=list)
     """Sentences, for instance that no serve is running, or that nobody can do a pending task."""
+
+
+class TokenView(View):
+    """Who may do what from afar."""
+
+    token_id: str
+    name: str
+    scopes: list[str] = Field(default_factory=list)
+    status: str
+    """`active`, `expired` or `revoked`."""
+    created_at: datetime | None = None
+    expires_at: datetime | None = None
+    last_used_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+
+class NewTokenView(TokenView):
+    """A token that was made just now: the only time that it is shown."""
+
+    token: str
+
+
+class HelloView(View):
+    """Who answers on the control endpoint, and as whom it takes the caller."""
+
+    engine_id: str
+    version: str
+    protocol: int
+    name: str | None = None
+    """Of the caller's token; None where no token was needed."""
+    scopes: list[str] = Field(default_factory=list)
+
+
+class SubscriptionView(View):
+    """Events come from here on."""
+
+    subscription: int
+    cursor: str
+    """Where it begins: what comes after this is told."""

@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Any, Self
 
 from agentorch_cli import handlers, logs
@@ -28,11 +29,15 @@ from agentorch_cli.engine.state import Report
 from agentorch_cli.engine.subtasks import Rules
 from agentorch_cli.errors import (
     DatabaseUnreachable,
+    InvalidConfig,
     NotAllowed,
     OrchestratorError,
     TaskFailed,
     UsageError,
 )
+from agentorch_cli.gateway.control import Control, ControlLimits
+from agentorch_cli.gateway.hub import Hub
+from agentorch_cli.gateway.keys import Keys
 from agentorch_cli.gateway.server import Door, Gateway
 from agentorch_cli.identity import new_id
 from agentorch_cli.store.database import Database
@@ -40,11 +45,11 @@ from agentorch_cli.store.embedded import EmbeddedServer, inspect
 from agentorch_cli.store.migrations import newest_version
 from agentorch_cli.store.store import Store
 from agentorch_cli.taskfile import check_budget, read_tasks, task_defaults
+from agentorch_cli.tls import own_context, server_context
 from agentorch_cli.views import AgentView, TaskView
 
 log = logging.getLogger("agentorch")
 
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 SUPERVISE_EVERY = 1.0
 """Seconds between looks at the embedded server's process."""
 
@@ -184,18 +189,8 @@ class Orchestrator:
     async def _open(self) -> None:
         settings = self.settings
         engine_id = f"orchestrator_{new_id().hex[-12:]}"
-        gateway = self._gateway = Gateway(
-            Door(
-                host=settings.gateway.host,
-                port=settings.gateway.port,
-                max_message_bytes=settings.gateway.max_message_bytes,
-                heartbeat_interval=settings.gateway.heartbeat_interval,
-                register_timeout=settings.gateway.register_timeout,
-            ),
-            engine_id,
-            report=Report,
-        )
         _refuse_open_door(settings)
+        gateway = self._gateway = Gateway(door_of(settings), engine_id, report=Report)
         port = await gateway.bind()
         self._stack.push_async_callback(gateway.close)
         dsn = await self._open_database()
@@ -207,6 +202,7 @@ class Orchestrator:
         self._stack.push_async_callback(database.close)
         await database.open()
         await _prepare(database, settings)
+        await _refuse_door_without_tokens(database, settings)
         self._store = store_of(database, settings)
         self._engine = Engine(
             self._store,
@@ -246,13 +242,32 @@ class Orchestrator:
         }
         gateway.on_submit = self._engine.subtasks.take
         gateway.on_vote = self._engine.proposals.take
+        self._keys = gateway.keys = Keys(database, is_required=wants_tokens(settings))
+        gateway.on_control = Control(self._context, self._keys, control_limits(settings), engine_id).converse
         gateway.desk = self._engine.desk
+        if settings.gateway.hub_url:
+            await self._join_hub(gateway, engine_id)
         host = settings.gateway.host
         shown = f"[{host}]" if ":" in host else host
-        self.url = f"ws://{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{port}/agents"  # noqa: S104
+        scheme = "wss" if settings.gateway.tls_cert is not None else "ws"
+        self.url = f"{scheme}://{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{port}/agents"  # noqa: S104
+        self._own_tls = own_context(settings.gateway.tls_cert) if settings.gateway.tls_cert else None
+        self._watch_keys = asyncio.create_task(self._keys.watch(), name="keys")
         self._follow = asyncio.create_task(self._follow_exec_agents(), name="exec agents")
         self._stack.push_async_callback(self._stop_hosted)
         await self.host_exec_agents()
+
+    async def _join_hub(self, gateway: Gateway, engine_id: str) -> None:
+        """Serve the agents behind a hub too, from now until the end."""
+        url, limit = self.settings.gateway.hub_url, self.settings.gateway.max_message_bytes
+        hub = Hub(url, engine_id, gateway.receive_behind_hub, max_bytes=limit)
+        joined = asyncio.create_task(hub.run(), name="hub")
+
+        async def leave() -> None:
+            joined.cancel()
+            await asyncio.gather(joined, return_exceptions=True)
+
+        self._stack.push_async_callback(leave)
 
     async def _open_database(self) -> str:
         if self.settings.database.url:
@@ -320,9 +335,16 @@ class Orchestrator:
             slots=spec.slots,
             metadata=spec.metadata,
         )
-        agent.add_handler(exec_handler(spec.exec or ""))
+        agent.add_handler(
+            exec_handler(
+                spec.exec or "",
+                env_allow=[name for name in self.settings.exec.env.split(",") if name],
+                output_limit=self.settings.exec.max_output_bytes,
+            )
+        )
         running = asyncio.create_task(
-            agent.run(self.url, stop=stop, drain_timeout=0.0), name=f"exec agent {spec.agent_id}"
+            agent.run(self.url, token=self._keys.own, stop=stop, drain_timeout=0.0, tls=self._own_tls),
+            name=f"exec agent {spec.agent_id}",
         )
         running.add_done_callback(_agent_ended)
         self._hosted[spec.agent_id] = (spec, running, stop)
@@ -335,30 +357,46 @@ class Orchestrator:
         await asyncio.gather(running, return_exceptions=True)
 
     async def _stop_hosted(self) -> None:
-        self._follow.cancel()
-        await asyncio.gather(self._follow, return_exceptions=True)
+        for task in (self._follow, self._watch_keys):
+            task.cancel()
+        await asyncio.gather(self._follow, self._watch_keys, return_exceptions=True)
         await asyncio.gather(*(self._stop_one(agent_id) for agent_id in list(self._hosted)))
 
     async def _follow_exec_agents(self) -> None:
-        """For ever: registrations change while the engine runs."""
+        """For ever: registrations change while the engine runs, and tokens end."""
         changed = asyncio.Event()
+        doubtful = asyncio.Event()
 
         async def connected() -> None:
             changed.set()
+            doubtful.set()
+
+        def heard(channel: str, payload: str) -> None:
+            if channel == "agentorch_fleet":
+                changed.set()
+                return
+            self._keys.revoked(payload)
+            if payload == "*":
+                doubtful.set()
+                changed.set()
 
         listening = asyncio.create_task(
-            self._store.db.listen(["agentorch_fleet"], lambda _c, _p: changed.set(), connected)
+            self._store.db.listen(["agentorch_fleet", "agentorch_tokens"], heard, connected)
         )
         try:
             while True:
                 await changed.wait()
                 changed.clear()
                 try:
+                    if doubtful.is_set():
+                        doubtful.clear()
+                        await self._keys.check()
                     await self.host_exec_agents()
                 except DatabaseUnreachable as error:
                     log.warning(
                         "cannot look for exec agents: %s", error
                     )  # the listener comes back, and asks again
+                    doubtful.set()
                 except Exception:
                     log.exception("exec agents could not be started or stopped")
         finally:
@@ -548,11 +586,75 @@ def _agent_ended(running: asyncio.Task[None]) -> None:
         log.warning("%s ended: %s", running.get_name(), running.exception())
 
 
+def is_loopback(host: str) -> bool:
+    """Whether nobody but this machine can reach the address."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def wants_tokens(settings: Settings) -> bool:
+    """Whether whoever connects must show a token."""
+    gateway = settings.gateway
+    return gateway.require_tokens or not (is_loopback(gateway.host) or gateway.insecure)
+
+
+def door_of(settings: Settings) -> Door:
+    """The gateway's limits. Raises InvalidConfig where the certificate cannot be used."""
+    gateway = settings.gateway
+    if (gateway.tls_cert is None) != (gateway.tls_key is None):
+        raise InvalidConfig("gateway.tls_cert and gateway.tls_key go together: one of them is missing")
+    tls = None
+    if gateway.tls_cert is not None and gateway.tls_key is not None:
+        tls = server_context(gateway.tls_cert, gateway.tls_key)
+    return Door(
+        host=gateway.host,
+        port=gateway.port,
+        max_message_bytes=gateway.max_message_bytes,
+        heartbeat_interval=gateway.heartbeat_interval,
+        register_timeout=gateway.register_timeout,
+        most_connections=gateway.max_connections,
+        frames_per_second=gateway.max_frames_per_second,
+        allowed_hosts=frozenset(name for name in gateway.allowed_hosts.split(",") if name),
+        tls=tls,
+    )
+
+
+def control_limits(settings: Settings) -> ControlLimits:
+    """What one control connection may do."""
+    gateway = settings.gateway
+    return ControlLimits(
+        max_bytes=gateway.max_control_bytes,
+        most_requests=gateway.max_requests,
+        most_subscriptions=gateway.max_subscriptions,
+        frames_per_second=gateway.max_frames_per_second,
+        hello_timeout=gateway.register_timeout,
+        send_timeout=gateway.send_timeout,
+        allow_exec=gateway.allow_remote_exec,
+        task_defaults=task_defaults(settings),
+    )
+
+
 def _refuse_open_door(settings: Settings) -> None:
-    if settings.gateway.host not in LOOPBACK and not settings.gateway.insecure:
+    gateway = settings.gateway
+    if is_loopback(gateway.host) or gateway.insecure or gateway.tls_cert is not None:
+        return
+    raise NotAllowed(
+        f"serve would listen on {gateway.host}, where others could read along and connect",
+        hint="give --tls-cert and --tls-key and make tokens (agentorch token create), stay on 127.0.0.1,"
+        " or say --insecure if the network is yours alone",
+    )
+
+
+async def _refuse_door_without_tokens(database: Database, settings: Settings) -> None:
+    if not wants_tokens(settings) or is_loopback(settings.gateway.host):
+        return
+    row = await database.fetch_one("has_token")
+    if row is None or not row["has_token"]:
         raise NotAllowed(
-            f"serve would listen on {settings.gateway.host}, where anybody could connect without a token",
-            hint="stay on 127.0.0.1, or say --insecure if the network is yours alone",
+            f"serve would listen on {settings.gateway.host}, and there is no token to come in with",
+            hint="agentorch token create NAME --scope admin, here, against the same database",
         )
 
 

@@ -109,7 +109,6 @@ def test_empty_variables_and_foreign_ones_are_not_given(project: Path) -> None:
         "AGENTORCH_GATEWAY_PORT": "",
         "DATABASE_URL": "",
         "AGENTORCH_TOKEN": "x",
-        "AGENTORCH_SERVER": "y",
     }
 
     assert load_settings(environ=environ, cwd=project) == load_settings(cwd=project)

@@ -12,6 +12,7 @@ asyncio.run(agent.run("ws://127.0.0.1:3001/agents"))
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -107,19 +108,21 @@ class Agent:
         *,
         on_connection: OnConnection | None = None,
         drain_timeout: float = 30.0,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """Serve until `stop` is set or the call is cancelled, whatever happens to the connection.
 
         After `stop`, nothing new is begun; what runs is finished and confirmed, or given back after
         `drain_timeout` seconds. Cancelling gives everything back at once.
         `on_connection(state, reason)` hears of every change (`LineState`).
+        `tls`: how a wss:// server is checked, where the system's authorities do not know it.
         Raises Unauthorized or NotAllowed when the engine refuses this agent.
         """
         if self._is_running:
             raise Conflict(f"agent {self.agent_id} runs already")
         self._is_running = True
         desk = Desk(self.agent_id, self.slots, self._handlers, self._voter)
-        line = Line(desk, url, self._register_frame(), token, on_connection)
+        line = Line(desk, url, self._register_frame(), token, on_connection, tls)
         holding = asyncio.create_task(line.hold())
         try:
             await _first_of(holding, stop)

@@ -2,9 +2,10 @@
 
 A process that is killed cleans nothing up, so somebody else must. The guardian is one small shell
 in a session of its own. It reads the process groups that are alive from a pipe; when the pipe ends,
-because whoever held its other end is gone, it kills the groups that are left. Unlike
-PR_SET_PDEATHSIG this needs no code between fork and exec (which threads make unsafe), works on
-every POSIX system, and reaches grandchildren.
+because whoever held its other end is gone, it kills the groups that are left, and, where there is
+/proc, whatever else bears the mark of a run (see `strays`). Unlike PR_SET_PDEATHSIG this needs no
+code between fork and exec (which threads make unsafe), works on every POSIX system, and reaches
+grandchildren.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import os
 import subprocess
 import threading
 from typing import IO
+
+from agentorch_cli.agents.strays import NAME, RUNNER
 
 _SCRIPT = """
 trap '' HUP INT TERM
@@ -28,6 +31,10 @@ while read -r sign group; do
   esac
 done
 for group in $held; do kill -s KILL -- "-$group" 2>/dev/null; done
+for file in $(grep -ls "$1" /proc/[0-9]*/environ 2>/dev/null); do
+  pid=${file#/proc/}
+  kill -s KILL "${pid%/environ}" 2>/dev/null
+done
 """
 
 
@@ -76,7 +83,7 @@ class Guardian:
     def _pipe(self) -> IO[bytes]:
         if self._shell is None:
             self._shell = subprocess.Popen(
-                ["/bin/sh", "-c", _SCRIPT],
+                ["/bin/sh", "-c", _SCRIPT, "guardian", f"{NAME}={RUNNER}[.]"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -12,6 +12,7 @@ import contextlib
 import ipaddress
 import logging
 import random
+import ssl
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, Literal
@@ -25,6 +26,7 @@ from agentorch_cli.agents.desk import Desk
 from agentorch_cli.agents.outbox import PACK_BYTES, Outbox
 from agentorch_cli.agents.text import plain
 from agentorch_cli.errors import InvalidMessage, NotAllowed, OrchestratorError, Unauthorized, UsageError
+from agentorch_cli.tls import context_for
 
 logger = logging.getLogger("agentorch.agent")
 
@@ -78,8 +80,10 @@ class Line:
         register: dict[str, Any],
         token: str | None,
         on_connection: OnConnection | None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._desk = desk
+        self._tls = tls
         self._url = url
         self._register = register
         self._token = token
@@ -146,6 +150,7 @@ class Line:
             additional_headers=headers,
             compression=None,
             proxy=proxy,
+            ssl=self._tls or context_for(self._url),
             max_size=LARGEST_FRAME_BYTES,
             ping_interval=PING_SECONDS,
             ping_timeout=PING_TIMEOUT_SECONDS,

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from agentorch_cli.agents.guardian import guardian
+from agentorch_cli.agents.strays import NAME, new_mark, strays
 
 _GATE = 'read -r go && exec "$@"'
 """Nothing runs before the guardian knows its group: the shell waits for a line, and then becomes the command.
@@ -72,11 +73,13 @@ async def run_process(
     Raises OSError or ValueError when it cannot be started.
     """
     guardian.prepare()
-    process = _start(argv, env, cwd)
+    mark = new_mark()
+    process = _start(argv, {**env, NAME: mark}, cwd)
     assert process.stdin is not None and process.stdout is not None and process.stderr is not None
     ended = _Ended()
     with contextlib.ExitStack() as stack:
         # Undone from the last to the first: take what is left in the pipes, kill, release, reap.
+        stack.callback(strays.ended, mark)
         stack.callback(_reap, process)
         stack.callback(guardian.release, process.pid)
         stack.callback(_kill_group, process)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +32,7 @@ async def run_worker(
     on_connection: OnConnection | None = None,
     drain_timeout: float = 30.0,
     inline: bool = False,
+    tls: ssl.SSLContext | None = None,
 ) -> int | None:
     """Serve with one handler for every type until a signal comes; returns the signal's number.
 
@@ -41,7 +43,12 @@ async def run_worker(
     with stopping_on_signals(stop or Stop()) as stopping:
         try:
             await agent.run(
-                url, token, stopping.event, on_connection=on_connection, drain_timeout=drain_timeout
+                url,
+                token,
+                stopping.event,
+                on_connection=on_connection,
+                drain_timeout=drain_timeout,
+                tls=tls,
             )
         except asyncio.CancelledError:
             if stopping.number is None:

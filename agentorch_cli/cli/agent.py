@@ -238,20 +238,23 @@ def run(
     ] = None,
     url: Annotated[
         str | None,
-        typer.Option("--url", metavar="URL", help="Engine to connect to; the local one if not said."),
+        typer.Option("--url", metavar="URL", help="Engine to connect to, in place of the chosen server."),
     ] = None,
     allowed: Annotated[
         list[str] | None,
         typer.Option("--env", metavar="NAME", help="A variable that --exec may see; may be repeated."),
     ] = None,
+    is_insecure: Annotated[
+        bool, typer.Option("--insecure", help="Send the token over a connection that is not encrypted.")
+    ] = False,
 ) -> None:
     """Be an agent: connect to an engine, on this or another machine, and do its tasks.
 
     $ agentorch agent run counter-1 -c count --exec "python3 count.py"
-    $ agentorch agent run alice -c summarise --python mywork:summarise --url ws://host:3001/agents
+    $ agentorch agent run alice -c summarise --python mywork:summarise --server wss://host:3001
 
     Ctrl-C finishes what runs, a second one gives it back at once. A token, where the engine
-    wants one, is read from AGENTORCH_TOKEN.
+    wants one, comes from the profile, from AGENTORCH_TOKEN, or the file AGENTORCH_TOKEN_FILE.
     """
     session = Session.of(ctx)
     if (command is None) == (function is None):
@@ -270,7 +273,7 @@ def run(
         pool=spec.pool,
         metadata=spec.metadata,
     )
-    number = session.run(_work(session, agent, handler, url), is_long=True)
+    number = session.run(_work(session, agent, handler, url, is_insecure), is_long=True)
     if number:
         raise typer.Exit(128 + number)
 
@@ -290,6 +293,9 @@ def attach(
         str | None,
         typer.Option("--url", metavar="URL", help="Engine to connect to; the local one if not said."),
     ] = None,
+    is_insecure: Annotated[
+        bool, typer.Option("--insecure", help="Send the token over a connection that is not encrypted.")
+    ] = False,
 ) -> None:
     """Be an agent yourself: work is shown as it comes, and you answer, vote or decline.
 
@@ -315,40 +321,46 @@ def attach(
         pool=spec.pool,
         metadata=spec.metadata,
     )
-    code = session.run(_attend(session, agent, url))
+    code = session.run(_attend(session, agent, url, is_insecure))
     if code:
         raise typer.Exit(code)
 
 
-async def _attend(session: Session, agent: Agent, url: str | None) -> int:
-    import os
-
+async def _attend(session: Session, agent: Agent, url: str | None, is_insecure: bool) -> int:
     from agentorch_cli.cli.attach import attend
+    from agentorch_cli.cli.target import engine_of
+    from agentorch_cli.tls import context_for
 
-    target = url or agents_url(session.settings)
-    token = os.environ.get("AGENTORCH_TOKEN")
-    return await attend(agent, target, token, as_json=session.format != "table")
+    target = engine_of(session.settings, url or agents_url(session.settings), is_named=url is not None)
+    if not is_insecure:
+        target.refuse_to_tell_everybody()
+    tls = context_for(target.url, target.ca)
+    return await attend(agent, target.url, target.token, tls=tls, as_json=session.format != "table")
 
 
-async def _work(session: Session, agent: Agent, handler: Any, url: str | None) -> int | None:
-    import os
-
+async def _work(
+    session: Session, agent: Agent, handler: Any, url: str | None, is_insecure: bool
+) -> int | None:
     from agentorch_cli.agents.worker import run_worker
+    from agentorch_cli.cli.target import engine_of
+    from agentorch_cli.tls import context_for
 
     def tell(state: str, reason: str) -> None:
         session.say(f"{agent.agent_id}: {str(state).replace('_', ' ')}{f' ({reason})' if reason else ''}")
 
-    target = url or agents_url(session.settings)
-    return await run_worker(
-        agent, handler, url=target, token=os.environ.get("AGENTORCH_TOKEN"), on_connection=tell
-    )
+    target = engine_of(session.settings, url or agents_url(session.settings), is_named=url is not None)
+    if not is_insecure:
+        target.refuse_to_tell_everybody()
+    tls = context_for(target.url, target.ca)
+    return await run_worker(agent, handler, url=target.url, token=target.token, on_connection=tell, tls=tls)
 
 
 def agents_url(settings: Any) -> str:
     """Where the engine of this configuration takes its agents."""
     host = settings.gateway.host
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return f"ws://{host}:{settings.gateway.port}/agents"
+    scheme = "wss" if settings.gateway.tls_cert is not None else "ws"
+    return f"{scheme}://{host}:{settings.gateway.port}/agents"
 
 
 def _seconds(text: str | None, option: str) -> float | None:

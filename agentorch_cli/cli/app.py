@@ -39,6 +39,8 @@ class Root(Group):
         "doctor": Entry(
             SETUP, "setup", "doctor_app", "Check this installation, with a fix for what is wrong"
         ),
+        "profile": Entry(SETUP, "profile", "app", "Servers that you work against, by name"),
+        "token": Entry(SETUP, "token", "app", "Who may come in from afar, and what for"),
         "protocol": Entry(SETUP, "protocol", "app", "What agents and the engine say to each other"),
     }
 

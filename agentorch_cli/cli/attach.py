@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
+from ssl import SSLContext
 from typing import Any
 
 from agentorch_cli.agents.agent import Agent
@@ -41,7 +42,9 @@ MOST_EDITED = 1_000_000
 """Characters that are read from an editor's file."""
 
 
-async def attend(agent: Agent, url: str, token: str | None, *, as_json: bool = False) -> int:
+async def attend(
+    agent: Agent, url: str, token: str | None, *, tls: SSLContext | None = None, as_json: bool = False
+) -> int:
     """Be there until the person leaves; the exit code. Raises Unauthorized or NotAllowed.
 
     `as_json`: what is asked is printed as one line of JSON each, for a program.
@@ -49,7 +52,7 @@ async def attend(agent: Agent, url: str, token: str | None, *, as_json: bool = F
     with keyboard() as keys:
         sitting = Sitting(Person(agent), keys, url, as_json=as_json)
         with _told_by(sitting.say):
-            return await sitting.run(url, token)
+            return await sitting.run(url, token, tls)
 
 
 class Sitting:
@@ -103,13 +106,20 @@ class Sitting:
 
     # --- the sitting ------------------------------------------------------------------------
 
-    async def run(self, url: str, token: str | None) -> int:
+    async def run(self, url: str, token: str | None, tls: SSLContext | None = None) -> int:
         """Until the person leaves."""
         agent = self.person.agent
         self._greet()
         with stopping_on_signals(Stop()) as stopping:
             serving = asyncio.create_task(
-                agent.run(url, token, self._stop, on_connection=self.heard, drain_timeout=LEAVE_SECONDS)
+                agent.run(
+                    url,
+                    token,
+                    self._stop,
+                    on_connection=self.heard,
+                    drain_timeout=LEAVE_SECONDS,
+                    tls=tls,
+                )
             )
             talking = asyncio.create_task(self._talk())
             signalled = asyncio.create_task(stopping.event.wait())

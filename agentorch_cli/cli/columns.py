@@ -307,6 +307,26 @@ SETTINGS = (
     ),
 )
 
+PROFILES = (
+    Column("", lambda row, look: look.text("*" if row["active"] else "", "bold green")),
+    Column("NAME", lambda row, look: look.text(row["name"], "bold"), is_id=True),
+    Column("URL", lambda row, look: look.text(row["url"]), is_id=True),
+    Column("TOKEN", lambda row, look: look.text(row["token"])),
+    Column("CA", lambda row, look: look.text(row["ca"])),
+)
+
+TOKENS = (
+    Column("NAME", lambda token, look: look.text(token.name, "bold"), is_id=True),
+    Column(
+        "STATUS", lambda token, look: look.text(token.status, "green" if token.status == "active" else "dim")
+    ),
+    Column("SCOPES", lambda token, look: look.names(token.scopes), is_id=True),
+    Column("USED", lambda token, look: look.age(token.last_used_at)),
+    Column("EXPIRES", lambda token, look: look.age(token.expires_at)),
+    Column("CREATED", lambda token, look: look.age(token.created_at), 5),
+    Column("ID", lambda token, look: look.text(token.token_id, "dim"), 5, is_id=True),
+)
+
 CHECKS = (
     Column("CHECK", lambda finding, look: look.text(finding.name, "bold"), is_id=True),
     Column("", lambda finding, look: _checked(finding, look)),

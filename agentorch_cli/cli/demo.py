@@ -57,6 +57,7 @@ def demo(ctx: typer.Context) -> None:
             # whatever the environment says: a demonstration belongs into a database of its own
             "database.url": session.database_url or "",
         }
+        session.only_here("demo", "runs a fleet on this machine")
         outcome = session.run(_run(session), is_long=True)
         _show(session, outcome, is_kept)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from agentorch_cli.core.hints import did_you_mean
 from agentorch_cli.errors import OrchestratorError, UsageError
+from agentorch_cli.redaction import redact, redact_value
 from agentorch_cli.text import one_line, shorten, visible
 
 if TYPE_CHECKING:
@@ -34,10 +35,10 @@ def report(error: OrchestratorError, is_json: bool = False, stream: TextIO | Non
     if is_json:
         from agentorch_cli.cli.session import json_text
 
-        print(json_text({"error": error.to_json()}), file=stream)
+        print(json_text({"error": redact_value(error.to_json())}), file=stream)
     else:
         for line in told(error):
-            print(_colored(line, stream), file=stream)
+            print(_colored(redact(line), stream), file=stream)
     return error.exit_code
 
 
@@ -104,7 +105,7 @@ def from_parser(error: Any) -> UsageError:
 def from_bug(error: BaseException, session: Session) -> OrchestratorError:
     """What nobody expected: one sentence, and the name of the file that has the details."""
     if os.environ.get("AGENTORCH_DEBUG") == "1":
-        traceback.print_exception(error)
+        sys.stderr.write(redact("".join(traceback.format_exception(error))))
     what = shorten(one_line(f"{type(error).__name__}: {error}"), 200)
     path = _write_details(error, session)
     return OrchestratorError(
@@ -124,7 +125,7 @@ def _write_details(error: BaseException, session: Session) -> Path | None:
             path = folder / name
             with path.open("x", encoding="utf-8", errors="backslashreplace") as file:
                 path.chmod(0o600)
-                file.write(visible(text, 1_000_000))
+                file.write(visible(redact(text), 1_000_000))
             return path
         except OSError:
             continue

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
+from agentorch_cli.cli.changes import Changes
 from agentorch_cli.errors import ConsensusNotReached, TaskFailed
 
 if TYPE_CHECKING:
@@ -88,16 +89,18 @@ async def _watch(client: Client, task_ids: list[str], submission_id: str | None,
     begin = clock()
     is_noticed = False
     display: Any
+    task_id = task_ids[0] if len(task_ids) == 1 else None
     with _display(session) as display:
-        while True:
-            start = clock()
-            tasks = await _tasks(client, task_ids, submission_id)
-            display.update(tasks)
-            if not is_noticed and clock() - begin > NOTICE_SECONDS:
-                is_noticed = True
-                for alarm in (await client.call("status.get", limit=1)).alarms:
-                    session.say(f"note: {alarm}")
-            await asyncio.sleep(max(FRAME_SECONDS, (clock() - start) * DUTY))
+        async with Changes(client, task_id=task_id) as changes:
+            while True:
+                start = clock()
+                tasks = await _tasks(client, task_ids, submission_id)
+                display.update(tasks)
+                if not is_noticed and clock() - begin > NOTICE_SECONDS:
+                    is_noticed = True
+                    for alarm in (await client.call("status.get", limit=1)).alarms:
+                        session.say(f"note: {alarm}")
+                await changes.rest(max(FRAME_SECONDS, (clock() - start) * DUTY))
 
 
 async def _tasks(client: Client, task_ids: list[str], submission_id: str | None) -> list[TaskView]:

@@ -200,6 +200,13 @@ def _common(
             "--database-url", metavar="URL", help="A PostgreSQL of your own, in place of the embedded one."
         ),
     ] = None,
+    server: Annotated[
+        str | None,
+        _option("--server", metavar="URL", help='A server (wss://HOST:PORT), a profile, or "local".'),
+    ] = None,
+    ca: Annotated[
+        str | None, _option("--ca", metavar="FILE", help="Who signed the server's certificate (PEM).")
+    ] = None,
 ) -> None: ...
 
 

@@ -31,14 +31,24 @@ def serve(
         ),
     ] = None,
     is_insecure: Annotated[
-        bool, typer.Option("--insecure", help="Listen where others can connect, without tokens.")
+        bool, typer.Option("--insecure", help="Listen where others can connect, without tokens and TLS.")
     ] = False,
+    tls_cert: Annotated[
+        str | None, typer.Option("--tls-cert", metavar="FILE", help="Certificate (PEM): wss:// only.")
+    ] = None,
+    tls_key: Annotated[
+        str | None, typer.Option("--tls-key", metavar="FILE", help="The certificate's private key (PEM).")
+    ] = None,
 ) -> None:
     """Run the engine: take agents, give them tasks, keep every step.
 
     $ agentorch serve
     $ agentorch serve --port 0 --data-dir ./fleet
     $ agentorch serve --port 0 --pool gpu
+    $ agentorch serve --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem
+
+    Listening anywhere but on loopback wants a certificate, and tokens from whoever connects:
+    agentorch token create makes them.
 
     Ctrl-C or SIGTERM takes nothing new, lets agents finish for a while, and gives back what
     is left: nothing fails because the engine stops. A second signal stops at once.
@@ -49,7 +59,10 @@ def serve(
         "gateway.port": port,
         "engine.pool": pool,
         "gateway.insecure": is_insecure or None,
+        "gateway.tls_cert": tls_cert,
+        "gateway.tls_key": tls_key,
     }
+    session.only_here("serve", "runs the engine on this machine")
     number = session.run(_serve(session), is_long=True)
     if number:
         raise typer.Exit(128 + number)

@@ -41,6 +41,8 @@ class Session:
         self.data_dir: str | None = None
         self.config: str | None = None
         self.database_url: str | None = None
+        self.server: str | None = None
+        self.ca: str | None = None
         self.more_flags: dict[str, Any] = {}
         """Configuration keys that a command's own options set, such as `gateway.port`."""
 
@@ -74,14 +76,45 @@ class Session:
     @property
     def flags(self) -> dict[str, Any]:
         """Configuration keys that the command line sets."""
-        flags = {"data_dir": self.data_dir, "database.url": self.database_url, **self.more_flags}
+        if self.server and self.database_url:
+            raise UsageError("--server and --database-url are two places to work against: give one of them")
+        is_here = not self.server and (self.database_url or self.data_dir)
+        flags = {
+            "data_dir": self.data_dir,
+            "database.url": self.database_url,
+            "server": "local" if is_here else self.server,
+            "ca": self.ca,
+            **self.more_flags,
+        }
         return {key: value for key, value in flags.items() if value is not None}
 
-    def connect(self, *, prepare: bool = True) -> AbstractAsyncContextManager[Client]:
-        """A client; the embedded PostgreSQL is started where it has to be.
+    @property
+    def server_shown(self) -> str | None:
+        """The server that the command works against, for people; None where it is a database."""
+        from agentorch_cli.cli.target import shown_server
 
-        Without `prepare` the schema is left as it is found, even if there is none.
+        return shown_server(self.settings)
+
+    def only_here(self, command: str, reason: str) -> None:
+        """Raises UsageError where a server is chosen: this command works on this machine."""
+        from agentorch_cli.cli.target import refuse_remote
+
+        refuse_remote(self.settings, command, reason)
+
+    def connect(
+        self, *, prepare: bool = True, is_patient: bool = False
+    ) -> AbstractAsyncContextManager[Client]:
+        """A client: of the server that is chosen, or of the database; the embedded PostgreSQL is started
+        where it has to be.
+
+        Without `prepare` the schema is left as it is found, even if there is none. With `is_patient`
+        a server that goes away meanwhile is waited for.
         """
+        if self.settings.is_remote:
+            from agentorch_cli.cli.target import target_of
+            from agentorch_cli.client.remote import RemoteClient
+
+            return RemoteClient(target_of(self.settings), say=self.say, is_patient=is_patient)
         from agentorch_cli.wiring import open_client
 
         client: AbstractAsyncContextManager[Client] = open_client(self.settings, prepare=prepare)

@@ -84,3 +84,5 @@ def show(
         page.table(columns.SETTINGS, rows)
 
     session.show(rows, draw, [row["name"] for row in rows], "Every setting has its default.")
+    if (server := session.server_shown) is not None:
+        session.say(f"Commands work against {server}, by {session.settings.origin('server')}.")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,6 +30,7 @@ def init_db(
     Without --database-url the embedded PostgreSQL in the data directory is used.
     """
     session = Session.of(ctx)
+    session.only_here("init-db", "works on a database")
     if is_check and not has_database(session.settings):
         raise SchemaMismatch("there is no database yet", hint="agentorch init-db")
     schema = session.ask("schema.apply", prepare=False, check=is_check)
@@ -56,14 +58,27 @@ def has_database(settings: Settings) -> bool:
     return bool(settings.database.url) or asyncio.run(inspect(settings.data_dir)).initialised
 
 
-def doctor(ctx: typer.Context) -> None:
+def doctor(
+    ctx: typer.Context,
+    bundle: Annotated[
+        str | None,
+        typer.Option(
+            "--bundle", metavar="FILE", help="Write what was found, settings and logs into a .tar.gz."
+        ),
+    ] = None,
+) -> None:
     """Check this installation: every line that is wrong comes with its fix.
 
     $ agentorch doctor
+    $ agentorch doctor --bundle report.tar.gz
+
+    The bundle is for whoever helps: passwords, tokens and keys are taken out of it. It holds no
+    task, no result and no name of an agent, but what logs say of them.
     """
     from agentorch_cli import wiring
 
     session = Session.of(ctx)
+    session.only_here("doctor", "looks at this machine")
     findings = session.run(wiring.examine(session.settings))
 
     def draw(page: Page) -> None:
@@ -74,10 +89,15 @@ def doctor(ctx: typer.Context) -> None:
             if finding.fix and finding.ok is not True:
                 page.line(page.look.text(finding.name, "bold"), ": ", page.look.text(finding.fix))
 
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"name": finding.name, "ok": finding.ok, "text": finding.text, "fix": finding.fix}
         for finding in findings
     ]
+    if bundle is not None:
+        from agentorch_cli.cli.bundle import write_bundle
+
+        names = write_bundle(Path(bundle), rows, session.settings)
+        session.say(f"Wrote {bundle}: {', '.join(names)}. Look into it before you send it.")
     wrong = [finding.name for finding in findings if finding.ok is False]
     session.show(rows, draw, wrong)
     if wrong:

@@ -32,10 +32,13 @@ def status(
         session.run(_watch(session))
         return
     found = session.ask("status.get", limit=limit)
+    server = session.server_shown
 
     def draw(page: Page) -> None:
         from agentorch_cli.cli import board
 
+        if server is not None:
+            page.line(page.look.text("Server  ", "bold"), page.look.text(server))
         board.draw(page, found)
 
     session.show(found, draw, [agent.agent_id for agent in found.agents])
@@ -48,5 +51,10 @@ async def _watch(session: Session) -> None:
     from agentorch_cli.cli.session import json_text, write
     from agentorch_cli.cli.watch import watch
 
-    async with session.connect() as client:
-        await watch(client, lambda document: write(json_text(document)), session.format == "table")
+    async with session.connect(is_patient=True) as client:
+        await watch(
+            client,
+            lambda document: write(json_text(document)),
+            session.format == "table",
+            session.server_shown,
+        )

@@ -103,6 +103,13 @@ def draw_events(page: Page, events: list[EventView]) -> None:
     page.table(EVENTS, events)
 
 
+def draw_event(page: Page, event: EventView) -> None:
+    """One event as a line, at once: of a log that is followed."""
+    cells = [column.cell(event, page.look) for column in EVENTS]
+    page.line(Text("\t" if not page.look.is_terminal else "  ").join(cells))
+    page.stream.flush()
+
+
 def draw_decision(page: Page, decision: DecisionView) -> None:
     """A vote: its rule, its answers as bars, its ballots, and how sure it is."""
     look = page.look

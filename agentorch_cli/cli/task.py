@@ -87,14 +87,15 @@ def submit(
     if is_dry_run:
         from agentorch_cli.cli.setup import has_database
 
-        found = session.ask("task.plan", tasks=plan.tasks) if has_database(session.settings) else None
+        can_ask = session.settings.is_remote or has_database(session.settings)
+        found = session.ask("task.plan", tasks=plan.tasks) if can_ask else None
         if found is not None and not allow_forward:
             plan.refuse_unknown(found.missing)
         _show_plan(session, plan, found)
         return
 
     async def work() -> Any:
-        async with session.connect() as client:
+        async with session.connect(is_patient=should_wait) as client:
             asked: dict[str, Any] = {"allow_forward": True} if allow_forward else {}
             if budget:
                 asked["budget"] = budget
@@ -225,7 +226,7 @@ def wait(ctx: typer.Context, task_ids: Ids, timeout: Timeout = None) -> None:
     seconds = _seconds(timeout)
 
     async def work() -> list[TaskView]:
-        async with session.connect() as client:
+        async with session.connect(is_patient=True) as client:
             return await follow(client, list(dict.fromkeys(task_ids)), None, seconds, session)
 
     _show_results(session, session.run(work()))
@@ -305,6 +306,8 @@ def show_change(session: Session, reply: ChangeReply, done: str) -> None:
 
     Raises Partial, Conflict or NotFound for those that stayed as they were.
     """
+    if (server := session.server_shown) is not None and session.format == "table":
+        session.say(f"On {server}:")
 
     def draw(page: Page) -> None:
         for one in reply.changed:

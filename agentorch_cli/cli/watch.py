@@ -23,6 +23,7 @@ from rich.style import Style
 from rich.text import Text
 
 from agentorch_cli.cli import board
+from agentorch_cli.cli.changes import Changes
 from agentorch_cli.cli.look import Look
 from agentorch_cli.cli.tables import Page, table
 
@@ -40,8 +41,12 @@ HEAD_LINES = 3
 """Of each part: an empty line, its title, the names of its columns."""
 
 
-async def watch(client: Client, emit: Callable[[Any], None], is_page: bool) -> None:
+async def watch(
+    client: Client, emit: Callable[[Any], None], is_page: bool, server: str | None = None
+) -> None:
     """Show the fleet until the person has seen enough.
+
+    `server`: where it is, for the last line; None where it is here.
 
     `emit` prints a document where there is no terminal, or where JSON was asked for.
     """
@@ -56,10 +61,10 @@ async def watch(client: Client, emit: Callable[[Any], None], is_page: bool) -> N
         async for status in _looks(client, pressed):
             look = Look.of(page.stream)
             page.console.size = ConsoleDimensions(look.width, look.height)
-            live.update(frame(status, page.console, look), refresh=True)
+            live.update(frame(status, page.console, look, server), refresh=True)
 
 
-def frame(status: StatusView, console: Console, look: Look) -> RenderableType:
+def frame(status: StatusView, console: Console, look: Look, server: str | None = None) -> RenderableType:
     """One frame, exactly as high as the terminal, with the keys on its last line."""
     options = console.options.update(width=look.width)
 
@@ -69,7 +74,8 @@ def frame(status: StatusView, console: Console, look: Look) -> RenderableType:
     lines = console.render_lines(Group(*_body(status, look, height)), options, pad=False)
     lines = [*lines[: look.height - 1], *[[Segment("")]] * (look.height - 1 - len(lines))]
     at = status.at.astimezone().strftime("%H:%M:%S")
-    keys = [Segment(f"{at}   q quits"[: look.width], Style(dim=True))]
+    where = f"   {look.text(server).plain}" if server else ""
+    keys = [Segment(f"{at}   q quits{where}"[: look.width], Style(dim=True))]
     return Segments([segment for line in lines for segment in (*line, Segment.line())] + keys)
 
 
@@ -101,15 +107,30 @@ def _share(room: int, sizes: list[int]) -> int:
 
 async def _looks(client: Client, pressed: asyncio.Event) -> AsyncIterator[StatusView]:
     clock = asyncio.get_running_loop().time
-    while not pressed.is_set():
-        start = clock()
-        yield await client.call("status.get", limit=50)
-        pause = max(FRAME_SECONDS, (clock() - start) * DUTY)
-        try:
-            async with asyncio.timeout(pause):
-                await pressed.wait()
-        except TimeoutError:
-            continue
+    async with Changes(client) as changes:
+        while not pressed.is_set():
+            start = clock()
+            status = asyncio.ensure_future(client.call("status.get", limit=50))
+            if not await _before(pressed, status):
+                return
+            yield await status
+            pause = max(FRAME_SECONDS, (clock() - start) * DUTY)
+            await _before(pressed, asyncio.ensure_future(changes.rest(pause)))
+
+
+async def _before(pressed: asyncio.Event, work: asyncio.Future[Any]) -> bool:
+    """Whether the work was done before a key was pressed; else it is left."""
+    key = asyncio.ensure_future(pressed.wait())
+    try:
+        await asyncio.wait({key, work}, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            work.result()
+            return True
+        return False
+    finally:
+        key.cancel()
+        work.cancel()
+        await asyncio.gather(key, work, return_exceptions=True)
 
 
 async def _emit_changes(client: Client, emit: Callable[[Any], None]) -> None:

@@ -11,14 +11,16 @@ import asyncio
 import errno
 import logging
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from ipaddress import ip_address
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 from uuid import UUID
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 import orjson
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -27,8 +29,16 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from agentorch_cli.core.model import AgentSpec, AttemptStatus
-from agentorch_cli.errors import DatabaseUnreachable, InvalidMessage, NotAllowed, OrchestratorError, PortTaken
+from agentorch_cli.errors import (
+    DatabaseUnreachable,
+    InvalidMessage,
+    NotAllowed,
+    OrchestratorError,
+    PortTaken,
+    Unauthorized,
+)
 from agentorch_cli.frames import ErrorBody, Register, read_frame
+from agentorch_cli.gateway.keys import INSIDE, Caller, Keys, Rate, refuse_agent
 from agentorch_cli.gateway.session import Session, close, error_frame
 from agentorch_cli.identity import new_id
 from agentorch_cli.payloads import decode
@@ -52,6 +62,12 @@ DECLINED = "declined"
 
 MOST_READ_AHEAD = 8
 """Frames of a connection that are read before they are handled; each may have max_message_bytes."""
+
+PLAIN = "text/plain; charset=utf-8"
+
+_UNKNOWN_NAME = (
+    "this server does not go by that name; where it is one of its names, add it to gateway.allowed_hosts\n"
+)
 
 REFUSAL_PAUSE = 0.005
 """Seconds that an agent waits after each frame that was refused: a flood of them slows itself only."""
@@ -87,6 +103,15 @@ class Door:
     heartbeat_interval: float = 10.0
     register_timeout: float = 10.0
     most_connections: int = 10_000
+    frames_per_second: int = 5_000
+    """Of one connection; one that sends more is read more slowly."""
+    allowed_hosts: frozenset[str] = frozenset()
+    """Names by which this server may be called, besides addresses, localhost and the machine's name."""
+    tls: ssl.SSLContext | None = None
+
+
+PROTECTED_PAGES = frozenset({"/metrics"})
+"""Pages that want a token with the scope `read`, where tokens are wanted."""
 
 
 Reports = Callable[..., Any]
@@ -94,7 +119,8 @@ Answer = Callable[[], Awaitable[tuple[int, str, str]]]
 """Gives (status, content type, body) of a plain HTTP page."""
 Submit = Callable[[Session, Any], None]
 Vote = Callable[[Session, Any], Awaitable[None]]
-Converse = Callable[[ServerConnection], Awaitable[None]]
+Converse = Callable[[ServerConnection, str | None], Awaitable[None]]
+"""Serves a control connection; the text is the token that its upgrade request showed."""
 
 
 class Gateway:
@@ -104,6 +130,7 @@ class Gateway:
         self.door = door
         self.engine_id = engine_id
         self.desk: Desk | None = None
+        self.keys: Keys | None = None
         self.sessions: dict[str, Session] = {}
         self.pages: dict[str, Answer] = {}
         self.on_submit: Submit | None = None
@@ -113,10 +140,14 @@ class Gateway:
         self._server: Server | None = None
         self._watch: asyncio.Task[None] | None = None
         self._open = 0
+        self._behind: WeakSet[ServerConnection] = WeakSet()
+        """Connections of agents behind the hub, which answers for them."""
         self._entrances: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """One agent id registers at a time: who comes last must also be last in the registry."""
         self._errands: set[asyncio.Task[None]] = set()
         self.is_closing = False
+        own = (socket.gethostname(), door.host, "localhost")
+        self._names = {name.lower().rstrip(".") for name in (*own, *door.allowed_hosts)}
 
     # --- the server -------------------------------------------------------------------------
 
@@ -135,6 +166,7 @@ class Gateway:
                 close_timeout=2,
                 open_timeout=self.door.register_timeout,
                 server_header=None,
+                ssl=self.door.tls,
                 logger=library_log,
             )
         except OSError as error:
@@ -165,26 +197,41 @@ class Gateway:
 
     async def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
         path = request.path.partition("?")[0]
+        hosts = request.headers.get_all("Host")
+        if not _is_named(hosts, self._names):
+            return _page(403, PLAIN, _UNKNOWN_NAME)
         if path in self.pages:
+            if path in PROTECTED_PAGES and (refusal := await self._refuse_page(request)):
+                return refusal
             try:
                 status, kind, body = await self.pages[path]()
             except Exception:
                 log.exception("the page %s failed", path)
                 status, kind, body = (
                     500,
-                    "text/plain; charset=utf-8",
+                    PLAIN,
                     "this page failed; see the server's log\n",
                 )
             return _page(status, kind, body)
         if path not in ("/agents", "/control"):
-            return _page(
-                404, "text/plain; charset=utf-8", "there is /agents, /control, /healthz, /readyz, /metrics\n"
-            )
-        if _is_foreign(request.headers.get_all("Origin"), request.headers.get_all("Host")):
-            return _page(403, "text/plain; charset=utf-8", "pages of other sites may not connect here\n")
+            return _page(404, PLAIN, "there is /agents, /control, /healthz, /readyz, /metrics\n")
+        if _is_foreign(request.headers.get_all("Origin"), hosts):
+            return _page(403, PLAIN, "pages of other sites may not connect here\n")
         if self.is_closing or self.desk is None or self._open >= self.door.most_connections:
-            return _page(503, "text/plain; charset=utf-8", "not now; try again in a moment\n")
+            return _page(503, PLAIN, "not now; try again in a moment\n")
         return None
+
+    async def _refuse_page(self, request: Request) -> Response | None:
+        """The answer to somebody who may not see this page."""
+        if self.keys is None:
+            return _page(503, PLAIN, "not now; try again in a moment\n")
+        try:
+            caller = await self.keys.admit(shown_token(request.headers))
+        except Unauthorized as error:
+            return _page(401, PLAIN, f"{error}\n")
+        except OrchestratorError as error:
+            return _page(503, PLAIN, f"{error}\n")
+        return None if caller.may("read") else _page(403, PLAIN, "this token has no scope read\n")
 
     async def _handle(self, connection: ServerConnection) -> None:
         assert connection.request is not None
@@ -194,7 +241,7 @@ class Gateway:
                 if self.on_control is None:
                     await connection.close(1008, "this engine has no control endpoint")
                 else:
-                    await self.on_control(connection)
+                    await self.on_control(connection, shown_token(connection.request.headers))
             else:
                 await self._receive_agent(connection)
         except ConnectionClosed:
@@ -207,17 +254,35 @@ class Gateway:
 
     # --- one agent --------------------------------------------------------------------------
 
+    async def receive_behind_hub(self, connection: Any) -> None:
+        """Serve an agent whose connection is a part of the hub's; see `gateway.hub`."""
+        self._behind.add(connection)
+        try:
+            await self._receive_agent(connection)
+        except ConnectionClosed:
+            pass
+        except Exception:
+            log.exception("a connection behind the hub failed")
+
     async def _receive_agent(self, connection: ServerConnection) -> None:
         session = await self._register(connection)
         if session is None:
             return
+        rate, clock = Rate(self.door.frames_per_second), asyncio.get_running_loop().time
         try:
             async for raw in connection:
-                session.last_heard = asyncio.get_running_loop().time()
+                session.last_heard = clock()
+                if session.is_barred:
+                    break
+                if pause := rate.take(session.last_heard):
+                    session.is_held = True
+                    await asyncio.sleep(pause)
+                    session.is_held = False
                 await self._take(session, raw)
                 if session.is_leaving:
                     break
         finally:
+            self._keys.closed(session.caller, session)
             await session.stop_writing()
             self._forget(session)
         if session.is_leaving:
@@ -248,11 +313,31 @@ class Gateway:
         except TimeoutError:
             await close(connection, 1008, "register within the time limit")
             return None
+        try:
+            caller = await self._authenticate(connection, register)
+        except OrchestratorError as error:
+            log.warning("agent %r is refused: %s", register.agent_id, error)
+            await connection.send(error_frame(error.code, error.message), text=True)
+            code = 1013 if isinstance(error, DatabaseUnreachable) else 1008
+            await close(connection, code, "try again in a moment" if code == 1013 else error.message)
+            return None
         entrance = self._entrances.setdefault(register.agent_id, asyncio.Lock())
         async with entrance:
-            return await self._admit(connection, register)
+            return await self._admit(connection, register, caller)
 
-    async def _admit(self, connection: ServerConnection, register: Register) -> Session | None:
+    async def _authenticate(self, connection: ServerConnection, register: Register) -> Caller:
+        """Who this is. Raises Unauthorized, and NotAllowed where the token is for another agent."""
+        if connection in self._behind:
+            return INSIDE
+        assert connection.request is not None
+        shown = shown_token(connection.request.headers)
+        caller = await self._keys.admit(shown if shown is not None else register.token)
+        refuse_agent(caller, register.agent_id)
+        return caller
+
+    async def _admit(
+        self, connection: ServerConnection, register: Register, caller: Caller
+    ) -> Session | None:
         agent = AgentSpec(
             agent_id=register.agent_id,
             type=register.agent_type,
@@ -261,7 +346,7 @@ class Gateway:
             pool=register.pool,
             metadata=register.metadata,
         )
-        session = Session(connection, agent, new_id(), batch=register.batch)
+        session = Session(connection, agent, new_id(), batch=register.batch, caller=caller)
         old = self.sessions.get(agent.agent_id)
         self.sessions[agent.agent_id] = session
         if old is not None:
@@ -280,6 +365,7 @@ class Gateway:
             code = 1013 if isinstance(error, DatabaseUnreachable) else 1008
             await close(connection, code, "try again in a moment" if code == 1013 else error.message)
             return None
+        self._keys.opened(caller, session, lambda reason: self._bar(session, reason))
         for delivery in welcome.send:
             session.execute(delivery)
         if welcome.is_draining:
@@ -298,6 +384,12 @@ class Gateway:
         )
         return session
 
+    def _bar(self, session: Session, reason: str) -> None:
+        """The session's token has ended: nothing more of it is taken."""
+        log.info("agent %r: %s", session.agent_id, reason)
+        session.is_barred = True
+        self._run(close(session.connection, 1008, reason, seconds=1.0))
+
     def _run(self, errand: Coroutine[Any, Any, None]) -> None:
         """Do something that nobody waits for."""
         task = asyncio.create_task(errand)
@@ -309,9 +401,15 @@ class Gateway:
         assert self.desk is not None
         return self.desk
 
+    @property
+    def _keys(self) -> Keys:
+        assert self.keys is not None
+        return self.keys
+
     async def _take(self, session: Session, raw: str | bytes) -> None:
         """Handle what came in one frame. Nothing in it ends the session."""
         self._desk.heard_from(session.agent_id)
+        self._keys.in_use(session.caller)
         try:
             frame = _decoded(raw)
             if isinstance(frame, list) and not session.batch:
@@ -326,7 +424,7 @@ class Gateway:
             session.frames_taken += 1
             if session.frames_taken % TURN == 0:
                 await asyncio.sleep(0)
-            if session.is_leaving:
+            if session.is_leaving or session.is_barred:
                 return
             if refused == MOST_REFUSED:
                 session.refuse(
@@ -546,6 +644,33 @@ def _report_of(report: Reports, agent_id: str, frame: Any) -> Any:
         usage,
         task_id=frame.task_id,
     )
+
+
+def shown_token(headers: Headers) -> str | None:
+    """The token of an `Authorization: Bearer TOKEN` header; empty where the header is of another kind."""
+    shown = headers.get_all("Authorization")
+    if not shown:
+        return None
+    kind, _, token = shown[0].strip().partition(" ")
+    return token.strip() if kind.lower() == "bearer" and len(shown) == 1 else ""
+
+
+def _is_named(hosts: Sequence[str], names: Collection[str]) -> bool:
+    """Whether the request is for this server: by an address, or by a name that is its own.
+
+    Any name can be made to point here by whoever owns it (DNS rebinding); a page under such a name
+    would be taken by a browser for one of this server's.
+    """
+    if len(hosts) != 1:
+        return False
+    try:
+        name = (urlsplit(f"//{hosts[0]}").hostname or "").lower().rstrip(".")
+        if name in names:
+            return True
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_foreign(origins: Sequence[str], hosts: Sequence[str]) -> bool:

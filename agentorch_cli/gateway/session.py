@@ -21,6 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 
 from agentorch_cli.core.model import AgentSpec
+from agentorch_cli.gateway.keys import ANYBODY, Caller
 from agentorch_cli.store.records import Delivery
 
 log = logging.getLogger("agentorch.gateway")
@@ -48,9 +49,18 @@ class Session:
     """A registered agent's connection."""
 
     def __init__(
-        self, connection: ServerConnection, agent: AgentSpec, session_id: UUID, *, batch: bool
+        self,
+        connection: ServerConnection,
+        agent: AgentSpec,
+        session_id: UUID,
+        *,
+        batch: bool,
+        caller: Caller = ANYBODY,
     ) -> None:
         self.connection = connection
+        self.caller = caller
+        self.is_barred = False
+        """Its token has ended."""
         self.agent = agent
         self.session_id = session_id
         self.batch = batch
@@ -193,10 +203,12 @@ class Session:
             await asyncio.gather(self._writer, return_exceptions=True)
 
 
-async def close(connection: ServerConnection, code: int, reason: str) -> None:
+async def close(
+    connection: ServerConnection, code: int, reason: str, *, seconds: float = CLOSE_LIMIT
+) -> None:
     """Close in good order; cut the connection if the other side does not read that it is closed."""
     try:
-        async with asyncio.timeout(CLOSE_LIMIT):
+        async with asyncio.timeout(seconds):
             await connection.close(code, reason.encode()[:MOST_REASON].decode(errors="ignore"))
     except (TimeoutError, ConnectionClosed, OSError):
         connection.transport.abort()

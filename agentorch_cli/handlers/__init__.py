@@ -46,6 +46,7 @@ from agentorch_cli.handlers.tasks import (
     wait_for_tasks,
     why_task,
 )
+from agentorch_cli.handlers.tokens import create_token, list_tokens, revoke_tokens
 from agentorch_cli.handlers.votes import (
     cast_vote,
     close_proposal,
@@ -106,6 +107,9 @@ HANDLERS: dict[str, Handler] = {
     "outcome.say_many": say_outcomes,
     "node.list": list_nodes,
     "status.get": get_status,
+    "token.create": create_token,
+    "token.list": list_tokens,
+    "token.revoke": revoke_tokens,
 }
 
 

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import asyncpg
 import orjson
 
 from agentorch_cli import views
-from agentorch_cli.errors import NotFound
 from agentorch_cli.handlers.context import Context
+from agentorch_cli.store.following import cursor_of, read_cursor
 
 
 async def list_events(
-    context: Context, task_id: str | None = None, cursor: str | None = None, limit: int = 200
+    context: Context,
+    task_id: str | None = None,
+    cursor: str | None = None,
+    limit: int = 200,
+    kinds: Sequence[str] | None = None,
+    agent_id: str | None = None,
+    newest: bool = False,
 ) -> list[views.EventView]:
-    """The log after a cursor, oldest first."""
-    tx, _, event_id = (cursor or "0:0").partition(":")
-    if not (tx.isdecimal() and event_id.isdecimal() and int(tx) < 1 << 63 and int(event_id) < 1 << 63):
-        raise NotFound(f"{cursor!r} is no cursor", hint="use the cursor of an event that was shown")
-    rows = await context.db.fetch("show_events", task_id, tx, int(event_id), limit)
+    """The log after a cursor, oldest first; with `newest` its end instead. Raises NotFound."""
+    tx, event_id = read_cursor(cursor)
+    wanted = list(kinds) if kinds else None
+    if newest:
+        rows = await context.db.fetch("newest_events", task_id, wanted, agent_id, limit)
+        return [event_view(row) for row in reversed(rows)]
+    rows = await context.db.fetch("show_events", task_id, tx, event_id, limit, wanted, agent_id)
     return [event_view(row) for row in rows]
 
 
 def event_view(row: asyncpg.Record) -> views.EventView:
     return views.EventView(
-        cursor=f"{row['tx']}:{row['event_id']}",
+        cursor=cursor_of(row),
         at=row["at"],
         kind=row["kind"],
         task_id=row["task_id"],

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import orjson
@@ -13,7 +14,7 @@ import orjson
 from agentorch_cli import views
 from agentorch_cli.core.model import Coverage, TaskSpec, TaskStatus
 from agentorch_cli.core.team import advice, shortfall
-from agentorch_cli.errors import NotFound, WaitTimedOut
+from agentorch_cli.errors import Conflict, NotFound, WaitTimedOut
 from agentorch_cli.handlers.budgets import find_budgets, find_funding, usage_of
 from agentorch_cli.handlers.context import MOST_SHOWN, Context
 from agentorch_cli.handlers.deadlocks import find_deadlocks
@@ -22,7 +23,7 @@ from agentorch_cli.handlers.votes import find_decisions
 from agentorch_cli.identity import new_id
 from agentorch_cli.store.dependencies import add_dependency
 from agentorch_cli.store.store import as_uuid, hint
-from agentorch_cli.store.submission import insert
+from agentorch_cli.store.submission import find, insert
 from agentorch_cli.store.why import in_pool, registered, who_could, why
 
 
@@ -31,14 +32,27 @@ async def submit_tasks(
     tasks: Sequence[TaskSpec],
     allow_forward: bool = False,
     budget: Mapping[str, Any] | None = None,
+    submission_id: UUID | None = None,
+    again: bool = False,
 ) -> views.SubmitReply:
     """Store a submission, whole or not at all. Raises Conflict, NotFound (an unknown dependency).
 
     `allow_forward`: tasks may depend on ids that do not exist yet, and wait for them to come.
     `budget`: what they may use together, as `[budget]` of a task file says it.
+    `again`: the same request was sent before, with this `submission_id`, and its answer was lost:
+    if it was stored, this is its answer.
     """
-    submission_id = new_id()
-    stored = await insert(context.store, submission_id, tasks, allow_forward=allow_forward, budget=budget)
+    submission_id = submission_id or new_id()
+    stored = await find(context.store, submission_id, tasks) if again else None
+    if stored is None:
+        try:
+            stored = await insert(
+                context.store, submission_id, tasks, allow_forward=allow_forward, budget=budget
+            )
+        except Conflict:  # the first of the two was quicker than this look
+            stored = await find(context.store, submission_id, tasks) if again else None
+            if stored is None:
+                raise
     reply = views.SubmitReply(
         submission_id=str(submission_id),
         tasks=[

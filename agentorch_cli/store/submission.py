@@ -74,6 +74,19 @@ async def insert(
     return [answers[task.task_id] for task in tasks]
 
 
+async def find(store: Store, submission_id: UUID, tasks: Sequence[TaskSpec]) -> list[Stored] | None:
+    """The answer to a submission that was stored already; None where it was not."""
+    rows = {
+        row["task_id"]: row
+        for row in await store.db.fetch("stored_of", submission_id, [task.task_id for task in tasks])
+    }
+    if not rows:
+        return None
+    known, _ = await _known(store.db, [task for task in tasks if task.task_id not in rows])
+    own = {task_id: Stored(task_id, row["name"], row["status"]) for task_id, row in rows.items()}
+    return [(own | known)[task.task_id] for task in tasks]
+
+
 async def insert_within(
     tx: Transaction, store: Store, submission_id: UUID, tasks: Sequence[TaskSpec]
 ) -> list[Stored]:

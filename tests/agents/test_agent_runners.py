@@ -23,6 +23,7 @@ from agentorch_cli.agents import Agent, Work, WorkFailed
 from agentorch_cli.agents.guardian import Guardian
 from agentorch_cli.agents.process import End, _Ended, _Intake
 from agentorch_cli.agents.runners import exec_handler, python_handler
+from agentorch_cli.agents.strays import Strays, new_mark
 from agentorch_cli.errors import UsageError
 
 Handler = Callable[[Work], Coroutine[Any, Any, Any]]
@@ -113,6 +114,7 @@ async def test_the_environment_is_small_and_the_descriptors_are_three(
         "AGENTORCH_MESSAGE_ID",
         "AGENTORCH_ATTEMPT",
         "AGENTORCH_ROLE",
+        "AGENTORCH_RUN",
         "AGENTORCH_USAGE",
     }
     assert descriptors == [0, 1, 2]
@@ -277,7 +279,10 @@ import asyncio, sys
 sys.path.insert(0, {tests!r})
 from test_agent_runners import work
 from agentorch_cli.agents.runners import exec_handler
-command = "echo $$ > {pids}.part; sleep 60 & echo $! >> {pids}.part; mv {pids}.part {pids}; wait"
+command = (
+    "echo $$ > {pids}.part; sleep 60 & echo $! >> {pids}.part;"
+    " setsid sh -c 'echo $$ >> {pids}.part; mv {pids}.part {pids}; exec sleep 60' & wait"
+)
 asyncio.run(exec_handler(command)(work()))
 """
 
@@ -293,7 +298,27 @@ async def test_commands_die_with_their_runner(number: signal.Signals, tmp_path: 
         runner.send_signal(number)
         await until(lambda: not any(is_alive(pid) for pid in found))
 
-    assert len(found) == 2
+    assert len(found) == 3
+
+
+async def test_a_daemon_of_a_command_ends_with_its_task(tmp_path: Path) -> None:
+    """It has left the group and the session, and its parent is gone."""
+    pids = tmp_path / "pids"
+    daemon = f"echo $$ > {pids}.part; mv {pids}.part {pids}; exec sleep 60"
+    handler = exec_handler(
+        f'(setsid sh -c "{daemon.replace("$", chr(92) + "$")}" >/dev/null 2>&1 </dev/null &)'
+        f" ; while [ ! -e {pids} ]; do sleep 0.01; done; echo 1"
+    )
+
+    assert await handler(work()) == 1
+
+    pid = int(pids.read_text())
+    await until(lambda: not is_alive(pid))
+
+
+async def test_the_processes_of_others_are_left_alone(sleepers: list[subprocess.Popen[bytes]]) -> None:
+    assert Strays().hunt({new_mark()}) == 0
+    assert all(is_alive(sleeper.pid) for sleeper in sleepers)
 
 
 def ignores(pid: int, number: signal.Signals) -> bool:

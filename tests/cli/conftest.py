@@ -21,6 +21,7 @@ class Desk:
     answers: dict[str, Any] = field(default_factory=dict)
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     wiring: Any = None
+    is_remote: bool = False
 
     async def call(self, method: str, **parameters: Any) -> Any:
         self.calls.append((method, parameters))

@@ -13,6 +13,8 @@ import sample_fleet as sample
 
 
 class Desk:
+    is_remote = False
+
     async def call(self, method: str, **parameters: Any) -> Any:
         match method:
             case "status.get":

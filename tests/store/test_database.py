@@ -206,6 +206,21 @@ async def test_a_follower_never_misses_the_event_of_a_slow_transaction(
     assert rest == []
 
 
+async def test_events_are_in_order_where_transaction_numbers_get_a_digit_more(store: Store) -> None:
+    await store.db.pool.execute(
+        "insert into events (tx, kind, task_id)"
+        " select n::text::xid8, 'noted', n::text from unnest(array[8, 9, 10, 11, 99, 100]) n"
+    )
+    context, cursor, seen = Context(store), None, []
+    while page := await list_events(context, cursor=cursor, limit=2):
+        seen += [event.task_id for event in page]
+        cursor = page[-1].cursor
+    newest = await list_events(context, newest=True, limit=3)
+
+    assert seen == ["8", "9", "10", "11", "99", "100"]
+    assert [event.task_id for event in newest] == ["11", "99", "100"]
+
+
 async def test_many_writers_and_a_follower_that_reads_pages(store: Store) -> None:
     context = Context(store)
     seen: list[str] = []

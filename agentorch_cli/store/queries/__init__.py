@@ -20,6 +20,7 @@ FILES = (
     "why.sql",
     "ledger.sql",
     "show.sql",
+    "tokens.sql",
 )
 
 _HEADING = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)

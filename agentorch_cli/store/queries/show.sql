@@ -77,6 +77,12 @@ where task_id = any($1::text[]) and status not in ('completed', 'failed', 'cance
 select task_id, status, submission_id from task_distributions where task_id = any($1::text[]);
 
 
+-- name: stored_of
+-- What is there of a submission that may have been stored before.
+select task_id, name, status from task_distributions
+where submission_id = $1 and task_id = any($2::text[]);
+
+
 -- name: count_tasks
 -- How many tasks there are in each state.
 select status, count(*) as number from task_distributions group by status;
@@ -140,8 +146,35 @@ from events
 where ($1::text is null or task_id = $1)
   and (tx, event_id) > ($2::text::xid8, $3::bigint)
   and tx < pg_snapshot_xmin(pg_current_snapshot())
-order by tx, event_id
+  and ($5::text[] is null or kind = any($5))
+  and ($6::text is null or agent_id = $6)
+order by events.tx, event_id
 limit $4;
+
+
+-- name: newest_events
+-- The end of the log, newest first, up to the oldest transaction that is still open.
+select tx::text as tx, event_id, at, kind, task_id, agent_id, message_id, node_id, data
+from events
+where ($1::text is null or task_id = $1)
+  and tx < pg_snapshot_xmin(pg_current_snapshot())
+  and ($2::text[] is null or kind = any($2))
+  and ($3::text is null or agent_id = $3)
+order by events.tx desc, event_id desc
+limit $4;
+
+
+-- name: event_horizon
+-- Before which transaction everything is seen: what comes after it is news.
+select pg_snapshot_xmin(pg_current_snapshot())::text as tx;
+
+
+-- name: newest_event
+-- The end of the log: whether it has moved.
+select tx::text as tx, event_id from events
+where tx < pg_snapshot_xmin(pg_current_snapshot())
+order by events.tx desc, event_id desc
+limit 1;
 
 
 -- name: task_story

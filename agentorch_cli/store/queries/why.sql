@@ -62,7 +62,7 @@ select
 -- name: busy_lately
 -- Those of these agents that something happened to in the last seconds, as far as the newest events tell.
 select distinct agent_id
-from (select at, agent_id from events order by tx desc, event_id desc limit 50000) e
+from (select at, agent_id from events order by events.tx desc, event_id desc limit 50000) e
 where agent_id = any($1::text[]) and at > now() - $2 * interval '1 second';
 
 

@@ -1,0 +1,152 @@
+"""Following the log of what happened: nothing missed, nothing twice.
+
+A cursor is `transaction:event`. The log is read up to the oldest transaction that is still open,
+so a row of a slow transaction is never behind a cursor that was given out. Whoever lost the
+connection goes on from the last cursor that it saw.
+
+`Pulse` looks whether the log has moved, once for all who follow on this node, and not at all
+while nobody does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Sequence
+from typing import NamedTuple
+
+import asyncpg
+
+from agentorch_cli.errors import DatabaseUnreachable, NotFound
+from agentorch_cli.store.database import Database
+
+log = logging.getLogger("agentorch.store")
+
+LOOK_EVERY = 0.25
+"""Seconds between two looks while somebody follows."""
+
+MOST_AT_ONCE = 500
+"""Events that are read at once for one follower."""
+
+LAST = (1 << 63) - 1
+
+
+class Filter(NamedTuple):
+    """Which events are wanted; None: all."""
+
+    task_id: str | None = None
+    kinds: Sequence[str] | None = None
+    agent_id: str | None = None
+
+
+def read_cursor(cursor: str | None) -> tuple[str, int]:
+    """The parts of a cursor; the beginning of the log where there is none. Raises NotFound."""
+    tx, _, event_id = (cursor or "0:0").partition(":")
+    if not (tx.isascii() and tx.isdecimal() and event_id.isascii() and event_id.isdecimal()):
+        raise _no_cursor(cursor)
+    if int(tx) > LAST or int(event_id) > LAST:
+        raise _no_cursor(cursor)
+    return tx, int(event_id)
+
+
+def _no_cursor(cursor: str | None) -> NotFound:
+    return NotFound(f"{str(cursor)[:100]!r} is no cursor", hint="use the cursor of an event that was shown")
+
+
+def cursor_of(row: asyncpg.Record) -> str:
+    """Where to go on after this event."""
+    return f"{row['tx']}:{row['event_id']}"
+
+
+async def now_cursor(db: Database) -> str:
+    """Where the log ends now: everything after it is news."""
+    row = await db.fetch_one("event_horizon")
+    assert row is not None
+    return f"{int(row['tx']) - 1}:{LAST}"
+
+
+class Pulse:
+    """Tells followers when the log has moved."""
+
+    def __init__(self, db: Database, *, look_every: float = LOOK_EVERY) -> None:
+        self._db = db
+        self._look_every = look_every
+        self._followers = 0
+        self._moved = asyncio.Event()
+        self._looking: asyncio.Task[None] | None = None
+        self.newest: tuple[int, int] | None = None
+        """The end of the log when it was last looked at."""
+
+    async def next(self) -> None:
+        """Returns when the log has moved since this was called."""
+        await self._moved.wait()
+
+    @contextlib.asynccontextmanager
+    async def following(self) -> AsyncIterator[None]:
+        """For the time of the block, look."""
+        self._followers += 1
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look(), name="pulse")
+        try:
+            yield
+        finally:
+            self._followers -= 1
+            if not self._followers and self._looking is not None:
+                self._looking.cancel()
+                await asyncio.gather(self._looking, return_exceptions=True)
+
+    async def _look(self) -> None:
+        is_first = True
+        while True:
+            try:
+                row = await self._db.fetch_one("newest_event")
+            except DatabaseUnreachable as error:
+                log.warning("cannot look at the log of events: %s", error)
+            else:
+                newest = (int(row["tx"]), int(row["event_id"])) if row is not None else None
+                if is_first or newest != self.newest:
+                    is_first, self.newest = False, newest
+                    moved, self._moved = self._moved, asyncio.Event()
+                    moved.set()
+            await asyncio.sleep(self._look_every)
+
+
+async def follow(
+    db: Database, pulse: Pulse, cursor: str, wanted: Filter
+) -> AsyncIterator[list[asyncpg.Record]]:
+    """The events after a cursor, in order, as they come; for ever. Raises NotFound for a bad cursor.
+
+    Nothing is read ahead: the next events are asked for when these have been taken.
+    """
+    tx, event_id = read_cursor(cursor)
+    at = (int(tx), event_id)
+    async with pulse.following():
+        while True:
+            moved = asyncio.ensure_future(pulse.next())
+            seen = pulse.newest
+            try:
+                rows = await db.fetch(
+                    "show_events",
+                    wanted.task_id,
+                    str(at[0]),
+                    at[1],
+                    MOST_AT_ONCE,
+                    _list(wanted.kinds),
+                    wanted.agent_id,
+                )
+                if rows:
+                    at = (int(rows[-1]["tx"]), int(rows[-1]["event_id"]))
+                    yield rows
+                if len(rows) < MOST_AT_ONCE:
+                    at = max(at, seen or at)  # what lies before and is not wanted is not read again
+                    await moved
+            except DatabaseUnreachable as error:
+                log.warning("cannot read the log of events: %s", error)
+                await asyncio.sleep(1)
+            finally:
+                moved.cancel()
+
+
+def _list(kinds: Sequence[str] | None) -> list[str] | None:
+    return list(kinds) if kinds else None

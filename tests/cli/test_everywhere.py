@@ -1,0 +1,401 @@
+"""One corpus of commands, on the embedded database, on a PostgreSQL, and on a server: the same JSON.
+
+Each place has a `serve` of its own and nothing in it. What differs by nature (times, made-up ids,
+measured milliseconds) is put in order first; everything else must be equal, errors and exit codes
+included.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import asyncpg
+import pytest
+
+from agentorch_cli.__main__ import run
+from agentorch_cli.cli.app import build
+from bench.fleet.processes import Serve, new_data_dir, remove
+
+PLACES = ("embedded", "postgres", "server")
+
+HERE_ONLY = {
+    "agentorch demo", "agentorch init-db", "agentorch serve", "agentorch doctor", "agentorch agent run",
+    "agentorch agent attach",
+    "agentorch config init", "agentorch config show", "agentorch protocol schema",
+    "agentorch profile add", "agentorch profile use", "agentorch profile list", "agentorch profile remove",
+}  # fmt: skip
+"""Commands about this machine, its files, or an agent of its own."""
+
+FILES = {
+    "one.toml": """
+        [task]
+        id = "one"
+        type = "count"
+        required_capabilities = ["count"]
+        priority = 7
+        labels = {team = "north"}
+        data = {text = "a b c"}
+    """,
+    "graph.toml": """
+        [[tasks]]
+        id = "first"
+        name = "first"
+        type = "count"
+        required_capabilities = ["count"]
+        data = {n = [1, 2.5, "ä", "\\u001b[31m"]}
+        [[tasks]]
+        id = "second"
+        name = "second"
+        depends_on = ["first"]
+        required_capabilities = ["count"]
+        timeout = "2m"
+        retries = 0
+    """,
+    "vote.toml": """
+        [task]
+        id = "voted"
+        type = "count"
+        required_capabilities = ["count"]
+        min_agents = 2
+        consensus = {rule = "majority", min_votes = 2, number = true, tolerance = {abs = 0.5}}
+    """,
+    "nobody.toml": """
+        [[tasks]]
+        id = "lonely"
+        required_capabilities = ["fly"]
+        deadline = "2031-01-31T12:00:00Z"
+        [[tasks]]
+        id = "follower"
+        depends_on = ["lonely"]
+        [[tasks]]
+        id = "free"
+        required_capabilities = ["fly"]
+    """,
+    "nightly.toml": '[task]\nname = "report"\nrequired_capabilities = ["count"]\n',
+    "bad.toml": '[task]\ntype = "count"\npriority = 11\n',
+    "lost.toml": '[task]\nid = "x"\ndepends_on = ["never"]\n',
+    "agents.toml": '[[agents]]\nid = "carl"\ncapabilities = ["draw"]\nslots = 3\nmetadata = {lend = 1}\n',
+    "outcomes.jsonl": '{"task": "first", "right": true}\n{"task": "nothing", "right": false}\n',
+}
+
+CORPUS = """
+agent register anna -c count --slots 2 --exec "cat > /dev/null; echo 3"
+agent register bert -c count -c check --exec "cat > /dev/null; echo 3" --metadata room=7
+agent register --from agents.toml
+agent register x --slots 0
+agent list
+agent list --status offline -c draw
+agent show nobody
+task validate graph.toml
+task submit graph.toml --dry-run
+task submit bad.toml
+task submit lost.toml
+task submit one.toml --wait
+task submit one.toml
+task submit graph.toml
+task wait first second
+task submit vote.toml --wait
+task submit nobody.toml
+task submit lost.toml --allow-forward
+task list
+task list --status completed --limit 2
+task list --submission nonsense
+task list --agent nobody
+task show one
+task show missing
+task why lonely
+task why follower
+task depend free --on lonely
+task depend lonely --on follower
+task cancel follower --reason "not any more"
+task cancel follower missing
+task retry follower
+task retry one
+task cancel lonely free x
+task wait follower --timeout 0.1
+task wait missing
+limit set type:crawl 2/s --burst 10
+budget set team=ml --cost-usd 50 --period day
+budget set nothing --cost-usd 50
+budget show team=ml
+budget show nothing
+budget list
+budget remove team=ml nothing
+agent pause bert --reason "new model"
+agent drain anna nobody
+agent resume bert anna
+limit list
+limit remove type:crawl
+limit remove type:crawl
+schedule add nightly nightly.toml --cron "0 2 * * *" --time-zone Europe/Berlin
+schedule add nightly nightly.toml --cron "0 2 * * *"
+schedule add wrong nightly.toml --cron "99 2 * * *"
+schedule list
+schedule pause nightly nothing
+schedule resume nightly
+schedule show nightly
+schedule run nothing
+schedule remove nightly
+outcome one --right --as ada
+outcome one --wrong
+outcome missing --right
+outcome --from outcomes.jsonl
+status --limit 3
+consensus list
+consensus show voted
+consensus show nothing
+consensus open --topic tea --question tea? --voters ada,ben --option tea --option coffee --as ada
+consensus vote $DECISION --as ada --option tea
+consensus vote $DECISION --as zoe --option tea
+consensus vote $DECISION --as ben --abstain
+consensus close $DECISION --as ada
+consensus show $DECISION
+consensus reliability
+consensus reliability --agent anna
+consensus replay
+deadlock list
+deadlock show nothing
+deadlock check
+deadlock resolve --dry-run
+token create ci --scope read --scope agent:crew-* --expires 30d
+token create ci --scope read
+token create other --scope everything
+token list
+token revoke ci
+token revoke ci
+token list --all
+event list --task one
+event list --kind task_completed --limit 2
+event tail -n 2 --task one
+event list --cursor nonsense
+agent show anna
+agent remove carl
+agent remove carl
+task list -o jsonl --limit 2
+-q agent list
+""".strip().splitlines()
+
+
+NOTICED: dict[str, tuple[list[str], int]] = {
+    "task submit nobody.toml": (["deadlock", "list"], 1),
+    "task submit lost.toml --allow-forward": (["deadlock", "list"], 2),
+    "task cancel lonely free x": (["deadlock", "list", "--open"], 0),
+}
+"""What the server notices by itself after a command, and how many there are then."""
+
+
+class Told(NamedTuple):
+    """What a command did."""
+
+    code: int
+    out: Any
+    err: Any
+
+
+class Place:
+    """Where the commands work."""
+
+    def __init__(self, name: str, arguments: list[str], serve: Serve) -> None:
+        self.name = name
+        self.arguments = arguments
+        self.serve = serve
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in list(os.environ):
+        if name.startswith("AGENTORCH_") or name == "DATABASE_URL":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.chdir(tmp_path)
+    for name, text in FILES.items():
+        (tmp_path / name).write_text("\n".join(line.strip() for line in text.strip().splitlines()) + "\n")
+    return tmp_path
+
+
+@pytest.fixture
+def places(home: Path, empty_databases: Callable[[int], list[str]]) -> Iterator[list[Place]]:
+    """A serve each, ready."""
+    first, second = empty_databases(2)
+    common = {
+        "AGENTORCH_GATEWAY_ALLOW_REMOTE_EXEC": "true",
+        "AGENTORCH_GATEWAY_HEARTBEAT_INTERVAL": "1",
+        "AGENTORCH_ENGINE_DRAIN_TIMEOUT": "0",
+        "AGENTORCH_DATABASE_POOL_SIZE": "4",
+        "AGENTORCH_DEADLOCKS_RESOLVE": "false",
+        "AGENTORCH_ENGINE_DEADLOCK_SWEEP_INTERVAL": "0.5",
+        "HOME": str(home),
+    }
+    with ExitStack() as stack:
+        serves = []
+        for name, url in zip(PLACES, (None, first, second), strict=True):
+            folder = new_data_dir()
+            stack.callback(remove, folder)
+            serve = Serve(folder, name=name, environment={**common, **({"DATABASE_URL": url} if url else {})})
+            serve.launch()
+            stack.callback(_kill, serve)
+            serves.append((serve, folder))
+        for serve, _ in serves:
+            serve.wait_ready()
+        yield [
+            Place("embedded", ["--data-dir", str(serves[0][1])], serves[0][0]),
+            Place("postgres", ["--database-url", first], serves[1][0]),
+            Place("server", ["--server", serves[2][0].url.removesuffix("/agents")], serves[2][0]),
+        ]
+
+
+def _kill(serve: Serve) -> None:
+    serve.send(signal.SIGTERM)
+    assert serve._process is not None
+    serve._process.wait(20)
+    assert serve._process.stdout is not None
+    serve._process.stdout.close()
+
+
+def test_every_command_prints_the_same_json_everywhere(
+    places: list[Place], capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = {place.name: [told for _, told in _said(place, capsys)] for place in places}
+
+    different = []
+    for number, line in enumerate(CORPUS):
+        embedded, postgres, server = (told[name][number] for name in PLACES)
+        if not embedded == postgres == server:
+            different.append("\n".join((line, f"  {embedded}", f"  {postgres}", f"  {server}")))
+    assert not different, "\n".join(different)
+
+
+def test_the_corpus_has_every_command_that_a_server_can_do() -> None:
+    words = {tuple(_words(line)) for line in CORPUS}
+    root = build()
+    context = root.make_context("agentorch", [], resilient_parsing=True)
+    missing = []
+    for name in root.list_commands(context):
+        command = root.get_command(context, name)
+        verbs = command.list_commands(context) if hasattr(command, "list_commands") else [""]
+        for verb in verbs:
+            full = f"agentorch {name} {verb}".strip()
+            wanted = (name, verb) if verb else (name,)
+            if full not in HERE_ONLY and not any(line[: len(wanted)] == wanted for line in words):
+                missing.append(full)
+
+    assert missing == []
+
+
+def _words(line: str) -> list[str]:
+    return [word for word in shlex.split(line) if word != "-q"]
+
+
+def _said(place: Place, capsys: pytest.CaptureFixture[str]) -> Iterator[tuple[str, Told]]:
+    decision = ""
+    for line in CORPUS:
+        words = shlex.split(line.replace("$DECISION", decision))
+        is_json = "-q" not in words and "-o" not in words
+        capsys.readouterr()
+        code = run([*place.arguments, *(["--json"] if is_json else []), *words])
+        printed = capsys.readouterr()
+        if words[:2] == ["consensus", "open"]:
+            decision = json.loads(printed.out)["decision_id"]
+        if words[:3] == ["agent", "register", "bert"]:
+            _until(place, capsys, ["agent", "list", "--status", "online"])
+        if line in NOTICED:
+            _until(place, capsys, *NOTICED[line])
+        out = _parsed(printed.out)
+        if words[:2] == ["agent", "register"] and isinstance(out, list):
+            out = [{**one, "status": "whether serve has started it yet"} for one in out]
+        if line == "deadlock list":  # how often the same one was seen anew depends on the clock
+            out = sorted({one["kind"]: sorted(one) for one in out}.items())
+        yield line, Told(code, _ordered(out), _ordered(_parsed(_without_notes(printed.err))))
+
+
+def _until(place: Place, capsys: pytest.CaptureFixture[str], words: list[str], number: int = 2) -> None:
+    """Until there are so many: the server notices in its own time."""
+    for _ in range(200):
+        capsys.readouterr()
+        run([*place.arguments, *words, "--json"])
+        if len(json.loads(capsys.readouterr().out)) == number:
+            return
+    raise AssertionError(f"{' '.join(words)} does not come to {number}")
+
+
+def _without_notes(text: str) -> str:
+    """Of stderr, the error: sentences to the person speak of the place too."""
+    return text[text.index("{") :] if "{" in text else ""
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        lines = text.splitlines()
+        if lines and all(line.startswith("{") for line in lines):
+            return [json.loads(line) for line in lines]
+        return lines
+
+
+MOMENT = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+(Z|\+00:00)$")
+WRITTEN_MOMENT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC")
+MADE_UP = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
+SECONDS = re.compile(r"\b\d+(\.\d+)? m?s\b")
+MEASURED = {
+    "cursor", "latency_p50_ms", "latency_p95_ms", "oldest_pending_seconds", "seconds", "waited_s", "pid",
+    "node_id", "port", "token", "token_id", "load", "busy", "working_on", "completed", "performance_score",
+    "success_rate", "last_heartbeat", "tokens", "spare", "left", "available", "started_at",
+    "waits_since", "last_used_at", "message_id", "decision_id", "submission_id", "recent",
+    "latency", "next_run_at", "upcoming", "ledger", "confidence", "p50_ms", "p95_ms", "estimate",
+    "evidence", "standing",
+}  # fmt: skip
+"""What depends on the clock, on chance, or on how far the heartbeats are."""
+
+
+def _ordered(value: Any, key: str = "") -> Any:
+    if key in MEASURED:
+        return f"<{key}>"
+    if isinstance(value, dict):
+        return {name: _ordered(one, name) for name, one in value.items()}
+    if isinstance(value, list):
+        # a quick command is done before its acceptance is written down
+        return [_ordered(one, key) for one in value if not _is_acceptance(one)]
+    if isinstance(value, str):
+        if MOMENT.match(value) and "2031" not in value:
+            return "<moment>"
+        return WRITTEN_MOMENT.sub("<moment>", SECONDS.sub("<time>", MADE_UP.sub("<id>", value)))
+    return value
+
+
+def _is_acceptance(value: Any) -> bool:
+    return isinstance(value, dict) and value.get("kind") == "attempt_accepted"
+
+
+@pytest.fixture
+def empty_databases(postgres: str) -> Callable[[int], list[str]]:
+    """Databases with nothing in them but the schema."""
+    import asyncio
+    import itertools
+
+    numbers = itertools.count(1)
+
+    def make(number: int) -> list[str]:
+        return [asyncio.run(_database(postgres, f"everywhere_{next(numbers)}")) for _ in range(number)]
+
+    return make
+
+
+async def _database(address: str, name: str) -> str:
+    connection = await asyncpg.connect(address)
+    try:
+        await connection.execute(f"drop database if exists {name} (force)")
+        await connection.execute(f"create database {name} template agentorch_template")
+    finally:
+        await connection.close()
+    head, _, query = address.partition("?")
+    return f"{head.rpartition('/')[0]}/{name}?{query}"
