@@ -147,7 +147,9 @@ async def test_sub_tasks_are_in_the_pool_of_their_parent_unless_they_say_otherwi
 ) -> None:
     async def parent(work: Work) -> Any:
         own = await work.submit({"required_capabilities": ["part"], "data": 1}, wait=True)
-        other = await work.submit({"required_capabilities": ["part"], "pool": "default", "data": 2}, wait=True)
+        other = await work.submit(
+            {"required_capabilities": ["part"], "pool": "default", "data": 2}, wait=True
+        )
         return [own, other]
 
     default, _ = nodes
