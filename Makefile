@@ -54,6 +54,19 @@ test: $(STAMP)  ## all tests, with real PostgreSQL and real sockets (ARGS="-k na
 chaos-short: $(STAMP)  ## a large graph under thirty kills of serve, agents and PostgreSQL (minutes)
 	AGENTORCH_CHAOS=1 $(BIN)/python -m pytest tests/scenarios/test_crashes.py
 
+# Partitions need root and ip (iproute2), a full disk needs root, jumping clocks need libfaketime:
+# without them those tests are skipped, with the reason.
+TASKS ?= 100000
+KILLS ?= 50
+.PHONY: chaos
+chaos: $(STAMP)  ## 100,000 tasks under 50 kills, and every fault that there is (TASKS=N KILLS=K; long)
+	$(BIN)/agentorch chaos --tasks $(TASKS) --kills $(KILLS) --within 3 $(if $(SEED),--seed $(SEED))
+	AGENTORCH_CHAOS=1 $(BIN)/python -m pytest tests/chaos $(ARGS)
+
+.PHONY: fuzz
+fuzz: $(STAMP)  ## frames, files, settings and texts that nobody should send (EXAMPLES=N for each test; minutes)
+	AGENTORCH_FUZZ=$(or $(EXAMPLES),5000) $(BIN)/python -m pytest tests/fuzz $(ARGS)
+
 .PHONY: bench
 bench: $(STAMP)  ## throughput and latency, real workflow graphs, the deadlock detector, start-up time
 	$(BIN)/python -m bench.throughput

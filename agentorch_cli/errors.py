@@ -8,6 +8,7 @@
     │   └── InvalidMessage            invalid_message        2
     ├── TaskFailed                    task_failed            3
     ├── ConsensusNotReached           consensus_not_reached  3
+    ├── ProofFailed                   proof_failed           3
     ├── NotAllowed                    not_allowed            4
     │   └── Unauthorized              unauthorized           4
     ├── Unreachable                   unreachable            5
@@ -111,6 +112,12 @@ class ConsensusNotReached(OrchestratorError):
     """The agents did not agree."""
 
     code, exit_code = "consensus_not_reached", 3
+
+
+class ProofFailed(OrchestratorError):
+    """A promise was broken in a trial."""
+
+    code, exit_code = "proof_failed", 3
 
 
 class NotAllowed(OrchestratorError):

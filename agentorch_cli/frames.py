@@ -65,6 +65,8 @@ class Register(Frame):
     slots: Annotated[int, Field(ge=1, le=10_000)] = 1
     pool: Name | None = None
     """Left out: the one that it is in already, or the default."""
+    prefetch: Annotated[int, Field(ge=0, le=1000)] = 0
+    """Work beyond its slots that it may be handed, to begin once a slot is free."""
     metadata: Annotated[dict[str, Any], AfterValidator(_small)] = {}
     """At most 64 KiB as JSON: it is shown with every list of the fleet."""
     protocol: Literal[1] = PROTOCOL_VERSION

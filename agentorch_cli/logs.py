@@ -8,7 +8,10 @@ import sys
 from datetime import UTC, datetime
 
 from agentorch_cli.redaction import redact
-from agentorch_cli.text import one_line
+from agentorch_cli.text import one_line, visible
+
+MAX_TRACEBACK = 100_000
+"""Characters of a line with its traceback."""
 
 NOISY = ("agentorch.websockets", "asyncpg", "asyncio")
 """Loggers of libraries that write tracebacks for what is handled here."""
@@ -22,7 +25,7 @@ class Plain(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         text = redact(super().format(record))
-        return one_line(text) if record.exc_info is None else text
+        return one_line(text) if record.exc_info is None else visible(text, MAX_TRACEBACK)
 
 
 class Json(logging.Formatter):

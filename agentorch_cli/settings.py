@@ -204,13 +204,15 @@ class BalancingSettings(Section):
     """Moving work that has not started from busy agents to idle ones."""
 
     enabled: bool = True
-    """Whether work is moved at all."""
+    """Whether work is moved, or handed to agents beyond their slots, at all."""
     interval: Span = 60.0
     """How often loads are compared."""
     high: Annotated[float, Field(ge=1, le=100)] = 1.5
     """Agents above this multiple of the mean load give work."""
     low: Share = 0.5
     """Agents below this multiple of the mean load take it."""
+    prefetch: Annotated[int, Field(ge=0, le=1000)] = 2
+    """Attempts beyond its slots that an agent of short tasks is handed at most; it says how many it holds."""
 
 
 class BreakerSettings(Section):
@@ -226,6 +228,19 @@ class BreakerSettings(Section):
     """How long the first exclusion lasts; doubles with each that follows without a success."""
     max_backoff: Span = 300.0
     """Longest exclusion."""
+
+
+class StragglersSettings(Section):
+    """A second agent for work that lasts far longer than other work of its kind; the first result counts."""
+
+    enabled: bool = False
+    """Whether such work is given a backup: it may then be done twice."""
+    factor: Annotated[float, Field(ge=1, le=1000)] = 3.0
+    """Work that lasts longer than this multiple of the 95th percentile of its skill and task type."""
+    min_samples: Annotated[int, Field(ge=1, le=1_000_000)] = 20
+    """Completed attempts of that kind that must be known, old ones counting for less."""
+    min_seconds: Span = 1.0
+    """Work that has not lasted for so long is never given a backup."""
 
 
 class GatewaySettings(Section):
@@ -318,6 +333,7 @@ class Settings(Section):
     matching: MatchingSettings = MatchingSettings()
     consensus: ConsensusSettings = ConsensusSettings()
     balancing: BalancingSettings = BalancingSettings()
+    stragglers: StragglersSettings = StragglersSettings()
     breaker: BreakerSettings = BreakerSettings()
     gateway: GatewaySettings = GatewaySettings()
     exec: ExecSettings = ExecSettings()

@@ -84,6 +84,8 @@ class AgentView(View):
     slots: int = 1
     busy: int = 0
     """Slots that hold work now."""
+    queued: int = 0
+    """Attempts beyond its slots, which it begins as these come free."""
     load: float = 0.0
     """busy / slots."""
     performance_score: float = 100.0

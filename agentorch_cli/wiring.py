@@ -18,14 +18,17 @@ from agentorch_cli.agents.runners import exec_handler
 from agentorch_cli.client import LocalClient
 from agentorch_cli.config import Settings
 from agentorch_cli.core import breaker
+from agentorch_cli.core.balance import Bounds
 from agentorch_cli.core.ladder import Policy
 from agentorch_cli.core.model import AgentSpec, TaskSpec
 from agentorch_cli.core.plan import plan
 from agentorch_cli.core.scoring import Weights
 from agentorch_cli.documents import Document
+from agentorch_cli.engine.balancer import Balance
 from agentorch_cli.engine.bus import Bus, News, Subscription
 from agentorch_cli.engine.engine import Engine, Limits
 from agentorch_cli.engine.state import Report
+from agentorch_cli.engine.stragglers import Patience
 from agentorch_cli.engine.subtasks import Rules
 from agentorch_cli.errors import (
     DatabaseUnreachable,
@@ -224,6 +227,18 @@ class Orchestrator:
                     settings.engine.max_subtasks,
                     settings.deadlocks.parking == "at_once",
                 ),
+                balance=Balance(
+                    settings.balancing.enabled,
+                    settings.balancing.interval,
+                    Bounds(settings.balancing.high, settings.balancing.low),
+                    settings.balancing.prefetch,
+                ),
+                stragglers=Patience(
+                    settings.stragglers.enabled,
+                    settings.stragglers.factor,
+                    settings.stragglers.min_samples,
+                    settings.stragglers.min_seconds,
+                ),
                 deadlocks=ladder_of(settings),
                 deadlock_sweep_interval=settings.engine.deadlock_sweep_interval,
                 deadlock_wait=settings.engine.deadlock_wait,
@@ -301,27 +316,35 @@ class Orchestrator:
     # --- agents that run inside serve -------------------------------------------------------
 
     async def host_exec_agents(self) -> None:
-        """Run every registered agent that has a command; stop those that have none any more."""
+        """Run every registered agent that has a command; stop those that have none any more.
+
+        One that another node took over is run here again once it is connected nowhere.
+        """
         async with self._hosting:  # or what was read first would be done last
-            wanted = {spec.agent_id: spec for spec in await self._exec_specs()}
-            for agent_id in list(self._hosted):
-                if wanted.get(agent_id) != self._hosted[agent_id][0]:
+            found = await self._exec_specs()
+            wanted = {spec.agent_id: spec for spec, _ in found}
+            away = {spec.agent_id for spec, is_connected in found if not is_connected}
+            for agent_id, (spec, running, _) in list(self._hosted.items()):
+                if wanted.get(agent_id) != spec or (running.done() and agent_id in away):
                     await self._stop_one(agent_id)
             for agent_id, spec in wanted.items():
                 if agent_id not in self._hosted:
                     self._host(spec)
 
-    async def _exec_specs(self) -> list[AgentSpec]:
+    async def _exec_specs(self) -> list[tuple[AgentSpec, bool]]:
         import orjson
 
         return [
-            AgentSpec(
-                agent_id=row["agent_id"],
-                type=row["agent_type"],
-                capabilities=tuple(row["capabilities"]),
-                slots=row["slots"],
-                metadata=orjson.loads(row["metadata"]),
-                exec=row["exec"],
+            (
+                AgentSpec(
+                    agent_id=row["agent_id"],
+                    type=row["agent_type"],
+                    capabilities=tuple(row["capabilities"]),
+                    slots=row["slots"],
+                    metadata=orjson.loads(row["metadata"]),
+                    exec=row["exec"],
+                ),
+                row["is_connected"],
             )
             for row in await self._store.db.fetch("exec_agents")
         ]
@@ -363,7 +386,7 @@ class Orchestrator:
         await asyncio.gather(*(self._stop_one(agent_id) for agent_id in list(self._hosted)))
 
     async def _follow_exec_agents(self) -> None:
-        """For ever: registrations change while the engine runs, and tokens end."""
+        """For ever: registrations change while the engine runs, tokens end, and nodes take agents over."""
         changed = asyncio.Event()
         doubtful = asyncio.Event()
 
@@ -385,7 +408,13 @@ class Orchestrator:
         )
         try:
             while True:
-                await changed.wait()
+                try:
+                    async with asyncio.timeout(self.settings.engine.poll_interval):
+                        await changed.wait()
+                except TimeoutError:
+                    # nobody says when the node that took an agent over is gone
+                    if not any(running.done() for _, running, _ in self._hosted.values()):
+                        continue
                 changed.clear()
                 try:
                     if doubtful.is_set():
@@ -693,6 +722,7 @@ async def examine(settings: Settings) -> list[Finding]:
 
 async def _examine_embedded(settings: Settings) -> list[Finding]:
     seen = await inspect(settings.data_dir)
+    held = seen.holders or ()
     findings = [
         Finding("data directory", True, f"{seen.data_dir}, {seen.size_bytes / 1e6:.0f} MB"),
         Finding(
@@ -705,7 +735,7 @@ async def _examine_embedded(settings: Settings) -> list[Finding]:
             "embedded PostgreSQL",
             None if not seen.running else True,
             f"version {seen.version} runs as {seen.runs_as} (pid {seen.pid}),"
-            f" used by {len(seen.holders or ())} processes"
+            f" used by {len(held)} process{'' if len(held) == 1 else 'es'}"
             if seen.running
             else "is not running; the next command starts it",
         ),

@@ -24,6 +24,11 @@ from agentorch_cli.errors import Conflict, UsageError
 DEFAULT_URL = "ws://127.0.0.1:3001/agents"
 PROTOCOL = 1
 
+PREFETCH = 2
+"""Short tasks beyond its slots that an agent holds at most where it is not told; see bench/prefetch.py."""
+
+MOST_PREFETCH = 1000
+
 GRACE_SECONDS = 5.0
 """For cancelled handlers to clean up; an exec handler needs some to end its processes."""
 
@@ -44,10 +49,13 @@ class Agent:
         capabilities: Sequence[str] = (),
         slots: int = 1,
         pool: str | None = None,
+        prefetch: int = PREFETCH,
         metadata: dict[str, Any] | None = None,
         batch: bool = True,
     ) -> None:
-        """`batch` lets the engine and this agent put many messages into one frame.
+        """`prefetch` says how much work beyond its slots it may be handed; it begins with that once a slot is
+        free, so that no time passes between two short tasks. `batch` lets the engine and this agent put many
+        messages into one frame.
 
         Without a `pool` it stays in the one that it was registered in, or comes into the default one.
         """
@@ -55,6 +63,8 @@ class Agent:
             raise UsageError(f"an agent id has 1 to 200 characters, this one has {len(agent_id)}")
         if slots < 1:
             raise UsageError(f"agent {agent_id} has {slots} slots", hint="An agent needs at least one.")
+        if not 0 <= prefetch <= MOST_PREFETCH:
+            raise UsageError(f"agent {agent_id}: prefetch is 0 to {MOST_PREFETCH:,}, not {prefetch}")
         if isinstance(capabilities, str):
             raise UsageError(f'capabilities="{capabilities}" is one string', hint="Give a list of strings.")
         self.agent_id = agent_id
@@ -62,6 +72,7 @@ class Agent:
         self.capabilities = tuple(capabilities)
         self.slots = slots
         self.pool = pool
+        self.prefetch = prefetch
         self.metadata = metadata or {}
         self.batch = batch
         self._handlers: dict[str | None, Handler] = {}
@@ -121,7 +132,13 @@ class Agent:
         if self._is_running:
             raise Conflict(f"agent {self.agent_id} runs already")
         self._is_running = True
-        desk = Desk(self.agent_id, self.slots, self._handlers, self._voter)
+        desk = Desk(
+            self.agent_id,
+            self.slots,
+            self._handlers,
+            self._voter,
+            parks=self.metadata.get("park") is not False,
+        )
         line = Line(desk, url, self._register_frame(), token, on_connection, tls)
         holding = asyncio.create_task(line.hold())
         try:
@@ -143,6 +160,7 @@ class Agent:
             "agentType": self.type,
             "capabilities": list(self.capabilities),
             "slots": self.slots,
+            "prefetch": self.prefetch,
             "metadata": self.metadata,
             "protocol": PROTOCOL,
             "batch": self.batch,

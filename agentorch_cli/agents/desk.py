@@ -44,12 +44,23 @@ class Desk:
     """All work of one agent, over any number of connections."""
 
     def __init__(
-        self, agent_id: str, slots: int, handlers: dict[str | None, Handler], voter: Handler | None
+        self,
+        agent_id: str,
+        slots: int,
+        handlers: dict[str | None, Handler],
+        voter: Handler | None,
+        *,
+        parks: bool = True,
     ) -> None:
         self._agent_id = agent_id
         self._slots = slots
         self._handlers = handlers
         self._voter = voter
+        self._parks = parks
+        """Work that waits for its sub-tasks gives its slot back."""
+        self._ahead: dict[str, dict[str, Any]] = {}
+        """Work that begins once a slot is free, the first first."""
+        self._is_beginning = False
         self._ledger: Ledger[Work] = Ledger()
         self._outbox: Outbox | None = None
         self._subtasks = Subtasks()
@@ -65,7 +76,7 @@ class Desk:
     # The connection's side.
 
     def held(self) -> list[str]:
-        return self._ledger.held()
+        return [*self._ledger.held(), *self._ahead]
 
     @property
     def undelivered(self) -> int:
@@ -83,7 +94,7 @@ class Desk:
         Results of dropped work are sent too: the engine takes a late result if there is no other.
         """
         for message_id in dropped:
-            if message_id in self._ledger.running:
+            if message_id in self._ledger.running or message_id in self._ahead:
                 self._cancel(message_id, "it went to another agent while the connection was lost")
         self._outbox = outbox
         for frame in (*self._ledger.unacked.values(), *self._subtasks.frames(), *self._unsent_votes):
@@ -137,11 +148,13 @@ class Desk:
     async def finish(self) -> None:
         """Take nothing more; returns when all work is done and confirmed."""
         self._is_stopping = True
+        self._ahead.clear()  # not begun: it is given to others as soon as this agent has left, or sooner
         await self._ledger.emptied()
 
     async def give_back(self, grace_seconds: float) -> None:
         """Cancel what still runs, without a word to the engine, and let it clean up for a bounded time."""
         self._is_stopping = True
+        self._ahead.clear()
         for message_id in list(self._ledger.running):
             self._cancel(message_id)
         for runner in self._runners:
@@ -171,7 +184,10 @@ class Desk:
             await self._outbox.room()
 
     async def submit(self, work: Work, task: dict[str, Any], wait: bool) -> Any:
-        return await self._subtasks.submit(self._post, work.message_id, task, wait)
+        waiting = self._subtasks.submit(self._post, work.message_id, task, wait)
+        if wait and self._ahead:
+            self._loop.call_soon(self._begin_ahead)
+        return await waiting
 
     # Tasks.
 
@@ -186,6 +202,31 @@ class Desk:
             return
         if self._is_stopping:
             return  # `unregister` gives it to another agent at once; an error would cost it an attempt
+        if data.get("ahead"):
+            self._ahead.setdefault(message_id, data)
+            self._begin_ahead()
+        else:
+            self._ahead.pop(message_id, None)
+            self._begin(message_id, data)
+
+    def _begin_ahead(self) -> None:
+        """Begin what waits for a slot, as far as there are any."""
+        if self._is_beginning:
+            return  # what is just begun ended at once: the loop below goes on
+        self._is_beginning = True
+        try:
+            while self._ahead and self._busy() < self._slots and not self._is_stopping:
+                message_id = next(iter(self._ahead))
+                self._begin(message_id, self._ahead.pop(message_id))
+        finally:
+            self._is_beginning = False
+
+    def _busy(self) -> int:
+        """Slots that are taken: work that waits for its sub-tasks gave its own back."""
+        running = self._ledger.running
+        return len(running.keys() - self._subtasks.waiting()) if self._parks else len(running)
+
+    def _begin(self, message_id: str, data: dict[str, Any]) -> None:
         work = Work(self, message_id, data)
         handler = self._handlers.get(work.type) or self._handlers.get(None)
         if handler is None:
@@ -282,13 +323,18 @@ class Desk:
         work.end(cancelled=False)
         self._ledger.finish(work.message_id, frame)
         self._post(frame)
+        if self._ahead:
+            self._begin_ahead()
 
     def _cancel(self, message_id: str, reason: str | None = None) -> None:
         """The attempt is no longer ours: stop it, and send nothing more for it."""
+        self._ahead.pop(message_id, None)
         work = self._ledger.forget(message_id)
         if work is not None:
             work.cancel_reason = reason
             work.end(cancelled=True)
+            if self._ahead:
+                self._begin_ahead()
 
     def _refused(self, message: dict[str, Any]) -> None:
         code, sentence = str(message.get("code")), plain(str(message.get("message")))

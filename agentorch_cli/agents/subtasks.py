@@ -16,6 +16,7 @@ from agentorch_cli.agents.work import WorkFailed
 @dataclass(frozen=True, slots=True)
 class _Pending:
     frame: bytes
+    parent_id: str
     is_waiting: bool
     answer: asyncio.Future[Any]
 
@@ -39,6 +40,10 @@ class Subtasks:
         sizes = ((request_id, len(pending.frame)) for request_id, pending in self._pending.items())
         return max(sizes, key=lambda item: item[1], default=None)
 
+    def waiting(self) -> set[str]:
+        """The works that wait for a sub-task."""
+        return {pending.parent_id for pending in self._pending.values() if pending.is_waiting}
+
     async def submit(
         self, post: Callable[[bytes], None], parent_id: str, task: dict[str, Any], wait: bool
     ) -> Any:
@@ -47,7 +52,7 @@ class Subtasks:
         request_id = f"{parent_id}:{self._count}"
         frame = _frame(request_id, parent_id, task, wait)
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._pending[request_id] = _Pending(frame, wait, answer)
+        self._pending[request_id] = _Pending(frame, parent_id, wait, answer)
         try:
             post(frame)
             return await answer

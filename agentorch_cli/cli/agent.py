@@ -34,6 +34,12 @@ InPool = Annotated[
     str | None,
     typer.Option("--pool", metavar="NAME", help="Only tasks of this pool; where it is by now if not said."),
 ]
+Prefetch = Annotated[
+    int | None,
+    typer.Option(
+        "--prefetch", metavar="N", help="Short tasks beyond its slots that it holds at most; 2 if not said."
+    ),
+]
 Metadata = Annotated[
     list[str] | None,
     typer.Option("--metadata", "-m", metavar="KEY=VALUE", help="Kept with it; may be repeated."),
@@ -229,6 +235,7 @@ def run(
     capabilities: Capabilities = None,
     slots: Slots = None,
     pool: InPool = None,
+    prefetch: Prefetch = None,
     metadata: Metadata = None,
     command: Annotated[
         str | None, typer.Option("--exec", metavar="CMD", help="Run this for each task: JSON in, JSON out.")
@@ -261,7 +268,7 @@ def run(
         raise UsageError("give either --exec or --python", hint=f"{ctx.command_path} --help")
     spec = _spec(agent_id, type, capabilities, slots, pool, metadata, None)
 
-    from agentorch_cli.agents.agent import Agent
+    from agentorch_cli.agents.agent import PREFETCH, Agent
     from agentorch_cli.agents.runners import exec_handler, python_handler
 
     handler = exec_handler(command, env_allow=allowed or ()) if command else python_handler(str(function))
@@ -272,6 +279,7 @@ def run(
         slots=spec.slots,
         pool=spec.pool,
         metadata=spec.metadata,
+        prefetch=PREFETCH if prefetch is None else prefetch,
     )
     number = session.run(_work(session, agent, handler, url, is_insecure), is_long=True)
     if number:

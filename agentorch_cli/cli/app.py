@@ -41,6 +41,9 @@ class Root(Group):
         ),
         "profile": Entry(SETUP, "profile", "app", "Servers that you work against, by name"),
         "token": Entry(SETUP, "token", "app", "Who may come in from afar, and what for"),
+        "chaos": Entry(
+            SETUP, "chaos", "app", "Prove that nothing is lost: run a fleet and kill it at random"
+        ),
         "protocol": Entry(SETUP, "protocol", "app", "What agents and the engine say to each other"),
     }
 

@@ -63,7 +63,7 @@ def parts(status: StatusView) -> list[tuple[str, Sequence[Column], Sequence[Any]
 def counts(found: Mapping[str, int], order: Sequence[str], look: Look) -> list[Text]:
     """`● 3 running`, `○ 12 pending`, without the states that nothing is in."""
     states = [*(state for state in order if found.get(state)), *sorted(set(found) - set(order))]
-    return [look.sign(state) + f" {found[state]:,} {state}" for state in states if found[state]]
+    return [look.sign(state) + f" {found[state]:,} " + look.text(state) for state in states if found[state]]
 
 
 def wrapped(title: str, pieces: Sequence[Text], look: Look) -> list[Text]:

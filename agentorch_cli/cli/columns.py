@@ -53,6 +53,11 @@ def label(task: TaskView) -> str:
     return task.name or task.type
 
 
+def slots(agent: AgentView) -> str:
+    """`1/2`, and where it holds work beyond them, `2/2 +1`."""
+    return f"{agent.busy}/{agent.slots}" + (f" +{agent.queued}" if agent.queued else "")
+
+
 def percent(value: float | None, look: Look) -> Text:
     """A rate of 0..1."""
     if value is None:
@@ -85,13 +90,15 @@ def votes(decision: DecisionView) -> str:
 def set_aside(agent: AgentView, look: Look) -> Text:
     """Why an agent gets nothing, and until when."""
     if agent.status in ("paused", "draining"):
-        until = Text("until ") + look.age(agent.status_until) if agent.status_until is not None else None
+        until = look.until(agent.status_until) if agent.status_until is not None else None
         reason = look.text(agent.status_reason) if agent.status_reason else None
         return Text(": ").join(one for one in (until, reason) if one is not None)
     if agent.excluded_until is not None:
         return Text.assemble(
-            ("excluded until " if agent.excluded_until > look.now else "probed since ", "yellow"),
-            look.age(agent.excluded_until),
+            ("excluded " if agent.excluded_until > look.now else "probed since ", "yellow"),
+            look.until(agent.excluded_until)
+            if agent.excluded_until > look.now
+            else look.age(agent.excluded_until),
             ": ",
             look.text(agent.excluded_reason),
         )
@@ -104,7 +111,7 @@ AGENTS = (
     Column("TYPE", lambda agent, look: look.text(agent.type), 2),
     Column("CAPABILITIES", lambda agent, look: look.names(agent.capabilities), 4),
     Column("LOAD", lambda agent, look: look.bar(agent.load, 6), 7),
-    Column("SLOTS", lambda agent, look: Text(f"{agent.busy}/{agent.slots}"), 3, is_right=True),
+    Column("SLOTS", lambda agent, look: Text(slots(agent)), 3, is_right=True),
     Column("SCORE", lambda agent, look: look.number(agent.performance_score), 8, is_right=True),
     Column("SUCCESS", lambda agent, look: percent(agent.success_rate, look), 6, is_right=True),
     Column("P50", lambda agent, look: milliseconds(agent.latency_p50_ms, look), 5, is_right=True),
@@ -243,7 +250,7 @@ NODES = (
 
 LIMITS = (
     Column("LIMIT", lambda one, look: look.text(f"{one.scope}:{one.name}", "bold"), is_id=True),
-    Column("RATE", lambda one, look: Text(one.rate), is_right=True),
+    Column("RATE", lambda one, look: look.text(one.rate), is_right=True),
     Column("BURST", lambda one, look: Text(f"{one.burst:,}"), 3, is_right=True),
     Column("LEFT NOW", lambda one, look: Text(f"{one.level:,.1f}"), is_right=True),
     Column("SET", lambda one, look: look.age(one.created_at), 4, is_right=True),

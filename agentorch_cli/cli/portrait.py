@@ -31,7 +31,13 @@ def _facts(agent: AgentView, look: Look) -> list[tuple[str, Text]]:
         (agent.status, _aside(agent, look) if agent.status in ("paused", "draining") else None),
         ("excluded", _excluded(agent, look) if agent.excluded_until is not None else None),
         ("in a row", _failing(agent) if agent.consecutive_failures else None),
-        ("load", look.bar(agent.load, 10) + Text(f"  {agent.busy} of {agent.slots} slots")),
+        (
+            "load",
+            look.bar(agent.load, 10)
+            + Text(
+                f"  {agent.busy} of {agent.slots} slots{f', {agent.queued} queued' if agent.queued else ''}"
+            ),
+        ),
         ("works on", look.names(agent.working_on) if agent.working_on else None),
         ("score", look.number(agent.performance_score, 1)),
         ("last hour", _hour(agent, look)),
@@ -47,20 +53,21 @@ def _facts(agent: AgentView, look: Look) -> list[tuple[str, Text]]:
 
 
 def _aside(agent: AgentView, look: Look) -> Text:
-    told = Text("since ") + look.age(agent.status_since)
+    told = look.age(agent.status_since) if look.is_terminal else Text("since ") + look.age(agent.status_since)
     if agent.status_until is not None:
-        told += Text(", until ") + look.age(agent.status_until)
+        told += Text(", ") + look.until(agent.status_until)
     return told + Text(": ") + look.text(agent.status_reason) if agent.status_reason else told
 
 
 def _excluded(agent: AgentView, look: Look) -> Text:
     """Since when and until when; afterwards it is probed."""
     times = "once" if agent.trips == 1 else f"{agent.trips} times"
-    is_over = agent.excluded_until is not None and agent.excluded_until <= look.now
+    assert agent.excluded_until is not None
+    is_over = agent.excluded_until <= look.now
     return Text.assemble(
         look.age(agent.excluded_since),
-        ", until ",
-        look.age(agent.excluded_until),
+        ", ",
+        Text("until ") + look.age(agent.excluded_until) if is_over else look.until(agent.excluded_until),
         f" ({times} without a success in between"
         f"{'; now it gets one task at a time, until one goes well' if is_over else ''}): ",
         look.text(agent.excluded_reason),

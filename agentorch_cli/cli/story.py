@@ -28,11 +28,21 @@ WORDS = {
     "lost": "lost with",
     "timed_out": "ran out of time at",
     "retried": "opened again",
+    "moved": "taken back from",
+    "straggler_backed_up": "given a backup, for it lasts long with",
     "skipped": "left out",
     "budget_reserved": "reserved for",
     "budget_settled": "paid for",
     "budget_returned": "given back by",
 }
+
+
+MOVES = {
+    "balance": "loads were uneven",
+    "idle": "somebody was idle",
+    "waited": "it was busy for too long",
+}
+"""Why an attempt was moved."""
 
 
 def draw(page: Page, task: TaskView) -> None:
@@ -133,7 +143,7 @@ def draw_decision(page: Page, decision: DecisionView) -> None:
 
 def _bars(decision: DecisionView, look: Look) -> list[tuple[str, Text]]:
     """Each answer with its share of the votes."""
-    total = sum(decision.counts.values())
+    total = sum(decision.counts.values()) or 1
     return [
         (answer[:60], look.progress(number / total) + Text(f"  {number} of {total}"))
         for answer, number in decision.counts.items()
@@ -159,7 +169,7 @@ def draw_outcome(page: Page, learned: OutcomeView) -> None:
     word = {True: "right", False: "wrong", None: "known"}[learned.is_right]
     page.line(look.text(learned.task_id, "bold"), f" is {word}; {learned.credited} agents were credited.")
     page.line(
-        Text(
+        look.text(
             f"{learned.verified} outcomes of {learned.capability} are verified"
             + (f", its confidence is calibrated on {learned.calibrated}." if learned.calibrated else "."),
             "dim",
@@ -247,11 +257,21 @@ def _details(event: EventView) -> str:
         return money.booked(data)
     if data.get("message"):
         return str(data["message"])
+    if data.get("why") in MOVES:
+        return _moved(data)
     return ", ".join(
         f"{key}: {value:g}" if isinstance(value, float) else f"{key}: {value}"
         for key, value in data.items()
         if value is not None
     )
+
+
+def _moved(data: dict[str, Any]) -> str:
+    """Where an attempt went, and what that did to the loads."""
+    before, after = data.get("before") or {}, data.get("after") or {}
+    taker = f" and given to {data['to']}" if data.get("to") else ""
+    loads = "; ".join(f"{agent}: {before[agent]:.0%} -> {after.get(agent, 0):.0%}" for agent in before)
+    return f"{MOVES[data['why']]}{taker} ({loads})"
 
 
 def _color(kind: str) -> str:

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agentorch_cli.cli.look import Look
+from agentorch_cli.text import one_line
 
 GAP = 2
 """Blank columns between two columns of a table."""
@@ -93,7 +94,8 @@ class Page:
             self._write("\t".join(_plain(column.cell(row, self.look)) for column in columns))
 
     def pairs(self, rows: Sequence[tuple[Text | str, Text]], indent: int = 2) -> None:
-        """Names with their values; a long value goes on under itself."""
+        """Names with their values; a long value goes on under itself. Names may be texts of others too."""
+        rows = [(one_line(name) if isinstance(name, str) else name, value) for name, value in rows]
         if not self.look.is_terminal:
             for name, value in rows:
                 label = f"{' ' * indent}{name}\t" if name else ""

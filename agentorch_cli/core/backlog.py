@@ -399,7 +399,7 @@ class _News:
         return bool(self._freed) and self._roster.may_serve_since(want, self._seen)
 
     def spent(self, seats: Sequence[Seat]) -> None:
-        """These seats were taken: agents that are not free any more wake nobody."""
+        """These seats were taken: agents that have no room any more wake nobody."""
         for seat in seats:
-            if not seat.member.is_free:
+            if not seat.member.has_room:
                 self._freed.discard(seat.member.agent_id)

@@ -193,7 +193,8 @@ def _unsatisfiable(rest: Remainder, task: str) -> str:
     if given.need.is_team:
         return _no_team(task, pool, rest.system)
     caps = pool.need.caps
-    able = (f"agents with {', '.join(sorted(caps))}" if caps else "agents") + _in_pool(given.need)
+    able = "agent" if given.need.count == 1 else "agents"
+    able += (f" with {', '.join(sorted(caps))}" if caps else "") + _in_pool(given.need)
     if pool.absent and pool.registered + pool.absent >= given.need.count:
         return f"{task} needs {given.need.count} {able}: no live agent, {pool.absent} known and away"
     how = advice(

@@ -64,6 +64,8 @@ class AttemptEvent(StrEnum):
     """It ran longer than the task's timeout."""
     CANCEL = "cancelled"
     """It was called off, or the agent gave it back."""
+    MOVE = "moved"
+    """It was taken back before its agent had accepted it, to be given to another."""
 
 
 _T, _E = TaskStatus, TaskEvent
@@ -111,6 +113,7 @@ ATTEMPT_MOVES: dict[tuple[AttemptStatus, AttemptEvent], AttemptStatus] = {
     (_A.SENT, _F.LOSE): _A.LOST,
     (_A.SENT, _F.TIME_OUT): _A.TIMED_OUT,  # that it was accepted had not been written down yet
     (_A.SENT, _F.CANCEL): _A.CANCELLED,
+    (_A.SENT, _F.MOVE): _A.CANCELLED,
     (_A.ACCEPTED, _F.COMPLETE): _A.COMPLETED,
     (_A.ACCEPTED, _F.FAIL): _A.FAILED,
     (_A.ACCEPTED, _F.LOSE): _A.LOST,

@@ -81,7 +81,14 @@ class Member:
     completed: int = 0
     failed: int = 0
     used: set[int] = field(default_factory=set)
-    """Numbers of the slots that live attempts own."""
+    """Numbers of the slots that live attempts own; there are more than `slots` of them where it holds work
+    that it has not begun."""
+    prefetch: int = 0
+    """Attempts beyond its slots that it may hold at most."""
+    is_quick: bool = False
+    """The last attempt that it ended was short and went well: what it holds ahead is begun soon."""
+    is_parent: bool = False
+    """Its work waits for sub-tasks: what goes on after that must find a slot."""
     is_probing: bool = False
     """It was excluded, and gets one task at a time until one of them goes well."""
     probe_slot: int | None = None
@@ -90,7 +97,7 @@ class Member:
     freed_at: int = 0
     """The stamp at which it last became able to take more, or different, work."""
     is_counted: bool = False
-    """Its crew counts it as free."""
+    """Its crew counts it as one that has room."""
     guilds: dict[Lane, Guild] = field(default_factory=dict)
 
     def estimate(self, skill: str, type: str) -> float:
@@ -123,12 +130,26 @@ class Member:
         """It has the one task that shows how it is."""
         return self.is_probing and self.probe_slot in self.used
 
+    @property
+    def has_room(self) -> bool:
+        """Could be handed work now, to begin at once or (see `Want.may_wait`) soon."""
+        if len(self.used) < self.slots:
+            return self.is_free
+        return (
+            self.is_quick
+            and not self.is_parent
+            and not self.is_probing
+            and len(self.used) < self.slots + self.prefetch
+            and self.status is AgentStatus.ONLINE
+            and not self.exclusions
+        )
+
     def free_slot(self) -> int:
-        """A number that no live attempt owns. Only for a free member."""
+        """A number that no live attempt owns. Only for a member that has room."""
         number = len(self.used)
         if number not in self.used:
             return number
-        return next(n for n in range(self.slots) if n not in self.used)
+        return next(n for n in range(self.slots + self.prefetch) if n not in self.used)
 
 
 Demand = tuple[frozenset[str], int]
@@ -155,6 +176,8 @@ class Want:
     is_team: bool = False
     """They have `required` together; each has a part of it."""
     pool: str = DEFAULT_POOL
+    may_wait: bool = False
+    """Where all who could take it are busy, a quick one may be handed it beyond its slots."""
     declined_by: frozenset[str] = frozenset()
     """Agents that gave it back because they do not want to do it: it does not come to them again."""
 
@@ -183,13 +206,18 @@ class Seat:
     slot: int
     role: str | None = None
     """The member's part in a team."""
+    is_ahead: bool = False
+    """Beyond its slots: it has to wait for one of them."""
 
 
 Lane = tuple[frozenset[str], str]
 """Required capabilities, and the type of task where it makes a difference; else ""."""
 
 Entry = tuple[float, str, int, Member]
-"""Negated score, id, stamp: the best comes first, equal scores by id."""
+"""Negated score, id, stamp: the best comes first, equal scores by id; those without a free slot come last."""
+
+_LAST = 2.0
+"""More than any two scores differ by."""
 
 
 @dataclass(slots=True, eq=False)
@@ -214,7 +242,7 @@ class Crew:
     capabilities: frozenset[str]
     size: int = 0
     free: int = 0
-    """Members that could take work now."""
+    """Members that have room."""
 
 
 @lru_cache(maxsize=4096)
@@ -285,7 +313,10 @@ class Roster:
         self.lost_at = 0
         """The stamp at which an agent last went offline or left."""
         self.free = 0
-        """Agents of the pool that could take work now."""
+        """Agents of the pool that have room."""
+        self.idled: dict[str, None] = {}
+        """Agents with a free slot that they did not have, or that changed otherwise; whoever has seen to
+        them takes them out."""
         self._crews: dict[frozenset[str], Crew] = {}
         """The one that changed last comes last."""
         self._having: dict[str, dict[str, Member]] = {}
@@ -314,6 +345,7 @@ class Roster:
                 member.performance = before.performance
         if before is not None and before is not member:
             member.exclusions = before.exclusions | member.exclusions
+            member.is_quick, member.is_parent = before.is_quick, before.is_parent
             member.is_probing = before.is_probing
             member.probe_slot = before.probe_slot
         self.drop(member.agent_id)
@@ -386,7 +418,9 @@ class Roster:
         self._offer(member)
         if member.pool != self.pool or self.members.get(member.agent_id) is not member:
             return
-        if member.is_free:
+        if member.has_room:
+            if len(member.used) < member.slots:
+                self.idled[member.agent_id] = None
             stamp = member.freed_at = self.stamp
             self._freed.pop(member.agent_id, None)
             self._freed[member.agent_id] = member
@@ -447,7 +481,7 @@ class Roster:
         for member in reversed(self._freed.values()):
             if member.freed_at <= stamp:
                 break
-            if member.is_free:
+            if member.has_room:
                 found.add(member.agent_id)
         return found
 
@@ -490,17 +524,27 @@ class Roster:
         chosen = self._best_of(guild, want.most, want, avoided, kept)
         if len(chosen) < want.number:
             return None
-        return [Seat(member, member.free_slot()) for member in chosen]
+        return [Seat(one, one.free_slot(), is_ahead=len(one.used) >= one.slots) for one in chosen]
 
     def _best_of(
         self, guild: Guild, most: int, want: Want, avoided: frozenset[str], kept: Sequence[Want]
     ) -> list[Member]:
-        """The best free members of a guild that may take it, at most so many."""
+        """The best free members of a guild that may take it, at most so many.
+
+        Where there is none, and it may wait, the best of those who are quick: but not beside one that is
+        kept for others, to which it goes as soon as it is not.
+        """
         chosen: list[Member] = []
         passed: list[Entry] = []
         while (entry := self._best(guild)) is not None:
             member = entry[3]
-            if _may(member, want, avoided, kept):
+            if len(member.used) >= member.slots:  # and so it is with all that follow
+                if not want.may_wait or want.gates or chosen or kept:
+                    break
+                if lasting_obstacle(member, want) is None and member.agent_id not in avoided:
+                    chosen.append(member)
+                    break
+            elif _may(member, want, avoided, kept):
                 chosen.append(member)
                 if len(chosen) == most:
                     break
@@ -671,7 +715,7 @@ class Roster:
         self._seats += _OVERHEAD
         for member in self._having_all(required):
             self._join(guild, member)
-            if member.is_free:
+            if member.has_room:
                 guild.heap.append(self._entry(member, guild))
         heapq.heapify(guild.heap)
         while self._seats > MOST_SEATS and self.guilds:
@@ -697,21 +741,23 @@ class Roster:
     def _entry(self, member: Member, guild: Guild) -> Entry:
         performance = member.estimate(guild.skill, guild.type)
         value = score(self.weights, performance, len(member.used), member.slots)
+        if len(member.used) >= member.slots:
+            value -= _LAST
         return (-value, member.agent_id, member.stamp, member)
 
     def _offer(self, member: Member) -> None:
-        """Make its old entries invalid; if it is free, give its guilds a new one."""
+        """Make its old entries invalid; if it has room, give its guilds a new one."""
         if member.pool != self.pool:
             return
         self.stamp += 1
         member.stamp = self.stamp
-        is_free = member.is_free
-        if is_free != member.is_counted and self.members.get(member.agent_id) is member:
-            change = is_free - member.is_counted
-            member.is_counted = is_free
+        has_room = member.has_room
+        if has_room != member.is_counted and self.members.get(member.agent_id) is member:
+            change = has_room - member.is_counted
+            member.is_counted = has_room
             self._crews[member.capabilities].free += change
             self.free += change
-        if not is_free or not member.guilds:
+        if not has_room or not member.guilds:
             return
         unasked: list[Guild] = []
         alike = None if member.estimates else self._entry(member, next(iter(member.guilds.values())))

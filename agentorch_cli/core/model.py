@@ -201,3 +201,5 @@ class AgentSpec:
     """Command that `serve` runs for each task of this agent; None for agents that connect by themselves."""
     pool: str | None = None
     """None: the one that it is in already, or the default."""
+    prefetch: int = 0
+    """Attempts beyond its slots that it is willing to hold until it can begin them."""

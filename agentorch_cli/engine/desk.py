@@ -19,7 +19,7 @@ from agentorch_cli.core.model import DEFAULT_POOL, AgentSpec, AgentStatus
 from agentorch_cli.core.scoring import counted_performance
 from agentorch_cli.engine.exclusions import Exclusions
 from agentorch_cli.engine.lifeline import Lifeline
-from agentorch_cli.engine.scheduler import Scheduler
+from agentorch_cli.engine.scheduler import PATIENCE, Scheduler
 from agentorch_cli.engine.settler import Settler
 from agentorch_cli.engine.state import Report, State
 from agentorch_cli.errors import DatabaseUnreachable, NotAllowed
@@ -57,6 +57,7 @@ class Desk:
         exclusions: Exclusions,
         *,
         response_timeout: float,
+        prefetch: int = 0,
     ) -> None:
         self.state = state
         self.store = store
@@ -65,6 +66,8 @@ class Desk:
         self.lifeline = lifeline
         self.exclusions = exclusions
         self.response_timeout = response_timeout
+        self.prefetch = prefetch
+        """Attempts beyond its slots that an agent may hold at most, whatever it says itself."""
         self._accepted: list[str] = []
         self._progress: dict[str, tuple[float | None, str | None]] = {}
         self._something = asyncio.Event()
@@ -78,6 +81,7 @@ class Desk:
 
     async def welcome(self, agent: AgentSpec, session_id: UUID, resume: Sequence[str]) -> Welcome:
         """An agent came in. Raises DatabaseUnreachable while it cannot be written down."""
+        agent = replace(agent, prefetch=min(agent.prefetch, self.prefetch))
         row = await self.store.db.fetch_one(
             "connect_agent",
             agent.agent_id,
@@ -87,6 +91,7 @@ class Desk:
             dumps(agent.metadata),
             self.store.node_id,
             session_id,
+            agent.prefetch,
             agent.pool,
         )
         assert row is not None
@@ -158,6 +163,7 @@ class Desk:
             completed=completed,
             failed=failed,
             used={delivery.slot for delivery in held if not delivery.is_parked} | committing,
+            prefetch=agent.prefetch,
         )
         self.state.roster.put(member)
         self.state.reputation.tell(agent.agent_id)
@@ -176,6 +182,8 @@ class Desk:
         member = self.state.roster.members.get(delivery.agent_id)
         if member is not None and not delivery.is_parked:
             self.state.roster.hold(member, delivery.slot)
+            if member.busy > member.slots and not delivery.is_accepted:
+                delivery.is_ahead, delivery.due = True, now + PATIENCE
         self.state.hold(delivery)
 
     def leaves(self, agent_id: str, session_id: UUID, *, for_good: bool) -> None:
@@ -237,6 +245,9 @@ class Desk:
             delivery.is_accepted = True
             delivery.begun = asyncio.get_running_loop().time()
             delivery.due = delivery.begun + delivery.timeout_seconds
+            delivery.is_ahead = False
+            if self.state.shelf:
+                self.state.shelf.take(message_id)
             self._accepted.append(message_id)
             self._something.set()
         return True

@@ -4,7 +4,7 @@ hints (LISTEN) ──> scheduler ──> assign ──> courier (gateway) ──
                        ^                                            │
                        └── settler <── desk (gateway) <─────────────┘
 lifeline: what is overdue ──> settler        leader: beat, lease        timetable: schedules ──> tasks
-ledger: what was finished
+ledger: what was finished           balancer: what agents have not begun ──> scheduler ──> other agents
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from agentorch_cli.core.ladder import Policy
 from agentorch_cli.core.matching import Member, Roster
 from agentorch_cli.core.model import DEFAULT_POOL, AgentStatus
 from agentorch_cli.core.scoring import Weights
+from agentorch_cli.engine.balancer import Balance, Balancer
 from agentorch_cli.engine.deadlocks import Monitor
 from agentorch_cli.engine.desk import Desk
 from agentorch_cli.engine.exclusions import Exclusions
@@ -30,14 +31,16 @@ from agentorch_cli.engine.ledger import Bookkeeper
 from agentorch_cli.engine.lifeline import Lifeline
 from agentorch_cli.engine.peers import Peers, seat
 from agentorch_cli.engine.proposals import Proposals
-from agentorch_cli.engine.relay import AGENTS, FREED, WORK, Relay
+from agentorch_cli.engine.relay import AGENTS, FREED, LATE, WORK, Relay
 from agentorch_cli.engine.scheduler import Scheduler
 from agentorch_cli.engine.settler import Settler
 from agentorch_cli.engine.state import Courier, State
+from agentorch_cli.engine.stragglers import Patience, Stragglers
 from agentorch_cli.engine.subtasks import Rules, Subtasks
 from agentorch_cli.engine.timetable import Timetable
 from agentorch_cli.errors import DatabaseUnreachable
 from agentorch_cli.store.deadlocks import Deadlocks
+from agentorch_cli.store.records import Delivery
 from agentorch_cli.store.store import DELAYED, Store
 from agentorch_cli.store.waiting import Waiting
 
@@ -51,6 +54,7 @@ CHANNELS = (
     "agentorch_votes",
     "agentorch_slots",
     "agentorch_deadlock",
+    "agentorch_ended",
     "agentorch_schedules",
     "agentorch_limits",
     "agentorch_budgets",
@@ -79,6 +83,8 @@ class Limits:
     task_defaults: Mapping[str, Any] = field(default_factory=dict)
     """TaskSpec fields for sub-tasks and scheduled tasks that are silent about them."""
     subtasks: Rules = field(default_factory=Rules)
+    balance: Balance = field(default_factory=Balance)
+    stragglers: Patience = field(default_factory=Patience)
     deadlocks: Policy = field(default_factory=Policy)
     deadlock_sweep_interval: float = 30.0
     deadlock_wait: float = 1.0
@@ -105,6 +111,7 @@ class Engine:
             response_timeout=limits.response_timeout,
         )
         self.scheduler.on_doubt = self.resync
+        self.state.response_timeout = limits.response_timeout
         self.settler = Settler(self.state, store, courier, self.scheduler)
         self.scheduler.on_sick = self.settler.end_sick
         self.scheduler.funds.on_exhausted = self.settler.end_early
@@ -121,6 +128,7 @@ class Engine:
             self.lifeline,
             self.exclusions,
             response_timeout=limits.response_timeout,
+            prefetch=limits.balance.prefetch if limits.balance.is_enabled else 0,
         )
         self.waiting = Waiting(store.db)
         self.subtasks = Subtasks(self.state, store, defaults=limits.task_defaults, rules=limits.subtasks)
@@ -148,6 +156,12 @@ class Engine:
             self.subtasks.continued,
         )
         self.lifeline.on_stranded = self.peers.follow_agents
+        self.balancer = Balancer(self.state, store, courier, self.scheduler, limits.balance)
+        self.stragglers = Stragglers(self.state, store, self.scheduler, limits.stragglers)
+        self.scheduler.on_idle = self.balancer.idle
+        self.lifeline.on_waited = self.balancer.waited
+        self.lifeline.on_late = self._on_late
+        self.peers.on_late = self.balancer.late
         self.proposals = Proposals(self.state, store, courier)
         self.lifeline.errands.append(self.proposals.close_overdue)
         self.timetable = Timetable(self.state, store, defaults=limits.task_defaults)
@@ -190,6 +204,8 @@ class Engine:
             run(self.leader.run(), name="leader"),
             run(self.ledger.run(), name="ledger"),
             run(self.monitor.run(), name="monitor"),
+            run(self.balancer.run(), name="balancer"),
+            run(self.stragglers.run(), name="stragglers"),
             run(self.proposals.run(), name="proposals"),
             run(self.exclusions.run(), name="exclusions"),
             run(self.timetable.run(), name="timetable"),
@@ -250,6 +266,8 @@ class Engine:
                 self.scheduler.look_at_budgets()
         elif channel == "agentorch_deadlock":
             self.monitor.look_soon(0.0)
+        elif channel == "agentorch_ended":
+            self.settler.ended_elsewhere(None if payload == "*" else payload.split("\n"))
         elif channel == "agentorch_schedules":
             self.timetable.wake()
         elif channel == "agentorch_slots":
@@ -272,6 +290,14 @@ class Engine:
         else:
             self.relay.stuck()
 
+    def _on_late(self, delivery: Delivery) -> None:
+        """An agent of this node does not take what it has a slot for: whoever leads may move it."""
+        if self.state.leads(delivery.pool):
+            self.balancer.late(delivery.message_id)
+        else:
+            self.state.is_late(delivery.message_id)
+            self.relay.changed(delivery.message_id, LATE)
+
     def _on_wait(self, holds_slot: bool) -> None:
         self.scheduler.wake()
         if holds_slot:
@@ -281,6 +307,7 @@ class Engine:
         """Whatever was said while nobody listened is in the tables."""
         self._called_off = self._slots_changed = None
         self._fleet_changed.set()
+        self.settler.ended_elsewhere(None)
         self.monitor.look_soon()
         self.scheduler.look_again_here()
         self.scheduler.look_at_limits()
@@ -408,10 +435,14 @@ class Engine:
         await self.peers.read_elsewhere()
         here = [m.agent_id for m in self.state.roster.members.values() if m.node_id == self.state.node_id]
         for delivery in await self.store.held_work(here):
-            if delivery.message_id not in self.state.deliveries:
+            known = self.state.deliveries.get(delivery.message_id)
+            if known is None:
                 log.info("attempt %s was assigned but not sent; sending it", delivery.message_id)
                 self.desk.take_up(delivery)
                 self.courier.deliver(delivery)
+            elif known.is_parked and not delivery.is_parked:  # it has its slot again, and nobody was told
+                self.state.roster.take(self.state.roster.members[known.agent_id], delivery.slot)
+                self.subtasks.continued(known.message_id, delivery.slot)
 
     async def _reclaim(self, agent_ids: list[str]) -> None:
         """Another node took this one for dead. Its agents are still here; what they held may have moved."""
@@ -474,7 +505,7 @@ def _follow_row(roster: Roster, member: Member, row: Mapping[str, Any]) -> bool:
     before = member.status
     if before is not AgentStatus.OFFLINE:
         member.status = AgentStatus(row["status"])
-    member.slots = row["slots"]
+    member.slots, member.prefetch = row["slots"], row["prefetch"]
     capabilities = frozenset(row["capabilities"])
     if capabilities == member.capabilities and row["pool"] == member.pool:
         roster.touch(member)

@@ -1,6 +1,7 @@
 """Nothing waits for ever: silence, loss and time limits.
 
-* An attempt that its agent does not accept within the response timeout goes elsewhere.
+* An attempt that its agent does not accept within the response timeout goes elsewhere. Where it was handed
+  over beyond the agent's slots, the time begins with a slot for it; if that takes long, it is taken back.
 * One that runs longer than the task's timeout is called off and counts as a failure.
 * An agent that lost its session has a grace to come back for what it holds; then it is lost.
 * Agents whose node died get the same grace from the moment that the death is noticed.
@@ -20,6 +21,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from agentorch_cli.core.model import AttemptStatus
+from agentorch_cli.engine.scheduler import PATIENCE
 from agentorch_cli.engine.settler import DEADLINE, QUEUE_TIMEOUT, Settler
 from agentorch_cli.engine.state import Report, State
 from agentorch_cli.errors import DatabaseUnreachable
@@ -56,6 +58,11 @@ class Lifeline:
         """Told which agents were on nodes that are gone."""
         self.on_due: Callable[[], None] = lambda: None
         """Told when a sweep finds a schedule whose time has come."""
+        self.on_waited: Callable[[list[Delivery]], None] = lambda waited: None
+        """Told which attempts have waited for a slot of their agents for too long."""
+        self.on_late: Callable[[Delivery], None] = lambda delivery: None
+        """Told of each attempt that its agent has a slot for and does not take; again and again, until it is
+        on the shelf."""
         self._orphans_from = 0.0
         self._buried: set[str] = set()
 
@@ -72,9 +79,23 @@ class Lifeline:
     def watch_once(self, now: float) -> None:
         """Report what is overdue at `now`, on the loop's clock. Each attempt is reported once."""
         self._given_up &= self.state.deliveries.keys()
+        late = self.state.response_timeout - PATIENCE
+        waited: list[Delivery] = []
         for delivery in self.state.deliveries.values():
-            if delivery.due <= now and delivery.message_id not in self._given_up:
-                self._give_up(delivery)
+            if delivery.due <= now:
+                if delivery.is_ahead:
+                    delivery.due = now + PATIENCE  # unless it is given back by then
+                    waited.append(delivery)
+                elif delivery.message_id not in self._given_up:
+                    self._give_up(delivery)
+            elif (
+                delivery.due <= now + late
+                and not (delivery.is_accepted or delivery.is_ahead)
+                and delivery.message_id not in self.state.shelf
+            ):
+                self.on_late(delivery)
+        if waited:
+            self.on_waited(waited)
         for agent_id, since in list(self.state.gone_since.items()):
             if since + self.grace <= now:
                 del self.state.gone_since[agent_id]
@@ -134,6 +155,7 @@ class Lifeline:
                     await self.sweep_once()
             except DatabaseUnreachable as error:
                 log.warning("cannot sweep: %s", error)
+                self.settler.ended_elsewhere(None)  # a task may have been ended without anybody being told
             except Exception:
                 log.exception("a sweep failed; the next one tries again")
 
@@ -161,6 +183,7 @@ class Lifeline:
             self.on_due()
         if seen["has_votes"]:
             await self._look_at_votes()
+        await self.settler.tell_for_others()
         dead = set(seen["dead_nodes"] or ()) - self._buried
         if dead:  # any of them may have died between settling a task and telling its dependents
             await self.settler.unlock_missed()

@@ -8,7 +8,9 @@ was meant for a node which its agent has left is passed on.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -17,7 +19,7 @@ from agentorch_cli.core.model import AgentStatus
 from agentorch_cli.core.scoring import counted_performance
 from agentorch_cli.engine.desk import Desk
 from agentorch_cli.engine.exclusions import Exclusions
-from agentorch_cli.engine.relay import BADLY, PARKED, WAITS, WELL, Relay
+from agentorch_cli.engine.relay import BADLY, LATE, PARKED, WAITS, WELL, Relay
 from agentorch_cli.engine.scheduler import Scheduler
 from agentorch_cli.engine.state import Courier, Elsewhere, State
 from agentorch_cli.store.records import Delivery
@@ -51,6 +53,8 @@ class Peers:
         self.relay = relay
         self.exclusions = exclusions
         self.on_continued = on_continued
+        self.on_late: Callable[[str], None] = state.is_late
+        """Told of attempts on other nodes that their agents do not take."""
 
     # --- work for agents of this node -------------------------------------------------------
 
@@ -87,18 +91,24 @@ class Peers:
         """Slots of agents on other nodes came free; whoever leads may use them."""
         if not self.state.is_leader:
             return
+        now = asyncio.get_running_loop().time()
         for line in lines:
             message_id, _, mark = line.partition(" ")
             if mark == PARKED:
                 self.state.park_elsewhere(message_id)
             elif mark == WAITS:
                 self.scheduler.look_at_parked()
+            elif mark == LATE:
+                self.on_late(message_id)
             else:
                 attempt = self.state.elsewhere.get(message_id)
                 if attempt is not None and mark in (WELL, BADLY):
+                    self.state.paces(attempt, now, went_well=mark == WELL)
                     self.state.reputation.outcome(
                         attempt.agent_id, attempt.skill, attempt.type, went_well=mark == WELL
                     )
+                elif attempt is not None and attempt.is_ahead:
+                    self.state.was_slow(attempt.agent_id)
                 self.state.free_elsewhere(message_id)
         self.scheduler.wake()
 
@@ -110,6 +120,9 @@ class Peers:
         finally:
             self.state.freed_meanwhile = None
         live = {str(row["message_id"]): row for row in rows}
+        holding = Counter(row["agent_id"] for row in rows if not row["is_parked"])
+        members = self.state.roster.members
+        overfull = {one for one, n in holding.items() if one in members and n > members[one].slots}
         for message_id, attempt in list(self.state.elsewhere.items()):
             if message_id not in live and (agent_ids is None or attempt.agent_id in agent_ids):
                 self.state.free_elsewhere(message_id)
@@ -127,7 +140,9 @@ class Peers:
                         skill_shown(row["required_capabilities"], row["role"]),
                         row["task_type"],
                         row["is_parked"],
-                        row["pool"],
+                        frozenset(row["required_capabilities"]),
+                        is_ahead=row["status"] == "sent" and row["agent_id"] in overfull,
+                        pool=row["pool"],
                     ),
                 )
 
@@ -185,6 +200,7 @@ def seat(roster: Roster, row: Any) -> None:
     capabilities = frozenset(row["capabilities"])
     if member is not None and member.capabilities == capabilities and member.pool == row["pool"]:
         member.status, member.slots, member.node_id = status, row["slots"], row["node_id"]
+        member.prefetch = row["prefetch"]
         roster.touch(member)
         return
     roster.put(
@@ -200,5 +216,6 @@ def seat(roster: Roster, row: Any) -> None:
             completed=row["completed"],
             failed=row["failed"],
             used=set(member.used) if member is not None else set(),
+            prefetch=row["prefetch"],
         )
     )

@@ -22,8 +22,9 @@ log = logging.getLogger("agentorch.relay")
 
 WORK, FREED, AGENTS = "agentorch_work", "agentorch_freed", "agentorch_agents"
 
-WELL, BADLY, PARKED, WAITS, GONE = "w", "b", "p", "s", "-"
-"""What became of a slot: its attempt ended well, badly, or without a verdict; is parked, wants one."""
+WELL, BADLY, PARKED, WAITS, GONE, LATE = "w", "b", "p", "s", "-", "l"
+"""What became of a slot: its attempt ended well, badly, or without a verdict; is parked, wants one; was not
+taken by its agent for a while."""
 
 
 class Relay:

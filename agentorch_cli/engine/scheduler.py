@@ -49,6 +49,9 @@ DOUBT_PAUSE = 0.05
 BATCH = 500
 """Tasks per commit."""
 
+PATIENCE = 1.0
+"""Seconds that an attempt may wait at its agent, for a slot or to be taken, before others may have it."""
+
 DIG_EVERY = 1.0
 """Seconds between looks beyond the window that found nothing: they may read much of the table."""
 
@@ -107,6 +110,8 @@ class Scheduler:
         self.claims: list[Claim] = [self._claim_limits, self.funds.claim]
         self._are_budgets_stale = True
         self._changed_budgets: set[tuple[str, str]] = set()
+        self._claiming = asyncio.Lock()
+        """One transaction at a time claims: claims remember what they gave until it is stored."""
         self._are_limits_stale = True
         self._limit_timer: asyncio.TimerHandle | None = None
         self.on_unservable: Callable[[], None] = lambda: None
@@ -116,6 +121,8 @@ class Scheduler:
         self.on_probe: Callable[[Assignment], None] = lambda assignment: None
         """Told of work that shows how an agent is that was excluded."""
         self._timer: asyncio.TimerHandle | None = None
+        self.on_idle: Callable[[Iterable[str]], None] | None = None
+        """Told of agents that have nothing to do, while others hold work that they have not begun."""
         self._last_failure = ""
         self._dig_at = 0.0
         self._dig_timer: asyncio.TimerHandle | None = None
@@ -253,7 +260,16 @@ class Scheduler:
                     await self._continue()
             elif not await self._dig():
                 self._wait_for_rates()
+                self._tell_idle()
                 return
+
+    def _tell_idle(self) -> None:
+        """Nothing that is ready fits these agents: perhaps what others hold does."""
+        idled = self.state.roster.idled
+        if idled:
+            self.state.roster.idled = {}
+            if self.state.shelf and self.on_idle is not None:
+                self.on_idle(idled)
 
     def _match(self) -> list[Pair]:
         gates, roster = self.state.gates, self.state.roster
@@ -533,16 +549,32 @@ class Scheduler:
         self._are_limits_stale = True
         raise DatabaseUnreachable("another scheduler took the same slots") from None
 
+    async def move(self, pairs: Sequence[Pair], take_back: Claim) -> set[str]:
+        """Give tasks that others hold to these agents; the ids of those that were given.
+
+        They were entered by the caller (`enter`), one by one as they were chosen. `take_back` frees them in
+        the transaction that assigns them. Raises DatabaseUnreachable, and asyncpg.PostgresError where one of
+        them cannot be stored; then none was given.
+        """
+        async with self._claiming:
+            return await self._claim_and_commit(pairs, take_back)
+
     async def _commit_limited(self, pairs: Sequence[Pair]) -> None:
         """The same in one transaction with what these tasks use up; without those that are refused."""
+        async with self._claiming:
+            await self._claim_and_commit(pairs)
+
+    async def _claim_and_commit(self, pairs: Sequence[Pair], take_back: Claim | None = None) -> set[str]:
+        """The ids of those that were assigned."""
         pairs = list(pairs)
+        claims = self.claims if take_back is None else [take_back, *self.claims]
         while pairs:
             assignments = [(task, self._assignments(task, seats)) for task, seats in pairs]
             batch = [one for _, its_own in assignments for one in its_own]
             try:
                 async with self.store.db.transaction() as tx:
                     refused: set[str] = set()
-                    for claim in self.claims:
+                    for claim in claims:
                         refused |= await claim(tx, assignments)
                     claimed = await self.store.assign_within(tx, batch) if not refused else {}
                     refused = refused or {task.task_id for task, _ in pairs} - claimed.keys()
@@ -550,7 +582,11 @@ class Scheduler:
                         raise _Refused(refused)
                     await self.funds.seal(tx)
             except _Refused as refusal:
-                self._refuse([pair for pair in pairs if pair[0].task_id in refusal.task_ids])
+                refused_pairs = [pair for pair in pairs if pair[0].task_id in refusal.task_ids]
+                if take_back is None:
+                    self._refuse(refused_pairs)
+                else:
+                    self._take_back(refused_pairs)
                 pairs = [pair for pair in pairs if pair[0].task_id not in refusal.task_ids]
             except asyncpg.UniqueViolationError:
                 self._was_quicker(pairs)
@@ -560,16 +596,19 @@ class Scheduler:
                 raise
             except asyncpg.PostgresError as error:
                 self._take_back(pairs)
+                if take_back is not None:
+                    raise
                 if len(pairs) == 1:
                     self.store.sick[pairs[0][0].task_id] = str(error)
-                    return
+                    return set()
                 for task, seats in pairs:
-                    self._enter(task, seats)
-                    await self._commit_limited([(task, seats)])
-                return
+                    self.enter(task, seats)
+                    await self._claim_and_commit([(task, seats)])
+                return set()
             else:
                 self._send(pairs, batch, claimed)
-                return
+                return set(claimed)
+        return set()
 
     def _refuse(self, pairs: Sequence[Pair]) -> None:
         """These may not start now: they are looked at again."""
@@ -592,6 +631,7 @@ class Scheduler:
                 role=seat.role or task.role,
                 attempt=task.attempts_made + number,
                 node_id=seat.member.node_id or self.state.node_id,
+                is_ahead=seat.is_ahead,
             )
             for number, seat in enumerate(seats, start=1)
         ]
@@ -608,12 +648,14 @@ class Scheduler:
                     continue
                 if assignment.node_id == self.state.node_id:
                     delivery = _delivery(task, assignment, row)
-                    delivery.begun, delivery.due = now, now + self.response_timeout
+                    delivery.is_ahead = seat.is_ahead
+                    seconds = PATIENCE if seat.is_ahead else self.response_timeout
+                    delivery.begun, delivery.due = now, now + seconds
                     delivery.is_probe = seat.member.is_probing and seat.member.probe_slot == seat.slot
                     self.state.hold(delivery)
                     self.courier.deliver(delivery)
                 else:
-                    self._hand_over(task, assignment)
+                    self._hand_over(task, assignment, is_ahead=seat.is_ahead)
                 if seat.member.probe_slot == seat.slot and seat.member.is_probing:
                     self.on_probe(assignment)
                 if self.state.bus.is_heard:
@@ -631,7 +673,7 @@ class Scheduler:
         self.state.has_worked = True
         self.state.count("assigned", len(batch))
 
-    def _hand_over(self, task: Ready, assignment: Assignment) -> None:
+    def _hand_over(self, task: Ready, assignment: Assignment, *, is_ahead: bool) -> None:
         """The agent is on another node: that one sends the work."""
         self.state.hold_elsewhere(
             assignment.message_id,
@@ -641,13 +683,15 @@ class Scheduler:
                 task.task_id,
                 skill_shown(task.required_capabilities, assignment.role),
                 task.type,
+                required=frozenset(task.required_capabilities),
+                is_ahead=is_ahead,
                 pool=task.want.pool,
             ),
         )
         if self.state.relay is not None:
             self.state.relay.work(assignment.node_id, assignment.message_id)
 
-    def _enter(self, task: Ready, seats: Sequence[Seat]) -> None:
+    def enter(self, task: Ready, seats: Sequence[Seat]) -> None:
         """It starts, as far as the mirror is concerned."""
         for seat in seats:
             self.state.roster.take(seat.member, seat.slot)
@@ -667,7 +711,7 @@ class Scheduler:
     async def _one_by_one(self, pairs: Sequence[Pair]) -> None:
         """Something in this batch cannot be stored: find it, and end it."""
         for task, seats in pairs:
-            self._enter(task, seats)
+            self.enter(task, seats)
             batch = self._assignments(task, seats)
             try:
                 claimed = await self.store.assign(batch)

@@ -82,6 +82,8 @@ class Settler:
         self._is_idle.set()
         self._ended: list[tuple[str, str]] = []
         """Tasks whose dependents are told next."""
+        self._ended_elsewhere: set[str] | None = set()
+        """Tasks that others ended, whose dependents the next sweep looks after; None: it looks at all."""
         self._unlock_wake = asyncio.Event()
         self._has_unlocked = asyncio.Event()
         self._has_unlocked.set()
@@ -173,6 +175,28 @@ class Settler:
         """Tell the dependents of tasks that ended on a node which died before it could tell them."""
         while missed := await self.store.missed_endings():
             await self.unlock(missed)
+
+    def ended_elsewhere(self, task_ids: Iterable[str] | None) -> None:
+        """Others ended these tasks (None: some, or nobody knows), and tell their dependents unless they die.
+
+        Whoever becomes the chief looks at everything, so only the chief remembers.
+        """
+        if task_ids is None:
+            self._ended_elsewhere = None
+        elif self._ended_elsewhere is not None and self.state.is_chief:
+            self._ended_elsewhere.update(task_ids)
+
+    async def tell_for_others(self) -> None:
+        """Tell the dependents of what others ended, where they did not come to it."""
+        ids, self._ended_elsewhere = self._ended_elsewhere, set()
+        try:
+            if ids is None:
+                await self.unlock_missed()
+            elif ids and (missed := await self.store.endings_of(list(ids))):
+                await self.unlock(missed)
+        except BaseException:
+            self._ended_elsewhere = None
+            raise
 
     def _quarantine(self, report: Report) -> None:
         """One sick result: the agent is told, the attempt is left to its timeout."""
@@ -316,6 +340,7 @@ class Settler:
         self.on_ended(report, delivery.task_id, delivery.is_probe)
         went_well = report.status is AttemptStatus.COMPLETED
         self.state.tally(delivery.agent_id, went_well=went_well)
+        self.state.paces(delivery, now, went_well=went_well)
         skill = skill_shown(delivery.required_capabilities, delivery.role)
         account = self.state.account(delivery.agent_id, skill, delivery.type)
         account.add(report.status, now - delivery.begun, report.usage, is_ballot=is_ballot)

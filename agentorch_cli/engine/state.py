@@ -22,7 +22,11 @@ from agentorch_cli.core.model import DEFAULT_POOL, AttemptStatus
 from agentorch_cli.engine.bus import Bus
 from agentorch_cli.engine.relay import PARKED, Relay
 from agentorch_cli.engine.reputation import Reputation
+from agentorch_cli.engine.shelf import Shelf
 from agentorch_cli.store.records import Delivery
+
+QUICK_SECONDS = 0.25
+"""An agent whose last attempt took no longer, and went well, may be handed work beyond its slots."""
 
 LONGEST_SKILL = 200
 """Letters of a skill's name that the ledger keeps: an index entry has an end."""
@@ -103,6 +107,11 @@ class Elsewhere:
     skill: str
     type: str
     is_parked: bool = False
+    required: frozenset[str] = frozenset()
+    is_ahead: bool = False
+    """Beyond the slots of its agent, which has not begun it."""
+    begun: float = 0.0
+    """When its agent had a slot for it, on the loop's clock."""
     pool: str = DEFAULT_POOL
 
 
@@ -211,6 +220,10 @@ class State:
     """Message ids of deliveries that wait for their sub-tasks."""
     going_on: dict[str, asyncio.Future[None]] = field(default_factory=dict)
     """By message id of attempts that want a slot to go on: done once they need not wait for it."""
+    shelf: Shelf = field(default_factory=Shelf)
+    """What agents hold and have not begun."""
+    response_timeout: float = 30.0
+    """Seconds within which an agent takes work that it has a slot for."""
     running: Counter[str] = field(default_factory=Counter)
     """How many live attempts each task of the pool has, as far as is known here, without those that wait for
     their sub-tasks."""
@@ -247,6 +260,11 @@ class State:
         """Whether this node schedules that pool."""
         return self.is_leader and pool == self.roster.pool
 
+    def is_of_pool(self, message_id: str) -> bool:
+        """Whether a live attempt is at a task of this node's pool, as far as is known here."""
+        held = self.deliveries.get(message_id) or self.elsewhere.get(message_id)
+        return held is not None and held.pool == self.roster.pool
+
     def is_for_others(self, delivery: Delivery) -> bool:
         """Whether another node counts on the slot of an attempt on this node: whoever leads the pool of the
         task, or the one that its agent has moved to."""
@@ -261,6 +279,12 @@ class State:
         self.held_by.setdefault(delivery.agent_id, set()).add(delivery.message_id)
         if delivery.is_waiting:
             self.waiting.add(delivery.message_id)
+        if delivery.is_parked:
+            self._is_parent(delivery.agent_id)
+        if delivery.is_ahead:
+            required = frozenset(delivery.required_capabilities)
+            self.shelf.put(delivery.message_id, delivery.agent_id, required, is_ahead=True)
+            self._begin_next(delivery.agent_id)
 
     def waits(self, delivery: Delivery, does_wait: bool) -> None:
         """It waits for its sub-tasks, or does so no more: what waits does not count as running."""
@@ -295,7 +319,8 @@ class State:
         delivery = self.deliveries.get(message_id)
         if delivery is not None and not delivery.is_parked:
             delivery.is_parked = True
-            self.roster.give_back(delivery.agent_id, delivery.slot)
+            self._is_parent(delivery.agent_id)
+            self._give_back(delivery.agent_id, delivery.slot)
             if self.relay is not None and self.is_for_others(delivery):
                 self.relay.changed(message_id, PARKED)
 
@@ -308,8 +333,10 @@ class State:
             if is_told and self.relay is not None and self.is_for_others(delivery):
                 self.relay.freed(message_id)
             self.go_on(message_id)
+            if self.shelf:
+                self.shelf.take(message_id)
             if not delivery.is_parked:
-                self.roster.give_back(delivery.agent_id, delivery.slot)
+                self._give_back(delivery.agent_id, delivery.slot)
             if message_id in self.waiting:
                 self.waiting.remove(message_id)
             else:
@@ -333,16 +360,23 @@ class State:
         if known is None and not attempt.is_parked:
             self._count_in(attempt)
         self.elsewhere[message_id] = attempt
+        attempt.begun = asyncio.get_running_loop().time()
         member = self.roster.members.get(attempt.agent_id)
         if member is not None and not attempt.is_parked:
             self.roster.hold(member, attempt.slot)
+        if attempt.is_parked:
+            self._is_parent(attempt.agent_id)
+        if attempt.is_ahead:
+            self.shelf.put(message_id, attempt.agent_id, attempt.required, is_ahead=True)
+            self._begin_next(attempt.agent_id)
 
     def park_elsewhere(self, message_id: str) -> None:
         """It gave its slot back."""
         attempt = self.elsewhere.get(message_id)
         if attempt is not None and not attempt.is_parked:
             attempt.is_parked = True
-            self.roster.give_back(attempt.agent_id, attempt.slot)
+            self._is_parent(attempt.agent_id)
+            self._give_back(attempt.agent_id, attempt.slot)
             self._count_out(attempt)
 
     def free_elsewhere(self, message_id: str) -> Elsewhere | None:
@@ -350,12 +384,70 @@ class State:
         if self.freed_meanwhile is not None:
             self.freed_meanwhile.add(message_id)
         attempt = self.elsewhere.pop(message_id, None)
+        if self.shelf:
+            self.shelf.take(message_id)
         if attempt is not None and not attempt.is_parked:
-            self.roster.give_back(attempt.agent_id, attempt.slot)
+            self._give_back(attempt.agent_id, attempt.slot)
             self._count_out(attempt)
             if attempt.task_id not in self.running:
                 self.gates.keys.doubt(attempt.task_id)
         return attempt
+
+    # --- work beyond the slots of agents ----------------------------------------------------
+
+    def begins(self, message_id: str) -> None:
+        """Its agent has a slot for it: it is due within the response timeout from now on."""
+        self.shelf.take(message_id)
+        held = self.deliveries.get(message_id) or self.elsewhere.get(message_id)
+        if held is None or not held.is_ahead:
+            return
+        held.is_ahead = False
+        held.begun = asyncio.get_running_loop().time()
+        if isinstance(held, Delivery):
+            held.due = held.begun + self.response_timeout
+
+    def is_late(self, message_id: str) -> None:
+        """Its agent has a slot for it and has not taken it for a while."""
+        delivery, attempt = self.deliveries.get(message_id), self.elsewhere.get(message_id)
+        if delivery is not None and not delivery.is_accepted:
+            required = frozenset(delivery.required_capabilities)
+            self.shelf.put(message_id, delivery.agent_id, required, is_ahead=delivery.is_ahead)
+        elif attempt is not None:
+            self.shelf.put(message_id, attempt.agent_id, attempt.required, is_ahead=attempt.is_ahead)
+
+    def was_slow(self, agent_id: str) -> None:
+        """The agent is handed nothing beyond its slots until it has done something quickly."""
+        member = self.roster.members.get(agent_id)
+        if member is not None and member.is_quick:
+            member.is_quick = False
+            self.roster.touch(member)
+
+    def _is_parent(self, agent_id: str) -> None:
+        member = self.roster.members.get(agent_id)
+        if member is not None:
+            member.is_parent = True
+
+    def _give_back(self, agent_id: str, slot: int) -> None:
+        """A slot is free: what its agent holds beyond its slots moves up."""
+        self.roster.give_back(agent_id, slot)
+        if self.shelf.ahead:
+            self._begin_next(agent_id)
+
+    def _begin_next(self, agent_id: str) -> None:
+        """No more waits at an agent than it has beyond its slots."""
+        ahead = self.shelf.ahead.get(agent_id)
+        if not ahead:
+            return
+        member = self.roster.members.get(agent_id)
+        beyond = max(0, member.busy - member.slots) if member is not None else 0
+        for message_id in list(ahead)[: max(0, len(ahead) - beyond)]:
+            self.begins(message_id)
+
+    def paces(self, held: Delivery | Elsewhere, now: float, *, went_well: bool) -> None:
+        """The last attempt that an agent ended tells whether it is quick. Called before its slot is free."""
+        member = self.roster.members.get(held.agent_id)
+        if member is not None and member.prefetch:
+            member.is_quick = went_well and now - held.begun <= QUICK_SECONDS
 
     async def all_released(self) -> None:
         """Returns once nothing is live on this node. Only while it is stopping."""

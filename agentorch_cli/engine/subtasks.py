@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
@@ -32,7 +32,7 @@ from agentorch_cli.errors import DatabaseUnreachable, NotAllowed, OrchestratorEr
 from agentorch_cli.identity import new_id
 from agentorch_cli.store.records import Delivery
 from agentorch_cli.store.store import Store
-from agentorch_cli.store.submission import insert
+from agentorch_cli.store.submission import Stored, insert
 from agentorch_cli.taskfile import read_tasks
 
 log = logging.getLogger("agentorch.subtasks")
@@ -119,8 +119,8 @@ class Subtasks:
         file = read_tasks(document, new_id=lambda: str(new_id()), defaults=defaults)
         specs = [replace(spec, parent_id=parent_id) for spec in plan(file.tasks, where=file.where).tasks]
         if parent_id is not None:
-            specs[0] = await self._check_lineage(parent_id, specs[0])
-        stored = (await insert(self.store, new_id(), specs))[0]
+            specs[0] = await _surely(lambda: self._check_lineage(parent_id, specs[0]))
+        stored = await self._insert(specs)
         data: dict[str, Any] = {
             "requestId": frame.request_id,
             "taskId": stored.task_id,
@@ -137,6 +137,12 @@ class Subtasks:
             if parent.message_id not in self.state.deliveries:
                 return  # its work was taken away meanwhile
         requester.message(str(new_id()), "subtask_finished", {"requestId": frame.request_id, **final})
+
+    async def _insert(self, specs: Sequence[TaskSpec]) -> Stored:
+        """Again and again while the database is away, where a key makes it one task however often."""
+        if specs[0].idempotency_key is None:
+            return (await insert(self.store, new_id(), specs))[0]
+        return (await _surely(lambda: insert(self.store, new_id(), specs)))[0]
 
     def _parent(self, agent_id: str, message_id: str | None) -> Delivery | None:
         if message_id is None:

@@ -23,6 +23,8 @@ COUNTERS = {
     "deadlock_requeue": "Deadlocks that were resolved by stopping victims and trying them again",
     "deadlock_fail": "Deadlocks whose tasks failed",
     "deadlock_looks": "Looks for deadlocks",
+    "attempt_moved": "Attempts that were taken back before they were accepted, and given to others",
+    "straggler_backed_up": "Attempts that lasted long and were given a backup",
     "agent_excluded": "Times that an agent was excluded because it kept failing",
     "agent_probed": "Tasks that were given to see how an excluded agent is",
     "agent_readmitted": "Excluded agents that did well when they were probed",

@@ -345,6 +345,7 @@ class Gateway:
             slots=register.slots,
             pool=register.pool,
             metadata=register.metadata,
+            prefetch=register.prefetch,
         )
         session = Session(connection, agent, new_id(), batch=register.batch, caller=caller)
         old = self.sessions.get(agent.agent_id)

@@ -232,19 +232,22 @@ def execute_frame(delivery: Delivery) -> bytes:
         task["vote"] = delivery.vote
     if delivery.budget is not None:
         task["budget"] = delivery.budget
+    data = {
+        "taskId": delivery.task_id,
+        "attempt": delivery.attempt,
+        "deadline": delivery.deadline,
+        "task": task,
+        "inputs": orjson.Fragment(delivery.inputs) if delivery.inputs is not None else {},
+    }
+    if delivery.is_ahead:
+        data["ahead"] = True
     return orjson.dumps(
         {
             "type": "agent_message",
             "messageId": delivery.message_id,
             "agentId": delivery.agent_id,
             "messageType": "execute_task",
-            "data": {
-                "taskId": delivery.task_id,
-                "attempt": delivery.attempt,
-                "deadline": delivery.deadline,
-                "task": task,
-                "inputs": orjson.Fragment(delivery.inputs) if delivery.inputs is not None else {},
-            },
+            "data": data,
         },
         option=orjson.OPT_UTC_Z,
     )

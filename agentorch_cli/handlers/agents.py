@@ -158,7 +158,8 @@ async def _until_they_hold_nothing(
     except TimeoutError:
         left = await held()
         raise WaitTimedOut(
-            f"{len(left)} tasks are still held after {timeout_seconds:g} s; the agents go on draining",
+            f"{len(left)} {'task is' if len(left) == 1 else 'tasks are'} still held"
+            f" after {timeout_seconds:g} s; the agents go on draining",
             hint=f"agentorch task show {left[0]}" if left else None,
             task_ids=left[:100],
         ) from None

@@ -50,6 +50,8 @@ class Delivery:
     deadline: datetime | None = None
     """When the attempt is taken away, on the database's clock: its timeout, or the task's deadline."""
     is_accepted: bool = False
+    is_ahead: bool = False
+    """Beyond the slots of its agent, which has not begun it."""
     is_parked: bool = False
     """It waits for its sub-tasks and owns no slot meanwhile."""
     is_waiting: bool = False
@@ -61,7 +63,8 @@ class Delivery:
     begun: float = 0.0
     """When it was accepted, or else sent, on the loop's clock."""
     due: float = 0.0
-    """When it is overdue, on the loop's clock: not accepted in time, or running too long."""
+    """When it is overdue, on the loop's clock: without a slot for too long, not accepted in time, or running
+    too long."""
 
     @property
     def is_ballot(self) -> bool:
@@ -81,6 +84,8 @@ class Assignment:
     role: str | None
     attempt: int
     node_id: str
+    is_ahead: bool = False
+    """Its agent has no slot for it yet."""
     is_funded: bool = False
     """Something is reserved for it on a budget."""
     budget: dict[str, Any] | None = None

@@ -6,6 +6,7 @@ lock). All of them are safe to call twice: they are guarded by the state that wa
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -132,6 +133,31 @@ class Store:
         """
         return _claimed(await self.db.hot("assign_batch", *_columns(batch)))
 
+    async def movable(
+        self, message_ids: Sequence[str], agent_ids: Sequence[str], limit: int, pool: str = DEFAULT_POOL
+    ) -> list[tuple[str, str, float, Ready]]:
+        """Work of a pool that its agents have not accepted, in the order of service.
+
+        Of each: message id, agent, seconds since it was sent, and its task as if it were ready again.
+        """
+        rows = await self.db.fetch("movable_attempts", list(message_ids), list(agent_ids), limit, pool)
+        found = []
+        for row in rows:
+            with contextlib.suppress(TypeError, ValueError, AttributeError):
+                found.append((str(row["message_id"]), row["agent_id"], row["sent_s"], _ready_of(row)))
+        return found
+
+    async def straggling(self, message_ids: Sequence[str]) -> list[tuple[str, float, Ready]]:
+        """Of these attempts those that one agent works on without a backup, in the order of service.
+
+        Of each: its agent, for how many seconds, and its task as if it wanted one more.
+        """
+        found = []
+        for row in await self.db.fetch("straggling_attempts", list(message_ids)):
+            with contextlib.suppress(TypeError, ValueError, AttributeError):
+                found.append((row["agent_id"], row["seconds"], _ready_of(row)))
+        return found
+
     async def assign_within(self, tx: Transaction, batch: Sequence[Assignment]) -> dict[str, Claimed]:
         """The same inside somebody's transaction."""
         return _claimed(await tx.fetch("assign_batch", *_columns(batch)))
@@ -194,6 +220,10 @@ class Store:
     async def missed_endings(self, limit: int = 1000) -> list[tuple[str, str]]:
         """Ended tasks whose dependents were not told: a node died in between."""
         return [(row[0], row[1]) for row in await self.db.fetch("missed_endings", limit)]
+
+    async def endings_of(self, task_ids: Sequence[str]) -> list[tuple[str, str]]:
+        """The same among these tasks: somebody else ended them, and may have died before telling."""
+        return [(row[0], row[1]) for row in await self.db.fetch("endings_of", list(task_ids))]
 
     async def accept(self, message_ids: Sequence[str]) -> None:
         """Agents took the work."""
@@ -316,6 +346,7 @@ def _columns(batch: Sequence[Assignment]) -> list[Any]:
         [a.role for a in batch],
         [a.attempt for a in batch],
         [a.node_id for a in batch],
+        [a.is_ahead for a in batch],
     ]
 
 
@@ -370,7 +401,10 @@ def _ready_of(row: asyncpg.Record) -> Ready:
         want=Want(
             required=frozenset(row["required_capabilities"]),
             number=number,
-            most=max(wanted, most) if (is_first or is_team) and not is_vote else wanted,
+            # a task that once had a backup begins anew with one agent
+            most=max(wanted, most)
+            if (is_first or is_team) and not is_vote and "backed_up" not in options
+            else wanted,
             closed_to=frozenset(row["assigned_agents"])
             if (most > 1 or is_vote) and not is_team
             else frozenset(),
@@ -380,6 +414,7 @@ def _ready_of(row: asyncpg.Record) -> Ready:
             gates=_own_gates(options),
             is_team=is_team,
             pool=row["pool"],
+            may_wait=most == 1 and not is_vote and not is_team,
         ),
         min_agents=row["min_agents"],
         max_agents=most,

@@ -58,7 +58,7 @@ class Link:
 
     task_id: str
     code: str
-    """`dependency`, `running`, `sub_task`, `slot`, `delayed`, `no_serve`, `limit`, `key`, `rate`,
+    """`dependency`, `running`, `queued`, `sub_task`, `slot`, `delayed`, `no_serve`, `limit`, `key`, `rate`,
     `coverage` (how to ask), …"""
     sentence: str
     seconds: float | None = None
@@ -139,6 +139,7 @@ class Fleet:
                     probe_slot=probe_slot,
                 )
             )
+        self.gates().rates.bound_all(roster)  # or an agent beyond its rate would seem to be free
         return roster
 
     def backlog(self) -> Backlog:
@@ -151,7 +152,9 @@ class Fleet:
     def known(self) -> dict[str, Known]:
         return {
             row["agent_id"]: Known(
-                row["away_s"], tuple(zip(row["tasks"], row["since"], strict=True)), _set_aside(row)
+                row["away_s"],
+                tuple(zip(row["tasks"], row["since"], strict=True))[: row["slots"]],
+                _set_aside(row),
             )
             for row in self.agents
         }
@@ -230,7 +233,7 @@ async def why(store: Store, task_id: str) -> Why:
     return Why(task_id, row["status"], clear, links)
 
 
-_MOVING = frozenset({"over", "running", "sent", "clear"})
+_MOVING = frozenset({"over", "running", "queued", "sent", "clear"})
 
 
 class _Teller:
@@ -331,7 +334,7 @@ class _Teller:
                 f"{one['agent_id']} since {seconds_in_words(one['accepted_s'] or one['sent_s'])}"
                 for one in live[:3]
             )
-            return f"{name} (running on {on})"
+            return f"{name} ({'queued' if live[0]['behind'] else 'running'} on {on})"
         return f"{name} ({row['status']})"
 
     async def _tell_running(self, row: asyncpg.Record) -> tuple[list[Link], list[str]]:
@@ -364,6 +367,11 @@ class _Teller:
                 links.append(
                     Link(row["task_id"], "slot", f"waits for a slot of {agent} to go on", one["wants_slot_s"])
                 )
+            elif one["behind"]:
+                shown = ", ".join(f"task {other}" for other in one["behind"][:3])
+                more = f" and {len(one['behind']) - 3} more" if len(one["behind"]) > 3 else ""
+                sentence = f"is queued behind {shown}{more} on agent {agent}"
+                links.append(Link(row["task_id"], "queued", sentence, one["sent_s"]))
             elif one["status"] == "sent":
                 links.append(
                     Link(

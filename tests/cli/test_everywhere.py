@@ -28,7 +28,7 @@ PLACES = ("embedded", "postgres", "server")
 
 HERE_ONLY = {
     "agentorch demo", "agentorch init-db", "agentorch serve", "agentorch doctor", "agentorch agent run",
-    "agentorch agent attach",
+    "agentorch agent attach", "agentorch chaos",
     "agentorch config init", "agentorch config show", "agentorch protocol schema",
     "agentorch profile add", "agentorch profile use", "agentorch profile list", "agentorch profile remove",
 }  # fmt: skip

@@ -267,7 +267,7 @@ async def test_what_no_agent_of_the_pool_can_do_is_found_unsatisfiable(nodes: An
             await default.engine.monitor.deadlocks.pass_once()
             found = await default.call("deadlock.list", only_open=True)
     assert (found[0].kind, found[0].members) == ("unsatisfiable", ["painted"])
-    assert "needs 1 agents with paint in pool gpu: there are 0" in found[0].reason
+    assert "needs 1 agent with paint in pool gpu: there are 0" in found[0].reason
 
 
 async def _spec(task_id: str, pool: str, capability: str) -> Any:

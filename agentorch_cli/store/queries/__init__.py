@@ -13,6 +13,7 @@ FILES = (
     "fleet.sql",
     "aside.sql",
     "limits.sql",
+    "balance.sql",
     "waiting.sql",
     "budgets.sql",
     "schedules.sql",

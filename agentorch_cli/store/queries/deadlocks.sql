@@ -164,7 +164,7 @@ where task_id = any($1::text[]) and depends_on = any($1::text[]);
 -- Tasks that this transaction has locked end with the deadlock as the reason, and wait for nothing any more.
 with failed as (
   update task_distributions t
-  set status = 'failed', completed_at = now(), wanted = 0, is_delayed = false, error = i.error::jsonb
+  set status = 'failed', completed_at = greatest(now(), t.started_at), wanted = 0, is_delayed = false, error = i.error::jsonb
   from unnest($1::text[], $2::text[]) as i (task_id, error)
   where t.task_id = i.task_id and t.status in ('blocked', 'pending', 'running')
   returning t.task_id, t.has_dependents, t.error
@@ -175,8 +175,14 @@ gone as (
 logged as (
   insert into events (kind, task_id, node_id, data)
   select 'task_failed', task_id, $3, error::json from failed
+),
+ended as (
+  -- whoever asked may die before the dependents are told: then the leader tells them
+  select pg_notify('agentorch_ended', case when octet_length(ids) < 7900 then ids else '*' end)
+  from (select string_agg(task_id, E'\n') as ids from failed where has_dependents) as n
+  where ids is not null
 )
-select task_id, has_dependents from failed;
+select task_id, has_dependents from failed, (select count(*) from ended) as told;
 
 
 -- name: park_attempts
@@ -191,7 +197,7 @@ returning message_id;
 -- A task that this transaction has locked is stopped, and tried again after $2 seconds.
 with stopped as (
   update task_attempts
-  set status = 'cancelled', finished_at = now(), error = $3::jsonb
+  set status = 'cancelled', finished_at = greatest(now(), sent_at, accepted_at), error = $3::jsonb
   where task_id = $1 and status in ('sent', 'accepted')
   returning message_id
 ),
@@ -213,7 +219,7 @@ select array(select message_id from stopped) as messages from requeued;
 -- name: stop_attempts
 -- Live attempts of a task are stopped.
 update task_attempts
-set status = 'cancelled', finished_at = now(), error = $2::jsonb
+set status = 'cancelled', finished_at = greatest(now(), sent_at, accepted_at), error = $2::jsonb
 where task_id = $1 and status in ('sent', 'accepted')
 returning message_id;
 

@@ -30,18 +30,19 @@ select agent_id from stored, hinted;
 
 -- name: connect_agent
 -- An agent came in by a session: it is online on this node from here on. It stays in its pool where it
--- names none ($8).
+-- names none ($9).
 with stored as (
   insert into agent_registry as a (
-    agent_id, agent_type, capabilities, slots, metadata, status, node_id, session_id, connected_at, last_heartbeat,
-    pool)
-  values ($1, $2, $3, $4, $5::jsonb, 'online', $6, $7, now(), now(), coalesce($8, 'default'))
+    agent_id, agent_type, capabilities, slots, metadata, status, node_id, session_id, prefetch, connected_at,
+    last_heartbeat, pool)
+  values ($1, $2, $3, $4, $5::jsonb, 'online', $6, $7, $8, now(), now(), coalesce($9, 'default'))
   on conflict (agent_id) do update set
     agent_type = excluded.agent_type, capabilities = excluded.capabilities, slots = excluded.slots,
     metadata = case when excluded.metadata = '{}' then a.metadata else excluded.metadata end,
     status = case when a.status in ('paused', 'draining') then a.status else 'online' end,
-    node_id = excluded.node_id, session_id = excluded.session_id, connected_at = now(),
-    disconnected_at = null, last_heartbeat = now(), updated_at = now(), pool = coalesce($8, a.pool)
+    node_id = excluded.node_id, session_id = excluded.session_id, prefetch = excluded.prefetch,
+    connected_at = now(), disconnected_at = null, last_heartbeat = now(), updated_at = now(),
+    pool = coalesce($9, a.pool)
   returning
     a.agent_id, a.pool, a.status, a.completed, a.failed, a.consecutive_failures, a.failing_tasks, a.trips,
     extract(epoch from a.excluded_until - now())::float8 as excluded_s, a.excluded_reason
@@ -103,7 +104,7 @@ select agent_id from gone, hinted;
 -- name: roster
 -- Every registered agent.
 select
-  a.agent_id, a.agent_type, a.pool, a.capabilities, a.slots, a.status, a.node_id, a.completed, a.failed,
+  a.agent_id, a.agent_type, a.pool, a.capabilities, a.slots, a.prefetch, a.status, a.node_id, a.completed, a.failed,
   a.consecutive_failures, a.failing_tasks, a.trips, a.excluded_reason,
   extract(epoch from a.excluded_until - now())::float8 as excluded_s,
   extract(epoch from a.status_until - now())::float8 as pause_s,
@@ -118,7 +119,7 @@ from agent_registry a;
 -- name: roster_of
 -- The same of these agents only.
 select
-  a.agent_id, a.agent_type, a.pool, a.capabilities, a.slots, a.status, a.node_id, a.completed, a.failed,
+  a.agent_id, a.agent_type, a.pool, a.capabilities, a.slots, a.prefetch, a.status, a.node_id, a.completed, a.failed,
   a.consecutive_failures, a.failing_tasks, a.trips, a.excluded_reason,
   extract(epoch from a.excluded_until - now())::float8 as excluded_s,
   extract(epoch from a.status_until - now())::float8 as pause_s,
@@ -135,13 +136,14 @@ where a.agent_id = any($1::text[]);
 -- Live attempts of these agents ($2), which are not on node $1; null: all that are not for node $1.
 -- Only those that matter to pool $3: its tasks, and what else its agents have.
 select
-  a.message_id, a.agent_id, a.slot, a.task_id, a.node_id, a.role, a.is_parked, t.pool, t.task_type,
+  a.message_id, a.agent_id, a.slot, a.task_id, a.node_id, a.role, a.status, a.is_parked, t.pool, t.task_type,
   t.required_capabilities
 from task_attempts a
 join task_distributions t on t.task_id = a.task_id
 left join agent_registry r on r.agent_id = a.agent_id
 where a.status in ('sent', 'accepted') and (t.pool = $3 or r.pool = $3)
-  and (case when $2::text[] is null then a.node_id <> $1 else a.agent_id = any($2::text[]) end);
+  and (case when $2::text[] is null then a.node_id <> $1 else a.agent_id = any($2::text[]) end)
+order by a.sent_at;
 
 
 -- name: unsent_here
@@ -152,8 +154,9 @@ where a.status = 'sent' and a.node_id = $1 and a.sent_at < now() - $2::float8 * 
 
 
 -- name: exec_agents
--- Agents that serve runs itself.
-select agent_id, agent_type, capabilities, slots, exec, metadata::text as metadata
+-- Agents that serve runs itself, and whether each is connected somewhere.
+select
+  agent_id, agent_type, capabilities, slots, exec, metadata::text as metadata, node_id is not null as is_connected
 from agent_registry where exec is not null order by agent_id;
 
 

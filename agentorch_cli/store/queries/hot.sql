@@ -120,14 +120,15 @@ select
 -- name: assign_batch
 -- Claim tasks and send them to agents, all or nothing per task. A task is claimed only as it was
 -- seen (the same number of attempts) and only while each chosen agent is online with that slot, on
--- the node that it was seen on.
+-- the node that it was seen on. Work that is handed over ahead of a slot is numbered beyond them.
 -- Counting `locked` makes it happen first, here and below: tasks are locked in the order of their ids.
 -- The unique indexes on task_attempts refuse whatever a second scheduler did meanwhile.
 with input as (
   select *
   from unnest(
-    $1::text[], $2::integer[], $3::uuid[], $4::text[], $5::integer[], $6::text[], $7::integer[], $8::text[]
-  ) as i (task_id, seen_attempts, message_id, agent_id, slot, role, attempt, node_id)
+    $1::text[], $2::integer[], $3::uuid[], $4::text[], $5::integer[], $6::text[], $7::integer[], $8::text[],
+    $9::boolean[]
+  ) as i (task_id, seen_attempts, message_id, agent_id, slot, role, attempt, node_id, is_ahead)
 ),
 wish as (
   select
@@ -136,7 +137,8 @@ wish as (
     bool_and(a.agent_id is not null) as is_possible
   from input i
   left join agent_registry a
-    on a.agent_id = i.agent_id and a.status = 'online' and i.slot < a.slots and a.node_id = i.node_id
+    on a.agent_id = i.agent_id and a.status = 'online' and a.node_id = i.node_id
+      and i.slot < a.slots + case when i.is_ahead then a.prefetch else 0 end
   group by i.task_id
 ),
 locked as (
@@ -191,21 +193,25 @@ with input as (
   )
 ),
 locked as (
-  select task_id from task_distributions where task_id = any($2::text[]) order by task_id for no key update
+  -- what was given a backup meanwhile is not a task with one agent any more
+  select task_id from task_distributions
+  where task_id = any($2::text[]) and max_agents = 1
+  order by task_id
+  for no key update
 ),
 finished as (
   update task_attempts a
   set
     status = i.attempt_status,
     accepted_at = coalesce(a.accepted_at, a.sent_at),
-    finished_at = greatest(now(), a.accepted_at),
+    finished_at = greatest(now(), a.sent_at, a.accepted_at),
     result = i.result::json,
     error = i.error::jsonb,
     confidence = i.confidence,
     usage = i.usage::jsonb
   from input i
   where a.message_id = i.message_id and a.status in ('sent', 'accepted')
-    and (select count(*) from locked) > 0
+    and (select count(*) from locked) > 0 and i.task_id in (select l.task_id from locked l)
   returning a.message_id
 ),
 settled as (
@@ -374,6 +380,14 @@ from task_dependencies e
 join task_distributions d on d.task_id = e.depends_on
 where d.status in ('completed', 'skipped', 'failed', 'cancelled')
 limit $1;
+
+
+-- name: endings_of
+-- Those of tasks $1 that have ended and that somebody still waits for.
+select distinct d.task_id, d.status
+from task_dependencies e
+join task_distributions d on d.task_id = e.depends_on
+where e.depends_on = any($1::text[]) and d.status in ('completed', 'skipped', 'failed', 'cancelled');
 
 
 -- name: accept_attempts

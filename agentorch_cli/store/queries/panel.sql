@@ -58,7 +58,7 @@ update task_attempts a
 set
   status = i.status,
   accepted_at = coalesce(a.accepted_at, a.sent_at),
-  finished_at = coalesce(a.finished_at, now()),
+  finished_at = coalesce(a.finished_at, greatest(now(), a.sent_at, a.accepted_at)),
   result = i.result::json,
   error = i.error::jsonb,
   confidence = i.confidence,
@@ -89,7 +89,7 @@ where a.message_id = any($1::uuid[]) and t.options ? 'result_schema';
 -- name: give_up_attempts
 -- End live attempts without a result: called off, lost, or out of time.
 update task_attempts a
-set status = $2, finished_at = now(), error = $3::jsonb
+set status = $2, finished_at = greatest(now(), a.sent_at, a.accepted_at), error = $3::jsonb
 where a.message_id = any($1::uuid[]) and a.status in ('sent', 'accepted')
 returning a.message_id, a.task_id, a.agent_id, a.node_id;
 
@@ -108,7 +108,7 @@ with input as (
 update task_distributions t
 set
   status = i.status,
-  completed_at = case when i.status in ('completed', 'failed', 'cancelled', 'skipped') then now() end,
+  completed_at = case when i.status in ('completed', 'failed', 'cancelled', 'skipped') then greatest(now(), t.started_at) end,
   result = i.result::json,
   error = i.error::jsonb,
   wanted = i.wanted,
@@ -127,14 +127,14 @@ returning t.task_id, t.status, t.has_dependents;
 -- Call off tasks that this transaction has locked and that are open; their live attempts with them.
 with called_off as (
   update task_distributions
-  set status = 'cancelled', completed_at = now(), wanted = 0, is_delayed = false,
+  set status = 'cancelled', completed_at = greatest(now(), started_at), wanted = 0, is_delayed = false,
       error = jsonb_build_object('code', 'cancelled', 'message', $2::text)
   where task_id = any($1::text[]) and status in ('blocked', 'pending', 'running')
   returning task_id, has_dependents, error
 ),
 stopped as (
   update task_attempts a
-  set status = 'cancelled', finished_at = now()
+  set status = 'cancelled', finished_at = greatest(now(), a.sent_at, a.accepted_at)
   from called_off c
   where a.task_id = c.task_id and a.status in ('sent', 'accepted')
   returning a.message_id, a.task_id, a.agent_id
@@ -151,9 +151,15 @@ votes as (
 logged as (
   insert into events (kind, task_id, node_id, data)
   select 'task_cancelled', task_id, $3, error::json from called_off
+),
+ended as (
+  -- whoever asked may die before the dependents are told: then the leader tells them
+  select pg_notify('agentorch_ended', case when octet_length(ids) < 7900 then ids else '*' end)
+  from (select string_agg(task_id, E'\n') as ids from called_off where has_dependents) as n
+  where ids is not null
 )
 select c.task_id, c.has_dependents, array(select s.message_id from stopped s where s.task_id = c.task_id) as messages
-from called_off c;
+from called_off c, (select count(*) from ended) as told;
 
 
 -- name: lineage_down
@@ -254,13 +260,13 @@ delete from task_dependencies e using failed f where e.task_id = f.task_id;
 -- A task that cannot be handled fails, whatever its row says; its live attempts are called off.
 with failed as (
   update task_distributions
-  set status = 'failed', completed_at = now(), wanted = 0, is_delayed = false, error = $2::jsonb
+  set status = 'failed', completed_at = greatest(now(), started_at), wanted = 0, is_delayed = false, error = $2::jsonb
   where task_id = $1 and status in ('blocked', 'pending', 'running')
   returning task_id, has_dependents
 ),
 stopped as (
   update task_attempts a
-  set status = 'cancelled', finished_at = now()
+  set status = 'cancelled', finished_at = greatest(now(), a.sent_at, a.accepted_at)
   from failed f
   where a.task_id = f.task_id and a.status in ('sent', 'accepted')
   returning a.agent_id, a.message_id
@@ -279,11 +285,17 @@ logged as (
 ),
 hinted as (
   select pg_notify('agentorch_done', task_id) from failed
+),
+ended as (
+  -- whoever asked may die before the dependents are told: then the leader tells them
+  select pg_notify('agentorch_ended', case when octet_length(ids) < 7900 then ids else '*' end)
+  from (select string_agg(task_id, E'\n') as ids from failed where has_dependents) as n
+  where ids is not null
 )
 select
   f.has_dependents, array(select agent_id from stopped order by message_id) as agents,
   array(select message_id::text from stopped order by message_id) as messages,
-  (select count(*) from hinted) as told
+  (select count(*) from hinted) + (select count(*) from ended) as told
 from failed f;
 
 

@@ -8,7 +8,8 @@ select
   a.node_id, a.exec, a.metadata::text as metadata, a.last_heartbeat, a.created_at,
   a.status_since, a.status_reason, a.status_until, a.excluded_since, a.excluded_until, a.excluded_reason,
   a.consecutive_failures, a.trips,
-  coalesce(l.busy, 0) as busy, coalesce(l.tasks, '{}') as working_on,
+  least(coalesce(l.busy, 0), a.slots) as busy, greatest(coalesce(l.busy, 0) - a.slots, 0) as queued,
+  coalesce(l.tasks, '{}') as working_on,
   agentorch_score(coalesce(o.rights, 0), coalesce(o.trials, 0)) as performance_score, o.latency,
   o.completed / nullif(o.completed + o.failed + o.lost, 0) as success_rate
 from agent_registry a

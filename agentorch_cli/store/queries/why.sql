@@ -33,13 +33,21 @@ where t.task_id = any($1::text[]);
 
 
 -- name: why_attempts
--- Live attempts of tasks.
+-- Live attempts of tasks; `behind` are the tasks that their agent has to end before it begins with this one,
+-- where it was handed more than it has slots.
 select
   message_id, task_id, agent_id, status, is_parked, is_lent, awaits, progress, note,
+  case when status = 'sent' and not is_parked then coalesce((
+    select array_agg(o.task_id order by o.sent_at, o.slot)
+    from task_attempts o
+    where o.agent_id = a.agent_id and o.status in ('sent', 'accepted') and not o.is_parked
+      and (o.status = 'accepted' or (o.sent_at, o.slot) < (a.sent_at, a.slot))
+    having count(*) >= (select r.slots from agent_registry r where r.agent_id = a.agent_id)
+  ), '{}') else '{}' end as behind,
   extract(epoch from now() - sent_at)::float8 as sent_s, extract(epoch from now() - accepted_at)::float8 as accepted_s,
   extract(epoch from now() - waits_since)::float8 as waits_s,
   extract(epoch from now() - wants_slot_since)::float8 as wants_slot_s
-from task_attempts
+from task_attempts a
 where task_id = any($1::text[]) and status in ('sent', 'accepted')
 order by sent_at;
 
