@@ -356,6 +356,7 @@ class Orchestrator:
             type=spec.type,
             capabilities=spec.capabilities,
             slots=spec.slots,
+            prefetch=0,  # a process for each task takes far longer than the round trip that would be saved
             metadata=spec.metadata,
         )
         agent.add_handler(
