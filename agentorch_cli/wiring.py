@@ -211,6 +211,7 @@ class Orchestrator:
             self._store,
             gateway,
             Limits(
+                pool=settings.engine.pool,
                 most_running=settings.engine.max_concurrent_tasks,
                 response_timeout=settings.engine.response_timeout,
                 heartbeat_interval=settings.gateway.heartbeat_interval,
@@ -447,9 +448,10 @@ class Orchestrator:
         slots: int = 1,
         metadata: Mapping[str, Any] | None = None,
         exec: str | None = None,
+        pool: str | None = None,
     ) -> AgentView:
         """Write an agent into the registry; with `exec`, run it here from now on."""
-        spec = AgentSpec(agent_id, type, tuple(capabilities), slots, dict(metadata or {}), exec)
+        spec = AgentSpec(agent_id, type, tuple(capabilities), slots, dict(metadata or {}), exec, pool)
         found: list[AgentView] = await self.call("agent.register", agents=[spec])
         await self.host_exec_agents()
         return found[0]

@@ -7,6 +7,7 @@ from rich.text import Text
 from agentorch_cli.cli import columns
 from agentorch_cli.cli.look import Look
 from agentorch_cli.cli.tables import Page
+from agentorch_cli.core.model import DEFAULT_POOL
 from agentorch_cli.views import AgentView
 
 
@@ -25,6 +26,7 @@ def draw(page: Page, agent: AgentView) -> None:
 
 def _facts(agent: AgentView, look: Look) -> list[tuple[str, Text]]:
     facts: list[tuple[str, Text | None]] = [
+        ("in pool", look.text(agent.pool) if agent.pool != DEFAULT_POOL else None),
         ("can", look.names(agent.capabilities)),
         (agent.status, _aside(agent, look) if agent.status in ("paused", "draining") else None),
         ("excluded", _excluded(agent, look) if agent.excluded_until is not None else None),
