@@ -256,10 +256,7 @@ def places(home: Path, empty_databases: Callable[[int], list[str]]) -> Iterator[
 
 def _kill(serve: Serve) -> None:
     serve.send(signal.SIGTERM)
-    assert serve._process is not None
-    serve._process.wait(20)
-    assert serve._process.stdout is not None
-    serve._process.stdout.close()
+    serve.wait(20)
 
 
 def test_every_command_prints_the_same_json_everywhere(
