@@ -63,6 +63,8 @@ class Register(Frame):
     agent_type: Name = "worker"
     capabilities: Annotated[list[Name], Field(max_length=1000)] = []
     slots: Annotated[int, Field(ge=1, le=10_000)] = 1
+    pool: Name | None = None
+    """Left out: the one that it is in already, or the default."""
     prefetch: Annotated[int, Field(ge=0, le=1000)] = 0
     """Work beyond its slots that it may be handed, to begin once a slot is free."""
     metadata: Annotated[dict[str, Any], AfterValidator(_small)] = {}

@@ -179,6 +179,7 @@ class TaskFields(TypedDict, total=False):
     id: Text
     name: Text
     type: Text
+    pool: Text
     required_capabilities: Capabilities
     coverage: Annotated[Coverage, Field(strict=False)]
     min_agents: Count
@@ -222,6 +223,7 @@ class AgentFields(TypedDict, total=False):
     type: Text
     capabilities: Capabilities
     slots: Annotated[int, Field(ge=1, le=MAX_SLOTS)]
+    pool: Text
     metadata: dict[str, Any]
     exec: Annotated[str, BeforeValidator(_check_command), StringConstraints(min_length=1, max_length=10_000)]
 

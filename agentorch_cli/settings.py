@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from agentorch_cli.core.durations import parse_duration
 from agentorch_cli.core.hints import did_you_mean
+from agentorch_cli.core.model import DEFAULT_POOL, MAX_NAME
 from agentorch_cli.errors import InvalidConfig
 
 APP: Final = "agentorch"
@@ -118,6 +119,10 @@ class DatabaseSettings(Section):
 class EngineSettings(Section):
     """The loops that assign, watch and settle work."""
 
+    pool: Annotated[str, Field(min_length=1, max_length=MAX_NAME, pattern=r"^[^\x00-\x1f\x7f]+$")] = (
+        DEFAULT_POOL
+    )
+    """The pool whose tasks this serve assigns; it carries agents of any pool."""
     max_concurrent_tasks: Annotated[int, Field(ge=0, le=10_000_000)] = 100
     """Most tasks that run at once; 0 = no limit."""
     task_timeout: Span = 300.0
@@ -133,7 +138,7 @@ class EngineSettings(Section):
     aging_seconds: Span = 60.0
     """A waiting task gains one step of priority each time this passes."""
     lease_seconds: Span = 10.0
-    """The scheduler's lease: another node takes over this long after a node died."""
+    """What only one node does is another's this long after a node died."""
     poll_interval: Span = 5.0
     """The safety net: how often the tables are looked at although no notification came."""
     drain_timeout: Seconds = 30.0

@@ -63,6 +63,8 @@ class AgentView(View):
 
     agent_id: str
     type: str
+    pool: str = "default"
+    """It gets tasks of this pool only."""
     capabilities: list[str] = Field(default_factory=list)
     status: str
     """`online`, `offline`, `draining` or `paused`."""
@@ -344,6 +346,8 @@ class TaskView(View):
 
     task_id: str
     name: str | None = None
+    pool: str = "default"
+    """Only agents of this pool get it."""
     type: str
     status: str
     """`blocked`, `pending`, `running`, `completed`, `failed`, `cancelled` or `skipped`."""
@@ -385,9 +389,21 @@ class NodeView(View):
     port: int | None = None
     pid: int
     version: str
+    pool: str = "default"
+    """The one that it schedules, if it leads; agents of any pool may be connected to it."""
     is_leader: bool = False
+    """It schedules its pool."""
+    is_chief: bool = False
+    """It does what is there once for all pools: sweeps, deadlocks, schedules, scores."""
     is_live: bool = True
     agents: int = 0
+    """That are connected to it."""
+    slots: int = 0
+    """Of these agents."""
+    busy: int = 0
+    """Slots of these that hold work now."""
+    load: float = 0.0
+    """busy / slots."""
     started_at: datetime | None = None
     heartbeat_at: datetime | None = None
 

@@ -211,6 +211,7 @@ class Orchestrator:
             self._store,
             gateway,
             Limits(
+                pool=settings.engine.pool,
                 most_running=settings.engine.max_concurrent_tasks,
                 response_timeout=settings.engine.response_timeout,
                 heartbeat_interval=settings.gateway.heartbeat_interval,
@@ -315,27 +316,35 @@ class Orchestrator:
     # --- agents that run inside serve -------------------------------------------------------
 
     async def host_exec_agents(self) -> None:
-        """Run every registered agent that has a command; stop those that have none any more."""
+        """Run every registered agent that has a command; stop those that have none any more.
+
+        One that another node took over is run here again once it is connected nowhere.
+        """
         async with self._hosting:  # or what was read first would be done last
-            wanted = {spec.agent_id: spec for spec in await self._exec_specs()}
-            for agent_id in list(self._hosted):
-                if wanted.get(agent_id) != self._hosted[agent_id][0]:
+            found = await self._exec_specs()
+            wanted = {spec.agent_id: spec for spec, _ in found}
+            away = {spec.agent_id for spec, is_connected in found if not is_connected}
+            for agent_id, (spec, running, _) in list(self._hosted.items()):
+                if wanted.get(agent_id) != spec or (running.done() and agent_id in away):
                     await self._stop_one(agent_id)
             for agent_id, spec in wanted.items():
                 if agent_id not in self._hosted:
                     self._host(spec)
 
-    async def _exec_specs(self) -> list[AgentSpec]:
+    async def _exec_specs(self) -> list[tuple[AgentSpec, bool]]:
         import orjson
 
         return [
-            AgentSpec(
-                agent_id=row["agent_id"],
-                type=row["agent_type"],
-                capabilities=tuple(row["capabilities"]),
-                slots=row["slots"],
-                metadata=orjson.loads(row["metadata"]),
-                exec=row["exec"],
+            (
+                AgentSpec(
+                    agent_id=row["agent_id"],
+                    type=row["agent_type"],
+                    capabilities=tuple(row["capabilities"]),
+                    slots=row["slots"],
+                    metadata=orjson.loads(row["metadata"]),
+                    exec=row["exec"],
+                ),
+                row["is_connected"],
             )
             for row in await self._store.db.fetch("exec_agents")
         ]
@@ -347,6 +356,7 @@ class Orchestrator:
             type=spec.type,
             capabilities=spec.capabilities,
             slots=spec.slots,
+            prefetch=0,  # a process for each task takes far longer than the round trip that would be saved
             metadata=spec.metadata,
         )
         agent.add_handler(
@@ -377,7 +387,7 @@ class Orchestrator:
         await asyncio.gather(*(self._stop_one(agent_id) for agent_id in list(self._hosted)))
 
     async def _follow_exec_agents(self) -> None:
-        """For ever: registrations change while the engine runs, and tokens end."""
+        """For ever: registrations change while the engine runs, tokens end, and nodes take agents over."""
         changed = asyncio.Event()
         doubtful = asyncio.Event()
 
@@ -399,7 +409,13 @@ class Orchestrator:
         )
         try:
             while True:
-                await changed.wait()
+                try:
+                    async with asyncio.timeout(self.settings.engine.poll_interval):
+                        await changed.wait()
+                except TimeoutError:
+                    # nobody says when the node that took an agent over is gone
+                    if not any(running.done() for _, running, _ in self._hosted.values()):
+                        continue
                 changed.clear()
                 try:
                     if doubtful.is_set():
@@ -432,9 +448,10 @@ class Orchestrator:
         slots: int = 1,
         metadata: Mapping[str, Any] | None = None,
         exec: str | None = None,
+        pool: str | None = None,
     ) -> AgentView:
         """Write an agent into the registry; with `exec`, run it here from now on."""
-        spec = AgentSpec(agent_id, type, tuple(capabilities), slots, dict(metadata or {}), exec)
+        spec = AgentSpec(agent_id, type, tuple(capabilities), slots, dict(metadata or {}), exec, pool)
         found: list[AgentView] = await self.call("agent.register", agents=[spec])
         await self.host_exec_agents()
         return found[0]
@@ -706,6 +723,7 @@ async def examine(settings: Settings) -> list[Finding]:
 
 async def _examine_embedded(settings: Settings) -> list[Finding]:
     seen = await inspect(settings.data_dir)
+    held = seen.holders or ()
     findings = [
         Finding("data directory", True, f"{seen.data_dir}, {seen.size_bytes / 1e6:.0f} MB"),
         Finding(
@@ -718,7 +736,7 @@ async def _examine_embedded(settings: Settings) -> list[Finding]:
             "embedded PostgreSQL",
             None if not seen.running else True,
             f"version {seen.version} runs as {seen.runs_as} (pid {seen.pid}),"
-            f" used by {len(seen.holders or ())} processes"
+            f" used by {len(held)} process{'' if len(held) == 1 else 'es'}"
             if seen.running
             else "is not running; the next command starts it",
         ),

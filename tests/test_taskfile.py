@@ -50,6 +50,7 @@ FULL = """
 id = "report-1"
 name = "report"
 type = "summary"
+pool = "press"
 required_capabilities = ["read", "write", "read"]
 coverage = "each"
 min_agents = 2
@@ -92,6 +93,7 @@ def test_every_field_arrives() -> None:
         task_id="report-1",
         name="report",
         type="summary",
+        pool="press",
         required_capabilities=("read", "write"),
         coverage=Coverage.EACH,
         min_agents=2,

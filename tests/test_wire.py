@@ -75,6 +75,7 @@ timeout = "9m"
 queue_timeout = "2h"
 retries = 7
 concurrency_key = "c"
+pool = "gpu"
 concurrency_limit = 3
 labels = {a = "b"}
 retry.rate_limited = {retries = 3, backoff = "5s"}

@@ -48,6 +48,7 @@ class Agent:
         type: str = "worker",
         capabilities: Sequence[str] = (),
         slots: int = 1,
+        pool: str | None = None,
         prefetch: int = PREFETCH,
         metadata: dict[str, Any] | None = None,
         batch: bool = True,
@@ -55,6 +56,8 @@ class Agent:
         """`prefetch` says how much work beyond its slots it may be handed; it begins with that once a slot is
         free, so that no time passes between two short tasks. `batch` lets the engine and this agent put many
         messages into one frame.
+
+        Without a `pool` it stays in the one that it was registered in, or comes into the default one.
         """
         if not agent_id or len(agent_id) > 200:
             raise UsageError(f"an agent id has 1 to 200 characters, this one has {len(agent_id)}")
@@ -68,6 +71,7 @@ class Agent:
         self.type = type
         self.capabilities = tuple(capabilities)
         self.slots = slots
+        self.pool = pool
         self.prefetch = prefetch
         self.metadata = metadata or {}
         self.batch = batch
@@ -150,7 +154,7 @@ class Agent:
             holding.result()
 
     def _register_frame(self) -> dict[str, Any]:
-        return {
+        frame: dict[str, Any] = {
             "type": "register",
             "agentId": self.agent_id,
             "agentType": self.type,
@@ -161,6 +165,9 @@ class Agent:
             "protocol": PROTOCOL,
             "batch": self.batch,
         }
+        if self.pool is not None:
+            frame["pool"] = self.pool
+        return frame
 
 
 def _handler_of(function: Callable[..., Any], inline: bool = False) -> Handler:

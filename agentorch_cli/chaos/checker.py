@@ -216,7 +216,7 @@ def order(evidence: Evidence) -> Iterator[str]:
 
 
 def slots(evidence: Evidence) -> Iterator[str]:
-    """In no prefix of the log did an agent hold more than it has slots and may hold ahead; nor two in one.
+    """In no prefix of the log did an agent hold more than its slots and what it may hold ahead of them.
 
     Work with sub-tasks is left out: it gives its slot back while it waits, which is no event.
     """

@@ -30,6 +30,10 @@ Capabilities = Annotated[
 Slots = Annotated[
     int | None, typer.Option("--slots", metavar="N", help="How many tasks it takes at once; 1 if not said.")
 ]
+InPool = Annotated[
+    str | None,
+    typer.Option("--pool", metavar="NAME", help="Only tasks of this pool; where it is by now if not said."),
+]
 Prefetch = Annotated[
     int | None,
     typer.Option(
@@ -56,6 +60,7 @@ def register(
     type: AgentType = None,
     capabilities: Capabilities = None,
     slots: Slots = None,
+    pool: InPool = None,
     metadata: Metadata = None,
     command: Annotated[
         str | None,
@@ -77,12 +82,12 @@ def register(
     session = Session.of(ctx)
     if (agent_id is None) == (file is None):
         raise UsageError("give an ID, or --from with a file", hint=f"{ctx.command_path} --help")
-    if file is not None and any((type, capabilities, slots, metadata, command)):
+    if file is not None and any((type, capabilities, slots, pool, metadata, command)):
         raise UsageError("--from takes everything from the file, and goes with no other option of an agent")
     agents = (
         _from_file(file)
         if file is not None
-        else [_spec(agent_id, type, capabilities, slots, metadata, command)]
+        else [_spec(agent_id, type, capabilities, slots, pool, metadata, command)]
     )
     _show_agents(session, session.ask("agent.register", agents=agents))
 
@@ -96,15 +101,19 @@ def list_agents(
     capability: Annotated[
         str | None, typer.Option("-c", "--capability", metavar="CAP", help="Only who can this.")
     ] = None,
+    pool: Annotated[
+        str | None, typer.Option("--pool", metavar="NAME", help="Only agents of this pool.")
+    ] = None,
 ) -> None:
     """List the agents of the fleet.
 
     $ agentorch agent list --status online
+    $ agentorch agent list --pool gpu
     """
     from agentorch_cli.cli.choices import known_agent_status
 
     session = Session.of(ctx)
-    agents = session.ask("agent.list", status=known_agent_status(status), capability=capability)
+    agents = session.ask("agent.list", status=known_agent_status(status), capability=capability, pool=pool)
     _show_agents(session, agents, "There are no such agents; agentorch agent register adds one.")
 
 
@@ -225,6 +234,7 @@ def run(
     type: AgentType = None,
     capabilities: Capabilities = None,
     slots: Slots = None,
+    pool: InPool = None,
     prefetch: Prefetch = None,
     metadata: Metadata = None,
     command: Annotated[
@@ -256,7 +266,7 @@ def run(
     session = Session.of(ctx)
     if (command is None) == (function is None):
         raise UsageError("give either --exec or --python", hint=f"{ctx.command_path} --help")
-    spec = _spec(agent_id, type, capabilities, slots, metadata, None)
+    spec = _spec(agent_id, type, capabilities, slots, pool, metadata, None)
 
     from agentorch_cli.agents.agent import PREFETCH, Agent
     from agentorch_cli.agents.runners import exec_handler, python_handler
@@ -267,6 +277,7 @@ def run(
         type=spec.type,
         capabilities=spec.capabilities,
         slots=spec.slots,
+        pool=spec.pool,
         metadata=spec.metadata,
         prefetch=PREFETCH if prefetch is None else prefetch,
     )
@@ -284,6 +295,7 @@ def attach(
         str | None, typer.Option("--type", "-t", metavar="TYPE", help='What you are; "person" if not said.')
     ] = None,
     slots: Slots = None,
+    pool: InPool = None,
     metadata: Metadata = None,
     url: Annotated[
         str | None,
@@ -305,7 +317,7 @@ def attach(
     session = Session.of(ctx)
     from agentorch_cli.agents.person import HUMAN
 
-    spec = _spec(agent_id, type or "person", capabilities or [HUMAN], slots, metadata, None)
+    spec = _spec(agent_id, type or "person", capabilities or [HUMAN], slots, pool, metadata, None)
 
     from agentorch_cli.agents.agent import Agent
 
@@ -314,6 +326,7 @@ def attach(
         type=spec.type,
         capabilities=spec.capabilities,
         slots=spec.slots,
+        pool=spec.pool,
         metadata=spec.metadata,
     )
     code = session.run(_attend(session, agent, url, is_insecure))
@@ -384,6 +397,7 @@ def _spec(
     type: str | None,
     capabilities: list[str] | None,
     slots: int | None,
+    pool: str | None,
     metadata: list[str] | None,
     command: str | None,
 ) -> AgentSpec:
@@ -396,6 +410,7 @@ def _spec(
         "type": type,
         "capabilities": [one for word in capabilities or () for one in word.split(",")] or None,
         "slots": slots,
+        "pool": pool,
         "metadata": dict(map(_pair, metadata)) if metadata else None,
         "exec": command,
     }

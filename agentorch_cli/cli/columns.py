@@ -19,6 +19,7 @@ from agentorch_cli.views import (
     AttemptView,
     DecisionView,
     LedgerView,
+    NodeView,
     ReliabilityView,
     ScheduleView,
     TaskView,
@@ -89,13 +90,15 @@ def votes(decision: DecisionView) -> str:
 def set_aside(agent: AgentView, look: Look) -> Text:
     """Why an agent gets nothing, and until when."""
     if agent.status in ("paused", "draining"):
-        until = Text("until ") + look.age(agent.status_until) if agent.status_until is not None else None
+        until = look.until(agent.status_until) if agent.status_until is not None else None
         reason = look.text(agent.status_reason) if agent.status_reason else None
         return Text(": ").join(one for one in (until, reason) if one is not None)
     if agent.excluded_until is not None:
         return Text.assemble(
-            ("excluded until " if agent.excluded_until > look.now else "probed since ", "yellow"),
-            look.age(agent.excluded_until),
+            ("excluded " if agent.excluded_until > look.now else "probed since ", "yellow"),
+            look.until(agent.excluded_until)
+            if agent.excluded_until > look.now
+            else look.age(agent.excluded_until),
             ": ",
             look.text(agent.excluded_reason),
         )
@@ -115,6 +118,7 @@ AGENTS = (
     Column("P95", lambda agent, look: milliseconds(agent.latency_p95_ms, look), 5, is_right=True),
     Column("DONE", lambda agent, look: Text(str(agent.completed)), 1, is_right=True),
     Column("FAILED", lambda agent, look: Text(str(agent.failed)), 1, is_right=True),
+    Column("POOL", lambda agent, look: look.text(agent.pool), 1),
     Column("NOTE", lambda agent, look: set_aside(agent, look), 7),
     Column("SEEN", lambda agent, look: look.age(agent.last_heartbeat), 2),
 )
@@ -137,6 +141,7 @@ TASKS = (
     Column("STATUS", lambda task, look: look.state(task.status)),
     Column("NAME", lambda task, look: look.text(label(task)), 8),
     Column("TYPE", lambda task, look: look.text(task.type), 1),
+    Column("POOL", lambda task, look: look.text(task.pool), 1),
     Column("PRIO", lambda task, look: Text(str(task.priority)), 1, is_right=True),
     Column("AGENTS", lambda task, look: look.names(task.assigned_agents), 4),
     Column("TRIES", lambda task, look: Text(str(task.attempts_made)), 2, is_right=True),
@@ -228,6 +233,19 @@ BALLOTS = (
     Column("", lambda vote, look: Text("dissents" if vote.get("dissents") else "", "yellow"), 6),
     Column("WEIGHT", lambda vote, look: look.number(vote.get("weight"), 2), 4, is_right=True),
     Column("SURE", lambda vote, look: percent(vote.get("confidence"), look), 5, is_right=True),
+)
+
+NODES = (
+    Column("NODE", lambda node, look: look.text(node.node_id, "bold"), is_id=True),
+    Column("STATE", lambda node, look: look.state("online" if node.is_live else "offline")),
+    Column("POOL", lambda node, look: look.text(node.pool)),
+    Column("LEADS", lambda node, look: look.text(_leads(node)), 8),
+    Column("AGENTS", lambda node, look: Text(str(node.agents)), 7, is_right=True),
+    Column("LOAD", lambda node, look: look.bar(node.load, 6), 6),
+    Column("AT", lambda node, look: look.text(f"{node.host}:{node.port}" if node.port else node.host), 5),
+    Column("VERSION", lambda node, look: look.text(node.version), 4),
+    Column("AGE", lambda node, look: look.age(node.started_at), 6),
+    Column("SEEN", lambda node, look: look.age(node.heartbeat_at), 3),
 )
 
 LIMITS = (
@@ -353,6 +371,14 @@ def _brought(attempt: AttemptView, look: Look) -> Text:
     if attempt.progress is not None and attempt.finished_at is None:
         return look.progress(attempt.progress) + Text("  ") + look.text(attempt.note)
     return look.text(attempt.note)
+
+
+def _leads(node: NodeView) -> str:
+    """What only one node does, and this one does."""
+    return (
+        " and ".join([*(["its pool"] if node.is_leader else []), *(["monitors"] if node.is_chief else [])])
+        or "-"
+    )
 
 
 def _next(schedule: ScheduleView, look: Look) -> Text:

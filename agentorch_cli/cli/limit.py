@@ -93,26 +93,21 @@ def remove(
 
     $ agentorch limit remove capability:summarise
     """
+    from agentorch_cli.cli.task import show_change
+
     session = Session.of(ctx)
-    reply = session.ask("limit.remove", limits_named=[_named(one) for one in what])
-
-    def draw(page: Page) -> None:
-        for one in reply.changed:
-            page.line(page.look.text(f"removed {one}"))
-        for one, reason in reply.unchanged.items():
-            page.line(page.look.text(f"{one} {reason}", "yellow"))
-
-    session.show(reply, draw, reply.changed)
+    show_change(session, session.ask("limit.remove", limits_named=[_named(one) for one in what]), "removed")
 
 
 def _named(what: str) -> tuple[Scope, str]:
+    from agentorch_cli.core.hints import shortened
     from agentorch_cli.core.limits import Scope
     from agentorch_cli.core.model import MAX_NAME
 
     scope, _, name = what.partition(":")
     if scope not in set(Scope) or not 1 <= len(name) <= MAX_NAME or not name.isprintable():
         raise UsageError(
-            f"{what!r} does not say what is bounded",
+            f"{shortened(what)!r} does not say what is bounded",
             hint="write capability:NAME, type:NAME or agent:ID, such as capability:summarise",
         )
     return Scope(scope), name

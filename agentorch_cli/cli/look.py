@@ -101,6 +101,13 @@ class Look:
         shown = f"{round(abs(seconds))}s" if abs(seconds) < 60 else span(abs(seconds))
         return Text(f"{shown} ago" if seconds >= -1 else f"in {shown}", "dim")
 
+    def until(self, when: datetime) -> Text:
+        """How long something goes on; on a pipe until which moment."""
+        if not self.is_terminal:
+            return Text(f"until {moment(when)}")
+        left = max(0.0, (when - self.now).total_seconds())
+        return Text.assemble("for ", (f"{round(left)}s" if left < 60 else span(left), "dim"), " more")
+
     def bar(self, share: float | None, width: int = 8) -> Text:
         """A share of 0..1 as a bar with its percentage; on a pipe the share."""
         if share is None:

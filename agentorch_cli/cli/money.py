@@ -81,7 +81,10 @@ def facts(budget: BudgetView, look: Look) -> list[tuple[str, Text]]:
         ("reserved", amounts(budget.reserved_usd, budget.reserved_tokens) if budget.running else None),
         ("left", left(budget)),
         ("running", _attempts(budget.running) if budget.running else None),
-        ("waiting", f"{budget.waiting:,} tasks" if budget.waiting else None),
+        (
+            "waiting",
+            f"{budget.waiting:,} task{'' if budget.waiting == 1 else 's'}" if budget.waiting else None,
+        ),
         ("attempt", f"{expected}, as it was said" if expected else None),
         ("unknown", f"{_attempts(budget.unknown_attempts)} did not say" if budget.unknown_attempts else None),
     ]

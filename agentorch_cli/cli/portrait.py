@@ -7,6 +7,7 @@ from rich.text import Text
 from agentorch_cli.cli import columns
 from agentorch_cli.cli.look import Look
 from agentorch_cli.cli.tables import Page
+from agentorch_cli.core.model import DEFAULT_POOL
 from agentorch_cli.views import AgentView
 
 
@@ -25,6 +26,7 @@ def draw(page: Page, agent: AgentView) -> None:
 
 def _facts(agent: AgentView, look: Look) -> list[tuple[str, Text]]:
     facts: list[tuple[str, Text | None]] = [
+        ("in pool", look.text(agent.pool) if agent.pool != DEFAULT_POOL else None),
         ("can", look.names(agent.capabilities)),
         (agent.status, _aside(agent, look) if agent.status in ("paused", "draining") else None),
         ("excluded", _excluded(agent, look) if agent.excluded_until is not None else None),
@@ -51,20 +53,21 @@ def _facts(agent: AgentView, look: Look) -> list[tuple[str, Text]]:
 
 
 def _aside(agent: AgentView, look: Look) -> Text:
-    told = Text("since ") + look.age(agent.status_since)
+    told = look.age(agent.status_since) if look.is_terminal else Text("since ") + look.age(agent.status_since)
     if agent.status_until is not None:
-        told += Text(", until ") + look.age(agent.status_until)
+        told += Text(", ") + look.until(agent.status_until)
     return told + Text(": ") + look.text(agent.status_reason) if agent.status_reason else told
 
 
 def _excluded(agent: AgentView, look: Look) -> Text:
     """Since when and until when; afterwards it is probed."""
     times = "once" if agent.trips == 1 else f"{agent.trips} times"
-    is_over = agent.excluded_until is not None and agent.excluded_until <= look.now
+    assert agent.excluded_until is not None
+    is_over = agent.excluded_until <= look.now
     return Text.assemble(
         look.age(agent.excluded_since),
-        ", until ",
-        look.age(agent.excluded_until),
+        ", ",
+        Text("until ") + look.age(agent.excluded_until) if is_over else look.until(agent.excluded_until),
         f" ({times} without a success in between"
         f"{'; now it gets one task at a time, until one goes well' if is_over else ''}): ",
         look.text(agent.excluded_reason),

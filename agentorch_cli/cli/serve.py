@@ -24,6 +24,12 @@ def serve(
             "--port", "-p", metavar="PORT", min=0, max=65535, help="Port to listen on; 0 takes a free one."
         ),
     ] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option(
+            "--pool", metavar="NAME", help='The pool whose tasks it assigns; "default" if not said.'
+        ),
+    ] = None,
     is_insecure: Annotated[
         bool, typer.Option("--insecure", help="Listen where others can connect, without tokens and TLS.")
     ] = False,
@@ -38,6 +44,7 @@ def serve(
 
     $ agentorch serve
     $ agentorch serve --port 0 --data-dir ./fleet
+    $ agentorch serve --port 0 --pool gpu
     $ agentorch serve --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem
 
     Listening anywhere but on loopback wants a certificate, and tokens from whoever connects:
@@ -50,6 +57,7 @@ def serve(
     session.more_flags |= {
         "gateway.host": host,
         "gateway.port": port,
+        "engine.pool": pool,
         "gateway.insecure": is_insecure or None,
         "gateway.tls_cert": tls_cert,
         "gateway.tls_key": tls_key,

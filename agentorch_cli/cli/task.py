@@ -163,6 +163,9 @@ def list_tasks(
         str | None,
         typer.Option("--submission", metavar="ID", help="Only tasks that were submitted together."),
     ] = None,
+    pool: Annotated[
+        str | None, typer.Option("--pool", metavar="NAME", help="Only tasks of this pool.")
+    ] = None,
     limit: Annotated[
         int, typer.Option("--limit", metavar="N", min=1, max=100_000, help="How many, newest first.")
     ] = 50,
@@ -170,6 +173,7 @@ def list_tasks(
     """List tasks, newest first.
 
     $ agentorch task list --status failed
+    $ agentorch task list --pool gpu --limit 10
     """
     from agentorch_cli.cli.choices import known_states
 
@@ -181,6 +185,7 @@ def list_tasks(
         agent=agent,
         submission_id=submission,
         limit=limit,
+        pool=pool,
     )
     session.show(tasks, lambda page: _draw_tasks(page, tasks), _ids(tasks), "There are no such tasks.")
     if len(tasks) == limit and session.format == "table":

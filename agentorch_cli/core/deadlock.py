@@ -35,8 +35,9 @@ from typing import Any
 
 from agentorch_cli.core import graphs
 from agentorch_cli.core.knots import Kind, Knot, Knots, ahead, kinds, tie, untangle
+from agentorch_cli.core.model import DEFAULT_POOL
 from agentorch_cli.core.reduction import Pool, Remainder, remainder
-from agentorch_cli.core.system import DEAD, System
+from agentorch_cli.core.system import DEAD, Agent, Need, System
 from agentorch_cli.core.team import advice, shortfall
 
 __all__ = ["Component", "Kind", "Report", "Wait", "detect"]
@@ -192,10 +193,13 @@ def _unsatisfiable(rest: Remainder, task: str) -> str:
     if given.need.is_team:
         return _no_team(task, pool, rest.system)
     caps = pool.need.caps
-    able = f"agents with {', '.join(sorted(caps))}" if caps else "agents"
+    able = "agent" if given.need.count == 1 else "agents"
+    able += (f" with {', '.join(sorted(caps))}" if caps else "") + _in_pool(given.need)
     if pool.absent and pool.registered + pool.absent >= given.need.count:
         return f"{task} needs {given.need.count} {able}: no live agent, {pool.absent} known and away"
-    how = advice(caps, {name: agent.caps for name, agent in rest.system.agents.items()})
+    how = advice(
+        caps, {name: agent.caps for name, agent in rest.system.agents.items() if _is_in(agent, pool.need)}
+    )
     return f"{task} needs {given.need.count} {able}: there are {pool.registered}" + (
         f"; {how}" if how else ""
     )
@@ -204,12 +208,20 @@ def _unsatisfiable(rest: Remainder, task: str) -> str:
 def _no_team(task: str, pool: Pool, system: System) -> str:
     need = pool.need
     count = "" if need.count < 2 else f", {need.count} agents at least"
-    wanted = f"{task} needs a team with {', '.join(sorted(need.caps))}{count}"
+    wanted = f"{task} needs a team with {', '.join(sorted(need.caps))}{_in_pool(need)}{count}"
     if pool.absent:
         return f"{wanted}: some of those who make it are known and away"
-    having = [agent.caps for agent in system.agents.values() if agent.slots > 0 and need.serves(agent.caps)]
+    having = [agent.caps for agent in system.agents.values() if agent.slots > 0 and need.serves(agent)]
     why = shortfall(need.caps, having, need.most) or f"there are {len(having)} who have any of it"
     return f"{wanted}: {why}"
+
+
+def _in_pool(need: Need) -> str:
+    return "" if need.pool in (None, DEFAULT_POOL) else f" in pool {need.pool}"
+
+
+def _is_in(agent: Agent, need: Need) -> bool:
+    return need.pool is None or agent.pool == need.pool
 
 
 def _unfit_dependencies(system: System, task: str, kind: Kind) -> str:

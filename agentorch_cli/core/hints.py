@@ -9,6 +9,9 @@ from typing import Final
 LONGEST_WORD: Final = 200
 """Characters of a word that is looked up at all: the comparison takes their product."""
 
+LONGEST_SHOWN: Final = 60
+"""Characters of a wrong word that are told."""
+
 MOST_COMPARED: Final = 10_000
 """Names compared at most: difflib costs about 10 us each, and a hint must not be slower than the work."""
 
@@ -35,6 +38,11 @@ def did_you_mean(word: str, known: Collection[str]) -> str:
     """` (did you mean "x"?)`, ready to be put after a sentence; empty where nothing is near."""
     match = closest(word, known)
     return f' (did you mean "{match}"?)' if match is not None else ""
+
+
+def shortened(word: str) -> str:
+    """What somebody typed, short enough to be told."""
+    return word if len(word) <= LONGEST_SHOWN else f"{word[:LONGEST_SHOWN]}…"
 
 
 def _fold(word: str) -> str:

@@ -22,6 +22,7 @@ from typing import Any
 
 from agentorch_cli.core.deadlock import Component, Kind, Report
 from agentorch_cli.core.graphs import show_cycle
+from agentorch_cli.core.model import DEFAULT_POOL
 from agentorch_cli.core.system import System
 
 MOST_SHOWN = 12
@@ -227,13 +228,14 @@ def _unsatisfiable(report: Report, system: System, facts: Facts, knotted: set[st
     for task, kind in report.kind.items():
         if kind is Kind.UNSATISFIABLE and task not in knotted:
             need = system.tasks[task].need
-            team = f" team of {need.most}" if need.is_team else ""
-            groups.setdefault((need.count, tuple(sorted(need.caps)), team), []).append(task)
-    for (count, caps, team), members in sorted(groups.items()):
+            what = f" team of {need.most}" if need.is_team else ""
+            what += "" if need.pool in (None, DEFAULT_POOL) else f" in pool {need.pool}"
+            groups.setdefault((need.count, tuple(sorted(need.caps)), what), []).append(task)
+    for (count, caps, what), members in sorted(groups.items()):
         sentence = report.explain(members[0])
         yield Finding(
             kind=Kind.UNSATISFIABLE,
-            mark=f"{Kind.UNSATISFIABLE} {count} {' '.join(caps)}{team}",
+            mark=f"{Kind.UNSATISFIABLE} {count} {' '.join(caps)}{what}",
             members=tuple(members[:1000]),
             reason=sentence if len(members) == 1 else f"{len(members):,} tasks wait in vain: {sentence}",
             waited_s=max(facts.age.get(member, 0.0) for member in members),

@@ -22,6 +22,9 @@ the argument is that of renting skis until one could have bought them.
 A team (`core.team`) is chosen from the best of each guild of agents that have the same part of
 what it asks for.
 
+A roster chooses for one pool. Agents of other pools are members too, so that every explanation can
+name them, but they are in no guild and no crew: to a choice they cost nothing.
+
 `obstacle` is the one rule of eligibility. `Roster.choose` and every explanation use it.
 """
 
@@ -33,7 +36,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from agentorch_cli.core.model import AgentStatus
+from agentorch_cli.core.model import DEFAULT_POOL, AgentStatus
 from agentorch_cli.core.scoring import Weights, score
 from agentorch_cli.core.team import Candidate, can_cover, form, listed, share_of
 
@@ -66,6 +69,7 @@ class Member:
     slots: int
     status: AgentStatus
     node_id: str | None = None
+    pool: str = DEFAULT_POOL
     performance: float = 1.0
     """Its overall estimate, in 0..1."""
     estimates: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -171,6 +175,7 @@ class Want:
     """Limits that it shares with others (`core.gates`)."""
     is_team: bool = False
     """They have `required` together; each has a part of it."""
+    pool: str = DEFAULT_POOL
     may_wait: bool = False
     """Where all who could take it are busy, a quick one may be handed it beyond its slots."""
     declined_by: frozenset[str] = frozenset()
@@ -256,6 +261,8 @@ def skill_shown(required: Iterable[str], role: str | None) -> str:
 
 def lasting_obstacle(member: Member, want: Want) -> str | None:
     """Why this agent could not take this work even if it were idle; None where it could."""
+    if member.pool != want.pool:
+        return f"is in pool {member.pool}"
     if not want.is_served_by(member.capabilities):
         if want.is_team:
             return f"has nothing of {listed(want.required)}"
@@ -284,8 +291,17 @@ def obstacle(member: Member, want: Want) -> str | None:
 class Roster:
     """The fleet, indexed for choosing."""
 
-    def __init__(self, weights: Weights | None = None, *, exploration: float = 0.0, seed: int = 0) -> None:
+    def __init__(
+        self,
+        weights: Weights | None = None,
+        *,
+        exploration: float = 0.0,
+        seed: int = 0,
+        pool: str = DEFAULT_POOL,
+    ) -> None:
         self.weights = weights or Weights()
+        self.pool = pool
+        """The pool that choices are made in."""
         self.exploration = exploration
         """Share of the choices that go to whoever is measured least."""
         self.members: dict[str, Member] = {}
@@ -297,7 +313,7 @@ class Roster:
         self.lost_at = 0
         """The stamp at which an agent last went offline or left."""
         self.free = 0
-        """Agents that have room."""
+        """Agents of the pool that have room."""
         self.idled: dict[str, None] = {}
         """Agents with a free slot that they did not have, or that changed otherwise; whoever has seen to
         them takes them out."""
@@ -335,6 +351,8 @@ class Roster:
         self.drop(member.agent_id)
         self.members[member.agent_id] = member
         member.is_counted = False
+        if member.pool != self.pool:
+            return
         crew = self._crews.get(member.capabilities)
         if crew is None:
             crew = self._crews[member.capabilities] = Crew(member.capabilities)
@@ -351,7 +369,7 @@ class Roster:
     def drop(self, agent_id: str) -> None:
         """Forget an agent."""
         member = self.members.pop(agent_id, None)
-        if member is None:
+        if member is None or member.pool != self.pool:
             return
         self._freed.pop(agent_id, None)
         self.stamp += 1
@@ -398,7 +416,7 @@ class Roster:
     def touch(self, member: Member) -> None:
         """The member's load, status or performance changed: offer it anew."""
         self._offer(member)
-        if self.members.get(member.agent_id) is not member:
+        if member.pool != self.pool or self.members.get(member.agent_id) is not member:
             return
         if member.has_room:
             if len(member.used) < member.slots:
@@ -466,6 +484,10 @@ class Roster:
             if member.has_room:
                 found.add(member.agent_id)
         return found
+
+    def free_kinds(self) -> set[frozenset[str]]:
+        """The sets of capabilities of agents of the pool that could take work now."""
+        return {crew.capabilities for crew in self._crews.values() if crew.free}
 
     def may_serve_since(self, want: Want, stamp: int) -> bool:
         """Whether somebody who became able to take more work after `stamp` may be of use for this.
@@ -666,6 +688,8 @@ class Roster:
         members: Iterable[Member]
         if want.only is not None:
             members = [self.members[one] for one in want.only if one in self.members]
+        elif want.pool != self.pool:  # a vote that is counted by a node of another pool
+            members = self.members.values()
         elif want.is_team:
             members = self._having_any(want.required)
         else:
@@ -727,6 +751,8 @@ class Roster:
 
     def _offer(self, member: Member) -> None:
         """Make its old entries invalid; if it has room, give its guilds a new one."""
+        if member.pool != self.pool:
+            return
         self.stamp += 1
         member.stamp = self.stamp
         has_room = member.has_room

@@ -14,8 +14,16 @@ from typing import Any
 MAX_NAME = 200
 """Longest id, name, type, capability or key, in characters (PostgreSQL index entries end at 2,704 bytes)."""
 
+DEFAULT_POOL = "default"
+"""Where agents and tasks are that name no pool."""
+
 MAX_PANEL = 100
 """Most agents that one task may ask for at once."""
+
+
+def lease_of(pool: str) -> str:
+    """The name of the lease that whoever schedules this pool holds."""
+    return "scheduler" if pool == DEFAULT_POOL else f"scheduler:{pool}"
 
 
 class TaskStatus(StrEnum):
@@ -124,6 +132,8 @@ class TaskSpec:
     task_id: str
     type: str = "task"
     name: str | None = None
+    pool: str = DEFAULT_POOL
+    """Only agents of this pool get it, from whoever schedules that."""
     required_capabilities: tuple[str, ...] = ()
     coverage: Coverage = Coverage.EACH
     min_agents: int = 1
@@ -189,5 +199,7 @@ class AgentSpec:
     metadata: dict[str, Any] = field(default_factory=dict)
     exec: str | None = None
     """Command that `serve` runs for each task of this agent; None for agents that connect by themselves."""
+    pool: str | None = None
+    """None: the one that it is in already, or the default."""
     prefetch: int = 0
     """Attempts beyond its slots that it is willing to hold until it can begin them."""

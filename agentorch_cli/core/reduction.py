@@ -89,9 +89,7 @@ def free_slots(system: System) -> Slots:
                 demands.setdefault(task.need.kind, task.need)
     slots = Slots(system.agents, free, [], {}, {})
     for kind, need in sorted(demands.items(), key=_by_capabilities):
-        able = {
-            n: agent.caps for n, agent in system.agents.items() if agent.slots > 0 and need.serves(agent.caps)
-        }
+        able = {n: agent.caps for n, agent in system.agents.items() if agent.slots > 0 and need.serves(agent)}
         live = tuple(sorted(name for name in able if name in free))
         slots.number[kind] = len(slots.pools)
         for name in live:
@@ -105,9 +103,10 @@ def free_slots(system: System) -> Slots:
     return slots
 
 
-def _by_capabilities(item: tuple[Kind, Need]) -> tuple[list[str], bool, int, int]:
+def _by_capabilities(item: tuple[Kind, Need]) -> tuple[list[str], str, bool, int, int]:
     need = item[1]
-    return (sorted(need.caps), need.is_team, *((need.count, need.most) if need.is_team else (0, 0)))
+    size = (need.count, need.most) if need.is_team else (0, 0)
+    return (sorted(need.caps), need.pool or "", need.is_team, *size)
 
 
 def _level(need: Need, caps: Mapping[str, frozenset[str]], names: Collection[str]) -> int:

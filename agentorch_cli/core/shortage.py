@@ -54,19 +54,31 @@ def sentence(one: Shortage) -> str:
     return f"waits for {called(one.scope, one.key)}: {standing(one)}, {needs(one)}"
 
 
+MOST_ALARMS = 5
+"""Budgets that are told one by one; the rest is counted."""
+
+
 def alarms(shortages: Iterable[Shortage]) -> list[str]:
-    """Sentences about budgets that tasks wait for, one for each."""
+    """Sentences about budgets that tasks wait for: those with most tasks first, the others as a number."""
     waiting: dict[tuple[str, str, Unit], list[Shortage]] = {}
     for one in shortages:
         waiting.setdefault((one.scope, one.key, one.unit), []).append(one)
     told = []
-    for (scope, key, unit), ones in sorted(waiting.items()):
+    order = sorted(waiting, key=lambda name: (-len(waiting[name]), name))
+    for scope, key, unit in order[:MOST_ALARMS]:
+        ones = waiting[scope, key, unit]
         who = "1 task waits" if len(ones) == 1 else f"{len(ones):,} tasks wait"
         whose = f"budget {scope} {key}"
         known = sorted({one.each for one in ones if one.each is not None})
         more = " or more" if len(known) > 1 else ""
         each = f"each needs {in_words(unit, known[0])}{more}" if known else needs(ones[0])
         told.append(f"{who} for {whose}: {standing(ones[0])}, {each}")
+    if rest := order[MOST_ALARMS:]:
+        number = sum(len(waiting[name]) for name in rest)
+        who = "1 task waits" if number == 1 else f"{number:,} tasks wait"
+        told.append(
+            f"{who} for {len(rest):,} more budget{'' if len(rest) == 1 else 's'}: agentorch budget list"
+        )
     return told
 
 

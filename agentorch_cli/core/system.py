@@ -62,6 +62,7 @@ class Agent:
     caps: frozenset[str] = frozenset()
     slots: int = 1
     live: bool = True
+    pool: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +75,24 @@ class Need:
     is_team: bool = False
     most: int = 100
     """Only a team is ever too large."""
+    pool: str | None = None
+    """Only agents of this pool will do; None: of any."""
 
     @property
     def kind(self) -> Kind:
         """What demands that look at the same agents in the same way have in common."""
-        return self if self.is_team else self.caps
+        return self if self.is_team else (self.pool, self.caps)
 
     @property
     def level(self) -> int:
         """How many the agents must be: of a team that is there or not, 1."""
         return min(self.count, 1) if self.is_team else self.count
 
-    def serves(self, caps: frozenset[str]) -> bool:
-        """Whether somebody with these could take part."""
-        return not self.caps.isdisjoint(caps) if self.is_team else self.caps <= caps
+    def serves(self, agent: Agent) -> bool:
+        """Whether this agent could take part."""
+        if self.pool is not None and agent.pool != self.pool:
+            return False
+        return not self.caps.isdisjoint(agent.caps) if self.is_team else self.caps <= agent.caps
 
     def reached(self, number: int, parts: Iterable[frozenset[str]]) -> int:
         """The level of so many agents who could take part; `parts` is what they have of a team's `caps`."""
@@ -96,7 +101,7 @@ class Need:
         return int(number >= self.count and can_cover(self.caps, parts, max(self.count, self.most)))
 
 
-Kind = Need | frozenset[str]
+Kind = Need | tuple[str | None, frozenset[str]]
 NOTHING = Need()
 
 

@@ -149,7 +149,8 @@ def shortfall(required: frozenset[str], agents: Iterable[Collection[str]], most:
         return f"nobody has {listed(lacking)}"
     if can_cover(required, sets, most):
         return None
-    return f"no {most} agents have {listed(required)} together, and max_agents allows no more"
+    who = "no single agent has" if most == 1 else f"no {most} agents together have"
+    return f"{who} {listed(required)}, and max_agents allows no more"
 
 
 def listed(names: Iterable[str]) -> str:

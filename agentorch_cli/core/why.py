@@ -124,7 +124,11 @@ def _apart(roster: Roster, want: Want, free: list[str]) -> dict[str, str]:
 
 def _nobody_free(roster: Roster, want: Want, capability: str) -> str:
     """Why nobody brings this to a team."""
-    having = [member for member in roster.members.values() if capability in member.capabilities]
+    having = [
+        member
+        for member in roster.members.values()
+        if capability in member.capabilities and member.pool == want.pool
+    ]
     if not having:
         return f"nobody has {capability}"
     could = [member.agent_id for member in having if lasting_obstacle(member, want) is None]
@@ -140,6 +144,8 @@ def in_words(
 ) -> str:
     """The scheduler's reason against an agent, with what is known besides."""
     known = known or Known()
+    if member.pool != task.want.pool:
+        return reason
     lacking = sorted(task.want.required - member.capabilities)
     if lacking and not task.want.is_team:
         named = [f"`{one}`{did_you_mean(one, member.capabilities)}" for one in lacking]

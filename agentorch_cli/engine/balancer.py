@@ -155,11 +155,11 @@ class Balancer:
             if member is not None and member.is_free and len(wanted) < MOST_MOVES:
                 is_idle = not member.used
                 fit = self.state.shelf.fit_for(agent_id, member.capabilities, ahead_only=not is_idle)
-                new = (one for one in fit if one not in wanted)
+                new = (one for one in fit if one not in wanted and self.state.is_of_pool(one))
                 wanted.update(dict.fromkeys(islice(new, member.slots - member.busy)))
         if not wanted:
             return 0
-        found = await self.store.movable(list(wanted), (), len(wanted))
+        found = await self.store.movable(list(wanted), (), len(wanted), self.state.pool)
         for message_id in wanted.keys() - {one[0] for one in found}:
             self.state.begins(message_id)  # as its agent has said on another node, or is just saying here
         pairs: list[Pair] = []
@@ -186,7 +186,7 @@ class Balancer:
         found: dict[str, None] = {}
         for message_id in late:
             required = shelf.demand_of(message_id)
-            if required is None:
+            if required is None or not self.state.is_of_pool(message_id):
                 continue
             if required not in has_idle:
                 has_idle[required] = roster.has_idle(required)
@@ -216,11 +216,11 @@ class Balancer:
 
     async def compare(self) -> int:
         """Compare the loads of all agents, and move what evens them out; how many attempts moved."""
-        members = list(self.state.roster.members.values())
+        members = [one for one in self.state.roster.members.values() if one.pool == self.state.pool]
         givers, takers = out_of_balance(members, self.rules.bounds)
         if not self._may_move() or not givers or not takers:
             return 0
-        found = await self.store.movable((), givers[:MOST_MOVES], MOST_SEEN)
+        found = await self.store.movable((), givers[:MOST_MOVES], MOST_SEEN, self.state.pool)
         tasks: dict[str, Ready] = {}
         movable = []
         for message_id, agent_id, sent_s, task in found:
@@ -236,7 +236,7 @@ class Balancer:
         roster = self.state.roster
         pairs: list[Pair] = []
         moves: dict[str, Moved] = {}
-        for transfer in plan_transfers(roster.members.values(), movable, self.rules.bounds, MOST_MOVES):
+        for transfer in plan_transfers(members, movable, self.rules.bounds, MOST_MOVES):
             task, taker = tasks[transfer.message_id], roster.members[transfer.taker]
             story = _story(BALANCE, (transfer.giver, transfer.taker), transfer.before, transfer.after)
             moves[task.task_id] = Moved(transfer.message_id, transfer.giver, story)

@@ -84,7 +84,7 @@ class Monitor:
                     continue
             began = loop.time()
             self._due = began + self.sweep_interval
-            if self.state.is_leader and not self.state.is_stopping:
+            if self.state.is_chief and not self.state.is_stopping:
                 await self._surely()
             self._not_before = loop.time() + RATION * (loop.time() - began)
 

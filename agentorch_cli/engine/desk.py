@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from agentorch_cli.core.matching import Member
-from agentorch_cli.core.model import AgentSpec, AgentStatus
+from agentorch_cli.core.model import DEFAULT_POOL, AgentSpec, AgentStatus
 from agentorch_cli.core.scoring import counted_performance
 from agentorch_cli.engine.exclusions import Exclusions
 from agentorch_cli.engine.lifeline import Lifeline
@@ -92,6 +92,7 @@ class Desk:
             self.store.node_id,
             session_id,
             agent.prefetch,
+            agent.pool,
         )
         assert row is not None
         held = await self.store.held_work([agent.agent_id])
@@ -99,7 +100,13 @@ class Desk:
         self.state.heard.add(agent.agent_id)
         self._sessions[agent.agent_id] = session_id
         adopted = [delivery.message_id for delivery in held if delivery.node_id != self.state.node_id]
-        self._seat(agent, AgentStatus(row["status"]), row["completed"], row["failed"], held)
+        self._seat(
+            replace(agent, pool=row["pool"]),
+            AgentStatus(row["status"]),
+            row["completed"],
+            row["failed"],
+            held,
+        )
         probe = next((delivery.slot for delivery in held if delivery.is_probe), None)
         self.exclusions.follow(self.state.roster.members[agent.agent_id], {**dict(row), "probe_slot": probe})
         welcome = Welcome(is_draining=row["status"] == AgentStatus.DRAINING)
@@ -151,6 +158,7 @@ class Desk:
             slots=agent.slots,
             status=status,
             node_id=self.state.node_id,
+            pool=agent.pool or DEFAULT_POOL,
             performance=counted_performance(completed, failed),
             completed=completed,
             failed=failed,

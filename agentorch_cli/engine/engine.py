@@ -19,7 +19,7 @@ from typing import Any
 from agentorch_cli.core import breaker
 from agentorch_cli.core.ladder import Policy
 from agentorch_cli.core.matching import Member, Roster
-from agentorch_cli.core.model import AgentStatus
+from agentorch_cli.core.model import DEFAULT_POOL, AgentStatus
 from agentorch_cli.core.scoring import Weights
 from agentorch_cli.engine.balancer import Balance, Balancer
 from agentorch_cli.engine.deadlocks import Monitor
@@ -69,6 +69,8 @@ CHANNELS = (
 class Limits:
     """The engine's settings; durations in seconds."""
 
+    pool: str = DEFAULT_POOL
+    """What it schedules."""
     most_running: int = 100
     response_timeout: float = 30.0
     heartbeat_interval: float = 10.0
@@ -97,7 +99,8 @@ class Engine:
         self.limits = limits
         self.courier = courier
         self.state = State(
-            store.node_id, Roster(limits.weights, exploration=limits.exploration, seed=limits.seed)
+            store.node_id,
+            Roster(limits.weights, exploration=limits.exploration, seed=limits.seed, pool=limits.pool),
         )
         self.relay = self.state.relay = Relay(store)
         self.scheduler = Scheduler(
@@ -139,7 +142,7 @@ class Engine:
         )
         self.lifeline.on_silent = self.monitor.went_silent
         self.monitor.take_away = self.lifeline.take_away
-        self.scheduler.on_unservable = lambda: self.monitor.look_soon(0.0)
+        self.scheduler.on_unservable = self._on_unservable
         self.desk.on_arrival = self._on_arrival
         self.scheduler.on_continued = self.subtasks.continued
         self.peers = Peers(
@@ -169,6 +172,7 @@ class Engine:
             store,
             lease_seconds=limits.lease_seconds,
             on_elected=self._take_the_lead,
+            on_chosen=self._become_chief,
             on_stranded=self._reclaim,
         )
         self.ledger = Bookkeeper(self.state, store, every=limits.lease_seconds / 3)
@@ -205,7 +209,7 @@ class Engine:
             run(self.proposals.run(), name="proposals"),
             run(self.exclusions.run(), name="exclusions"),
             run(self.timetable.run(), name="timetable"),
-            run(self.historian.run(lambda: self.state.is_leader), name="historian"),
+            run(self.historian.run(lambda: self.state.is_chief), name="historian"),
             run(self._follow_changes(), name="changes"),
             run(self._follow_peers(), name="peers"),
             run(self.relay.run(), name="relay"),
@@ -214,6 +218,8 @@ class Engine:
         for loop in self._loops:
             loop.add_done_callback(_loop_ended)
         await self._is_listening.wait()
+        if self.relay.has_peers:  # they should know from now on that they are not alone
+            await self.store.notify("agentorch_lead", self.state.node_id)
         self.state.bus.publish("initialized")
 
     # --- hints ------------------------------------------------------------------------------
@@ -222,6 +228,7 @@ class Engine:
         if channel == "agentorch_done":
             self.subtasks.hinted(payload)
             self.waiting.hinted(payload)
+            self.scheduler.ended(payload)
         elif channel == "agentorch_votes":
             self.proposals.opened(payload)
         elif channel == "agentorch_tasks":
@@ -277,9 +284,15 @@ class Engine:
         self.proposals.arrived(agent_id)
         self.monitor.agent_came()
 
+    def _on_unservable(self) -> None:
+        if self.state.is_chief:
+            self.monitor.look_soon(0.0)
+        else:
+            self.relay.stuck()
+
     def _on_late(self, delivery: Delivery) -> None:
         """An agent of this node does not take what it has a slot for: whoever leads may move it."""
-        if self.state.is_leader:
+        if self.state.leads(delivery.pool):
             self.balancer.late(delivery.message_id)
         else:
             self.state.is_late(delivery.message_id)
@@ -382,6 +395,7 @@ class Engine:
         An agent that connects while the rows are on their way is newer than they are.
         """
         before = dict(self.state.roster.members)
+        came: list[str] = []
         rows = await self.store.db.fetch("roster")
         roster = self.state.roster
         for row in rows:
@@ -392,6 +406,8 @@ class Engine:
                 if _follow_row(roster, known, dict(row)):
                     self.courier.drain_agent(known.agent_id)
             else:
+                if known is not None and known.pool != row["pool"] == roster.pool:
+                    came.append(known.agent_id)
                 seat(roster, row)
                 self.state.reputation.tell(row["agent_id"])
             self.exclusions.follow(roster.members[row["agent_id"]], row)
@@ -405,6 +421,8 @@ class Engine:
             roster.drop(agent_id)
             self.exclusions.forget(agent_id)
             self.courier.dismiss(agent_id, "the agent was removed from the registry")
+        if came and self.state.is_leader:  # what they have from the pool that they were in
+            await self.peers.read_elsewhere(came)
 
     async def resync(self) -> None:
         """Make the mirror what the tables say after a write whose outcome is unknown.
@@ -436,9 +454,13 @@ class Engine:
         self.scheduler.doubt()  # the first step reads fleet and attempts anew
         self.scheduler.look_again_here()
         await self.ledger.follow()
-        self.timetable.wake()
         self.scheduler.look_at_limits()
         self.scheduler.look_at_budgets()
+        await self.settler.unlock_missed()
+
+    async def _become_chief(self) -> None:
+        self.timetable.wake()
+        self.monitor.look_soon()
         await self.settler.unlock_missed()
 
     # --- the end ----------------------------------------------------------------------------
@@ -476,7 +498,7 @@ class Engine:
 
 
 def _follow_row(roster: Roster, member: Member, row: Mapping[str, Any]) -> bool:
-    """What a person may change of an agent that is connected here: standing, capabilities and slots.
+    """What a person may change of an agent that is connected here: standing, capabilities, pool and slots.
 
     True where it is to be told that it is draining from now on.
     """
@@ -485,11 +507,11 @@ def _follow_row(roster: Roster, member: Member, row: Mapping[str, Any]) -> bool:
         member.status = AgentStatus(row["status"])
     member.slots, member.prefetch = row["slots"], row["prefetch"]
     capabilities = frozenset(row["capabilities"])
-    if capabilities == member.capabilities:
+    if capabilities == member.capabilities and row["pool"] == member.pool:
         roster.touch(member)
     else:
         roster.drop(member.agent_id)
-        member.capabilities = capabilities
+        member.capabilities, member.pool = capabilities, row["pool"]
         roster.put(member)
     return member.status is AgentStatus.DRAINING and before is not AgentStatus.DRAINING
 

@@ -1,4 +1,4 @@
-"""Now and then the leader reads the votes of the past, all together: who is right, and how often?
+"""Now and then the chief reads the votes of the past, all together: who is right, and how often?
 
 Batch inference (`core/inference.py`) needs a history of closed answers. What it finds about the
 agents of a capability replaces the simple weights only where its answers were right more often
@@ -32,13 +32,13 @@ class Historian:
     def __init__(self, store: Store) -> None:
         self.store = store
 
-    async def run(self, is_leader: Callable[[], bool]) -> None:
-        """For ever, while this node leads."""
+    async def run(self, is_chief: Callable[[], bool]) -> None:
+        """For ever, while this node is the chief."""
         wait = FIRST_AFTER
         while True:
             await asyncio.sleep(wait)
             wait = EVERY
-            if not is_leader():
+            if not is_chief():
                 continue
             try:
                 await self.look()

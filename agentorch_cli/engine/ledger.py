@@ -5,9 +5,9 @@ lease, beside the beat and not within it: a sign of life never waits for a row t
 With nothing finished nothing is asked. What was counted and not yet written is lost with a process
 that is killed, at most a third of a lease; the attempts themselves are not.
 
-The node that leads also reckons `performance_hourly` and `performance_score` once a minute, as long
-as somebody finished something within the hour, and tells its own mirror (`engine/reputation.py`) what
-votes, verified outcomes and other nodes brought.
+The chief also reckons `performance_hourly` and `performance_score` once a minute, as long as somebody
+finished something within the hour, as far as it knows of that. Whoever leads a pool tells its own
+mirror (`engine/reputation.py`) what votes, verified outcomes and other nodes brought.
 """
 
 from __future__ import annotations
@@ -80,18 +80,17 @@ class Bookkeeper:
             raise
 
     async def lead(self, now: float) -> None:
-        """What only the node that leads does, each when its time has come; `now` is the loop's."""
-        if not self.state.is_leader:
+        """What only whoever leads, or the chief, does, each when its time has come; `now` is the loop's."""
+        if not (self.state.is_leader or self.state.is_chief):
             self._has_recent_work = True
             return
         self._has_recent_work |= self.state.has_worked
         self.state.has_worked = False
-        if not self._has_recent_work:
-            return
-        if now >= self._follow_at:
+        if self.state.is_leader and self._has_recent_work and now >= self._follow_at:
             self._follow_at = now + FOLLOW_EVERY
             await self.follow(everything=now >= self._read_at)
-        if now >= self._reckon_at:
+        others = self.state.relay is not None and self.state.relay.has_other_pools  # they work unseen
+        if self.state.is_chief and (self._has_recent_work or others) and now >= self._reckon_at:
             self._reckon_at = now + RECKON_EVERY
             await self.reckon()
 

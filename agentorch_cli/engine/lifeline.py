@@ -8,8 +8,9 @@
 * A task whose deadline passes fails, wherever it waits.
 * A task that says how long it may be ready without being started (`queue_timeout`) fails after that.
 
-The node watches its own deliveries in memory on the loop's clock; the leader sweeps the
-tables for what no living node watches. With nothing in flight there is nothing to look at.
+The node watches its own deliveries in memory on the loop's clock; the chief sweeps the
+tables for what no living node watches, and whoever leads a pool for its ready tasks. With nothing
+in flight there is nothing to look at.
 """
 
 from __future__ import annotations
@@ -144,13 +145,13 @@ class Lifeline:
     # --- what nobody carries ----------------------------------------------------------------
 
     async def sweep(self, every: float) -> None:
-        """For ever, while this node leads: look for what fell between the nodes."""
+        """For ever, while this node is the chief or leads: look for what fell between the nodes."""
         # While no node ran, agents could not come back, however long ago they lost theirs.
         self._orphans_from = asyncio.get_running_loop().time() + self.grace
         while True:
             await asyncio.sleep(every)
             try:
-                if self.state.is_leader and not self.state.is_stopping:
+                if (self.state.is_chief or self.state.is_leader) and not self.state.is_stopping:
                     await self.sweep_once()
             except DatabaseUnreachable as error:
                 log.warning("cannot sweep: %s", error)
@@ -160,7 +161,9 @@ class Lifeline:
 
     async def sweep_once(self) -> None:
         """One pass over the tables: one question, and more only where it finds something."""
-        seen = await self.store.db.fetch_one("sweep", self.store.node_id, self.grace)
+        seen = await self.store.db.fetch_one(
+            "sweep", self.store.node_id, self.grace, self.state.is_chief, self.state.pool
+        )
         assert seen is not None  # a select without from has one row
         if seen["has_stranded"]:
             stranded = [
@@ -185,8 +188,8 @@ class Lifeline:
         if dead:  # any of them may have died between settling a task and telling its dependents
             await self.settler.unlock_missed()
             self._buried |= dead
-        if seen["has_ready"] and any(member.is_free for member in self.state.roster.members.values()):
-            self.settler.scheduler.look_again()  # hints can be lost; the table is the truth
+        if seen["has_ready"] and self.state.roster.free:
+            self.settler.scheduler.look_again_here()  # hints can be lost; the table is the truth
 
     async def _lose_orphan(self, message_id: str) -> None:
         if message_id in self.state.deliveries:

@@ -116,7 +116,7 @@ class Peers:
         """Make what is remembered of other nodes' attempts what the table says."""
         freed = self.state.freed_meanwhile = set[str]()
         try:
-            rows = await self.store.db.fetch("live_elsewhere", self.state.node_id, agent_ids)
+            rows = await self.store.db.fetch("live_elsewhere", self.state.node_id, agent_ids, self.state.pool)
         finally:
             self.state.freed_meanwhile = None
         live = {str(row["message_id"]): row for row in rows}
@@ -127,8 +127,10 @@ class Peers:
             if message_id not in live and (agent_ids is None or attempt.agent_id in agent_ids):
                 self.state.free_elsewhere(message_id)
         for message_id, row in live.items():
-            is_known = message_id in self.state.elsewhere or message_id in self.state.deliveries
-            if not is_known and message_id not in freed:
+            known = self.state.elsewhere.get(message_id)
+            if known is not None:  # a commit that failed meanwhile may have given its slot back
+                self.state.hold_elsewhere(message_id, known)
+            elif message_id not in self.state.deliveries and message_id not in freed:
                 self.state.hold_elsewhere(
                     message_id,
                     Elsewhere(
@@ -140,6 +142,7 @@ class Peers:
                         row["is_parked"],
                         frozenset(row["required_capabilities"]),
                         is_ahead=row["status"] == "sent" and row["agent_id"] in overfull,
+                        pool=row["pool"],
                     ),
                 )
 
@@ -195,7 +198,7 @@ def seat(roster: Roster, row: Any) -> None:
     status = AgentStatus(row["status"]) if row["node_id"] is not None else AgentStatus.OFFLINE
     member = roster.members.get(row["agent_id"])
     capabilities = frozenset(row["capabilities"])
-    if member is not None and member.capabilities == capabilities:
+    if member is not None and member.capabilities == capabilities and member.pool == row["pool"]:
         member.status, member.slots, member.node_id = status, row["slots"], row["node_id"]
         member.prefetch = row["prefetch"]
         roster.touch(member)
@@ -208,6 +211,7 @@ def seat(roster: Roster, row: Any) -> None:
             slots=row["slots"],
             status=status,
             node_id=row["node_id"],
+            pool=row["pool"],
             performance=counted_performance(row["completed"], row["failed"]),
             completed=row["completed"],
             failed=row["failed"],

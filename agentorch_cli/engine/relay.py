@@ -1,6 +1,6 @@
 """What nodes tell each other, so that agents may be on any of them.
 
-One node leads: it assigns. The attempt is in the table when the node that carries the agent
+One node leads each pool: it assigns. The attempt is in the table when the node that carries the agent
 is told of it (`agentorch_work`), and that node sends it, watches it and settles it. In return
 it tells the leader which slots came free and how it went (`agentorch_freed`), and what became
 ready (`agentorch_tasks`). All nodes hear which agents came and went (`agentorch_agents`).
@@ -34,12 +34,15 @@ class Relay:
         self.store = store
         self.has_peers = False
         """Other nodes live, or may."""
+        self.has_other_pools = False
+        """Nodes that schedule another pool live: what becomes ready here may be theirs to assign."""
         self._work: dict[str, list[str]] = {}
         self._marks: dict[str, str] = {}
         self._freed: list[str] = []
         self._ready: dict[str, None] = {}
         self._is_delayed = False
         self._look_again = False
+        self._is_stuck = False
         self._agents: dict[str, None] = {}
         self._stopped: dict[str, None] = {}
         self._something = asyncio.Event()
@@ -79,6 +82,12 @@ class Relay:
         """Whoever assigns should read the ready tasks anew."""
         if self.has_peers:
             self._look_again = True
+            self._something.set()
+
+    def stuck(self) -> None:
+        """Whoever looks for deadlocks should do so."""
+        if self.has_peers:
+            self._is_stuck = True
             self._something.set()
 
     def agents(self, agent_ids: Iterable[str]) -> None:
@@ -128,6 +137,9 @@ class Relay:
         stopped, self._stopped = self._stopped, {}
         for lines in _chunks(stopped, MOST_HINTED):
             yield "agentorch_cancel", lines
+        if self._is_stuck:
+            self._is_stuck = False
+            yield "agentorch_deadlock", "*"
         ready, self._ready = self._ready, {}
         is_delayed, self._is_delayed = self._is_delayed, False
         if self._look_again:

@@ -142,9 +142,9 @@ class Scheduler:
         self._wake.set()
 
     def hint(self, task_ids: Iterable[str], *, delayed: bool = False) -> None:
-        """These tasks became ready here; `delayed`: some will be later. Whoever leads is told."""
+        """These tasks became ready here; `delayed`: some will be later. Whoever leads their pools is told."""
         task_ids = list(task_ids)
-        if not self.state.is_leader and self.state.relay is not None:
+        if self.state.relay is not None and (not self.state.is_leader or self.state.relay.has_other_pools):
             self.state.relay.ready(task_ids, delayed=delayed)
         self.hinted(task_ids, delayed=delayed)
 
@@ -157,8 +157,8 @@ class Scheduler:
         self._wake.set()
 
     def look_again(self) -> None:
-        """The mirror of whoever leads may be wrong: the window is read anew."""
-        if not self.state.is_leader and self.state.relay is not None:
+        """The mirror of whoever leads may be wrong: the window is read anew, that of each pool."""
+        if self.state.relay is not None and (not self.state.is_leader or self.state.relay.has_other_pools):
             self.state.relay.look_again()
         self.look_again_here()
 
@@ -168,7 +168,20 @@ class Scheduler:
         self._look_at_delayed = True
         self._look_at_parked = True
         self._are_budgets_stale |= bool(self.funds.purses.shut)
+        # Keys may be held by tasks of other pools, of whose retries nothing is told here.
+        has_other_pools = self.state.relay is not None and self.state.relay.has_other_pools
+        self._are_limits_stale |= has_other_pools and bool(self.state.gates.keys.held)
         self._wake.set()
+
+    def ended(self, payload: str) -> None:
+        """Tasks ended, of any pool (`*`: some did): those that held a key hold it no more."""
+        keys = self.state.gates.keys
+        if not keys.by_task or self.state.relay is None or not self.state.relay.has_other_pools:
+            return
+        for task_id in list(keys.by_task) if payload == "*" else payload.split("\n"):
+            keys.doubt(task_id)
+        if keys.doubted:
+            self._wake.set()
 
     def look_at_limits(self) -> None:
         """Rates were changed, or what is known of the limits may be wrong."""
@@ -202,13 +215,13 @@ class Scheduler:
                 await self.step()
             except DatabaseUnreachable as error:
                 log.warning("cannot assign: %s", error)
-                self.look_again()
+                self.look_again_here()
                 await asyncio.sleep(0.3)
             except Exception as error:
                 self._tell_once(error)
                 self.state.bus.publish("error", where="scheduler")
                 self._is_in_doubt = True
-                self.look_again()
+                self.look_again_here()
                 await asyncio.sleep(0.3)
 
     def _tell_once(self, error: Exception) -> None:
@@ -360,7 +373,7 @@ class Scheduler:
         """Parents whose sub-tasks ended go on before anything new begins, each in a slot of its agent."""
         if self._look_at_parked:
             self._look_at_parked = False
-            rows = await self.store.db.fetch("continuations")
+            rows = await self.store.db.fetch("continuations", self.state.pool)
             self._parked = {str(row["message_id"]): row["agent_id"] for row in rows}
             self._parked_on = {str(row["message_id"]): row["node_id"] for row in rows}
         roster = self.state.roster
@@ -394,14 +407,15 @@ class Scheduler:
 
     def look_at_parked(self, message_id: str | None = None) -> None:
         """Somebody who gave its slot back may go on."""
-        if message_id is not None and not self.state.is_leader and self.state.relay is not None:
-            self.state.relay.changed(message_id, WAITS)
+        delivery = self.state.deliveries.get(message_id) if message_id is not None else None
+        if delivery is not None and self.state.relay is not None and self.state.is_for_others(delivery):
+            self.state.relay.changed(delivery.message_id, WAITS)
         self._look_at_parked = True
         self._wake.set()
 
     async def _release_delayed(self) -> None:
         self._look_at_delayed = False
-        released, next_seconds = await self.store.release_delayed()
+        released, next_seconds = await self.store.release_delayed(self.state.pool)
         if released:
             self._is_stale = True
         if self._timer is not None:
@@ -421,7 +435,7 @@ class Scheduler:
             self._is_stale = False
             self._hinted.clear()
             self._refused.clear()
-            tasks = await self.store.ready_tasks(WINDOW)
+            tasks = await self.store.ready_tasks(WINDOW, self.state.pool)
             self._is_cut = len(tasks) == WINDOW
             known = {task.task_id: task.overtaken for task in backlog.tasks.values() if task.overtaken}
             backlog.clear()
@@ -431,7 +445,7 @@ class Scheduler:
             self._notice_unservable(tasks)
         elif self._hinted:
             ids, self._hinted = self._hinted, set()
-            tasks = await self.store.ready_tasks_by_id(list(ids))
+            tasks = await self.store.ready_tasks_by_id(list(ids), self.state.pool)
             self._queue(tasks)
             self._notice_unservable(tasks)
         if self.store.sick:
@@ -466,7 +480,7 @@ class Scheduler:
         that have it are busy), it must not hide what others could do at once.
         """
         now = asyncio.get_running_loop().time()
-        kinds = {member.capabilities for member in self.state.roster.members.values() if member.is_free}
+        kinds = self.state.roster.free_kinds()
         if not self._is_cut or not kinds or self._room() <= 0:
             return False
         if now < self._dig_at:
@@ -476,7 +490,7 @@ class Scheduler:
         known = len(self.state.backlog)
         shut = self.state.backlog.shut_gates()
         for kind in sorted(kinds, key=sorted)[:MOST_KINDS]:
-            self._queue(await self.store.ready_tasks_for(sorted(kind), BATCH, shut))
+            self._queue(await self.store.ready_tasks_for(sorted(kind), BATCH, shut, self.state.pool))
         has_more = len(self.state.backlog) > known
         if not has_more:
             self._dig_at = now + DIG_EVERY
@@ -671,6 +685,7 @@ class Scheduler:
                 task.type,
                 required=frozenset(task.required_capabilities),
                 is_ahead=is_ahead,
+                pool=task.want.pool,
             ),
         )
         if self.state.relay is not None:
@@ -704,7 +719,7 @@ class Scheduler:
                 self._take_back([(task, seats)])
                 if isinstance(error, asyncpg.UniqueViolationError):
                     self._is_in_doubt = True
-                    self.look_again()
+                    self.look_again_here()
                 else:
                     self.store.sick[task.task_id] = str(error)
             except BaseException:
@@ -780,6 +795,7 @@ def _delivery(task: Ready, assignment: Assignment, row: Claimed) -> Delivery:
         slot=assignment.slot,
         role=assignment.role,
         node_id=assignment.node_id,
+        pool=task.want.pool,
         type=task.type,
         priority=task.priority,
         required_capabilities=task.required_capabilities,

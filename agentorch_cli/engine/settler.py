@@ -179,11 +179,11 @@ class Settler:
     def ended_elsewhere(self, task_ids: Iterable[str] | None) -> None:
         """Others ended these tasks (None: some, or nobody knows), and tell their dependents unless they die.
 
-        Whoever takes the lead looks at everything, so only the leader remembers.
+        Whoever becomes the chief looks at everything, so only the chief remembers.
         """
         if task_ids is None:
             self._ended_elsewhere = None
-        elif self._ended_elsewhere is not None and self.state.is_leader:
+        elif self._ended_elsewhere is not None and self.state.is_chief:
             self._ended_elsewhere.update(task_ids)
 
     async def tell_for_others(self) -> None:
@@ -346,7 +346,7 @@ class Settler:
         account.add(report.status, now - delivery.begun, report.usage, is_ballot=is_ballot)
         if is_ballot and went_well:
             return  # the vote will say
-        if not self.state.is_leader and self.state.relay is not None:
+        if self.state.relay is not None and self.state.is_for_others(delivery):
             self.state.relay.mark(delivery.message_id, WELL if went_well else BADLY)
         self.state.reputation.outcome(delivery.agent_id, skill, delivery.type, went_well=went_well)
 

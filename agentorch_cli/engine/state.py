@@ -18,7 +18,7 @@ from agentorch_cli.core.backlog import Backlog
 from agentorch_cli.core.ledger import bucket_of
 from agentorch_cli.core.limits import LimitGates
 from agentorch_cli.core.matching import Roster
-from agentorch_cli.core.model import AttemptStatus
+from agentorch_cli.core.model import DEFAULT_POOL, AttemptStatus
 from agentorch_cli.engine.bus import Bus
 from agentorch_cli.engine.relay import PARKED, Relay
 from agentorch_cli.engine.reputation import Reputation
@@ -112,6 +112,7 @@ class Elsewhere:
     """Beyond the slots of its agent, which has not begun it."""
     begun: float = 0.0
     """When its agent had a slot for it, on the loop's clock."""
+    pool: str = DEFAULT_POOL
 
 
 @dataclass(slots=True)
@@ -211,7 +212,7 @@ class State:
     deliveries: dict[str, Delivery] = field(default_factory=dict)
     """Live attempts of agents on this node, by message id."""
     elsewhere: dict[str, Elsewhere] = field(default_factory=dict)
-    """Live attempts of agents on other nodes, by message id; kept by whoever leads."""
+    """By message id, live attempts of agents on other nodes that matter to the pool; kept by its leader."""
     freed_meanwhile: set[str] | None = None
     """While the fleet is read: attempts that ended since the reading began."""
     relay: Relay | None = None
@@ -224,7 +225,8 @@ class State:
     response_timeout: float = 30.0
     """Seconds within which an agent takes work that it has a slot for."""
     running: Counter[str] = field(default_factory=Counter)
-    """How many live attempts on this node each task has, without those that wait for their sub-tasks."""
+    """How many live attempts each task of the pool has, as far as is known here, without those that wait for
+    their sub-tasks."""
     held_by: dict[str, set[str]] = field(default_factory=dict)
     """Message ids by agent."""
     gone_since: dict[str, float] = field(default_factory=dict)
@@ -238,6 +240,9 @@ class State:
     """Agents that gave a sign of life since the last beat."""
     bus: Bus = field(default_factory=Bus)
     is_leader: bool = False
+    """It schedules its pool."""
+    is_chief: bool = False
+    """It does what is there once for all pools: sweeps, deadlocks, schedules, scores."""
     is_stopping: bool = False
     counters: dict[str, int] = field(default_factory=dict)
     reputation: Reputation = field(init=False)
@@ -246,10 +251,30 @@ class State:
     def __post_init__(self) -> None:
         self.reputation = Reputation(self.roster)
 
+    @property
+    def pool(self) -> str:
+        """The one that this node schedules, if it leads."""
+        return self.roster.pool
+
+    def leads(self, pool: str) -> bool:
+        """Whether this node schedules that pool."""
+        return self.is_leader and pool == self.roster.pool
+
+    def is_of_pool(self, message_id: str) -> bool:
+        """Whether a live attempt is at a task of this node's pool, as far as is known here."""
+        held = self.deliveries.get(message_id) or self.elsewhere.get(message_id)
+        return held is not None and held.pool == self.roster.pool
+
+    def is_for_others(self, delivery: Delivery) -> bool:
+        """Whether another node counts on the slot of an attempt on this node: whoever leads the pool of the
+        task, or the one that its agent has moved to."""
+        member = self.roster.members.get(delivery.agent_id)
+        return not (self.leads(delivery.pool) and (member is None or self.leads(member.pool)))
+
     def hold(self, delivery: Delivery) -> None:
         """A live attempt is on this node."""
         if delivery.message_id not in self.deliveries and not delivery.is_waiting:
-            self.running[delivery.task_id] += 1
+            self._count_in(delivery)
         self.deliveries[delivery.message_id] = delivery
         self.held_by.setdefault(delivery.agent_id, set()).add(delivery.message_id)
         if delivery.is_waiting:
@@ -268,15 +293,20 @@ class State:
         delivery.is_waiting = does_wait
         if does_wait:
             self.waiting.add(delivery.message_id)
-            self._count_out(delivery.task_id)
+            self._count_out(delivery)
         else:
             self.waiting.discard(delivery.message_id)
-            self.running[delivery.task_id] += 1
+            self._count_in(delivery)
 
-    def _count_out(self, task_id: str) -> None:
-        self.running[task_id] -= 1
-        if not self.running[task_id]:
-            del self.running[task_id]
+    def _count_in(self, attempt: Delivery | Elsewhere) -> None:
+        if attempt.pool == self.roster.pool:
+            self.running[attempt.task_id] += 1
+
+    def _count_out(self, attempt: Delivery | Elsewhere) -> None:
+        if attempt.pool == self.roster.pool:
+            self.running[attempt.task_id] -= 1
+            if not self.running[attempt.task_id]:
+                del self.running[attempt.task_id]
 
     def go_on(self, message_id: str) -> None:
         """Whoever waits for this attempt to own a slot again need not any more."""
@@ -291,7 +321,7 @@ class State:
             delivery.is_parked = True
             self._is_parent(delivery.agent_id)
             self._give_back(delivery.agent_id, delivery.slot)
-            if self.relay is not None and not self.is_leader:
+            if self.relay is not None and self.is_for_others(delivery):
                 self.relay.changed(message_id, PARKED)
 
     def release(self, message_id: str, *, is_told: bool = True) -> Delivery | None:
@@ -300,7 +330,7 @@ class State:
         if delivery is None:
             self.free_elsewhere(message_id)
         else:
-            if is_told and self.relay is not None and not self.is_leader:
+            if is_told and self.relay is not None and self.is_for_others(delivery):
                 self.relay.freed(message_id)
             self.go_on(message_id)
             if self.shelf:
@@ -310,7 +340,7 @@ class State:
             if message_id in self.waiting:
                 self.waiting.remove(message_id)
             else:
-                self._count_out(delivery.task_id)
+                self._count_out(delivery)
             if delivery.task_id not in self.running:
                 self.gates.keys.doubt(delivery.task_id)  # it may have ended, and own its key no more
             held = self.held_by.get(delivery.agent_id)
@@ -328,7 +358,7 @@ class State:
         """An agent on another node has this attempt."""
         known = self.elsewhere.get(message_id)
         if known is None and not attempt.is_parked:
-            self.running[attempt.task_id] += 1
+            self._count_in(attempt)
         self.elsewhere[message_id] = attempt
         attempt.begun = asyncio.get_running_loop().time()
         member = self.roster.members.get(attempt.agent_id)
@@ -347,7 +377,7 @@ class State:
             attempt.is_parked = True
             self._is_parent(attempt.agent_id)
             self._give_back(attempt.agent_id, attempt.slot)
-            self._count_out(attempt.task_id)
+            self._count_out(attempt)
 
     def free_elsewhere(self, message_id: str) -> Elsewhere | None:
         """It is not live any more, or its agent came here."""
@@ -358,7 +388,7 @@ class State:
             self.shelf.take(message_id)
         if attempt is not None and not attempt.is_parked:
             self._give_back(attempt.agent_id, attempt.slot)
-            self._count_out(attempt.task_id)
+            self._count_out(attempt)
             if attempt.task_id not in self.running:
                 self.gates.keys.doubt(attempt.task_id)
         return attempt

@@ -102,6 +102,7 @@ class Stragglers:
                 and delivery.is_accepted
                 and delivery.is_simple
                 and not delivery.is_waiting
+                and delivery.pool == self.state.pool
                 and delivery.task_id not in self._backed_up
             ):
                 cohort = (skill_of(frozenset(delivery.required_capabilities)), delivery.type)
@@ -111,6 +112,7 @@ class Stragglers:
             if (
                 seconds > self.rules.least_seconds
                 and not (attempt.is_ahead or attempt.is_parked)
+                and attempt.pool == self.state.pool
                 and attempt.task_id not in self._backed_up
             ):
                 found[message_id] = ((attempt.skill, attempt.type), seconds)

@@ -115,7 +115,8 @@ class Subtasks:
         parent = self._parent(requester.agent_id, frame.parent_message_id)
         parent_id = parent.task_id if parent is not None else None
         document = Document({"tasks": [frame.task]}, "submit_task")
-        file = read_tasks(document, new_id=lambda: str(new_id()), defaults=self.defaults)
+        defaults = {**self.defaults, "pool": parent.pool} if parent is not None else self.defaults
+        file = read_tasks(document, new_id=lambda: str(new_id()), defaults=defaults)
         specs = [replace(spec, parent_id=parent_id) for spec in plan(file.tasks, where=file.where).tasks]
         if parent_id is not None:
             specs[0] = await _surely(lambda: self._check_lineage(parent_id, specs[0]))

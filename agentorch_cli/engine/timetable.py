@@ -1,4 +1,4 @@
-"""Runs schedules when their time comes, on the node that leads.
+"""Runs schedules when their time comes, on the node that is the chief.
 
 It sleeps until the next one is due, and is woken when somebody changes one. While there is no schedule
 it asks nothing: whether a hint was lost is part of the one question that the lifeline's sweep asks anyway.
@@ -38,7 +38,7 @@ class Timetable:
         self._timer: asyncio.TimerHandle | None = None
 
     def wake(self) -> None:
-        """A schedule was changed, or is due, or this node leads now."""
+        """A schedule was changed, or is due, or this node is the chief now."""
         self._wake.set()
 
     async def run(self) -> None:
@@ -46,7 +46,7 @@ class Timetable:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            if not self.state.is_leader or self.state.is_stopping:
+            if not self.state.is_chief or self.state.is_stopping:
                 continue
             try:
                 await self.step()

@@ -80,8 +80,8 @@ class Votes:
             lost=poll.lost,
             compared=poll.compared,
             spare=tuple(one.voter for one in spare.values()),
-            judges=len(self._who_can(judge_of(poll.options), poll, case)),
-            can_compare="comparer" in poll.options and self._has(poll.options["comparer"]),
+            judges=len(self._who_can(judge_of(poll.options), task.pool, poll, case)),
+            can_compare="comparer" in poll.options and self._has(poll.options["comparer"], task.pool),
         )
         ruling = settle_vote(case, election)
         if ruling.is_over:
@@ -236,6 +236,7 @@ class Votes:
                     "other": _loaded_or_text(pair[1]),
                     "question": "do these two answers mean the same?",
                 },
+                pool=task.pool,
                 parent_id=task.task_id,
                 labels=task.options.get("labels", {}),
                 funded_by=task.options.get("funded_by"),
@@ -254,7 +255,7 @@ class Votes:
             return {}
         taken = {voter.agent for voter in poll.voters} | {one.agent_id for one in case.tried}
         members = self.state.roster.eligible(
-            Want(frozenset(task.required_capabilities), closed_to=frozenset(taken))
+            Want(frozenset(task.required_capabilities), closed_to=frozenset(taken), pool=task.pool)
         )
         known = await known_voters(tx, [(m.agent_id, m.performance) for m in members], poll.capability)
         order = sorted(
@@ -262,14 +263,20 @@ class Votes:
         )
         return {one.voter.agent: one for one in order}
 
-    def _who_can(self, capability: str, poll: Poll, case: Case) -> list[str]:
-        """Registered agents with a capability that have no part in this vote yet, here or away."""
+    def _who_can(self, capability: str, pool: str, poll: Poll, case: Case) -> list[str]:
+        """Registered agents of the pool with a capability that have no part in this vote, here or away."""
         taken = {voter.agent for voter in poll.voters} | {one.agent_id for one in case.tried}
-        members = self.state.roster.members.values()
-        return [m.agent_id for m in members if capability in m.capabilities and m.agent_id not in taken]
+        return [
+            member.agent_id
+            for member in self.state.roster.members.values()
+            if capability in member.capabilities and member.pool == pool and member.agent_id not in taken
+        ]
 
-    def _has(self, capability: str) -> bool:
-        return any(capability in member.capabilities for member in self.state.roster.members.values())
+    def _has(self, capability: str, pool: str) -> bool:
+        return any(
+            capability in member.capabilities and member.pool == pool
+            for member in self.state.roster.members.values()
+        )
 
 
 def hash_of(pair: tuple[str, str]) -> str:

@@ -343,6 +343,7 @@ class Gateway:
             type=register.agent_type,
             capabilities=tuple(dict.fromkeys(register.capabilities)),
             slots=register.slots,
+            pool=register.pool,
             metadata=register.metadata,
             prefetch=register.prefetch,
         )

@@ -44,15 +44,16 @@ async def register_agents(context: Context, agents: Sequence[AgentSpec]) -> list
         [dumps(a.metadata) for a in agents],
         [a.exec for a in agents],
         context.store.node_id,
+        [a.pool for a in agents],
     )
     return await find_agents(context, ids=[a.agent_id for a in agents])
 
 
 async def list_agents(
-    context: Context, status: str | None = None, capability: str | None = None
+    context: Context, status: str | None = None, capability: str | None = None, pool: str | None = None
 ) -> list[views.AgentView]:
     """The fleet, by id."""
-    return await find_agents(context, status=status, capability=capability)
+    return await find_agents(context, status=status, capability=capability, pool=pool)
 
 
 async def get_agent(context: Context, agent_id: str) -> views.AgentView:
@@ -157,7 +158,8 @@ async def _until_they_hold_nothing(
     except TimeoutError:
         left = await held()
         raise WaitTimedOut(
-            f"{len(left)} tasks are still held after {timeout_seconds:g} s; the agents go on draining",
+            f"{len(left)} {'task is' if len(left) == 1 else 'tasks are'} still held"
+            f" after {timeout_seconds:g} s; the agents go on draining",
             hint=f"agentorch task show {left[0]}" if left else None,
             task_ids=left[:100],
         ) from None
@@ -169,8 +171,10 @@ async def find_agents(
     ids: Sequence[str] | None = None,
     status: str | None = None,
     capability: str | None = None,
+    pool: str | None = None,
 ) -> list[views.AgentView]:
-    rows = await context.db.fetch("show_agents", list(ids) if ids is not None else None, status, capability)
+    wanted = list(ids) if ids is not None else None
+    rows = await context.db.fetch("show_agents", wanted, status, capability, pool)
     found = []
     for row in rows:
         facts = dict(row)

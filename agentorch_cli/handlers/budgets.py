@@ -10,7 +10,8 @@ import asyncpg
 
 from agentorch_cli import views
 from agentorch_cli.core.budget import Scope, Shortage, dollars, nano
-from agentorch_cli.core.hints import did_you_mean
+from agentorch_cli.core.hints import did_you_mean, shortened
+from agentorch_cli.core.model import MAX_NAME
 from agentorch_cli.core.shortage import alarms
 from agentorch_cli.errors import NotFound, UsageError
 from agentorch_cli.handlers.context import MOST_SHOWN, Context
@@ -41,6 +42,11 @@ async def set_budget(
         raise NotFound(
             f"there is no budget of {key!r}",
             hint="name a label as team=ml, or the id of a task or submission that was given a budget",
+        )
+    if known is None and not _is_label(key):
+        raise UsageError(
+            f"no task can have the label {shortened(key)!r}",
+            hint=f"name and value have at most {MAX_NAME} characters each, and the name is visible text",
         )
     given = {
         "cost_usd": cost_usd,
@@ -166,6 +172,12 @@ async def _find(context: Context, key: str) -> views.BudgetView | None:
     found = {row["scope"]: row for row in rows}
     row = next((found[scope] for scope in order if scope in found), None)
     return budget_view(row, await _waiting(context)) if row is not None else None
+
+
+def _is_label(key: str) -> bool:
+    """Whether a task can have this label."""
+    name = key.partition("=")[0]
+    return bool(name.strip()) and name.isprintable() and len(key) <= 2 * MAX_NAME + 1
 
 
 def budget_view(row: asyncpg.Record, waiting: Mapping[tuple[str, str], int]) -> views.BudgetView:

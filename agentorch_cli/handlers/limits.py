@@ -40,5 +40,5 @@ async def remove_limits(context: Context, limits_named: Sequence[tuple[Scope, st
             hint="agentorch limit list shows them",
         )
     return views.ChangeReply(
-        changed=sorted(gone), unchanged={one: "is not there" for one in wanted if one not in gone}
+        changed=sorted(gone), unchanged={one: "there is no such limit" for one in wanted if one not in gone}
     )

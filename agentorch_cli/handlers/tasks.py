@@ -24,7 +24,7 @@ from agentorch_cli.identity import new_id
 from agentorch_cli.store.dependencies import add_dependency
 from agentorch_cli.store.store import as_uuid, hint
 from agentorch_cli.store.submission import find, insert
-from agentorch_cli.store.why import registered, who_could, why
+from agentorch_cli.store.why import in_pool, registered, who_could, why
 
 
 async def submit_tasks(
@@ -67,21 +67,27 @@ async def submit_tasks(
 async def _unserved(context: Context, tasks: Sequence[TaskSpec]) -> list[str]:
     """Sentences about capabilities that nobody has, where there are any."""
     wanted = {
-        (frozenset(task.required_capabilities), task.max_agents if task.coverage is Coverage.TEAM else 0)
+        (
+            task.pool,
+            frozenset(task.required_capabilities),
+            task.max_agents if task.coverage is Coverage.TEAM else 0,
+        )
         for task in tasks
     }
-    rows = await context.db.fetch("capability_sets")
-    fleet = {row["agent_id"]: frozenset(row["capabilities"]) for row in rows}
+    fleets: dict[str, dict[str, frozenset[str]]] = {}
+    for row in await context.db.fetch("capability_sets"):
+        fleets.setdefault(row["pool"], {})[row["agent_id"]] = frozenset(row["capabilities"])
     told = []
-    for required, most in sorted(wanted, key=lambda one: (sorted(one[0]), one[1])):
+    for pool, required, most in sorted(wanted, key=lambda one: (one[0], sorted(one[1]), one[2])):
+        fleet, where = fleets.get(pool, {}), in_pool(pool)
         if most:
             why = shortfall(required, fleet.values(), most)
             if why is not None:
-                told.append(f"no registered agents make a team: {why}; the task waits until they do")
+                told.append(f"no registered agents{where} make a team: {why}; the task waits until they do")
         elif not any(required <= one for one in fleet.values()):
             how = advice(required, fleet)
             told.append(
-                "no registered agent has "
+                f"no registered agent{where} has "
                 + (" and ".join(sorted(required)) if required else "connected or been registered yet")
                 + "; the task waits until one comes"
                 + (f" ({how})" if how is not None else "")
@@ -96,12 +102,13 @@ async def list_tasks(
     agent: str | None = None,
     submission_id: str | None = None,
     limit: int = 50,
+    pool: str | None = None,
 ) -> list[views.TaskView]:
     """Tasks, newest first. Raises NotFound where the submission's id is none."""
     if submission_id is not None and as_uuid(submission_id) is None:
         raise NotFound(f"there is no submission {submission_id!r}", hint="task submit --json names it")
     rows = await context.db.fetch(
-        "show_tasks", list(status) if status else None, type, agent, submission_id, limit, None
+        "show_tasks", list(status) if status else None, type, agent, submission_id, limit, None, pool
     )
     return [task_view(row) for row in rows]
 
@@ -218,23 +225,27 @@ async def plan_tasks(context: Context, tasks: Sequence[TaskSpec]) -> views.PlanV
     own = {task.task_id for task in tasks}
     external = sorted({one for task in tasks for one in task.depends_on if one not in own})
     known = {row["task_id"] for row in await context.db.fetch("statuses", external)}
-    fleet = await registered(context.store)
-    able, why_not = who_could(fleet, [frozenset(task.required_capabilities) for task in tasks])
+    fleets = await registered(context.store)
+    pools: dict[str, list[frozenset[str]]] = {}
+    for task in tasks:
+        pools.setdefault(task.pool, []).append(frozenset(task.required_capabilities))
+    found = {pool: who_could(fleets.get(pool, {}), demands) for pool, demands in pools.items()}
     agents: dict[str, list[str]] = {}
     never: dict[str, str] = {}
     for task in tasks:
-        required = frozenset(task.required_capabilities)
+        required, fleet = frozenset(task.required_capabilities), fleets.get(task.pool, {})
+        able, why_not = found[task.pool]
         could = agents[task.task_id] = able[required]
         if task.coverage is Coverage.TEAM:
             could = agents[task.task_id] = sorted(one for one, has in fleet.items() if required & has)
             why = shortfall(required, [fleet[one] for one in could], task.max_agents)
             if why is not None:
-                never[task.task_id] = f"wants a team: {why}"
+                never[task.task_id] = f"wants a team{in_pool(task.pool)}: {why}"
                 continue
         if len(could) < task.min_agents:
             how = advice(required, fleet) if task.coverage is Coverage.EACH else None
             never[task.task_id] = (
-                f"wants {task.min_agents} agent{'' if task.min_agents == 1 else 's'},"
+                f"wants {task.min_agents} agent{'' if task.min_agents == 1 else 's'}{in_pool(task.pool)},"
                 f" {len(could)} could: {how or why_not[required]}"
             )
     return views.PlanView(

@@ -467,11 +467,11 @@ def _photograph(
         is_here = row["away_s"] is None or row["away_s"] < grace
         own_slot = frozenset((OWN_SLOT + agent_id,))
         if row["is_set_aside"]:  # it goes on with what it holds, and takes nothing else
-            fleet[OWN_SLOT + agent_id] = Agent(capabilities, row["slots"], live=False)
+            fleet[OWN_SLOT + agent_id] = Agent(capabilities, row["slots"], live=False, pool=row["pool"])
             fleet[agent_id] = Agent(own_slot, row["slots"], is_here)
         else:
-            fleet[agent_id] = Agent(capabilities | own_slot, row["slots"], is_here)
-    needs: dict[tuple[int, tuple[str, ...], int], Need] = {}
+            fleet[agent_id] = Agent(capabilities | own_slot, row["slots"], is_here, row["pool"])
+    needs: dict[tuple[int, tuple[str, ...], int, str], Need] = {}
     found: dict[str, Task] = {row["task_id"]: Task(state=_STATES[row["status"]]) for row in ended}
     age: dict[str, float] = {}
     generation: dict[str, int] = {}
@@ -491,10 +491,10 @@ def _photograph(
             found[task_id] = _awaiting(own, lent_ids, row)
             continue
         most = row["max_agents"] if row["coverage"] == "team" else 0
-        key = (row["min_agents"], tuple(row["required_capabilities"]), most)
+        key = (row["min_agents"], tuple(row["required_capabilities"]), most, row["pool"])
         need = needs.get(key)
         if need is None:
-            need = Need(frozenset(key[1]), key[0])
+            need = Need(frozenset(key[1]), key[0], pool=key[3])
             need = needs[key] = replace(need, is_team=True, most=most) if most else need
         found[task_id] = Task(
             deps=waits.get(task_id, ()) if status == "blocked" else (),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from agentorch_cli.core.model import AttemptStatus, Coverage, TaskStatus
+from agentorch_cli.core.model import DEFAULT_POOL, AttemptStatus, Coverage, TaskStatus
 
 
 @dataclass(slots=True, eq=False)
@@ -34,6 +34,8 @@ class Delivery:
     is_simple: bool
     """One agent, no vote, first attempt result stands: settled without reading the task again."""
     has_dependents: bool
+    pool: str = DEFAULT_POOL
+    """Its task's: whoever leads that is told when the slot comes free."""
     data: str | None = None
     """The task's data as JSON text."""
     inputs: str | None = None
@@ -160,6 +162,7 @@ class LockedTask:
     is_starved: bool = False
     """It has been ready for longer than its `queue_timeout`."""
     coverage: Coverage = Coverage.EACH
+    pool: str = DEFAULT_POOL
 
     @property
     def shared_out(self) -> frozenset[str]:

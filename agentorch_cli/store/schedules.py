@@ -19,7 +19,7 @@ import asyncpg
 import orjson
 
 from agentorch_cli.core.cron import Missed, Turn, turn
-from agentorch_cli.core.hints import did_you_mean
+from agentorch_cli.core.hints import did_you_mean, shortened
 from agentorch_cli.core.model import TaskSpec
 from agentorch_cli.documents import Document
 from agentorch_cli.errors import DatabaseUnreachable, NotFound, OrchestratorError
@@ -63,7 +63,7 @@ def zone_of(name: str) -> tzinfo:
     except (LookupError, OSError, ValueError) as error:
         known = available_timezones()
         why = did_you_mean(name, sorted(known)) if known else ": this system has no time zone database"
-        raise ValueError(f'there is no time zone "{name}"{why}') from error
+        raise ValueError(f'there is no time zone "{shortened(name)}"{why}') from error
 
 
 def run_key(name: str, at: datetime, index: int | None = None) -> str:

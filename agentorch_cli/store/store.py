@@ -20,7 +20,7 @@ from agentorch_cli.core.backlog import Ready
 from agentorch_cli.core.election import Stage, judge_of
 from agentorch_cli.core.limits import KEY, RATE, Scope, key_of
 from agentorch_cli.core.matching import Want
-from agentorch_cli.core.model import Aggregate, AttemptStatus, Coverage, TaskStatus
+from agentorch_cli.core.model import DEFAULT_POOL, Aggregate, AttemptStatus, Coverage, TaskStatus
 from agentorch_cli.core.settle import MOST_BACKOFF
 from agentorch_cli.core.team import share_of, unfit
 from agentorch_cli.store.database import Database, Transaction
@@ -68,18 +68,19 @@ class Store:
 
     # --- the scheduler ----------------------------------------------------------------------
 
-    async def ready_tasks(self, limit: int) -> list[Ready]:
-        """The next tasks that want agents, in the order of service."""
-        return await self._ready(await self.db.hot("ready_tasks", limit))
+    async def ready_tasks(self, limit: int, pool: str = DEFAULT_POOL) -> list[Ready]:
+        """The next tasks of a pool that want agents, in the order of service."""
+        return await self._ready(await self.db.hot("ready_tasks", limit, pool))
 
-    async def ready_tasks_by_id(self, ids: Sequence[str]) -> list[Ready]:
-        """Those of these tasks that want agents."""
-        return await self._ready(await self.db.hot("ready_tasks_by_id", list(ids)))
+    async def ready_tasks_by_id(self, ids: Sequence[str], pool: str = DEFAULT_POOL) -> list[Ready]:
+        """Those of these tasks that are of the pool and want agents."""
+        return await self._ready(await self.db.hot("ready_tasks_by_id", list(ids), pool))
 
     async def ready_tasks_for(
-        self, capabilities: Sequence[str], limit: int, shut: Sequence[str] = ()
+        self, capabilities: Sequence[str], limit: int, shut: Sequence[str] = (), pool: str = DEFAULT_POOL
     ) -> list[Ready]:
-        """The next tasks that an agent with these capabilities could do, but for those behind these gates."""
+        """The next tasks of a pool that an agent with these capabilities could do, but for those behind
+        these gates."""
         behind: dict[str, list[str]] = {}
         for name in shut:
             kind, _, rest = name.partition(":")
@@ -93,6 +94,7 @@ class Store:
             behind.get(KEY, []),
             behind.get(Scope.TYPE, []),
             behind.get(Scope.CAPABILITY, []),
+            pool,
         )
         return await self._ready(rows)
 
@@ -119,9 +121,9 @@ class Store:
                     _seat_voters(task, open_votes[task.task_id])
         return tasks
 
-    async def release_delayed(self) -> tuple[int, float | None]:
-        """Make tasks ready whose time has come; how many, and seconds until the next."""
-        row = (await self.db.hot("release_delayed"))[0]
+    async def release_delayed(self, pool: str = DEFAULT_POOL) -> tuple[int, float | None]:
+        """Make tasks of a pool ready whose time has come; how many, and seconds until the next."""
+        row = (await self.db.hot("release_delayed", pool))[0]
         return row["released"], row["next_seconds"]
 
     async def assign(self, batch: Sequence[Assignment]) -> dict[str, Claimed]:
@@ -132,13 +134,13 @@ class Store:
         return _claimed(await self.db.hot("assign_batch", *_columns(batch)))
 
     async def movable(
-        self, message_ids: Sequence[str], agent_ids: Sequence[str], limit: int
+        self, message_ids: Sequence[str], agent_ids: Sequence[str], limit: int, pool: str = DEFAULT_POOL
     ) -> list[tuple[str, str, float, Ready]]:
-        """Work that its agents have not accepted, in the order of service.
+        """Work of a pool that its agents have not accepted, in the order of service.
 
         Of each: message id, agent, seconds since it was sent, and its task as if it were ready again.
         """
-        rows = await self.db.fetch("movable_attempts", list(message_ids), list(agent_ids), limit)
+        rows = await self.db.fetch("movable_attempts", list(message_ids), list(agent_ids), limit, pool)
         found = []
         for row in rows:
             with contextlib.suppress(TypeError, ValueError, AttributeError):
@@ -264,6 +266,7 @@ class Store:
                 required_capabilities=row["required_capabilities"],
                 coverage=Coverage(row["coverage"]),
                 is_starved=row["is_starved"],
+                pool=row["pool"],
             )
             for row in await tx.fetch("lock_tasks", list(ids))
         }
@@ -410,6 +413,7 @@ def _ready_of(row: asyncpg.Record) -> Ready:
             type=row["task_type"],
             gates=_own_gates(options),
             is_team=is_team,
+            pool=row["pool"],
             may_wait=most == 1 and not is_vote and not is_team,
         ),
         min_agents=row["min_agents"],
@@ -467,6 +471,7 @@ def _delivery_of(row: asyncpg.Record) -> Delivery:
         slot=row["slot"],
         role=row["role"],
         node_id=row["node_id"],
+        pool=row["pool"],
         type=row["task_type"],
         priority=row["priority"],
         required_capabilities=row["required_capabilities"],

@@ -323,6 +323,7 @@ class _Rows:
             hint(ready, delayed=is_delayed),
             [t.deadline_seconds for t in tasks],
             waves,
+            [t.pool for t in tasks],
         ]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from shlex import quote
 from typing import Any
 
 import asyncpg
@@ -18,7 +19,7 @@ from agentorch_cli.core.backlog import Backlog, Ready
 from agentorch_cli.core.hints import did_you_mean
 from agentorch_cli.core.limits import LimitGates
 from agentorch_cli.core.matching import Member, Roster, Want
-from agentorch_cli.core.model import FINAL, AgentStatus
+from agentorch_cli.core.model import DEFAULT_POOL, FINAL, AgentStatus, lease_of
 from agentorch_cli.core.purses import OpenPurses
 from agentorch_cli.core.scoring import counted_performance
 from agentorch_cli.core.team import advice
@@ -79,14 +80,19 @@ class Why:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """The fleet and the ready tasks, to be put into rosters and backlogs, each of which is used up once."""
+    """The fleet and the ready tasks of one pool, to be put into rosters and backlogs, each used up once."""
 
+    pool: str
     agents: Sequence[asyncpg.Record]
     ready: Sequence[Ready]
     live_nodes: int
+    """That serve any pool."""
+    live_here: int
+    """That serve this one."""
     most_running: int
     running: int
     no_node_s: float | None
+    none_here_s: float | None
     rates: Sequence[asyncpg.Record]
     keys: Sequence[asyncpg.Record]
     labels: frozenset[str]
@@ -100,8 +106,10 @@ class Fleet:
         return gates
 
     def capabilities(self) -> dict[str, frozenset[str]]:
-        """What each registered agent can do."""
-        return {row["agent_id"]: frozenset(row["capabilities"]) for row in self.agents}
+        """What each registered agent of the pool can do."""
+        return {
+            row["agent_id"]: frozenset(row["capabilities"]) for row in self.agents if row["pool"] == self.pool
+        }
 
     @property
     def room(self) -> int:
@@ -109,7 +117,7 @@ class Fleet:
 
     def roster(self) -> Roster:
         """As the leader would read it."""
-        roster = Roster()
+        roster = Roster(pool=self.pool)
         rows = self.agents
         for row in rows:
             excluded, probe_slot = _exclusion(row)
@@ -121,6 +129,7 @@ class Fleet:
                     slots=row["slots"],
                     status=AgentStatus(row["status"]) if row["node_id"] else AgentStatus.OFFLINE,
                     node_id=row["node_id"],
+                    pool=row["pool"],
                     performance=counted_performance(row["completed"], row["failed"]),
                     completed=row["completed"],
                     failed=row["failed"],
@@ -130,6 +139,7 @@ class Fleet:
                     probe_slot=probe_slot,
                 )
             )
+        self.gates().rates.bound_all(roster)  # or an agent beyond its rate would seem to be free
         return roster
 
     def backlog(self) -> Backlog:
@@ -154,7 +164,7 @@ class Fleet:
             self.backlog(),
             self.roster(),
             task_id,
-            room=self.room if self.live_nodes else 0,
+            room=self.room if self.live_here else 0,
             gates=self.gates(),
             known=self.known(),
         )
@@ -182,13 +192,13 @@ def _set_aside(row: asyncpg.Record) -> str | None:
     )
 
 
-async def read_fleet(store: Store, task_ids: Sequence[str] = ()) -> Fleet:
-    """The fleet and the ready tasks, these among them wherever they stand."""
-    limits = await store.db.fetch_one("why_limits")
+async def read_fleet(store: Store, pool: str, task_ids: Sequence[str] = ()) -> Fleet:
+    """The fleet and the ready tasks of a pool, these among them wherever they stand."""
+    limits = await store.db.fetch_one("why_limits", pool, lease_of(pool))
     agents = await store.db.fetch("why_agents")
-    ready = {task.task_id: task for task in await store.ready_tasks(WINDOW)}
+    ready = {task.task_id: task for task in await store.ready_tasks(WINDOW, pool)}
     if further := [task_id for task_id in task_ids if task_id not in ready]:
-        ready |= {task.task_id: task for task in await store.ready_tasks_by_id(further)}
+        ready |= {task.task_id: task for task in await store.ready_tasks_by_id(further, pool)}
     rates = await store.db.fetch("limits")
     keys = await store.db.fetch("key_owners", None)
     labels, _ = await read_labels(store.db)
@@ -198,12 +208,15 @@ async def read_fleet(store: Store, task_ids: Sequence[str] = ()) -> Fleet:
     budgets = await store.db.fetch("budgets_of_tasks", on_budgets) if on_budgets else []
     assert limits is not None
     return Fleet(
+        pool,
         agents,
         list(ready.values()),
         limits["live_nodes"],
+        limits["live_here"],
         limits["most_running"] or 0,
         limits["running"],
         limits["no_node_s"],
+        limits["none_here_s"],
         rates,
         keys,
         labels,
@@ -230,7 +243,8 @@ class _Teller:
         self.store = store
         self.rows: dict[str, asyncpg.Record] = {}
         self.attempts: dict[str, list[asyncpg.Record]] = {}
-        self._fleet: Fleet | None = None
+        self._fleets: dict[str, Fleet] = {}
+        """By pool."""
 
     async def follow(self, task_id: str) -> list[Link]:
         await self._read([task_id])
@@ -380,11 +394,9 @@ class _Teller:
             again = row["failures"] or row["restarts"]
             what = f"retry {row['failures'] or row['restarts']} is due" if again else "is to start"
             return [Link(task_id, "delayed", f"{what} in {seconds_in_words(due)}", None)]
-        if self._fleet is None:
-            self._fleet = await read_fleet(self.store, [task_id])
-        fleet = self._fleet
-        if not any(one.task_id == task_id for one in fleet.ready):
-            fleet = self._fleet = await read_fleet(self.store, [task_id])
+        fleet = self._fleets.get(row["pool"])
+        if fleet is None or not any(one.task_id == task_id for one in fleet.ready):
+            fleet = self._fleets[row["pool"]] = await read_fleet(self.store, row["pool"], [task_id])
         waited = max(0.0, -(due or 0.0))
         links: list[Link] = []
         if not fleet.live_nodes:
@@ -396,9 +408,22 @@ class _Teller:
                     fleet.no_node_s,
                 )
             )
+        elif not fleet.live_here:
+            links.append(Link(task_id, "no_serve", nobody_schedules(fleet.pool), fleet.none_here_s))
         if not any(one.task_id == task_id for one in fleet.ready):
             return links or [Link(task_id, "clear", "has just moved on; ask again", None)]
         return links + _told(task_id, fleet, waited)
+
+
+def in_pool(pool: str) -> str:
+    """` in pool gpu`; nothing of the pool where everything is that names none."""
+    return "" if pool == DEFAULT_POOL else f" in pool {pool}"
+
+
+def nobody_schedules(pool: str) -> str:
+    """That no node serves a pool, and how one would."""
+    how = "agentorch serve" if pool == DEFAULT_POOL else f"agentorch serve --pool {quote(pool)}"
+    return f"no serve schedules pool {pool}: {how}"
 
 
 def _told(task_id: str, fleet: Fleet, waited: float) -> list[Link]:
@@ -407,7 +432,7 @@ def _told(task_id: str, fleet: Fleet, waited: float) -> list[Link]:
         return [Link(task_id, "clear", "nothing stands in the way: it is about to be assigned", waited)]
     task = next(one for one in fleet.ready if one.task_id == task_id)
     links = []
-    if fleet.live_nodes and fleet.room <= 0:
+    if fleet.live_here and fleet.room <= 0:
         links.append(
             Link(
                 task_id,
@@ -416,7 +441,7 @@ def _told(task_id: str, fleet: Fleet, waited: float) -> list[Link]:
                 waited,
             )
         )
-    elif stands.is_full and fleet.live_nodes:
+    elif stands.is_full and fleet.live_here:
         links.append(Link(task_id, "limit", "those ahead use up engine.max_concurrent_tasks", waited))
     if stands.gate is not None:
         links.append(Link(task_id, stands.gate[0].partition(":")[0], stands.gate[1], waited))
@@ -451,20 +476,24 @@ def _told(task_id: str, fleet: Fleet, waited: float) -> list[Link]:
 
 
 async def why_unstarted(store: Store, task_ids: Sequence[str]) -> dict[str, str]:
-    """In a sentence, what the first of these ready tasks wait for; the fleet is read once for all.
+    """In a sentence, what the first of these ready tasks wait for; the fleet is read once for each pool.
 
     Each is walked for by itself, so only `MOST_EXPLAINED` are.
     """
     asked = list(task_ids)[:MOST_EXPLAINED]
     if not asked:
         return {}
-    fleet = await read_fleet(store, asked)
-    ready = {task.task_id for task in fleet.ready}
-    return {
-        task_id: "; ".join(link.sentence + _who(link.agents) for link in _told(task_id, fleet, 0.0))
-        for task_id in asked
-        if task_id in ready
-    }
+    pools: dict[str, list[str]] = {}
+    for row in await store.db.fetch("why_tasks", asked):
+        pools.setdefault(row["pool"], []).append(row["task_id"])
+    told = {}
+    for pool, task_ids in pools.items():
+        fleet = await read_fleet(store, pool, task_ids)
+        ready = {task.task_id for task in fleet.ready}
+        for task_id in ready.intersection(task_ids):
+            links = _told(task_id, fleet, 0.0)
+            told[task_id] = "; ".join(link.sentence + _who(link.agents) for link in links)
+    return told
 
 
 def _who(agents: Mapping[str, str | None]) -> str:
@@ -482,9 +511,12 @@ def _team_in_words(want: Want) -> str:
     return "a team"
 
 
-async def registered(store: Store) -> dict[str, frozenset[str]]:
-    """What each registered agent can do, online or not."""
-    return {row["agent_id"]: frozenset(row["capabilities"]) for row in await store.db.fetch("why_agents")}
+async def registered(store: Store) -> dict[str, dict[str, frozenset[str]]]:
+    """By pool, what each registered agent can do, online or not."""
+    fleets: dict[str, dict[str, frozenset[str]]] = {}
+    for row in await store.db.fetch("why_agents"):
+        fleets.setdefault(row["pool"], {})[row["agent_id"]] = frozenset(row["capabilities"])
+    return fleets
 
 
 def who_could(
@@ -514,15 +546,18 @@ async def idle_beside_work(store: Store) -> list[str]:
     waiting = await store.db.fetch("ready_for", IDLE_SECONDS, WINDOW)
     if not waiting:
         return []
-    fleet = await read_fleet(store)
-    if not fleet.live_nodes or not fleet.room:
-        return []
     waited: Mapping[str, float] = {row["task_id"]: row["waited_s"] for row in waiting}
-    pairs = [
-        (task.task_id, [seat.member.agent_id for seat in seats])
-        for task, seats in fleet.backlog().match(fleet.roster(), min(fleet.room, WINDOW), fleet.gates())
-        if task.task_id in waited
-    ]
+    pairs = []
+    for pool in sorted({row["pool"] for row in waiting}):
+        fleet = await read_fleet(store, pool)
+        if fleet.live_here and fleet.room:
+            pairs += [
+                (task.task_id, [seat.member.agent_id for seat in seats])
+                for task, seats in fleet.backlog().match(
+                    fleet.roster(), min(fleet.room, WINDOW), fleet.gates()
+                )
+                if task.task_id in waited
+            ]
     if not pairs:
         return []
     agents = sorted({agent for _, chosen in pairs for agent in chosen})

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from inside import OPEN, inside
+from inside import inside
 from long import SEED, long_only
+from waiting import all_over
 
 from agentorch_cli import Orchestrator
 from agentorch_cli.chaos.checker import RULES, check
@@ -90,17 +91,6 @@ async def test_the_clocks_of_a_node_and_its_agents_may_jump(folder: Path) -> Non
 
     assert spread, "what was stored came from the database's clock"
     assert {name: faults[:5] for name, faults in check(found).items() if faults} == {}
-
-
-async def all_over(crew: Crew) -> None:
-    client = crew.clients[0]
-    assert client.process is not None and client.process.stdin is not None
-    client.process.stdin.close()
-
-    async def is_over() -> bool:
-        return client.has_finished and not await crew.ask_one(OPEN)
-
-    await crew.until("all tasks have ended", is_over, 90)
 
 
 @pytest.mark.parametrize("jumps", [("+1h", "+2h"), ("-1h", "+0")], ids=["forward", "back"])

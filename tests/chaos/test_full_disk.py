@@ -13,7 +13,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 from long import SEED, long_only
-from test_clocks import all_over
+from waiting import all_over
 
 from agentorch_cli.chaos.checker import check
 from agentorch_cli.chaos.crew import Crew

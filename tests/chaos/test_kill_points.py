@@ -16,6 +16,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 from long import IS_LONG, SEED
+from waiting import all_over
 
 from agentorch_cli.chaos.checker import check
 from agentorch_cli.chaos.crew import Crew
@@ -53,9 +54,6 @@ POINTS = [f"{name}:{moment}" for name in NAMES for moment in ("before", "after")
 
 SECONDS = 20.0
 """For a point to be reached."""
-
-OPEN = "select count(*) from task_distributions where completed_at is null"
-DONE = "select count(*) from task_distributions where completed_at is not null"
 
 
 @pytest.fixture
@@ -118,7 +116,7 @@ async def test_work_goes_on_whatever_point_serve_is_killed_at(
                 serve.wait(1)
         crew.serve.environment.pop("CHAOS_POINT")
         await asyncio.to_thread(crew.serve.start)
-        await until_over(crew)
+        await all_over(crew)
         connection = await asyncpg.connect(**observed(crew.data_dir))
         found = await gather(connection, crew.journals)
         await connection.close()
@@ -128,27 +126,3 @@ async def test_work_goes_on_whatever_point_serve_is_killed_at(
     assert {name: faults[:5] for name, faults in check(found).items() if faults} == {}
     assert not missed
     assert len(found.tasks) >= 150
-
-
-async def until_over(crew: Crew) -> None:
-    """What the client has been given is submitted, and has ended."""
-    client = crew.clients[0]
-    assert client.process is not None and client.process.stdin is not None
-    client.process.stdin.close()
-
-    async def is_over() -> bool:
-        return client.has_finished and not await crew.ask_one(OPEN)
-
-    try:
-        await crew.until("all tasks have ended", is_over, 60)
-    except TimeoutError:
-        raise AssertionError(await standing(crew)) from None
-
-
-async def standing(crew: Crew) -> str:
-    """How things stand, for a test that waits in vain."""
-    rows = await crew.ask(
-        "select name, status, wanted, waiting_on, attempts_made from task_distributions"
-        " where completed_at is null limit 20"
-    )
-    return "\n".join(map(str, [SEED, *rows, crew.serve.said()]))

@@ -130,3 +130,16 @@ def test_a_submission_is_given_a_budget_by_its_file_and_by_options(
     both = agentorch("task", "submit", "task.toml", "other.toml")
     assert (both.code, len(desk.calls)) == (2, 1)
     assert "a submission has one budget" in both.err
+
+
+def test_only_the_budgets_with_most_waiting_tasks_are_told_one_by_one() -> None:
+    def lacking(key: str) -> Shortage:
+        return Shortage(Scope.LABEL, key, Unit.USD, 10**9, 10**9, 0, 10**8)
+
+    names = [f"team={number}" for number in range(20)]
+
+    told = alarms(map(lacking, [*names, "team=7"]))
+
+    assert told[0] == "2 tasks wait for budget label team=7: $0 of $1 left, each needs $0.10"
+    assert told[5:] == ["15 tasks wait for 15 more budgets: agentorch budget list"]
+    assert alarms(map(lacking, names[:6]))[5:] == ["1 task waits for 1 more budget: agentorch budget list"]

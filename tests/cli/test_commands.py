@@ -239,6 +239,7 @@ def test_filters_reach_the_operation(agentorch: Run, desk: Any) -> None:
                 "agent": "a",
                 "submission_id": None,
                 "limit": 7,
+                "pool": None,
             },
         )
     ]

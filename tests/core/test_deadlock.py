@@ -184,12 +184,12 @@ def test_every_edge_of_a_cycle_has_a_reason() -> None:
 @pytest.mark.parametrize(
     ("agents", "task", "sentence"),
     [
-        ({}, Task(need=X), "t needs 1 agents with x: there are 0"),
+        ({}, Task(need=X), "t needs 1 agent with x: there are 0"),
         ({"a": Agent(frozenset("x"), live=False)}, Task(need=X), "no live agent, 1 known and away"),
         (
             {"one": Agent(frozenset("x")), "two": Agent(frozenset("y"))},
             Task(need=Need(frozenset("xy"), 1)),
-            "t needs 1 agents with x, y: there are 0; no single agent has x and y; one and two together do:"
+            "t needs 1 agent with x, y: there are 0; no single agent has x and y; one and two together do:"
             ' say coverage = "team", and each gets the task with its part of it as its role',
         ),
         (
@@ -205,7 +205,7 @@ def test_every_edge_of_a_cycle_has_a_reason() -> None:
         (
             {"a": Agent(frozenset("x")), "b": Agent(frozenset("y"))},
             Task(need=Need(frozenset("xy"), 1, is_team=True, most=1)),
-            "no 1 agents have x and y together, and max_agents allows no more",
+            "no single agent has x and y, and max_agents allows no more",
         ),
         (
             {"a": Agent(frozenset("xy"))},

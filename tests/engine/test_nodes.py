@@ -233,7 +233,6 @@ async def test_what_a_lost_hint_said_is_found_in_the_tables(
     await leader.store.db.pool.execute("update task_attempts set sent_at = sent_at - interval '1 minute'")
     await follower.engine.peers.sweep()
     assert await handle.result(10) == 2
-    assert leader.engine.state.elsewhere, "the leader was not told either"
     await leader.engine.peers.sweep()
 
     await settled(leader)
@@ -274,3 +273,22 @@ async def test_a_new_leader_knows_what_runs_elsewhere(start_engine: StartEngine)
         await settled(leading[0])
     finally:
         await crew.vanish()
+
+
+async def test_an_agent_that_serve_runs_is_run_again_when_the_node_that_took_it_over_is_gone(
+    start_engine: StartEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = await start_engine(engine={"poll_interval": 0.05})
+    await first.register_agent("x", capabilities=["count"], exec="wc -w")
+    async with asyncio.timeout(10):
+        while (await first.call("agent.get", agent_id="x")).status != "online":
+            await asyncio.sleep(0.01)
+    second = await start_engine()
+    async with asyncio.timeout(10):
+        while "connected anew" not in caplog.text:
+            await asyncio.sleep(0.01)
+    await second.stop()
+
+    task = await first.submit({"required_capabilities": ["count"], "data": "a b"})
+
+    await task.result(10)

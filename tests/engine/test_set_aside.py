@@ -62,7 +62,7 @@ async def test_a_paused_agent_keeps_what_it_holds_and_gets_nothing_new(orchestra
         f"is paused since {agent.status_since:%H:%M:%S} UTC: new model"
     )
     (alarm,) = (await orchestrator.call("status.get")).alarms
-    assert alarm == "1 ready tasks want an agent with work; those who could are set aside: a (paused)"
+    assert alarm == "1 ready task wants an agent with work; those who could are set aside: a (paused)"
 
     gate.is_open.set()
     assert (await held.wait(10)).status == "completed"
@@ -241,3 +241,18 @@ async def test_a_paused_agent_still_goes_on_with_a_parent_that_waited(orchestrat
 
     assert found.stuck == []
     assert (await task.wait(10)).result == "child"
+
+
+async def test_status_tells_who_is_set_aside_of_a_team_that_is_wanted(orchestrator: Any, crew: Any) -> None:
+    await crew.join("a", "saw")
+    await crew.join("b", "drill")
+    await crew.join("c", "sweep")
+    await orchestrator.call("agent.pause", agent_ids=["a", "c"], reason="lunch")
+    await until_mirrored(orchestrator, "a", AgentStatus.PAUSED)
+
+    await orchestrator.submit({"required_capabilities": ["saw", "drill"], "coverage": "team"})
+
+    (alarm,) = (await orchestrator.call("status.get")).alarms
+    assert alarm == (
+        "1 ready task wants a team with drill and saw; of those who could, some are set aside: a (paused)"
+    )

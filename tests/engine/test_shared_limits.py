@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 from crew import Crew, Gate
 
 from agentorch_cli.errors import TaskFailed
@@ -198,3 +199,22 @@ async def test_the_table_refuses_what_the_mirror_does_not_know(
 
     rows = await orchestrator.store.db.fetch("limits")
     assert rows[0]["level"] > -1e-6
+
+
+async def test_an_agent_that_used_up_its_rate_is_named_and_is_no_free_slot_beside_work(
+    orchestrator: Orchestrator, crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentorch_cli.store.why.IDLE_SECONDS", 0.0)
+    await crew.join("a", slots=5)
+    await orchestrator.call("limit.set", scope="agent", name="a", number=1, per_seconds=3600.0, burst=1)
+    first = await orchestrator.submit({"required_capabilities": ["work"]})
+    await first.result(10)
+
+    waiting = await orchestrator.submit({"required_capabilities": ["work"]})
+    found = await orchestrator.call("task.why", task_id=waiting.task_id)
+
+    assert not found.is_clear
+    assert [link.agents for link in found.links if link.code == "agents"] == [
+        {"a": "has used up its rate of 1/h"}
+    ]
+    assert (await orchestrator.call("status.get")).alarms == []

@@ -35,12 +35,12 @@ numbers = (
 )
 
 
-def values_of(letters: st.SearchStrategy[str]) -> st.SearchStrategy[Any]:
+def values_of(letters: st.SearchStrategy[str], most: int = 12) -> st.SearchStrategy[Any]:
     """Any JSON with such texts, and some that is none."""
     return st.recursive(
         st.none() | st.booleans() | numbers | letters,
         lambda inner: st.lists(inner, max_size=4) | st.dictionaries(letters, inner, max_size=4),
-        max_leaves=12,
+        max_leaves=most,
     )
 
 
@@ -49,7 +49,7 @@ values = values_of(texts)
 stored_texts = texts.map(lambda text: text.encode("utf-8", "replace").decode())
 """What gets past the border and can be stored: all of it, but for lone surrogates."""
 
-stored_values = values_of(stored_texts)
+stored_values = values_of(stored_texts, 4)
 
 
 def tried(few: int, *, slow: bool = False) -> Any:

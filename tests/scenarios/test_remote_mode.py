@@ -88,9 +88,7 @@ def served(
     assert operator.run(*profile, "--use").returncode == 0
     yield operator, serve
     serve.send(signal.SIGTERM)
-    assert serve._process is not None and serve._process.stdout is not None
-    serve._process.wait(20)
-    serve._process.stdout.close()
+    serve.wait(20)
 
 
 def test_an_operator_needs_no_database_and_loses_nothing_when_the_server_is_killed(
@@ -111,9 +109,7 @@ def test_an_operator_needs_no_database_and_loses_nothing_when_the_server_is_kill
         waiting = operator.start("task", "submit", str(_file(operator, "slow")), "--wait", "--json")
         _until(lambda: operator.run("task", "show", "slow").returncode == 0)
         serve.send(signal.SIGKILL)
-        assert serve._process is not None and serve._process.stdout is not None
-        serve._process.wait(10)
-        serve._process.stdout.close()
+        serve.wait(10)
         gone = operator.run("status")
         serve.start()
         agents.append(operator.start("agent", "run", "crew-2", "-c", "late", *work))

@@ -280,14 +280,14 @@ async def test_a_team_that_nobody_makes_says_what_is_missing(orchestrator: Orche
     reply = await orchestrator.call("task.submit", tasks=tasks)
     status = await orchestrator.call("status.get")
 
-    too_few = "no 1 agents have lay_bricks and paint together, and max_agents allows no more"
+    too_few = "no single agent has lay_bricks and paint, and max_agents allows no more"
     assert plan.never == {"house": "wants a team: nobody has glaze", "small": f"wants a team: {too_few}"}
     assert plan.agents["house"] == ["mason", "painter"]
     assert reply.warnings == [
         "no registered agents make a team: nobody has glaze; the task waits until they do",
         f"no registered agents make a team: {too_few}; the task waits until they do",
     ]
-    assert "1 ready tasks want a team with glaze, lay_bricks and paint: nobody has glaze" in status.alarms
+    assert "1 ready task wants a team with glaze, lay_bricks and paint: nobody has glaze" in status.alarms
 
     async def both() -> list[str]:
         return [one.reason for one in await deadlocks(orchestrator) if one.kind == "unsatisfiable"]

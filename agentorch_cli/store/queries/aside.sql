@@ -155,11 +155,11 @@ where not exists (
 -- Capabilities that ready tasks want and that nobody has who is connected and may be given work,
 -- with those who have them and are set aside: their status, and until when.
 select
-  t.required_capabilities, t.number, s.agents
+  t.pool, t.required_capabilities, t.number, s.agents
 from (
-  select required_capabilities, count(*) as number
+  select pool, required_capabilities, count(*) as number
   from task_distributions where wanted > 0 and not is_delayed and coverage = 'each'
-  group by required_capabilities
+  group by pool, required_capabilities
 ) t
 cross join lateral (
   select
@@ -173,7 +173,7 @@ cross join lateral (
     count(*) filter (
       where a.status = 'online' and (a.excluded_until is null or a.excluded_until <= now())
     ) as able
-  from agent_registry a where a.capabilities @> t.required_capabilities and a.node_id is not null
+  from agent_registry a where a.pool = t.pool and a.capabilities @> t.required_capabilities and a.node_id is not null
 ) s
 where s.able = 0 and s.agents is not null
 order by t.number desc

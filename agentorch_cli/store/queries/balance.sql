@@ -3,18 +3,18 @@
 
 -- name: movable_attempts
 -- Attempts that their agents have not accepted, of these agents ($2) or with these ids ($1), as their tasks
--- would be read once they are ready again; in the order of service. Only of tasks that one agent does alone.
+-- would be read once they are ready again; in the order of service. Only of tasks of pool $4 that one agent does alone.
 select
   a.message_id, a.agent_id, extract(epoch from now() - a.sent_at)::float8 as sent_s,
   t.task_id, t.seq, t.urgency, t.remaining_path, t.task_type, t.priority, t.required_capabilities, t.coverage,
   t.min_agents, t.max_agents, t.first_wave as wanted, t.attempts_made, t.tried_agents,
   '{}'::text[] as assigned_agents, t.timeout_seconds, t.retries, t.failures, t.losses, t.has_dependents,
-  t.options::text as options, 'pending' as status, t.deadline, t.declined_by
+  t.options::text as options, 'pending' as status, t.deadline, t.declined_by, t.pool
 from task_attempts a
 join task_distributions t on t.task_id = a.task_id
 where a.status = 'sent' and (a.message_id = any($1::uuid[]) or a.agent_id = any($2::text[]))
   and not a.is_parked and a.role is null
-  and t.status = 'running' and t.max_agents = 1 and not t.options ? 'consensus'
+  and t.status = 'running' and t.max_agents = 1 and not t.options ? 'consensus' and t.pool = $4
 order by t.urgency, t.remaining_path desc, t.seq
 limit $3;
 
@@ -80,7 +80,7 @@ select
   t.task_id, t.seq, t.urgency, t.remaining_path, t.task_type, t.priority, t.required_capabilities, t.coverage,
   t.min_agents, t.max_agents, 1 as wanted, t.attempts_made, t.tried_agents, t.assigned_agents,
   t.timeout_seconds, t.retries, t.failures, t.losses, t.has_dependents, t.options::text as options, t.status,
-  t.deadline, t.declined_by
+  t.deadline, t.declined_by, t.pool
 from task_attempts a
 join task_distributions t on t.task_id = a.task_id
 where a.message_id = any($1::uuid[]) and a.status = 'accepted' and a.waits_since is null and not a.is_parked

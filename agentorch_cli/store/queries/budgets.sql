@@ -28,7 +28,7 @@ select
   (select max(x) from unnest(u.usd) as x) as seen_usd, (select max(x) from unnest(u.tokens) as x) as seen_tokens,
   l.message_id::text as lender, l.held_usd as lender_usd, l.held_tokens as lender_tokens
 from task_distributions t
-cross join lateral agentorch_budget_keys(t.task_id, t.options) k
+cross join lateral (select distinct scope, key from agentorch_budget_keys(t.task_id, t.options)) k
 join budgets b on b.scope = k.scope and b.key = k.key
 cross join lateral (
   select agentorch_window(b.period, b.window_start, now()) > b.window_start as is_new
@@ -229,7 +229,7 @@ from budgets where scope = 'label';
 -- The budgets that one task is charged to, by name.
 select b.scope, b.key
 from task_distributions t
-cross join lateral agentorch_budget_keys(t.task_id, t.options) k
+cross join lateral (select distinct scope, key from agentorch_budget_keys(t.task_id, t.options)) k
 join budgets b on b.scope = k.scope and b.key = k.key
 where t.task_id = $1
 order by b.scope desc, b.key;

@@ -19,7 +19,7 @@ select pg_advisory_xact_lock(7203917454);
 -- name: waiting_agents
 -- Who could serve, and for how long those have been away that are.
 select
-  agent_id, capabilities, slots, status in ('paused', 'draining') and status_until is null as is_set_aside,
+  agent_id, pool, capabilities, slots, status in ('paused', 'draining') and status_until is null as is_set_aside,
   case when node_id is null
     then extract(epoch from now() - coalesce(disconnected_at, created_at))::float8 end as away_s,
   metadata ->> 'lend' as lend, metadata ->> 'park' as park
@@ -29,7 +29,7 @@ from agent_registry;
 -- name: waiting_tasks
 -- Everything that is not over.
 select
-  task_id, status, required_capabilities, coverage, min_agents, max_agents, on_dependency_failure, priority,
+  task_id, status, pool, required_capabilities, coverage, min_agents, max_agents, on_dependency_failure, priority,
   restarts, generation, options ->> 'on_deadlock' as on_deadlock,
   extract(epoch from now() - created_at)::float8 as age_s,
   case when started_at is not null then extract(epoch from now() - started_at)::float8 else 0 end as work_s

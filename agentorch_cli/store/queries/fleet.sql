@@ -2,17 +2,21 @@
 
 
 -- name: register_agents
--- Upsert registrations made by a person; a connected agent keeps its connection.
+-- Upsert registrations made by a person; a connected agent keeps its connection, and any agent its pool
+-- where none is named.
 with input as (
-  select * from unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::text[], $6::text[])
-    as i (agent_id, agent_type, capabilities, slots, metadata, exec)
+  select * from unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::text[], $6::text[], $8::text[])
+    as i (agent_id, agent_type, capabilities, slots, metadata, exec, pool)
 ),
 stored as (
-  insert into agent_registry as a (agent_id, agent_type, capabilities, slots, metadata, exec)
-  select agent_id, agent_type, capabilities::text[], slots, metadata::jsonb, exec from input
+  insert into agent_registry as a (agent_id, agent_type, capabilities, slots, metadata, exec, pool)
+  select
+    i.agent_id, i.agent_type, i.capabilities::text[], i.slots, i.metadata::jsonb, i.exec,
+    coalesce(i.pool, known.pool, 'default')
+  from input i left join agent_registry known on known.agent_id = i.agent_id
   on conflict (agent_id) do update set
     agent_type = excluded.agent_type, capabilities = excluded.capabilities, slots = excluded.slots,
-    metadata = excluded.metadata, exec = excluded.exec, updated_at = now()
+    metadata = excluded.metadata, exec = excluded.exec, pool = excluded.pool, updated_at = now()
   returning a.agent_id
 ),
 logged as (
@@ -25,27 +29,29 @@ select agent_id from stored, hinted;
 
 
 -- name: connect_agent
--- An agent came in by a session: it is online on this node from here on.
+-- An agent came in by a session: it is online on this node from here on. It stays in its pool where it
+-- names none ($9).
 with stored as (
   insert into agent_registry as a (
     agent_id, agent_type, capabilities, slots, metadata, status, node_id, session_id, prefetch, connected_at,
-    last_heartbeat)
-  values ($1, $2, $3, $4, $5::jsonb, 'online', $6, $7, $8, now(), now())
+    last_heartbeat, pool)
+  values ($1, $2, $3, $4, $5::jsonb, 'online', $6, $7, $8, now(), now(), coalesce($9, 'default'))
   on conflict (agent_id) do update set
     agent_type = excluded.agent_type, capabilities = excluded.capabilities, slots = excluded.slots,
     metadata = case when excluded.metadata = '{}' then a.metadata else excluded.metadata end,
     status = case when a.status in ('paused', 'draining') then a.status else 'online' end,
     node_id = excluded.node_id, session_id = excluded.session_id, prefetch = excluded.prefetch,
-    connected_at = now(), disconnected_at = null, last_heartbeat = now(), updated_at = now()
+    connected_at = now(), disconnected_at = null, last_heartbeat = now(), updated_at = now(),
+    pool = coalesce($9, a.pool)
   returning
-    a.agent_id, a.status, a.completed, a.failed, a.consecutive_failures, a.failing_tasks, a.trips,
+    a.agent_id, a.pool, a.status, a.completed, a.failed, a.consecutive_failures, a.failing_tasks, a.trips,
     extract(epoch from a.excluded_until - now())::float8 as excluded_s, a.excluded_reason
 ),
 logged as (
   insert into events (kind, agent_id, node_id) select 'agent_online', agent_id, $6 from stored
 )
 select
-  agent_id, status, completed, failed, consecutive_failures, failing_tasks, trips, excluded_s,
+  agent_id, pool, status, completed, failed, consecutive_failures, failing_tasks, trips, excluded_s,
   excluded_reason
 from stored;
 
@@ -98,7 +104,7 @@ select agent_id from gone, hinted;
 -- name: roster
 -- Every registered agent.
 select
-  a.agent_id, a.agent_type, a.capabilities, a.slots, a.prefetch, a.status, a.node_id, a.completed, a.failed,
+  a.agent_id, a.agent_type, a.pool, a.capabilities, a.slots, a.prefetch, a.status, a.node_id, a.completed, a.failed,
   a.consecutive_failures, a.failing_tasks, a.trips, a.excluded_reason,
   extract(epoch from a.excluded_until - now())::float8 as excluded_s,
   extract(epoch from a.status_until - now())::float8 as pause_s,
@@ -113,7 +119,7 @@ from agent_registry a;
 -- name: roster_of
 -- The same of these agents only.
 select
-  a.agent_id, a.agent_type, a.capabilities, a.slots, a.prefetch, a.status, a.node_id, a.completed, a.failed,
+  a.agent_id, a.agent_type, a.pool, a.capabilities, a.slots, a.prefetch, a.status, a.node_id, a.completed, a.failed,
   a.consecutive_failures, a.failing_tasks, a.trips, a.excluded_reason,
   extract(epoch from a.excluded_until - now())::float8 as excluded_s,
   extract(epoch from a.status_until - now())::float8 as pause_s,
@@ -128,12 +134,14 @@ where a.agent_id = any($1::text[]);
 
 -- name: live_elsewhere
 -- Live attempts of these agents ($2), which are not on node $1; null: all that are not for node $1.
+-- Only those that matter to pool $3: its tasks, and what else its agents have.
 select
-  a.message_id, a.agent_id, a.slot, a.task_id, a.node_id, a.role, a.status, a.is_parked, t.task_type,
+  a.message_id, a.agent_id, a.slot, a.task_id, a.node_id, a.role, a.status, a.is_parked, t.pool, t.task_type,
   t.required_capabilities
 from task_attempts a
 join task_distributions t on t.task_id = a.task_id
-where a.status in ('sent', 'accepted')
+left join agent_registry r on r.agent_id = a.agent_id
+where a.status in ('sent', 'accepted') and (t.pool = $3 or r.pool = $3)
   and (case when $2::text[] is null then a.node_id <> $1 else a.agent_id = any($2::text[]) end)
 order by a.sent_at;
 
@@ -146,8 +154,9 @@ where a.status = 'sent' and a.node_id = $1 and a.sent_at < now() - $2::float8 * 
 
 
 -- name: exec_agents
--- Agents that serve runs itself.
-select agent_id, agent_type, capabilities, slots, exec, metadata::text as metadata
+-- Agents that serve runs itself, and whether each is connected somewhere.
+select
+  agent_id, agent_type, capabilities, slots, exec, metadata::text as metadata, node_id is not null as is_connected
 from agent_registry where exec is not null order by agent_id;
 
 
@@ -157,7 +166,7 @@ select
   a.message_id, a.task_id, a.agent_id, a.attempt, a.status, a.slot, a.role, a.node_id, a.sent_at, a.accepted_at,
   a.is_parked, a.is_funded, cardinality(a.awaits) > 0 as is_waiting,
   coalesce(a.sent_at >= r.excluded_until, false) as is_probe,
-  t.name, t.task_type, t.priority, t.required_capabilities, t.task_data, t.timeout_seconds, t.deadline, t.retries,
+  t.name, t.pool, t.task_type, t.priority, t.required_capabilities, t.task_data, t.timeout_seconds, t.deadline, t.retries,
   t.failures, t.losses, t.max_agents, t.has_dependents, t.options::text as options, t.status as task_status,
   case when a.role = 'judge' then (
     select json_build_object('answers', d.brief) from consensus_decisions d where d.task_id = t.task_id
@@ -193,14 +202,15 @@ where message_id = any($1::uuid[]) and status in ('sent', 'accepted') and node_i
 
 
 -- name: sweep
--- Whether there is anything for the leader to pick up; each part stops at the first row it finds.
+-- Whether there is anything to pick up: for the chief ($3), who looks at all pools, and for the leader of
+-- pool $4 among its ready tasks. Each part stops at the first row it finds.
 select
-  exists (
+  $3 and exists (
     select from agent_registry a
     where a.node_id <> $1
       and not exists (select from nodes n where n.node_id = a.node_id and n.expires_at > now())
   ) as has_stranded,
-  exists (
+  $3 and exists (
     select from task_attempts a
     left join agent_registry r on r.agent_id = a.agent_id
     where a.status in ('sent', 'accepted')
@@ -208,23 +218,23 @@ select
            or (r.node_id is null
                and coalesce(r.disconnected_at, r.created_at) < now() - $2::float8 * interval '1 second'))
   ) as has_orphans,
-  exists (
+  $3 and exists (
     select from task_distributions
     where deadline < now() and status in ('blocked', 'pending', 'running')
   ) as has_overdue,
-  exists (
+  $3 and exists (
     select from task_distributions
     where status = 'pending' and wanted > 0 and options ? 'queue_timeout_seconds'
       and agentorch_queue_until(run_at, created_at, options) < now()
   ) as has_starved,
-  exists (select from schedules where not is_paused and greatest(next_at, retry_at) <= now()) as has_due,
+  $3 and exists (select from schedules where not is_paused and greatest(next_at, retry_at) <= now()) as has_due,
   (
-    select array_agg(node_id) from nodes where expires_at between now() - interval '1 hour' and now()
+    select array_agg(node_id) from nodes where $3 and expires_at between now() - interval '1 hour' and now()
   ) as dead_nodes,
   exists (
-    select from task_distributions where wanted > 0 and (not is_delayed or run_at <= now())
+    select from task_distributions where pool = $4 and wanted > 0 and (not is_delayed or run_at <= now())
   ) as has_ready,
-  exists (select from consensus_decisions where status = 'pending') as has_votes;
+  $3 and exists (select from consensus_decisions where status = 'pending') as has_votes;
 
 
 -- name: orphaned_attempts
@@ -256,25 +266,28 @@ limit $1;
 
 
 -- name: beat
--- One sign of life per node for all it carries: the node's row, its lease if it leads (or if nobody
--- does), the heartbeats of its agents and what they finished. Answers whether this node leads, and
--- which of the agents that were heard here the tables think are nowhere.
+-- One sign of life per node for all it carries: the node's row, those of the leases $9 that it holds (or
+-- that nobody does), the heartbeats of its agents and what they finished. Answers which leases it holds
+-- with their epochs, in how many seconds the first of the others ends, and which of the agents that were
+-- heard here the tables think are nowhere. Leases are locked in the order of their names.
 with alive as (
-  insert into nodes (node_id, host_key, host, port, pid, pid_started, version, expires_at)
-  values ($1, $2, $3, $4, $5, $6, $7, now() + $8 * interval '1 second')
+  insert into nodes (node_id, host_key, host, port, pid, pid_started, version, expires_at, pool)
+  values ($1, $2, $3, $4, $5, $6, $7, now() + $8 * interval '1 second', $14)
   on conflict (node_id) do update set
     heartbeat_at = now(), expires_at = excluded.expires_at, port = excluded.port
 ),
 led as (
   insert into leases as l (name, node_id, expires_at)
-  select $9, $1, now() + $8 * interval '1 second'
+  select name, $1, now() + $8 * interval '1 second'
+  from unnest($9::text[]) as i (name)
   where $13
+  order by name
   on conflict (name) do update set
     epoch = case when l.node_id = excluded.node_id then l.epoch else l.epoch + 1 end,
     node_id = excluded.node_id,
     expires_at = excluded.expires_at
   where l.node_id = excluded.node_id or l.expires_at < now()
-  returning l.epoch
+  returning l.name, l.epoch
 ),
 heard as (
   update agent_registry a
@@ -283,18 +296,25 @@ heard as (
   where a.agent_id = i.agent_id
 )
 select
-  (select epoch from led) as epoch,
-  (select extract(epoch from expires_at - now())::float8 from leases where name = $9) as lease_seconds,
+  (select array_agg(name order by name) from led) as led,
+  (select array_agg(epoch order by name) from led) as epochs,
+  (select extract(epoch from min(expires_at) - now())::float8 from leases
+   where name = any($9::text[]) and name not in (select name from led)) as lease_seconds,
   exists (select from nodes where node_id <> $1 and expires_at > now()) as has_peers,
+  exists (select from nodes where pool <> $14 and expires_at > now()) as has_other_pools,
   (select array_agg(agent_id) from agent_registry where agent_id = any($10::text[]) and node_id is null) as stranded;
 
 
 -- name: bury_dead_nodes
 -- Nodes on this host whose process is gone ($1) do not keep their lease for its full time.
 with dead as (
-  update nodes set expires_at = now() where node_id = any($1::text[]) returning node_id
+  update nodes set expires_at = now() where node_id = any($1::text[])
+),
+held as (
+  select name from leases where node_id = any($1::text[]) order by name for update
 )
-update leases l set expires_at = now() - interval '1 second' from dead d where l.node_id = d.node_id;
+update leases l set expires_at = now() - interval '1 second'
+from held h where l.name = h.name and l.node_id = any($1::text[]);
 
 
 -- name: nodes_here
@@ -336,12 +356,15 @@ select agent_id, status from back;
 
 
 -- name: leave
--- This node ends in good order: its lease and its row go, its agents are offline.
+-- This node ends in good order: its leases and its row go, its agents are offline.
 with node as (
   delete from nodes where node_id = $1
 ),
-lease as (
-  delete from leases where node_id = $1
+held as (
+  select name from leases where node_id = $1 order by name for update
+),
+given_up as (
+  delete from leases l using held h where l.name = h.name and l.node_id = $1
 ),
 gone as (
   update agent_registry a

@@ -11,12 +11,12 @@ with input as (
     $1::text[], $2::text[], $3::text[], $4::text[], $5::smallint[], $6::text[], $7::text[], $8::smallint[],
     $9::smallint[], $10::smallint[], $11::integer[], $12::text[], $13::text[], $14::boolean[], $15::text[],
     $16::real[], $17::timestamptz[], $18::timestamptz[], $19::float8[], $20::integer[], $21::text[],
-    $22::text[], $23::text[], $24::text[], $25::text[], $32::float8[], $33::smallint[]
+    $22::text[], $23::text[], $24::text[], $25::text[], $32::float8[], $33::smallint[], $34::text[]
   ) with ordinality as i (
     task_id, name, task_type, status, priority, required_capabilities, coverage, min_agents,
     max_agents, wanted, waiting_on, depends_on, dependency_names, has_dependents, on_dependency_failure,
     remaining_path, run_at, deadline, timeout_seconds, retries, options,
-    task_data, error, idempotency_key, parent_id, deadline_seconds, first_wave, position
+    task_data, error, idempotency_key, parent_id, deadline_seconds, first_wave, pool, position
   )
 ),
 arrived as (
@@ -28,7 +28,7 @@ inserted as (
     task_id, name, task_type, status, priority, required_capabilities, coverage, min_agents, max_agents,
     first_wave, wanted, waiting_on, depends_on, dependency_names, has_dependents, on_dependency_failure, urgency, remaining_path,
     run_at, is_delayed, deadline, timeout_seconds, retries, options, task_data, error, submission_id, parent_id,
-    idempotency_key, completed_at)
+    idempotency_key, completed_at, pool)
   select
     task_id, name, task_type, status, priority, required_capabilities::text[], coverage, min_agents, max_agents,
     first_wave, wanted, waiting_on, depends_on::text[], dependency_names::text[],
@@ -37,7 +37,7 @@ inserted as (
     coalesce(run_at, now()), coalesce(run_at > now() and status = 'pending', false),
     coalesce(deadline, now() + deadline_seconds * interval '1 second'), timeout_seconds,
     retries, options::jsonb, task_data::json, error::jsonb, $26, parent_id, idempotency_key,
-    case when status in ('failed', 'skipped') then now() end
+    case when status in ('failed', 'skipped') then now() end, pool
   from input
   order by position
   returning task_id, status, error
@@ -64,26 +64,27 @@ select count(*) from inserted, (select count(*) from hinted) as h, (select count
 
 
 -- name: ready_tasks
--- The next $1 tasks that want agents, in the order of service.
+-- The next $1 tasks of pool $2 that want agents, in the order of service.
 select
   task_id, seq, urgency, remaining_path, task_type, priority, required_capabilities, coverage, min_agents,
   max_agents, wanted, attempts_made, tried_agents, assigned_agents, timeout_seconds, retries, failures, losses,
-  has_dependents, options::text as options, status, deadline, declined_by
+  has_dependents, options::text as options, status, deadline, declined_by, pool
 from task_distributions
-where wanted > 0 and not is_delayed
+where pool = $2 and wanted > 0 and not is_delayed
 order by urgency, remaining_path desc, seq
 limit $1;
 
 
 -- name: ready_tasks_for
 -- The same, of those that an agent with capabilities $1 could do, or a part of in a team; not those with
--- these concurrency keys ($3), of these types ($4), or with any of these capabilities ($5), which have to wait anyway.
+-- these concurrency keys ($3), of these types ($4), or with any of these capabilities ($5), which have to wait anyway;
+-- of pool $6.
 select
   task_id, seq, urgency, remaining_path, task_type, priority, required_capabilities, coverage, min_agents,
   max_agents, wanted, attempts_made, tried_agents, assigned_agents, timeout_seconds, retries, failures, losses,
-  has_dependents, options::text as options, status, deadline, declined_by
+  has_dependents, options::text as options, status, deadline, declined_by, pool
 from task_distributions
-where wanted > 0 and not is_delayed
+where pool = $6 and wanted > 0 and not is_delayed
   and (required_capabilities <@ $1::text[] or (coverage = 'team' and required_capabilities && $1::text[]))
   and ($3::text[] = '{}' or not coalesce(options ->> 'concurrency_key' = any($3::text[]), false))
   and not task_type = any($4::text[])
@@ -93,27 +94,27 @@ limit $2;
 
 
 -- name: ready_tasks_by_id
--- The same columns for tasks that a hint named.
+-- The same columns for tasks of pool $2 that a hint named.
 select
   task_id, seq, urgency, remaining_path, task_type, priority, required_capabilities, coverage, min_agents,
   max_agents, wanted, attempts_made, tried_agents, assigned_agents, timeout_seconds, retries, failures, losses,
-  has_dependents, options::text as options, status, deadline, declined_by
+  has_dependents, options::text as options, status, deadline, declined_by, pool
 from task_distributions
-where task_id = any($1::text[]) and wanted > 0 and not is_delayed;
+where task_id = any($1::text[]) and pool = $2 and wanted > 0 and not is_delayed;
 
 
 -- name: release_delayed
--- Make tasks ready whose time has come; answers how many, and when the next one is due.
+-- Make tasks of pool $1 ready whose time has come; answers how many, and when the next one is due.
 with due as (
   update task_distributions
   set is_delayed = false
-  where is_delayed and run_at <= now()
+  where is_delayed and run_at <= now() and pool = $1
   returning task_id
 )
 select
   (select count(*) from due) as released,
   (select extract(epoch from min(run_at) - now())::float8
-   from task_distributions where is_delayed and run_at > now()) as next_seconds;
+   from task_distributions where is_delayed and run_at > now() and pool = $1) as next_seconds;
 
 
 -- name: assign_batch

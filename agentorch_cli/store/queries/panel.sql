@@ -7,7 +7,7 @@
 select
   task_id, task_type, status, generation, priority, required_capabilities, coverage, min_agents, max_agents,
   first_wave, wanted, timeout_seconds, retries, failures, losses, attempts_made, tried_agents, assigned_agents,
-  has_dependents, attempts_before, options::text as options, deadline,
+  has_dependents, attempts_before, options::text as options, deadline, pool,
   status = 'pending' and wanted > 0 and options ? 'queue_timeout_seconds'
     and agentorch_queue_until(run_at, created_at, options) < now() as is_starved
 from task_distributions

@@ -4,7 +4,7 @@
 -- name: show_agents
 -- The fleet as `agent list` shows it, with what its ledger says of everything that each agent did.
 select
-  a.agent_id, a.agent_type as type, a.capabilities, a.status, a.slots, a.performance_hourly, a.completed, a.failed,
+  a.agent_id, a.agent_type as type, a.pool, a.capabilities, a.status, a.slots, a.performance_hourly, a.completed, a.failed,
   a.node_id, a.exec, a.metadata::text as metadata, a.last_heartbeat, a.created_at,
   a.status_since, a.status_reason, a.status_until, a.excluded_since, a.excluded_until, a.excluded_reason,
   a.consecutive_failures, a.trips,
@@ -22,13 +22,14 @@ left join (
 where ($1::text[] is null or a.agent_id = any($1))
   and ($2::text is null or a.status = $2)
   and ($3::text is null or $3 = any(a.capabilities))
+  and ($4::text is null or a.pool = $4)
 order by a.agent_id;
 
 
 -- name: show_tasks
 -- Tasks, newest first, without their payloads.
 select
-  task_id, name, task_type as type, status, priority, required_capabilities, depends_on, waiting_on, attempts_made,
+  task_id, name, pool, task_type as type, status, priority, required_capabilities, depends_on, waiting_on, attempts_made,
   failures, assigned_agents, created_at, started_at, completed_at, run_at, deadline, error::text as error,
   submission_id::text as submission_id, parent_id, idempotency_key,
   (select max(a.progress) from task_attempts a
@@ -39,6 +40,7 @@ where ($1::text[] is null or status = any($1))
   and ($3::text is null or $3 = any(assigned_agents))
   and ($4::uuid is null or submission_id = $4)
   and ($6::text[] is null or task_id = any($6))
+  and ($7::text is null or pool = $7)
 order by seq desc
 limit $5;
 
@@ -46,7 +48,7 @@ limit $5;
 -- name: show_task
 -- One task with everything that its row keeps.
 select
-  task_id, name, task_type as type, status, priority, required_capabilities, depends_on, waiting_on, attempts_made,
+  task_id, name, pool, task_type as type, status, priority, required_capabilities, depends_on, waiting_on, attempts_made,
   failures, assigned_agents, created_at, started_at, completed_at, run_at, deadline, error::text as error,
   submission_id::text as submission_id, parent_id, idempotency_key, task_data, result, options::text as options,
   (select max(a.progress) from task_attempts a
@@ -58,7 +60,7 @@ where task_id = $1;
 -- name: results
 -- Where tasks stand, and what they brought.
 select
-  task_id, name, task_type as type, status, priority, required_capabilities, depends_on,
+  task_id, name, pool, task_type as type, status, priority, required_capabilities, depends_on,
   submission_id::text as submission_id, run_at, assigned_agents, attempts_made, failures, created_at,
   started_at, completed_at, result, error::text as error
 from task_distributions
@@ -94,22 +96,34 @@ from task_distributions where wanted > 0 and not is_delayed and status = 'pendin
 
 
 -- name: unserved_capabilities
--- Required capabilities of ready tasks that no registered agent has, all together.
-select required_capabilities, count(*) as number
+-- Required capabilities of ready tasks that no registered agent of their pool has, all together.
+select pool, required_capabilities, count(*) as number
 from task_distributions t
 where wanted > 0 and coverage = 'each'
-  and not exists (select 1 from agent_registry a where a.capabilities @> t.required_capabilities)
-group by required_capabilities
+  and not exists (
+    select 1 from agent_registry a where a.pool = t.pool and a.capabilities @> t.required_capabilities)
+group by pool, required_capabilities
 order by count(*) desc
 limit 5;
 
 
+-- name: pools_with_work
+-- Pools that have ready tasks, by one look into the index for each.
+with recursive pools (pool) as (
+  select min(pool) from task_distributions where wanted > 0
+  union all
+  select (select min(t.pool) from task_distributions t where t.wanted > 0 and t.pool > p.pool)
+  from pools p where p.pool is not null
+)
+select pool from pools where pool is not null;
+
+
 -- name: waiting_teams
 -- What ready tasks ask of teams.
-select required_capabilities, max_agents, count(*) as number
+select pool, required_capabilities, max_agents, count(*) as number
 from task_distributions
 where wanted > 0 and coverage = 'team'
-group by required_capabilities, max_agents
+group by pool, required_capabilities, max_agents
 order by count(*) desc
 limit 50;
 
@@ -117,7 +131,7 @@ limit 50;
 -- name: recent_tasks
 -- Tasks that ended last; results only where they are short.
 select
-  task_id, name, task_type as type, status, priority, assigned_agents, attempts_made, failures, created_at,
+  task_id, name, pool, task_type as type, status, priority, assigned_agents, attempts_made, failures, created_at,
   started_at, completed_at, error::text as error,
   case when octet_length(result::text) <= 1000 then result end as result
 from (select * from task_distributions order by seq desc limit 1000) t
@@ -175,15 +189,27 @@ limit $2;
 
 
 -- name: show_nodes
--- The serve processes.
+-- The serve processes of the last hour: whether each leads its pool, or does what is there once for all
+-- pools, and how many of its agents' slots are busy.
 select
-  n.node_id, n.host, n.port, n.pid, n.version, n.started_at, n.heartbeat_at, n.expires_at > now() as is_live,
-  coalesce(l.node_id = n.node_id and l.expires_at > now(), false) as is_leader,
-  (select count(*)::integer from agent_registry a where a.node_id = n.node_id) as agents
+  n.node_id, n.host, n.port, n.pid, n.version, n.pool, n.started_at, n.heartbeat_at, n.expires_at > now() as is_live,
+  coalesce(l.scheduler, false) as is_leader, coalesce(l.monitor, false) as is_chief, coalesce(a.agents, 0) as agents,
+  coalesce(a.slots, 0) as slots, coalesce(w.busy, 0) as busy
 from nodes n
-left join leases l on l.name = 'scheduler'
+left join (
+  select node_id, bool_or(name <> 'monitor') as scheduler, bool_or(name = 'monitor') as monitor
+  from leases where expires_at > now() group by node_id
+) l on l.node_id = n.node_id
+left join (
+  select node_id, count(*)::integer as agents, sum(slots)::integer as slots
+  from agent_registry where node_id is not null group by node_id
+) a on a.node_id = n.node_id
+left join (
+  select node_id, count(*)::integer as busy
+  from task_attempts where status in ('sent', 'accepted') and not is_parked group by node_id
+) w on w.node_id = n.node_id
 where n.expires_at > now() - interval '1 hour'
-order by n.started_at;
+order by n.pool, n.started_at;
 
 
 -- name: clock
@@ -202,5 +228,5 @@ order by attempt;
 
 
 -- name: capability_sets
--- What the fleet can do, each set once, with the first of those who have it.
-select min(agent_id) as agent_id, capabilities from agent_registry group by capabilities;
+-- What the fleet can do, each set of each pool once, with the first of those who have it.
+select pool, min(agent_id) as agent_id, capabilities from agent_registry group by pool, capabilities;

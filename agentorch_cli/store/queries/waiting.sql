@@ -29,11 +29,11 @@ returning a.wants_slot_since is not null as wants_slot, a.waits_since is not nul
 
 
 -- name: continuations
--- Attempts that only want a slot of their agent to go on, in the order of service.
+-- Attempts at tasks of pool $1 that only want a slot of their agent to go on, in the order of service.
 select a.message_id, a.task_id, a.agent_id, a.node_id
 from task_attempts a
 join task_distributions t on t.task_id = a.task_id
-where a.wants_slot_since is not null and a.is_parked and a.status in ('sent', 'accepted')
+where a.wants_slot_since is not null and a.is_parked and a.status in ('sent', 'accepted') and t.pool = $1
 order by t.priority desc, a.wants_slot_since, a.message_id;
 
 

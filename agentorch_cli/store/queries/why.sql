@@ -4,7 +4,7 @@
 -- name: why_agents
 -- The fleet as the scheduler sees it, with what each agent holds and since when.
 select
-  a.agent_id, a.agent_type, a.capabilities, a.slots, a.status, a.node_id, a.completed, a.failed,
+  a.agent_id, a.agent_type, a.pool, a.capabilities, a.slots, a.status, a.node_id, a.completed, a.failed,
   case when a.node_id is null
     then extract(epoch from now() - coalesce(a.disconnected_at, a.created_at))::float8 end as away_s,
   a.status_since, a.status_until, a.status_reason, a.excluded_until, a.excluded_reason, now() as now,
@@ -22,7 +22,7 @@ order by a.agent_id;
 -- name: why_tasks
 -- How tasks stand, and for how long.
 select
-  t.task_id, t.name, t.task_type, t.status, t.wanted, t.is_delayed, t.priority, t.attempts_made, t.failures,
+  t.task_id, t.name, t.pool, t.task_type, t.status, t.wanted, t.is_delayed, t.priority, t.attempts_made, t.failures,
   t.restarts, t.depends_on, t.min_agents, t.tried_agents, t.error::text as error, t.parent_id,
   extract(epoch from t.run_at - now())::float8 as due_in_s,
   extract(epoch from now() - t.created_at)::float8 as age_s,
@@ -53,14 +53,18 @@ order by sent_at;
 
 
 -- name: why_limits
--- Whether anybody serves, and the leader's limit on running work with how much of it is used.
+-- Whether anybody serves, and does so for pool $1, whose lease is $2; and the leader's limit on running
+-- work there with how much of it is used.
 select
   (select count(*)::integer from nodes where expires_at > now()) as live_nodes,
+  (select count(*)::integer from nodes where expires_at > now() and pool = $1) as live_here,
   (select n.most_running from leases l join nodes n on n.node_id = l.node_id
-   where l.name = 'scheduler' and l.expires_at > now()) as most_running,
-  (select count(distinct task_id)::integer from task_attempts
-   where status in ('sent', 'accepted') and waits_since is null and not is_parked) as running,
-  (select extract(epoch from now() - max(expires_at))::float8 from nodes) as no_node_s;
+   where l.name = $2 and l.expires_at > now()) as most_running,
+  (select count(distinct a.task_id)::integer
+   from task_attempts a join task_distributions t on t.task_id = a.task_id
+   where a.status in ('sent', 'accepted') and a.waits_since is null and not a.is_parked and t.pool = $1) as running,
+  (select extract(epoch from now() - max(expires_at))::float8 from nodes) as no_node_s,
+  (select extract(epoch from now() - max(expires_at))::float8 from nodes where pool = $1) as none_here_s;
 
 
 -- name: busy_lately
@@ -71,8 +75,8 @@ where agent_id = any($1::text[]) and at > now() - $2 * interval '1 second';
 
 
 -- name: ready_for
--- Ready tasks that have waited for longer than $1 seconds, in the order of service.
-select task_id, extract(epoch from now() - greatest(run_at, created_at))::float8 as waited_s
+-- Ready tasks that have waited for longer than $1 seconds, in the order of service of each pool.
+select task_id, pool, extract(epoch from now() - greatest(run_at, created_at))::float8 as waited_s
 from task_distributions
 where wanted > 0 and not is_delayed and greatest(run_at, created_at) < now() - $1 * interval '1 second'
 order by urgency, remaining_path desc, seq
