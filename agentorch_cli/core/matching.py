@@ -599,6 +599,10 @@ class Roster:
             return None
         return [Seat(member, member.free_slot()) for member in chosen]
 
+    def has_idle(self, required: frozenset[str]) -> bool:
+        """Whether somebody with these capabilities has nothing to do at all."""
+        return any(not member.used and member.is_free for member in self._having_all(required))
+
     def eligible(self, want: Want) -> list[Member]:
         """Online agents that could take this work, free or busy, best first."""
         skill = skill_of(want.required)

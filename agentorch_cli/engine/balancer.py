@@ -149,11 +149,7 @@ class Balancer:
         """Give idle agents what others have not begun, and anybody what is late; how many attempts moved."""
         if not self._may_move():
             return 0
-        wanted = dict.fromkeys(
-            message_id
-            for message_id in late
-            if message_id in self.state.shelf and self.state.is_of_pool(message_id)
-        )
+        wanted = self._for_the_idle(late)
         for agent_id in idle:
             member = self.state.roster.members.get(agent_id)
             if member is not None and member.is_free and len(wanted) < MOST_MOVES:
@@ -182,6 +178,21 @@ class Balancer:
                 pairs.append((task, [seat]))
                 self.scheduler.enter(task, [seat])
         return await self._move(pairs, moves)
+
+    def _for_the_idle(self, late: Iterable[str]) -> dict[str, None]:
+        """Those of these attempts for which somebody may be idle: mostly nobody is, and no table is asked."""
+        roster, shelf = self.state.roster, self.state.shelf
+        has_idle: dict[frozenset[str], bool] = {}
+        found: dict[str, None] = {}
+        for message_id in late:
+            required = shelf.demand_of(message_id)
+            if required is None or not self.state.is_of_pool(message_id):
+                continue
+            if required not in has_idle:
+                has_idle[required] = roster.has_idle(required)
+            if has_idle[required] and len(found) < MOST_MOVES:
+                found[message_id] = None
+        return found
 
     def _seat(self, task: Ready, giver: str, *, idle_only: bool) -> Seat | None:
         """The best agent for it that is free, by the one rule of eligibility; never the one that has it.

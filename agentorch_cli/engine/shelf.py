@@ -46,6 +46,10 @@ class Shelf:
             if not ahead:
                 del self.ahead[agent_id]
 
+    def demand_of(self, message_id: str) -> frozenset[str] | None:
+        """The capabilities that it requires; None where it is not here."""
+        return self._demands.get(message_id)
+
     def is_ahead(self, message_id: str, agent_id: str) -> bool:
         """Whether the agent holds it beyond its slots; else it has a slot for it."""
         return message_id in self.ahead.get(agent_id, ())
