@@ -13,6 +13,7 @@ from rich.text import Text
 from agentorch_cli.cli import money
 from agentorch_cli.cli.look import Look, span
 from agentorch_cli.cli.tables import Column
+from agentorch_cli.core.model import DEFAULT_POOL
 from agentorch_cli.core.reliability import VERIFIED_WEIGHT
 from agentorch_cli.views import (
     AgentView,
@@ -118,7 +119,7 @@ AGENTS = (
     Column("P95", lambda agent, look: milliseconds(agent.latency_p95_ms, look), 5, is_right=True),
     Column("DONE", lambda agent, look: Text(str(agent.completed)), 1, is_right=True),
     Column("FAILED", lambda agent, look: Text(str(agent.failed)), 1, is_right=True),
-    Column("POOL", lambda agent, look: look.text(agent.pool), 1),
+    Column("POOL", lambda agent, look: _pool(agent.pool, look), 1),
     Column("NOTE", lambda agent, look: set_aside(agent, look), 7),
     Column("SEEN", lambda agent, look: look.age(agent.last_heartbeat), 2),
 )
@@ -141,7 +142,7 @@ TASKS = (
     Column("STATUS", lambda task, look: look.state(task.status)),
     Column("NAME", lambda task, look: look.text(label(task)), 8),
     Column("TYPE", lambda task, look: look.text(task.type), 1),
-    Column("POOL", lambda task, look: look.text(task.pool), 1),
+    Column("POOL", lambda task, look: _pool(task.pool, look), 1),
     Column("PRIO", lambda task, look: Text(str(task.priority)), 1, is_right=True),
     Column("AGENTS", lambda task, look: look.names(task.assigned_agents), 4),
     Column("TRIES", lambda task, look: Text(str(task.attempts_made)), 2, is_right=True),
@@ -349,6 +350,11 @@ def _vote_of(vote: dict[str, Any], look: Look) -> Text:
     if answer is None and vote.get("status") == "answered":
         return look.text("has voted", "dim")
     return look.json(answer, 200)
+
+
+def _pool(pool: str, look: Look) -> Text:
+    """On a terminal the default pool goes without saying."""
+    return Text("") if look.is_terminal and pool == DEFAULT_POOL else look.text(pool)
 
 
 def _verified(one: ReliabilityView) -> Text:
