@@ -24,7 +24,7 @@ from agentorch_cli.errors import Conflict, UsageError
 DEFAULT_URL = "ws://127.0.0.1:3001/agents"
 PROTOCOL = 1
 
-PREFETCH = 2
+PREFETCH = 0
 """Short tasks beyond its slots that an agent holds at most where it is not told; see bench/prefetch.py."""
 
 MOST_PREFETCH = 1000

@@ -37,7 +37,7 @@ InPool = Annotated[
 Prefetch = Annotated[
     int | None,
     typer.Option(
-        "--prefetch", metavar="N", help="Short tasks beyond its slots that it holds at most; 2 if not said."
+        "--prefetch", metavar="N", help="Short tasks beyond its slots that it holds at most; 0 if not said."
     ),
 ]
 Metadata = Annotated[

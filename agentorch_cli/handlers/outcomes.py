@@ -6,10 +6,15 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import asyncpg
+
 from agentorch_cli import views
-from agentorch_cli.errors import Conflict, NotFound
+from agentorch_cli.errors import Conflict, DatabaseUnreachable, NotFound
 from agentorch_cli.handlers.context import Context
 from agentorch_cli.store.truth import Truth, verify
+
+DEADLOCKS = 3
+"""How often a transaction is begun again that PostgreSQL ended because an engine wrote its ledger too."""
 
 
 async def say_outcome(
@@ -23,8 +28,16 @@ async def say_outcome(
 ) -> views.OutcomeView:
     """Say whether a task's result was right, or what is. Raises NotFound, Conflict."""
     truth = Truth(right, answer, has_answer)
-    async with context.db.transaction() as tx:
-        learned = await verify(tx, task_id, truth, source=source, said_by=said_by, store=context.store)
+    for left in range(DEADLOCKS, -1, -1):
+        try:
+            async with context.db.transaction() as tx:
+                learned = await verify(
+                    tx, task_id, truth, source=source, said_by=said_by, store=context.store
+                )
+            break
+        except DatabaseUnreachable as error:
+            if not left or not isinstance(error.__cause__, asyncpg.DeadlockDetectedError):
+                raise
     await context.db.fetch("score_agents", learned.agents)
     return views.OutcomeView(**asdict(learned))
 
