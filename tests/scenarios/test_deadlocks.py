@@ -7,6 +7,7 @@ settings; what is merely busy is never accused.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -300,7 +301,9 @@ async def test_an_agent_that_goes_silent_is_recorded_and_its_work_goes_elsewhere
         await sick.send('{"type": "register", "agentId": "sick", "capabilities": ["work"]}')
         await sick.recv()
         handle = await orchestrator.submit({"required_capabilities": ["work"]})
-        await sick.recv()  # the work; now it falls silent
+        work = json.loads(await sick.recv())
+        await sick.send(json.dumps({"type": "task_accepted", "messageId": work["messageId"]}))
+        await (await sick.ping())  # it is heard; now the agent falls silent
         sick.transport.abort()
     async with running(orchestrator, worker("well")):
         assert await handle.result(timeout=10) == handle.task_id
