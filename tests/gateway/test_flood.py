@@ -130,6 +130,9 @@ async def test_large_results_of_many_agents_wait_outside(
     agents = [await fleet.join(f"agent-{n}", slots=3) for n in range(10)]
     handles = await orchestrator.submit_all([dict(WORK)] * 30)
     held = [[await agent.expect("execute_task") for _ in range(3)] for agent in agents]
+    for agent, works in zip(agents, held, strict=True):
+        for work in works:
+            await agent.accept(work)  # what is not taken goes to whoever is idle
     settler = orchestrator.engine.settler
     is_free, step = asyncio.Event(), settler.step
 
