@@ -25,7 +25,7 @@ import asyncpg
 from agentorch_cli.core.backlog import Ready
 from agentorch_cli.core.balance import Bounds, Movable, load_of, out_of_balance, plan_transfers
 from agentorch_cli.core.matching import Seat
-from agentorch_cli.engine.scheduler import PATIENCE, Pair, Scheduler
+from agentorch_cli.engine.scheduler import LATE_AFTER, Pair, Scheduler
 from agentorch_cli.engine.state import Courier, State
 from agentorch_cli.errors import DatabaseUnreachable
 from agentorch_cli.frames import dumps
@@ -227,7 +227,7 @@ class Balancer:
             delivery = self.state.deliveries.get(message_id)
             if delivery is not None and delivery.is_accepted:
                 continue
-            if message_id not in self.state.shelf and sent_s < PATIENCE:
+            if message_id not in self.state.shelf and sent_s < LATE_AFTER:
                 continue  # it is on its way
             self.state.gates.place(task)
             if self.state.gates.closed(task, 1) is None:

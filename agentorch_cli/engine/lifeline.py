@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from agentorch_cli.core.model import AttemptStatus
-from agentorch_cli.engine.scheduler import PATIENCE
+from agentorch_cli.engine.scheduler import LATE_AFTER, PATIENCE
 from agentorch_cli.engine.settler import DEADLINE, QUEUE_TIMEOUT, Settler
 from agentorch_cli.engine.state import Report, State
 from agentorch_cli.errors import DatabaseUnreachable
@@ -79,7 +79,7 @@ class Lifeline:
     def watch_once(self, now: float) -> None:
         """Report what is overdue at `now`, on the loop's clock. Each attempt is reported once."""
         self._given_up &= self.state.deliveries.keys()
-        late = self.state.response_timeout - PATIENCE
+        late = self.state.response_timeout - LATE_AFTER
         waited: list[Delivery] = []
         for delivery in self.state.deliveries.values():
             if delivery.due <= now:

@@ -49,6 +49,10 @@ DOUBT_PAUSE = 0.05
 BATCH = 500
 """Tasks per commit."""
 
+LATE_AFTER = 10.0
+"""Seconds after which work within its slots that an agent has not taken may go to an idle one. By the
+protocol it has longer: only where somebody else could do it at once does it lose it sooner."""
+
 PATIENCE = 1.0
 """Seconds that an attempt may wait at its agent, for a slot or to be taken, before others may have it."""
 

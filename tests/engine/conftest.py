@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from crew import Crew
 
+from agentorch_cli.engine import balancer, lifeline
 from agentorch_cli.wiring import Orchestrator
 
 
@@ -28,6 +29,13 @@ class Noise(logging.Handler):
         """What was heard so far; it is expected, and forgotten."""
         heard, self.heard = self.heard, []
         return heard
+
+
+@pytest.fixture(autouse=True)
+def soon_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work that nobody takes is late after a second."""
+    monkeypatch.setattr(lifeline, "LATE_AFTER", 1.0)
+    monkeypatch.setattr(balancer, "LATE_AFTER", 1.0)
 
 
 @pytest.fixture(autouse=True)
