@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 import pytest
@@ -153,24 +152,34 @@ def test_what_a_schema_could_cost_is_known_before_it_runs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("schema", "value"),
+    ("schema", "value", "is_quick", "is_quickly_told"),
     [
-        ({"pattern": "(?:[a-z]{1,30}){1,30}x"}, "ab" * 1_990),
-        ({"anyOf": [{"items": {"type": "object"}}, {"items": {"type": "string"}}]}, [1] * 30_000),
-        ({"allOf": [{"items": {"enum": list(range(100))}}] * 5}, [101] * 1_000),
-        ({"patternProperties": {f"^{n}x": True for n in range(100)}}, {str(n): 0 for n in range(5)}),
-        ({"uniqueItems": True}, [[n] for n in range(60_000)]),
-        (nested(12), 7),
+        ({"type": "string"}, "short", True, True),
+        ({"pattern": "(?:[a-z]{1,30}){1,30}x"}, "ab" * 1_990, True, False),
+        (
+            {"anyOf": [{"items": {"type": "object"}}, {"items": {"type": "string"}}]},
+            [1] * 30_000,
+            True,
+            False,
+        ),
+        ({"allOf": [{"items": {"enum": list(range(100))}}] * 5}, [101] * 1_000, False, False),
+        (
+            {"patternProperties": {f"^{n}x": True for n in range(100)}},
+            {str(n): 0 for n in range(5)},
+            False,
+            False,
+        ),
+        ({"uniqueItems": True}, [[n] for n in range(60_000)], True, False),
+        (nested(10), 7, True, True),
+        (nested(12), 7, True, False),
     ],
 )
-def test_what_is_checked_at_once_takes_little_time(schema: Any, value: Any) -> None:
+def test_what_takes_long_is_not_checked_on_the_loop(
+    schema: Any, value: Any, is_quick: bool, is_quickly_told: bool
+) -> None:
     fit, size = Fit(schema), len(json.dumps(value))
 
-    before = time.process_time()
-    if fit.is_quick(size) and not fit.takes(value) and fit.is_quickly_told(size):
-        fit.fault(value)
-
-    assert time.process_time() - before < 0.5, "a tenth of it where nobody else is at work"
+    assert (fit.is_quick(size), fit.is_quickly_told(size)) == (is_quick, is_quickly_told)
 
 
 def test_compiled_schemas_are_kept_and_the_oldest_forgotten() -> None:

@@ -26,7 +26,7 @@ async def test_an_agent_registers_with_all_that_it_is(engine: FakeEngine, start:
         "agentType": "reader",
         "capabilities": ["read", "count"],
         "slots": 3,
-        "prefetch": 2,
+        "prefetch": 0,
         "metadata": {"gpu": 0},
         "protocol": 1,
         "batch": True,
