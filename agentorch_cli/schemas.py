@@ -38,7 +38,7 @@ AT_ONCE: Final = 2_000_000
 """Weight times bytes up to which a result is checked on the loop: 50 ms at the very worst (measured)."""
 
 TOLD_AT_ONCE: Final = 10_000
-"""Likewise for finding what is wrong with it, where the library explains each way that failed: 5 us a unit."""
+"""Likewise for telling what is wrong, where the library explains each way that failed: 5 us each."""
 
 ENDLESS: Final = 1 << 40
 """The weight of a schema whose cost nobody can bound: one that refers back to itself, for instance."""
