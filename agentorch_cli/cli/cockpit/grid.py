@@ -47,7 +47,13 @@ class Grid(DataTable[Text]):
         rows = rows[:MOST_ROWS]
         cells = {listing.key(row): [column.cell(row, look) for column in columns] for row in rows}
         natural = [
-            max((len(column.title) + 2 * (column is chosen), *(row[index].cell_len for row in cells.values())), default=0)
+            max(
+                (
+                    len(column.title) + 2 * (column is chosen),
+                    *(row[index].cell_len for row in cells.values()),
+                ),
+                default=0,
+            )
             if any(row[index].plain for row in cells.values())
             else 0
             for index, column in enumerate(columns)
