@@ -276,11 +276,12 @@ select
 from task_distributions t
 where completed_at is not null
   and task_id in (
-    select task_id from (
+    (select task_id from (
       select task_id, kind from events order by events.tx desc, event_id desc limit 2000) e
     where kind in ('task_completed', 'task_failed', 'task_cancelled', 'task_skipped')
+    limit $1)
     union all
-    select task_id from (select task_id from task_distributions order by seq desc limit 200) s)
+    (select task_id from task_distributions order by seq desc limit $1))
 order by completed_at desc, task_id
 limit $1;
 
