@@ -7,7 +7,9 @@ import builtins
 import importlib.util
 import os
 import re
+import signal
 import sys
+import termios
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -348,7 +350,10 @@ def test_no_other_command_loads_textual(
     assert agentorch("top", "--help").code == 0
 
 
-def test_in_a_real_terminal_it_leaves_everything_as_it_was(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("ending", "code"), [("q", 0), ("\x03", 130), (signal.SIGTERM, 143)])
+def test_in_a_real_terminal_it_leaves_everything_as_it_was(
+    tmp_path: Path, ending: str | signal.Signals, code: int
+) -> None:
     kept = {key: os.environ[key] for key in ("PATH", "PYTHONPATH") if key in os.environ}
     child = pexpect.spawn(
         sys.executable,
@@ -358,20 +363,26 @@ def test_in_a_real_terminal_it_leaves_everything_as_it_was(tmp_path: Path) -> No
         timeout=30,
         dimensions=(30, 100),
     )
+    before = termios.tcgetattr(child.child_fd)
     child.expect_exact("reader-1")
-    child.send("2")
-    child.expect_exact("summarise the annual")
-    child.setwinsize(20, 60)
-    child.send("\r")
-    child.expect_exact("STORY")
-    child.send("q")
-    child.expect_exact("filter")
+    if ending == "q":
+        child.send("2")
+        child.expect_exact("summarise the annual")
+        child.setwinsize(20, 60)
+        child.send("\r")
+        child.expect_exact("STORY")
+        child.send("q")
+        child.expect_exact("filter")
 
-    child.send("q")
+    if isinstance(ending, signal.Signals):
+        child.kill(ending)
+    else:
+        child.send(ending)
 
     child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 0
-    assert re.search(r"\x1b\[\?1049l", child.before)
-    assert re.search(r"\x1b\[\?25h", child.before)
+    assert "\x1b[?1049l" in child.before
+    assert "\x1b[?25h" in child.before
     assert "Traceback" not in child.before
+    assert termios.tcgetattr(child.child_fd) == before
+    child.close()
+    assert child.exitstatus == code

@@ -115,6 +115,9 @@ class Cockpit(App[None]):
             await self.run_async()
         finally:
             self._restore_signals()
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():  # SIGTERM or SIGHUP, which Textual takes for a quit
+            raise asyncio.CancelledError
         if self._error is not None:
             raise self._error
 
