@@ -319,7 +319,7 @@ async def test_what_an_agent_of_another_node_did_is_known_to_the_one_that_leads(
     async with asyncio.timeout(20):
         shown = None
         while shown is None or shown.performance_hourly != pytest.approx(50 + 50 / 3):
-            # A row that somebody is just writing is passed over, and so is what the loop itself does meanwhile.
+            # A row that somebody is just writing is passed over; the loop may be doing this as well.
             ledger._follow_at = ledger._reckon_at = 0.0
             await ledger.lead(asyncio.get_running_loop().time())
             (shown,) = await leader.call("agent.list")
