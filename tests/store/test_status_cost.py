@@ -60,8 +60,8 @@ async def fill(store: Store) -> None:
             insert into task_distributions
               (task_id, task_type, status, submission_id, started_at, completed_at, created_at)
             select 'old-' || n, 'count', case when n % 100 = 0 then 'failed' else 'completed' end,
-              gen_random_uuid(), then.at, then.at, then.at
-            from generate_series(1, {ENDED}) n, (select now() - interval '1 hour' as at) as then;
+              gen_random_uuid(), past.at, past.at, past.at
+            from generate_series(1, {ENDED}) n, (select now() - interval '1 hour' as at) past;
             insert into task_attempts
               (message_id, task_id, agent_id, attempt, status, slot, node_id, finished_at)
             select gen_random_uuid(), 'old-' || n, 'a', 1, 'completed', 0, 'x', now()
