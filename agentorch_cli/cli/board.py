@@ -41,7 +41,7 @@ def head(status: StatusView, look: Look) -> list[Text]:
     """The lines on top: alarms, nodes, agents, tasks, flow, spend."""
     history = History()
     history.add(status.flow)
-    title = Text("Engine  ", "bold") + where(status.nodes, look)
+    title = Text.assemble(("Engine  ", "bold"), where(status.nodes, look))
     return [*(alarm(one, look) for one in status.alarms), title, *facts(status, look, history)]
 
 
@@ -103,7 +103,7 @@ def parts(status: StatusView, look: Look) -> list[Part]:
         ("AGENTS", *agents),
         ("DEADLOCKS", columns.DEADLOCKS_BRIEFLY if look.is_terminal else columns.DEADLOCKS, status.deadlocks),
         ("RUNNING", columns.RUNNING, status.running),
-        ("RECENT", columns.OUTCOMES, status.recent),
+        ("RECENT", columns.RECENT, status.recent),
         ("VOTES", columns.VOTE_OUTCOMES, status.decisions),
         ("BUDGETS", money.BUDGETS, status.budgets),
     ]
@@ -127,7 +127,7 @@ def counts(
 def wrapped(title: str, pieces: Sequence[Text], look: Look) -> list[Text]:
     """Pieces side by side, on as many lines as they need; none is broken."""
     gap = " " if look.is_terminal and look.width < NARROW else "   "
-    lines = [Text(f"{title:<8}", "bold")]
+    lines = [Text.assemble((f"{title:<8}", "bold"))]  # a style of its own: the rest of the line is plain
     is_first = True
     for piece in pieces:
         if is_first:
@@ -142,4 +142,4 @@ def wrapped(title: str, pieces: Sequence[Text], look: Look) -> list[Text]:
 
 def alarm(sentence: str, look: Look) -> Text:
     """One line of what is wrong."""
-    return Text("! ", "bold red") + look.text(sentence, "red")
+    return Text.assemble(("! ", "bold red"), look.text(sentence, "red"))

@@ -5,6 +5,7 @@ The most telling columns stand left and stay longest. On a pipe all of them are 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -165,6 +166,8 @@ OUTCOMES = (
     Column("TOOK", took, 6, is_right=True),
     Column("OUTCOME", outcome, 8),
 )
+
+RECENT = (replace(OUTCOMES[0], least=20), *OUTCOMES[1:])
 
 RESULTS = (
     *OUTCOMES[:2],

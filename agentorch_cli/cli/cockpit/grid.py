@@ -15,6 +15,8 @@ from agentorch_cli.cli.tables import Column, fit
 MOST_ROWS = 500
 """That are shown: more is for a filter."""
 
+SCROLLBAR = 1
+
 PADDING = 1
 """Blank columns on each side of a cell."""
 
@@ -36,7 +38,7 @@ class Grid(DataTable[Text]):
         self._is_shown: tuple[str, tuple[str, bool] | None] = ("", None)
 
     def show(self, listing: Listing, state: State, look: Look) -> None:
-        """Bring the table up to date; the cursor stays on its row."""
+        """Bring the table up to date; a cursor that was moved stays on its row, else it is on top."""
         columns = listing.columns(state)
         every = listing.rows(state)
         rows = filtered(listing, every, self.words, lambda row: _plain(columns, row, look))
@@ -59,7 +61,7 @@ class Grid(DataTable[Text]):
             for index, column in enumerate(columns)
         ]
         # `fit` counts two blanks between columns, which is what a padding of one makes of them
-        kept, widths = fit(columns, natural, look.width - 2 * PADDING)
+        kept, widths = fit(columns, natural, look.width - 2 * PADDING - SCROLLBAR)
         titles = [(columns[index].title, width) for index, width in zip(kept, widths, strict=True)]
         shown = {
             key: [
@@ -115,14 +117,14 @@ class Grid(DataTable[Text]):
             self._cells = rows
             return
         was_here = is_shown[0] == self._is_shown[0]
-        chosen, offset = self.chosen, self.scroll_offset
+        chosen, was_moved, offset = self.chosen, self.cursor_row > 0, self.scroll_offset
         self.clear(columns=True)
         for title, width in titles:
             self.add_column(_heading(title, is_shown[1]), width=width, key=title)
         for key, row in rows.items():
             self.add_row(*row, key=key)
         self._kept, self._cells, self._is_shown = titles, rows, is_shown
-        if was_here and chosen in rows:
+        if was_here and was_moved and chosen in rows:
             self.move_cursor(row=list(rows).index(chosen), animate=False, scroll=False)
             self.scroll_to(y=offset.y, animate=False)
 
