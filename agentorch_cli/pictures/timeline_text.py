@@ -58,7 +58,15 @@ class _Chart:
         longest = max((cells(pen.fit(lanes[0][0].name, 200)) for lanes in self.shown), default=4)
         self.names = min(longest, max(pen.width // 4, 8), 32)
         self.agents = AGENTS if pen.width >= ROOMY else 0
-        self.axis = max(pen.width - self.names - 4 - TOOK - 1 - (self.agents + 2 if self.agents else 0), 6)
+        self.took = TOOK if pen.width >= 40 else 0
+        self.axis = max(
+            pen.width
+            - self.names
+            - 4
+            - (self.took and self.took + 1)
+            - (self.agents + 2 if self.agents else 0),
+            6,
+        )
 
     def draw(self) -> Text:
         counted = Counter(outcome(lanes) for lanes in self.tasks)
@@ -119,7 +127,7 @@ class _Chart:
         blank = Text(("!" if self.pen.is_ascii else "▌") if is_critical else " ", "red")
         blank.append(" " * (self.names + 3))
         return [
-            (head if number == 0 else blank).append_text(self._lane(lane))
+            (blank.copy() if number else head).append_text(self._lane(lane))
             for number, lane in enumerate(lanes)
         ]
 
@@ -138,7 +146,8 @@ class _Chart:
         if not work:
             return shown
         took = span(sum(bar.seconds for bar in work))
-        shown.append(f" {took:>{TOOK}}", "dim")
+        if self.took:
+            shown.append(f" {took:>{TOOK}}", "dim")
         if self.agents:
             agents = ", ".join(dict.fromkeys(bar.agent for bar in work))
             shown.append("  " + self.pen.fit(agents, self.agents))
