@@ -149,8 +149,8 @@ class _Chart:
         if self.took:
             shown.append(f" {took:>{TOOK}}", "dim")
         if self.agents:
-            agents = ", ".join(dict.fromkeys(bar.agent for bar in work))
-            shown.append("  " + self.pen.fit(agents, self.agents))
+            agents = list(dict.fromkeys(bar.agent for bar in work))
+            shown.append("  " + self.pen.few(agents, self.agents))
         return shown
 
     def _fill(self, bar: Bar) -> tuple[str, str]:
