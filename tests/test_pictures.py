@@ -152,7 +152,7 @@ graphs = st.integers(1, 24).flatmap(
 # --- layers -------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(graphs)
 def test_every_edge_runs_down_from_layer_to_layer(drawn: tuple[int, list[tuple[int, int]]]) -> None:
     count, edges = drawn
@@ -172,7 +172,7 @@ def test_every_edge_runs_down_from_layer_to_layer(drawn: tuple[int, list[tuple[i
     assert all(layered.layer[lower] == layered.layer[upper] + 1 for upper, lower in layered.links)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(graphs)
 def test_only_circles_turn_edges_around(drawn: tuple[int, list[tuple[int, int]]]) -> None:
     count, edges = drawn
@@ -181,13 +181,13 @@ def test_only_circles_turn_edges_around(drawn: tuple[int, list[tuple[int, int]]]
     assert not arrange(count, downwards).turned
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(graphs)
 def test_the_same_graph_gives_the_same_picture(drawn: tuple[int, list[tuple[int, int]]]) -> None:
     assert arrange(*drawn) == arrange(*drawn)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(graphs, st.integers(0, 5))
 def test_places_keep_the_order_and_the_distance(drawn: tuple[int, list[tuple[int, int]]], gap: int) -> None:
     layered = arrange(*drawn)
@@ -201,7 +201,7 @@ def test_places_keep_the_order_and_the_distance(drawn: tuple[int, list[tuple[int
     assert min(at[vertex] - sizes[vertex] / 2 for vertex in range(len(at))) == pytest.approx(0)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(graphs)
 def test_crossings_are_counted_as_the_dumb_twin_counts_them(
     drawn: tuple[int, list[tuple[int, int]]],
@@ -247,7 +247,7 @@ nets = st.lists(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(nets, st.booleans())
 def test_no_two_lines_share_a_track_or_run_into_each_other(
     ways: list[tuple[int, list[int]]], can_shift: bool
@@ -662,7 +662,7 @@ def test_an_axis_has_marks_that_people_read(seconds: float, most: int, expected:
     assert [re.sub(r"(?<=^)500ms$", "0.5s", one) for one in found] == expected
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.text(max_size=60), st.integers(1, 40))
 def test_a_text_fits_into_its_columns(text: str, most: int) -> None:
     shown = words.fitted(text, most)
