@@ -1,0 +1,295 @@
+"""Where the tasks of a graph go: in layers, with few crossings, and near to what they are tied to.
+
+The method of Sugiyama, Tagawa and Toda (Methods for Visual Understanding of Hierarchical System
+Structures, IEEE Trans. SMC 1981), in four steps, all in a fixed order, so that the same graph always
+gives the same picture:
+
+1. Edges that close a circle are turned around (`turned`), so that what is left has an order.
+2. Each node goes one layer below the lowest that it waits for; one that waits for nobody goes right
+   above the first that waits for it.
+3. An edge over several layers gets a bend in each layer between. Edges of one node share their bends,
+   as they share a line in the picture. Each layer is then sorted by the mean place of its neighbours,
+   down and up again, and the best order that was seen is kept (by crossings, counted exactly).
+4. `places` moves the nodes of each layer as near as it can to the mean of their neighbours without
+   changing their order: for one layer that is isotonic regression, solved by pooling adjacent
+   violators in one pass.
+
+Parts that are not tied to each other are laid out one by one (`parts`).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+Edge = tuple[int, int]
+
+ROUNDS: Final = 8
+"""Sweeps down and up while sorting layers; more hardly ever find fewer crossings."""
+
+ENOUGH_CROSSINGS: Final = 30_000
+"""With more there is nothing to see in the order anyway: two sweeps do."""
+
+STEPS: Final = (8, 16)
+"""Sweeps of placing: towards the neighbours on one side in turn, then towards all of them."""
+
+MOST_BENDS: Final = 20_000
+"""Edges for which no bend is left go straight from layer to layer."""
+
+STRAIGHT: Final = 8.0
+"""How much more a line between two bends pulls than an edge: long lines are to be straight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layered:
+    """A graph in layers. Vertices 0..count-1 are its nodes, the others are bends."""
+
+    count: int
+    rows: tuple[tuple[int, ...], ...]
+    """The vertices of each layer, in order."""
+    layer: tuple[int, ...]
+    """Of each vertex."""
+    links: tuple[Edge, ...]
+    """Between neighbouring layers, upper vertex first."""
+    routes: dict[Edge, tuple[int, ...]]
+    """Of each edge as it was given: the vertices from its first node to its second.
+    An edge that was turned runs upwards."""
+    turned: frozenset[Edge]
+    """Edges that close a circle."""
+
+    def is_bend(self, vertex: int) -> bool:
+        """No node, but where a long edge passes a layer."""
+        return vertex >= self.count
+
+
+def parts(count: int, edges: Sequence[Edge]) -> list[list[int]]:
+    """The nodes of each part that hangs together, in order; single nodes make parts of their own."""
+    root = list(range(count))
+
+    def find(node: int) -> int:
+        while root[node] != node:
+            root[node] = root[root[node]]
+            node = root[node]
+        return node
+
+    for before, after in edges:
+        first, second = sorted((find(before), find(after)))
+        root[second] = first
+    found: dict[int, list[int]] = {}
+    for node in range(count):
+        found.setdefault(find(node), []).append(node)
+    return list(found.values())
+
+
+def arrange(count: int, edges: Iterable[Edge]) -> Layered:
+    """Layers of a graph of `count` nodes; an edge is (before, after)."""
+    given = [edge for edge in dict.fromkeys(edges) if edge[0] != edge[1]]
+    turned = _closing(count, given)
+    straight = [(b, a) if (a, b) in turned else (a, b) for a, b in given]
+    level = levels(count, straight)
+    bends, links, routes = _bent(count, level, given, turned)
+    layer = [*level, *bends]
+    rows = _sorted(layer, links)
+    return Layered(
+        count, tuple(map(tuple, rows)), tuple(layer), tuple(links), routes, frozenset(turned & set(given))
+    )
+
+
+def _closing(count: int, edges: Sequence[Edge]) -> set[Edge]:
+    """Edges without which no circle is left: those that lead back into the path of a depth-first search."""
+    ahead: list[list[int]] = [[] for _ in range(count)]
+    for before, after in edges:
+        ahead[before].append(after)
+    fresh, on_path, done = 0, 1, 2
+    state = [fresh] * count
+    closing: set[Edge] = set()
+    has_before = {after for _, after in edges}
+    for root in sorted(range(count), key=lambda node: node in has_before):
+        if state[root] != fresh:
+            continue
+        state[root] = on_path
+        path = [(root, iter(ahead[root]))]
+        while path:
+            node, rest = path[-1]
+            for other in rest:
+                if state[other] == on_path:
+                    closing.add((node, other))
+                elif state[other] == fresh:
+                    state[other] = on_path
+                    path.append((other, iter(ahead[other])))
+                    break
+            else:
+                state[node] = done
+                path.pop()
+    return closing
+
+
+def levels(count: int, edges: Sequence[Edge]) -> list[int]:
+    """The layer of each node of a graph without circles: the longest way to it."""
+    ahead: list[list[int]] = [[] for _ in range(count)]
+    left = [0] * count
+    for before, after in edges:
+        ahead[before].append(after)
+        left[after] += 1
+    level = [0] * count
+    ready = [node for node in range(count) if not left[node]]
+    starts = list(ready)
+    for node in ready:  # grows while it is walked through
+        for other in ahead[node]:
+            level[other] = max(level[other], level[node] + 1)
+            left[other] -= 1
+            if not left[other]:
+                ready.append(other)
+    for node in starts:
+        if ahead[node]:
+            level[node] = min(level[other] for other in ahead[node]) - 1
+    return level
+
+
+def _bent(
+    count: int, level: Sequence[int], edges: Sequence[Edge], turned: set[Edge]
+) -> tuple[list[int], list[Edge], dict[Edge, tuple[int, ...]]]:
+    """The layers of the bends, the links between neighbouring layers, and the way of each edge."""
+    layers: list[int] = []
+    links: dict[Edge, None] = {}
+    routes: dict[Edge, tuple[int, ...]] = {}
+    bend_of: dict[tuple[int, int], int] = {}
+    for edge in sorted(edges, key=lambda one: abs(level[one[1]] - level[one[0]])):
+        upper, lower = (edge[1], edge[0]) if edge in turned else edge
+        between = range(level[upper] + 1, level[lower])
+        needed = sum((upper, depth) not in bend_of for depth in between)
+        way = [upper]
+        if len(layers) + needed <= MOST_BENDS:
+            for depth in between:
+                bend = bend_of.setdefault((upper, depth), count + len(layers))
+                if bend == count + len(layers):
+                    layers.append(depth)
+                way.append(bend)
+            links.update(dict.fromkeys(zip(way, [*way[1:], lower], strict=True)))
+        way.append(lower)
+        routes[edge] = tuple(reversed(way)) if edge in turned else tuple(way)
+    return layers, list(links), {edge: routes[edge] for edge in edges}
+
+
+def _sorted(layer: Sequence[int], links: Sequence[Edge]) -> list[list[int]]:
+    """The layers, each in an order with few crossings."""
+    above: list[list[int]] = [[] for _ in layer]
+    below: list[list[int]] = [[] for _ in layer]
+    for upper, lower in links:
+        below[upper].append(lower)
+        above[lower].append(upper)
+    rows = _first_order(layer, below)
+    best, fewest = [list(row) for row in rows], crossings(rows, below)
+    rounds = ROUNDS if fewest < ENOUGH_CROSSINGS else 2
+    for number in range(rounds):
+        if not fewest:
+            break
+        downwards = number % 2 == 0
+        near, order = (above, rows) if downwards else (below, rows[::-1])
+        place: dict[int, int] = {vertex: at for at, vertex in enumerate(order[0])}
+        for row in order[1:]:
+            _sort(row, near, place)
+            place.update((vertex, at) for at, vertex in enumerate(row))
+        found = crossings(rows, below)
+        if found < fewest:
+            best, fewest = [list(row) for row in rows], found
+    return best
+
+
+def _first_order(layer: Sequence[int], below: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The layers in the order of a depth-first walk: what hangs together begins side by side."""
+    rows: list[list[int]] = [[] for _ in range(1 + max(layer, default=-1))]
+    seen = [False] * len(layer)
+    for root in sorted(range(len(layer)), key=lambda vertex: layer[vertex]):
+        waiting = [root]
+        while waiting:
+            vertex = waiting.pop()
+            if not seen[vertex]:
+                seen[vertex] = True
+                rows[layer[vertex]].append(vertex)
+                waiting.extend(reversed(below[vertex]))
+    return rows
+
+
+def _sort(row: list[int], near: Sequence[Sequence[int]], place: dict[int, int]) -> None:
+    """By the mean place of the neighbours; who has none stays where it is."""
+    means = {
+        vertex: sum(place[other] for other in near[vertex]) / len(near[vertex])
+        for vertex in row
+        if near[vertex]
+    }
+    moving = iter(sorted(means, key=means.__getitem__))
+    row[:] = [next(moving) if vertex in means else vertex for vertex in row]
+
+
+def crossings(rows: Sequence[Sequence[int]], below: Sequence[Sequence[int]]) -> int:
+    """How many pairs of links cross."""
+    total = 0
+    for upper, lower in pairwise(rows):
+        place = {vertex: at for at, vertex in enumerate(lower)}
+        passed: list[int] = []
+        for vertex in upper:
+            ends = sorted(place[other] for other in below[vertex])
+            total += sum(len(passed) - bisect_right(passed, end) for end in ends)
+            for end in ends:
+                insort(passed, end)
+    return total
+
+
+def places(layered: Layered, size: Callable[[int], float], gap: float) -> list[float]:
+    """The middle of each vertex across the layers, so that neighbours in a layer are `gap` apart.
+
+    The smallest edge of all is at 0.
+    """
+    pulls: list[tuple[list[tuple[int, float]], list[tuple[int, float]]]] = [([], []) for _ in layered.layer]
+    for upper, lower in layered.links:
+        bends = layered.is_bend(upper) + layered.is_bend(lower)
+        weight = (1.0, 2.0, STRAIGHT)[bends]
+        pulls[lower][0].append((upper, weight))
+        pulls[upper][1].append((lower, weight))
+    at = [0.0] * len(layered.layer)
+    half = [size(vertex) / 2 for vertex in range(len(at))]
+    for row in layered.rows:
+        _settle(row, half, gap, [0.0] * len(row), [1.0] * len(row), at)
+    for step in range(sum(STEPS)):
+        for row in layered.rows if step % 2 == 0 else layered.rows[::-1]:
+            wanted, weights = [], []
+            for vertex in row:
+                ties = pulls[vertex][step % 2] if step < STEPS[0] else [*pulls[vertex][0], *pulls[vertex][1]]
+                weight = sum(pull for _, pull in ties)
+                wanted.append(sum(at[other] * pull for other, pull in ties) / weight if ties else at[vertex])
+                weights.append(weight or 0.01)
+            _settle(row, half, gap, wanted, weights, at)
+    least = min((at[vertex] - half[vertex] for vertex in range(len(at))), default=0.0)
+    return [place - least for place in at]
+
+
+def _settle(
+    row: Sequence[int],
+    half: Sequence[float],
+    gap: float,
+    wanted: Sequence[float],
+    weights: Sequence[float],
+    at: list[float],
+) -> None:
+    """The places nearest to the wanted ones (weighted least squares) that keep order and distance."""
+    offsets, offset, last = [], 0.0, -1
+    for vertex in row:
+        offset += half[last] + gap + half[vertex] if last >= 0 else 0.0
+        offsets.append(offset)
+        last = vertex
+    blocks: list[tuple[float, float, int]] = []  # sum of weighted wishes, sum of weights, how many
+    for wish, weight, offset in zip(wanted, weights, offsets, strict=True):
+        total, heavy, many = (wish - offset) * weight, weight, 1
+        while blocks and blocks[-1][0] * heavy > total * blocks[-1][1]:
+            before = blocks.pop()
+            total, heavy, many = total + before[0], heavy + before[1], many + before[2]
+        blocks.append((total, heavy, many))
+    place = 0
+    for total, heavy, many in blocks:
+        for _ in range(many):
+            at[row[place]] = total / heavy + offsets[place]
+            place += 1
