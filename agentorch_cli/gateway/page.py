@@ -79,7 +79,7 @@ def page_files() -> dict[str, File]:
         if kind is not None:
             body = one.read_bytes()
             found[f"{ROOT}/{one.name}"] = File(kind, body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
-    found[ROOT] = found[f"{ROOT}/"] = found.pop(f"{ROOT}/index.html")
+    found[ROOT] = found.pop(f"{ROOT}/index.html")
     return found
 
 
@@ -87,20 +87,15 @@ def page_of(path: str, request: Request) -> Response | None:
     """The answer to a request for a part of the page; None where the path is not one."""
     if not path.startswith(ROOT):
         return None
+    if path == f"{ROOT}/":
+        return _answer(HTTPStatus.PERMANENT_REDIRECT, Headers([*HEADERS, ("Location", "../ui")]), b"")
     file = page_files().get(path)
     if file is None:
         return None
-    headers = Headers([*HEADERS, ("Content-Type", file.kind), ("ETag", file.tag), ("Connection", "close")])
+    headers = Headers([*HEADERS, ("Content-Type", file.kind), ("ETag", file.tag)])
     if file.tag in _tags(request):
         return _answer(HTTPStatus.NOT_MODIFIED, headers, b"")
-    headers["Content-Length"] = str(len(file.body))
     return _answer(HTTPStatus.OK, headers, file.body)
-
-
-def page_address(url: str) -> str:
-    """Where a browser finds the page of a server, by the address of one of its endpoints."""
-    scheme, _, rest = url.partition("://")
-    return f"{'https' if scheme in ('wss', 'https') else 'http'}://{rest.partition('/')[0]}{ROOT}"
 
 
 def _tags(request: Request) -> set[str]:
@@ -109,4 +104,7 @@ def _tags(request: Request) -> set[str]:
 
 
 def _answer(status: HTTPStatus, headers: Headers, body: bytes) -> Response:
+    headers["Connection"] = "close"
+    if status is not HTTPStatus.NOT_MODIFIED:
+        headers["Content-Length"] = str(len(body))
     return Response(status.value, status.phrase, headers, body)

@@ -156,7 +156,7 @@ function left(when) {
 const slots = (one) => `${one.busy}/${one.slots}` + (one.queued ? ` +${one.queued}` : "");
 
 const AGENTS = [
-  { name: "Agent", is: "id", cell: (one) => agentLink(one.agent_id) },
+  { name: "Agent", cell: (one) => agentLink(one.agent_id) },
   { name: "Status", cell: (one) => state(one.status) },
   { name: "Load", cell: (one) => bar(one.load, "load") },
   { name: "Slots", is: "number", cell: slots },
@@ -208,7 +208,7 @@ function budgetLeft(one) {
 }
 
 export const BUDGETS = [
-  { name: "Budget", is: "id", cell: (one) => line(one.key) },
+  { name: "Budget", cell: (one) => line(one.key) },
   { name: "Of", cell: (one) => one.scope },
   { name: "Limit", is: "number", cell: (one) => amounts(one.cost_usd, one.tokens) },
   { name: "Spent", is: "number", cell: (one) => amounts(one.spent_usd, one.spent_tokens) || nothing() },
@@ -228,7 +228,7 @@ export const budgets = {
 };
 
 const LEDGER = [
-  { name: "Skill", is: "id", cell: (one) => line(one.skill || "everything") },
+  { name: "Skill", cell: (one) => line(one.skill || "everything") },
   { name: "Type", cell: (one) => (one.task_type ? line(one.task_type) : nothing()) },
   { name: "Attempts", is: "number", cell: (one) => number(one.completed + one.failed + one.lost) },
   { name: "Success", is: "number", cell: (one) => percent(one.success_rate) },

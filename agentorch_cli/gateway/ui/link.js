@@ -52,8 +52,10 @@ export class Link {
   connect() {
     clearTimeout(this.timer);
     this.turn(this.state === "lost" ? "lost" : "connecting");
-    const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-    const socket = new WebSocket(`${scheme}//${location.host}/control`);
+    const address = new URL("control", location.href); // beside the page, wherever that is
+    address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
+    address.hash = "";
+    const socket = new WebSocket(address);
     this.socket = socket;
     socket.onopen = () => this.greet(socket);
     socket.onmessage = (message) => socket === this.socket && this.hear(JSON.parse(message.data));

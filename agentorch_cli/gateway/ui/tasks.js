@@ -58,7 +58,7 @@ export const tasks = {
 
 const ATTEMPTS = [
   { name: "#", is: "number", cell: (one) => number(one.attempt) },
-  { name: "Agent", is: "id", cell: (one) => agentLink(one.agent_id) },
+  { name: "Agent", cell: (one) => agentLink(one.agent_id) },
   { name: "Status", cell: (one) => state(one.status) },
   { name: "Took", is: "number", cell: (one) => took(one.sent_at, one.finished_at) },
   { name: "Role", is: "rare", cell: (one) => (one.role ? line(one.role) : nothing()) },
@@ -214,7 +214,7 @@ const EVENTS = [
   { name: "At", cell: (one) => h("time", { datetime: one.at, title: one.at }, clock(one.at)) },
   { name: "Kind", cell: (one) => h("span", { class: colour(one.kind.replace(/^task_/, "")) }, line(one.kind)) },
   { name: "Task", is: "wide id", cell: (one) => (one.task_id ? taskLink(one.task_id) : nothing()) },
-  { name: "Agent", is: "id", cell: (one) => (one.agent_id ? agentLink(one.agent_id) : nothing()) },
+  { name: "Agent", cell: (one) => (one.agent_id ? agentLink(one.agent_id) : nothing()) },
   { name: "Details", is: "wide", cell: (one) => detailed(one) ? json(detailed(one)) : nothing() },
 ];
 

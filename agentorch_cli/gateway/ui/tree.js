@@ -8,7 +8,6 @@
 // other text are shown as their codes, as in the terminal.
 
 const SVG = "http://www.w3.org/2000/svg";
-const SHAPES = new Set(["svg", "g", "path", "rect", "line", "circle", "polyline", "text", "title"]);
 
 const ATTRIBUTES = new Set([
   "alt", "autocomplete", "class", "colspan", "d", "datetime", "dir", "disabled", "fill", "for", "height",
@@ -73,7 +72,7 @@ function reconcile(parent, wanted) {
   let next = parent.firstChild;
   wanted.forEach((item, index) => {
     const old = kept[index];
-    item.node = old ? old.node : created(item);
+    item.node = old ? old.node : created(item, parent);
     if (item.tag) {
       arrange(item, old);
       reconcile(item.node, item.children);
@@ -90,9 +89,10 @@ function keyOf(item, index) {
   return item.tag ? `${item.tag} ${item.attributes.key ?? index}` : `text ${index}`;
 }
 
-function created(item) {
+function created(item, parent) {
   if (!item.tag) return document.createTextNode(item.text);
-  return SHAPES.has(item.tag) ? document.createElementNS(SVG, item.tag) : document.createElement(item.tag);
+  const isShape = item.tag === "svg" || parent.namespaceURI === SVG;
+  return isShape ? document.createElementNS(SVG, item.tag) : document.createElement(item.tag);
 }
 
 function arrange(item, old) {

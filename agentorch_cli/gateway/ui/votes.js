@@ -62,7 +62,7 @@ function outlook(vote) {
 }
 
 const BALLOTS = [
-  { name: "Agent", is: "id", cell: (one) => agentLink(one.agent_id ?? one.agent) },
+  { name: "Agent", cell: (one) => agentLink(one.agent_id ?? one.agent) },
   { name: "Vote", is: "wide", cell: ballot },
   { name: "", cell: (one) => (one.dissents ? h("span", { class: "yellow" }, "dissents") : null) },
   { name: "Weight", is: "number", cell: (one) => number(one.weight, 2) },
