@@ -154,6 +154,7 @@ RUNNING = (
     Column("AGENTS", lambda task, look: look.names(task.assigned_agents)),
     Column("PROGRESS", lambda task, look: look.progress(task.progress), 6),
     Column("FOR", took, 7, is_right=True),
+    Column("NOTE", lambda task, look: look.text(task.note, "dim"), 5),
     Column("TASK", lambda task, look: look.text(task.task_id, "dim"), 3, is_id=True),
 )
 
@@ -169,7 +170,7 @@ RESULTS = (
     *OUTCOMES[:2],
     Column("TRIES", lambda task, look: Text(str(task.attempts_made)), 2, is_right=True),
     *OUTCOMES[2:],
-    Column("TASK", lambda task, look: look.text(task.task_id, "dim"), 1, is_id=True),
+    Column("TASK", lambda task, look: look.text(task.task_id, "dim"), is_id=True),
 )
 
 ATTEMPTS = (
@@ -269,6 +270,13 @@ DEADLOCKS = (
     ),
     Column("BY", lambda one, look: look.text(one.resolved_by or "-"), 3),
     Column("FOUND", lambda one, look: look.age(one.detected_at), 6),
+)
+
+DEADLOCKS_BRIEFLY = (
+    *DEADLOCKS[1:3],
+    DEADLOCKS[4],
+    DEADLOCKS[3],
+    DEADLOCKS[6],
 )
 
 SCHEDULES = (

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 def status(
     ctx: typer.Context,
     is_watching: Annotated[
-        bool, typer.Option("--watch", "-w", help="Follow live; on a pipe, one JSON line per change. q quits.")
+        bool,
+        typer.Option(
+            "--watch", "-w", help="Follow live (p pauses, q quits); on a pipe, a line of JSON per change."
+        ),
     ] = False,
     limit: Annotated[
         int, typer.Option("--limit", metavar="N", min=1, max=10_000, help="Most tasks and votes per table.")
@@ -49,12 +52,8 @@ app = single(status)
 
 async def _watch(session: Session) -> None:
     from agentorch_cli.cli.session import json_text, write
-    from agentorch_cli.cli.watch import watch
+    from agentorch_cli.cli.watch import Notes, watch
 
-    async with session.connect(is_patient=True) as client:
-        await watch(
-            client,
-            lambda document: write(json_text(document)),
-            session.format == "table",
-            session.server_shown,
-        )
+    notes = Notes(session.say, session.server_shown)
+    async with session.connect(is_patient=True, say=notes.say) as client:
+        await watch(client, lambda document: write(json_text(document)), session.format == "table", notes)
