@@ -65,7 +65,7 @@ def _server_page(session: Session) -> str:
 
 
 def _own_page(nodes: Sequence[Any]) -> str:
-    """The page of the first node that answers, one on this machine before others. Raises ServerUnreachable."""
+    """The page of the first node that answers, those of this machine first. Raises ServerUnreachable."""
     own = socket.gethostname()
     live = [node for node in nodes if node.is_live and node.port]
     for node in sorted(live, key=lambda node: (node.host != own, not node.is_leader, node.node_id)):

@@ -20,7 +20,7 @@ import json
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import asyncpg
 import orjson
@@ -39,6 +39,7 @@ from agentorch_cli.errors import (
     UsageError,
 )
 from agentorch_cli.frames import PROTOCOL_VERSION
+from agentorch_cli.gateway.drawing import MOST_DRAWN, drawn
 from agentorch_cli.gateway.keys import Caller, Keys, Rate
 from agentorch_cli.gateway.session import close
 from agentorch_cli.handlers import Context
@@ -124,6 +125,13 @@ class Unsubscribe(_Params):
     """The end of a subscription."""
 
     subscription: int
+
+
+class Picture(_Params):
+    """What is to be drawn: for pages, which draw nothing themselves."""
+
+    of: Literal["task.graph", "task.timeline"]
+    task_id: str = Field(max_length=200)
 
 
 class Control:
@@ -304,6 +312,8 @@ class Conversation:
                 return await self._subscribe(_read(Subscribe, params))
             case "unsubscribe":
                 return self._unsubscribe(_read(Unsubscribe, params))
+            case "picture":
+                return await self._draw(_read(Picture, params))
         access, known = ACCESS.get(method), operation(method)
         if access is None or known is None:
             error = NotFound(f"there is no operation {method[:100]!r} (this is agentorch {__version__})")
@@ -322,6 +332,19 @@ class Conversation:
         if self.is_browser and method not in WAITS:
             return await self.control.read_once(method, given, lambda: self._ask(known, read))
         return await self._ask(known, read)
+
+    async def _draw(self, wanted: Picture) -> Any:
+        """A graph or a timeline as a tree of shapes; see `gateway.drawing`."""
+        self._require(wanted.of, ACCESS[wanted.of])
+        given = {"task_id": wanted.task_id, "limit": MOST_DRAWN}
+
+        async def draw() -> Any:
+            known = operation(wanted.of)
+            assert known is not None
+            answer = await self._ask(known, given)
+            return await asyncio.to_thread(drawn, wanted.of, write_answer(known, answer.value))
+
+        return await self.control.read_once(f"picture {wanted.of}", given, draw)
 
     async def _ask(self, known: Operation, read: Mapping[str, Any]) -> _Answer:
         return _Answer(known, await known.handler(self.control.context, **read))

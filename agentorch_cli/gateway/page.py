@@ -19,6 +19,8 @@ from typing import Final
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
+from agentorch_cli.pictures.ink import STYLE
+
 ROOT: Final = "/ui"
 
 KINDS: Final = MappingProxyType(
@@ -75,12 +77,15 @@ def page_files() -> dict[str, File]:
     """
     found: dict[str, File] = {}
     for one in files("agentorch_cli.gateway").joinpath("ui").iterdir():
-        kind = KINDS.get(one.name.rpartition(".")[2])
-        if kind is not None:
-            body = one.read_bytes()
-            found[f"{ROOT}/{one.name}"] = File(kind, body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+        if one.name.rpartition(".")[2] in KINDS:
+            found[f"{ROOT}/{one.name}"] = _file(one.name, one.read_bytes())
+    found[f"{ROOT}/picture.css"] = _file("picture.css", STYLE.encode())
     found[ROOT] = found.pop(f"{ROOT}/index.html")
     return found
+
+
+def _file(name: str, body: bytes) -> File:
+    return File(KINDS[name.rpartition(".")[2]], body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 
 
 def page_of(path: str, request: Request) -> Response | None:

@@ -4,7 +4,7 @@
 // that something has happened, or after a while; at most four times a second, and for at most a tenth
 // of the time, so that a server with much to tell is asked less often. A hidden page asks nothing.
 
-import { agent, alarms, budgets, fleet } from "./fleet.js";
+import { agent, budgets, fleet } from "./fleet.js";
 import { Link, Refused } from "./link.js";
 import { clock, line, setClock, span } from "./look.js";
 import { quiet } from "./parts.js";
@@ -14,7 +14,7 @@ import { deadlock, deadlocks, vote, votes } from "./votes.js";
 
 const SHORTEST = 250; // ms between two looks
 const DUTY = 9; // a look is followed by so many times the time that it took
-const LONGEST = 3000; // loads and progress are no events
+const LONGEST = 15000; // without a word from the server, but for views that say otherwise
 const TICK = 1000; // ages go on without news
 
 const VIEWS = { "": fleet, tasks, votes, deadlocks, events, budgets, task, agent, vote, deadlock };
@@ -65,7 +65,7 @@ async function look() {
   const start = performance.now();
   try {
     const wanted = Object.entries(view.ask(route, page.found)).filter(([, question]) => question);
-    const answers = await Promise.all(wanted.map(([, [method, params]]) => link.ask(method, params)));
+    const answers = await Promise.all(wanted.map(([, question]) => answered(...question)));
     if (route !== page.route) return;
     page.found = Object.fromEntries(wanted.map(([name], index) => [name, answers[index]]));
     if (page.found.status) setClock(page.found.status.at);
@@ -85,6 +85,16 @@ async function look() {
   }
 }
 
+/** What cannot be drawn leaves a gap; what cannot be told is the view's own problem. */
+async function answered(method, params) {
+  try {
+    return await link.ask(method, params);
+  } catch (error) {
+    if (method === "picture" && error instanceof Refused) return null;
+    throw error;
+  }
+}
+
 let timer = null;
 
 /** See to it that the next look happens when it may. */
@@ -92,7 +102,7 @@ function schedule() {
   clearTimeout(timer);
   if (document.hidden || link.state !== "open" || page.isAsking || page.route.place === null) return;
   const pause = Math.max(0, page.notBefore - performance.now());
-  const rest = page.isDue ? pause : Math.max(pause, LONGEST - (Date.now() - page.at));
+  const rest = page.isDue ? pause : Math.max(pause, (VIEWS[page.route.place].rest ?? LONGEST) - (Date.now() - page.at));
   timer = setTimeout(look, rest);
 }
 

@@ -3,41 +3,36 @@
 import { age, amounts, bar, label, line, milliseconds, money, nothing, now, number, outcome, percent, sign, span, state, took } from "./look.js";
 import { agentLink, agents, block, facts, field, link, names, quiet, rates, section, table, taskLink, title } from "./parts.js";
 import { h } from "./tree.js";
+import { DEADLOCKS } from "./votes.js";
 
 export const TASK_ORDER = ["running", "pending", "blocked", "completed", "failed", "cancelled", "skipped"];
 const AGENT_ORDER = ["online", "draining", "paused", "offline"];
-const ENDED = ["completed", "failed", "cancelled", "skipped"];
-const WINDOW = 120; // seconds of the chart
-const STEP = 1000; // ms between two of its points
+const ENDED = new Set(["completed", "failed", "cancelled", "skipped"]);
+const MOST_RECENT = 12;
+const WINDOW = 60; // steps of the chart, of two seconds
 
-const samples = []; // of the rates
-let base = null; // the counts at the last point
+const flow = new Map(); // step -> tasks a second that came and that ended, for as long as the page is open
 
-/** Remember how many tasks there were; what came and ended since is a rate. */
-function sample(status) {
-  const at = Date.parse(status.at);
-  const count = (states) => states.reduce((sum, one) => sum + (status.task_counts[one] || 0), 0);
-  const counts = { at, all: count(TASK_ORDER), ended: count(ENDED) };
-  if (base === null || at < base.at || at - base.at > 30000) {
-    samples.length = 0;
-    base = counts;
-  }
-  const seconds = (at - base.at) / 1000;
-  if (at - base.at < STEP) return;
-  const rate = (name) => Math.max(0, counts[name] - base[name]) / seconds;
-  samples.push({ at, came: rate("all"), ended: rate("ended") });
-  base = counts;
-  while (samples.length && at - samples[0].at > WINDOW * 1000) samples.shift();
+/** What each look tells of the last minute, put together. */
+function remember({ flow: told }) {
+  const first = told.step - told.came.length + 1;
+  told.came.forEach((came, index) => {
+    const ended = told.ended[index];
+    if (came !== null && ended !== null) flow.set(first + index, [came / told.step_seconds, ended / told.step_seconds]);
+  });
+  if (told.seconds < 2 * told.step_seconds) flow.set(told.step, [told.in_per_second, told.out_per_second]);
+  for (const step of flow.keys()) if (step <= told.step - WINDOW) flow.delete(step);
 }
 
 export const fleet = {
   name: "Fleet",
   ask: () => ({ status: ["status.get", { limit: 20 }] }),
-  take: ({ status }) => sample(status),
+  rest: 3000, // loads and progress are no events
+  take: ({ status }) => remember(status),
   draw: ({ status }, { query, go }) => [
     alarms(status.alarms),
     h("h1", { class: "hidden" }, "Fleet"),
-    h("div", { class: "head" }, queue(status), rates(samples, WINDOW)),
+    h("div", { class: "head" }, queue(status), rates(flow, WINDOW, status.flow)),
     facts([
       ["Engine", engine(status)],
       ["Agents", counted(status.agent_counts, AGENT_ORDER) || h("span", { class: "dim" }, "none registered")],
@@ -49,8 +44,9 @@ export const fleet = {
       "div",
       { class: "pair" },
       section("Running", status.running.length, table(RUNNING, status.running, (one) => one.task_id, "Nothing runs.")),
-      section("Recent", status.recent.length, table(RECENT, status.recent, (one) => one.task_id, "Nothing has ended yet.")),
+      section("Recent", null, table(RECENT, status.recent.slice(0, Math.max(MOST_RECENT, status.running.length)), (one) => one.task_id, "Nothing has ended yet.")),
     ),
+    status.deadlocks.length ? section("Deadlocks", status.deadlocks.length, table(DEADLOCKS, status.deadlocks, (one) => one.deadlock_id, "")) : null,
     h(
       "div",
       { class: "pair" },
@@ -60,7 +56,7 @@ export const fleet = {
   ],
 };
 
-export function alarms(sentences) {
+function alarms(sentences) {
   if (!sentences.length) return null;
   return h(
     "ul",
@@ -77,10 +73,16 @@ function queue(status) {
       h(
         "li",
         { class: status.task_counts[one] ? "" : "none", key: one },
-        h("a", { href: `#/tasks?status=${one}` }, h("b", {}, number(status.task_counts[one] || 0)), state(one)),
+        h("a", { href: `#/tasks?status=${one}` }, h("b", {}, count(status, one)), state(one)),
       ),
     ),
   );
+}
+
+/** Of very many tasks those that ended are estimated, and are told so. */
+function count(status, name) {
+  const found = status.task_counts[name] || 0;
+  return (status.counts_estimated && ENDED.has(name) && found ? "≈ " : "") + number(found);
 }
 
 function engine(status) {
@@ -172,7 +174,7 @@ const AGENTS = [
 const RUNNING = [
   { name: "Name", is: "wide", cell: (one) => taskLink(one.task_id, label(one)) },
   { name: "Agents", is: "wide", cell: (one) => agents(one.assigned_agents, 3) },
-  { name: "Progress", cell: (one) => bar(one.progress, "progress", true) },
+  { name: "Progress", cell: (one) => [bar(one.progress, "progress", true), one.note ? h("span", { class: "dim note" }, line(one.note)) : null] },
   { name: "For", is: "number", cell: (one) => took(one.started_at) },
 ];
 

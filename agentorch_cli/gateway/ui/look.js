@@ -22,7 +22,9 @@ export const SIGNS = {
   "reached": ["●", "green"],
   "active": ["●", "green"],
   "failing": ["✗", "red"],
-  "ended": ["○", "dim"]
+  "ended": ["○", "dim"],
+  "planned": ["○", "plain"],
+  "unknown": ["?", "magenta"]
 };
 
 // kind of event: how the story says it; where an agent takes part, its name follows

@@ -40,9 +40,11 @@ export function quiet(sentence) {
 
 /** Rows with named columns; on a narrow screen each row becomes a card that says the names itself.
  *
- * A column is {name, cell(row), is: "number" | "wide" | "id" | "rare"}; the first one names the row. */
-export function table(columns, rows, keyOf, empty) {
+ * A column is {name, cell(row), is: "number" | "wide" | "id" | "rare", has(row)}; the first one names the
+ * row, and one that no row has is left out. */
+export function table(every, rows, keyOf, empty) {
   if (!rows.length) return quiet(empty);
+  const columns = every.filter((one) => !one.has || rows.some(one.has));
   const left = rows.length - MOST_ROWS;
   return [
     h(
@@ -126,40 +128,40 @@ export function field(name, value, changed, placeholder) {
 const WIDTH = 600;
 const HEIGHT = 72;
 
-/** Two rates over time: what came as a line, what ended as an area. */
-export function rates(samples, seconds) {
-  const most = Math.max(1, ...samples.map((one) => Math.max(one.came, one.ended)));
-  const end = samples.at(-1)?.at ?? 0;
-  const x = (at) => (WIDTH * (1 - (end - at) / 1000 / seconds)).toFixed(1);
+/** Two rates over time: what came as a line, what ended as an area. `flow`: step -> [came, ended]. */
+export function rates(flow, steps, told) {
+  const known = [...flow].sort(([one], [other]) => one - other);
+  const most = Math.max(1, ...known.map(([, both]) => Math.max(...both)));
+  const x = (step) => (WIDTH * (1 - (told.step - step) / (steps - 1))).toFixed(1);
   const y = (rate) => (HEIGHT - 1 - (rate / most) * (HEIGHT - 6)).toFixed(1);
-  const points = (name) => samples.map((one) => `${x(one.at)},${y(one[name])}`).join(" ");
-  const last = samples.at(-1) || { came: 0, ended: 0 };
-  const area = samples.length ? `M${x(samples[0].at)},${HEIGHT} L${points("ended")} L${x(end)},${HEIGHT} Z` : "";
+  const points = (which) => known.map(([step, both]) => `${x(step)},${y(both[which])}`).join(" ");
+  const area = known.length ? `M${x(known[0][0])},${HEIGHT} L${points(1)} L${x(known.at(-1)[0])},${HEIGHT} Z` : "";
+  const [came, ended] = [told.in_per_second, told.out_per_second].map(perSecond);
   return h(
     "figure",
     { class: "rates" },
     h(
       "svg",
-      {
-        viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img",
-        "aria-label": `${perSecond(last.came)} tasks submitted, ${perSecond(last.ended)} ended`,
-      },
+      { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-label": `${came} tasks in, ${ended} out` },
       h("line", { class: "ground", x1: 0, x2: WIDTH, y1: HEIGHT - 0.5, y2: HEIGHT - 0.5 }),
-      h("path", { class: "ended", d: area }),
-      h("polyline", { class: "came", points: points("came"), fill: "none", "vector-effect": "non-scaling-stroke" }),
+      h("path", { class: "out", d: area }),
+      h("polyline", { class: "in", points: points(0), fill: "none", "vector-effect": "non-scaling-stroke" }),
     ),
     h(
       "figcaption",
       {},
-      h("span", { class: "came" }, h("span", { class: "key", "aria-hidden": "true" }), "submitted ", h("b", {}, perSecond(last.came))),
-      h("span", { class: "ended" }, h("span", { class: "key", "aria-hidden": "true" }), "ended ", h("b", {}, perSecond(last.ended))),
-      h("span", { class: "dim" }, `up to ${perSecond(most)}, last ${seconds / 60} min`),
+      h("span", { class: "in" }, h("span", { class: "key", "aria-hidden": "true" }), "in ", h("b", {}, came)),
+      h("span", { class: "out" }, h("span", { class: "key", "aria-hidden": "true" }), "out ", h("b", {}, ended)),
+      h("span", { class: "dim" }, `${(steps * told.step_seconds) / 60} min, up to ${perSecond(most)}`),
     ),
   );
 }
 
+/** `12/s`, `1.4/s`; what is slower than one in two seconds by the minute. */
 function perSecond(rate) {
-  return `${rate >= 10 || rate === 0 ? Math.round(rate).toLocaleString("en") : rate.toFixed(1)}/s`;
+  if (rate === 0) return "0/s";
+  if (rate < 0.5) return rate >= 1 / 60 ? `${Math.round(rate * 60)}/min` : "<1/min";
+  return rate < 10 ? `${rate.toFixed(1)}/s` : `${number(Math.round(rate))}/s`;
 }
 
 /** What a vote said; in its place what became of a voter that said nothing. */

@@ -1,26 +1,30 @@
 // Tasks: the list with its filter, and one task, told as `agentorch task show` tells it.
 
-import { age, amounts, bar, clock, label, line, money, nothing, number, percent, reason, span, state, took, WORDS, outcome, json } from "./look.js";
+import { age, amounts, bar, clock, label, line, money, nothing, number, percent, reason, span, state, took, WORDS, json } from "./look.js";
 import { TASK_ORDER } from "./fleet.js";
 import { agentLink, agents, block, choice, facts, field, names, quiet, section, table, taskLink, title } from "./parts.js";
+import { picture } from "./picture.js";
 import { h } from "./tree.js";
 import { ballots, voteFacts } from "./votes.js";
 
 const MOST = 200;
 
-const MOVES = { balance: "loads were uneven", idle: "somebody was idle", waited: "it was busy for too long" };
+const MOVES = {
+  "balance": "loads were uneven",
+  "idle": "somebody was idle",
+  "waited": "it was busy for too long"
+};
 
 const TASKS = [
   { name: "Name", is: "wide", cell: (one) => taskLink(one.task_id, label(one)) },
   { name: "Status", cell: (one) => state(one.status) },
   { name: "Type", is: "rare", cell: (one) => line(one.type) },
   { name: "Agents", is: "wide", cell: (one) => agents(one.assigned_agents, 3) },
-  { name: "Progress", is: "rare", cell: (one) => (one.completed_at ? nothing() : bar(one.progress, "progress", true)) },
+  { name: "Progress", is: "rare", cell: (one) => (one.completed_at || one.progress === null ? null : bar(one.progress, "progress", true)) },
   { name: "Prio", is: "number rare", cell: (one) => number(one.priority) },
   { name: "Tries", is: "number", cell: (one) => number(one.attempts_made) },
   { name: "Took", is: "number", cell: (one) => took(one.started_at, one.completed_at) },
   { name: "Age", is: "number", cell: (one) => age(one.created_at) },
-  { name: "Outcome", is: "wide rare", cell: outcome },
 ];
 
 export const tasks = {
@@ -61,9 +65,9 @@ const ATTEMPTS = [
   { name: "Agent", cell: (one) => agentLink(one.agent_id) },
   { name: "Status", cell: (one) => state(one.status) },
   { name: "Took", is: "number", cell: (one) => took(one.sent_at, one.finished_at) },
-  { name: "Role", is: "rare", cell: (one) => (one.role ? line(one.role) : nothing()) },
-  { name: "Sure", is: "number", cell: (one) => percent(one.confidence) },
-  { name: "Used", is: "number rare", cell: (one) => used(one) || nothing() },
+  { name: "Role", is: "rare", has: (one) => one.role, cell: (one) => (one.role ? line(one.role) : nothing()) },
+  { name: "Sure", is: "number", has: (one) => one.confidence !== null, cell: (one) => percent(one.confidence) },
+  { name: "Used", is: "number rare", has: used, cell: (one) => used(one) || nothing() },
   { name: "What came of it", is: "wide", cell: brought },
 ];
 
@@ -89,13 +93,18 @@ export const task = {
   ask: ({ id }, before) => ({
     task: ["task.get", { task_id: id }],
     why: before?.task && FINAL.has(before.task.status) ? null : ["task.why", { task_id: id }],
+    graph: ["picture", { of: "task.graph", task_id: id }],
+    timeline: ["picture", { of: "task.timeline", task_id: id }],
   }),
-  draw: ({ task, why }) => [
+  rest: 3000,
+  draw: ({ task, why, graph, timeline }) => [
     title(task.status, label(task), task.task_id),
     facts(about(task)),
     task.error ? section("Why", null, h("pre", { class: "red", tabindex: "0" }, reason(task.error))) : null,
     why && !FINAL.has(task.status) ? section("Why it waits", null, reasons(why)) : null,
     task.result !== null ? section("Result", null, block(task.result)) : null,
+    section("Graph", null, picture(graph, "Graph")),
+    section("Timeline", null, picture(timeline, "Timeline")),
     task.attempts.length ? section("Attempts", task.attempts.length, table(ATTEMPTS, task.attempts, (one) => one.message_id, "")) : null,
     task.decision ? section("Vote", null, facts(voteFacts(task.decision)), ballots(task.decision)) : null,
     task.events.length ? section("Story", null, story(task)) : null,

@@ -10,10 +10,10 @@
 const SVG = "http://www.w3.org/2000/svg";
 
 const ATTRIBUTES = new Set([
-  "alt", "autocomplete", "class", "colspan", "d", "datetime", "dir", "disabled", "fill", "for", "height",
-  "href", "id", "lang", "name", "open", "placeholder", "points", "preserveAspectRatio", "role", "scope",
-  "selected", "spellcheck", "src", "tabindex", "title", "type", "vector-effect", "viewBox", "width",
-  "x", "x1", "x2", "y", "y1", "y2", "r", "cx", "cy",
+  "alt", "autocomplete", "class", "colspan", "d", "datetime", "dir", "fill", "for", "height",
+  "href", "id", "name", "placeholder", "points", "preserveAspectRatio", "role", "scope",
+  "rx", "spellcheck", "src", "tabindex", "text-anchor", "title", "transform", "type", "vector-effect",
+  "viewBox", "width", "x", "x1", "x2", "y", "y1", "y2", "r", "cx", "cy",
 ]);
 
 const LONGEST = 20000; // characters of one text

@@ -30,14 +30,13 @@ export const votes = {
 export const vote = {
   name: "Vote",
   ask: ({ id }) => ({ vote: ["consensus.get", { decision_id: id }] }),
-  draw: ({ vote }) => [title(vote.status, line(vote.topic), vote.decision_id), facts(voteFacts(vote)), ballots(vote)],
+  draw: ({ vote }) => [title(vote.status, line(vote.topic), vote.decision_id), facts([["task", vote.task_id ? taskLink(vote.task_id) : null], ...voteFacts(vote)]), ballots(vote)],
 };
 
 export function voteFacts(vote) {
   const saved = vote.votes_not_asked && vote.electorate ? `, ${vote.votes_not_asked} not asked: ${percent(vote.votes_not_asked / vote.electorate)} saved` : "";
   const known = vote.verified === null ? null : vote.verified ? "known to be right" : "known to be wrong";
   return [
-    ["task", vote.task_id ? taskLink(vote.task_id) : null],
     ["question", vote.question !== null ? json(vote.question) : null],
     ["rule", line(vote.rule) + (vote.needed ? `, ${vote.needed} equal votes decide` : "")],
     ["votes", votesOf(vote) + saved],
@@ -90,7 +89,7 @@ function step(one) {
   return "took the most popular answer";
 }
 
-const DEADLOCKS = [
+export const DEADLOCKS = [
   { name: "Kind", cell: (one) => link("deadlock", one.deadlock_id, line(one.kind)) },
   { name: "Members", is: "wide id", cell: (one) => one.members.slice(0, 5).map((id, index) => [index ? ", " : null, taskLink(id)]).concat(one.members.length > 5 ? ` and ${one.members.length - 5} more` : []) },
   { name: "Waited", is: "number", cell: (one) => span(one.waited_s) },
