@@ -118,7 +118,11 @@ class Page:
 
     async def resize(self, width: int, height: int = 900, *, scheme: str = "light") -> None:
         await self.ask(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
         )
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         await self.ask("Emulation.setEmulatedMedia", features=features)
@@ -151,7 +155,9 @@ class Page:
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting[self._number] = answer
         request = {"id": self._number, "method": method, "params": params}
-        await self._connection.send(json.dumps(request | ({"sessionId": self._session} if self._session else {})))
+        await self._connection.send(
+            json.dumps(request | ({"sessionId": self._session} if self._session else {}))
+        )
         async with asyncio.timeout(PATIENCE):
             told = await answer
         assert "error" not in told, told
