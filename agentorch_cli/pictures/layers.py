@@ -87,7 +87,7 @@ def parts(count: int, edges: Sequence[Edge]) -> list[list[int]]:
 def arrange(count: int, edges: Iterable[Edge]) -> Layered:
     """Layers of a graph of `count` nodes; an edge is (before, after)."""
     given = [edge for edge in dict.fromkeys(edges) if edge[0] != edge[1]]
-    turned = _closing(count, given)
+    turned = closing(count, given)
     straight = [(b, a) if (a, b) in turned else (a, b) for a, b in given]
     level = levels(count, straight)
     bends, links, routes = _bent(count, level, given, turned)
@@ -98,14 +98,14 @@ def arrange(count: int, edges: Iterable[Edge]) -> Layered:
     )
 
 
-def _closing(count: int, edges: Sequence[Edge]) -> set[Edge]:
-    """Edges without which no circle is left: those that lead back into the path of a depth-first search."""
+def closing(count: int, edges: Sequence[Edge]) -> set[Edge]:
+    """Edges without which no circle is left: those back into the path of a depth-first search."""
     ahead: list[list[int]] = [[] for _ in range(count)]
     for before, after in edges:
         ahead[before].append(after)
     fresh, on_path, done = 0, 1, 2
     state = [fresh] * count
-    closing: set[Edge] = set()
+    found: set[Edge] = set()
     has_before = {after for _, after in edges}
     for root in sorted(range(count), key=lambda node: node in has_before):
         if state[root] != fresh:
@@ -116,7 +116,7 @@ def _closing(count: int, edges: Sequence[Edge]) -> set[Edge]:
             node, rest = path[-1]
             for other in rest:
                 if state[other] == on_path:
-                    closing.add((node, other))
+                    found.add((node, other))
                 elif state[other] == fresh:
                     state[other] = on_path
                     path.append((other, iter(ahead[other])))
@@ -124,7 +124,7 @@ def _closing(count: int, edges: Sequence[Edge]) -> set[Edge]:
             else:
                 state[node] = done
                 path.pop()
-    return closing
+    return found
 
 
 def levels(count: int, edges: Sequence[Edge]) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Self
@@ -110,6 +110,8 @@ class Bar:
     attempt: int
     is_open: bool
     """It goes on: `end` is the moment at which the document was made."""
+    task_status: str = ""
+    """Of the whole task; empty: what its bars say."""
 
     @property
     def state(self) -> str:
@@ -153,6 +155,7 @@ class Timeline:
                 status=str(one["status"]),
                 attempt=int(one.get("attempt") or 0),
                 is_open=bool(one.get("is_open")),
+                task_status=str(one.get("task_status") or ""),
             )
             for one in document["bars"]
         )
@@ -186,18 +189,18 @@ class Timeline:
         return [[lanes[lane] for lane in sorted(lanes)] for lanes in tasks.values()]
 
 
-def outcome(lanes: list[list[Bar]]) -> str:
-    """How a task stands, by its bars: what goes on, else what one of the last attempts reached."""
+def outcome(lanes: Sequence[Sequence[Bar]]) -> str:
+    """How a task stands: as it says itself, else by what goes on, or what its attempts reached."""
     bars = [bar for lane in lanes for bar in lane]
-    for wanted in ("accepted", "sent", "pending", "blocked"):
-        if any(bar.is_open and bar.status == wanted for bar in bars):
-            return wanted
+    if bars[0].task_status in STYLES:
+        return bars[0].task_status
+    is_open = {bar.status for bar in bars if bar.is_open}
+    if is_open:
+        return next((state for state in ("pending", "blocked") if state in is_open), "running")
     ended = [bar for bar in bars if not bar.is_wait]
-    if not ended:
-        return bars[-1].state
     if any(bar.status == "completed" for bar in ended):
         return "completed"
-    return max(ended, key=lambda bar: (bar.end, bar.attempt)).state
+    return max(ended or bars, key=lambda bar: (bar.end, bar.attempt)).state
 
 
 def moment(value: datetime | str) -> datetime:

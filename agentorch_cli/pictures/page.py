@@ -53,7 +53,7 @@ def timeline_page(timeline: Timeline, title: str = "Timeline") -> str:
     """The timeline as a page, with its attempts as a table."""
     lanes = timeline.rows()
     facts = [f"{len(lanes):,} task{'' if len(lanes) == 1 else 's'}", f"{span(timeline.seconds)} in all"]
-    open_tasks = sum(outcome(one) in ("accepted", "sent", "pending", "blocked") for one in lanes)
+    open_tasks = sum(outcome(one) in ("running", "pending", "blocked") for one in lanes)
     if open_tasks:
         facts.append(f"{open_tasks:,} not ended")
     if timeline.cut:

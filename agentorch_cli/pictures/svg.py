@@ -252,7 +252,7 @@ def timeline_svg(timeline: Timeline, *, with_style: bool = True) -> str:
 def _head(timeline: Timeline, rows: Sequence[Sequence[Sequence[Bar]]]) -> Iterator[str]:
     counts: dict[str, int] = {}
     for lanes in rows:
-        state = outcome([list(lane) for lane in lanes])
+        state = outcome(lanes)
         counts[state] = counts.get(state, 0) + 1
     signs, width = legend(counts.items(), MARGIN, MARGIN)
     yield signs
@@ -280,7 +280,7 @@ def _row(
     timeline: Timeline, lanes: Sequence[Sequence[Bar]], left: float, y: float, *, is_critical: bool
 ) -> str:
     first = lanes[0][0]
-    state = outcome([list(lane) for lane in lanes])
+    state = outcome(lanes)
     told = [first.name, first.task_id if first.task_id != first.name else "", state_words(state)]
     mark = (
         f'<g class="failed"><rect class="path" x="{num(MARGIN - 12)}" y="{num(y + 3)}" width="3"'
