@@ -625,6 +625,15 @@ class SchemaView(View):
     is_up_to_date: bool = False
 
 
+class TallyView(View):
+    """How far some tasks are."""
+
+    counts: dict[str, int] = Field(default_factory=dict)
+    """By state."""
+    running: list[TaskView] = Field(default_factory=list)
+    """Some of those that run, the ones that began first."""
+
+
 class FlowView(View):
     """Tasks that came and that ended, of late."""
 

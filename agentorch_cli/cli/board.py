@@ -20,6 +20,9 @@ ENDED = frozenset(TASK_ORDER[3:])
 NARROW = 50
 """Columns below which a count is a sign with a number."""
 
+LOW = 16
+"""Lines below which the flow has no bars: there is a table in their place."""
+
 Part = tuple[str, Sequence[Column], Sequence[Any]]
 """Title, columns and rows of one table."""
 
@@ -57,7 +60,8 @@ def facts(status: StatusView, look: Look, history: History) -> list[Text]:
     estimated = ENDED if status.counts_estimated else frozenset()
     tasks = counts(status.task_counts, TASK_ORDER, look, estimated) or [Text("none yet", "dim")]
     if status.oldest_pending_seconds:
-        tasks.append(Text(f"oldest waits for {span(status.oldest_pending_seconds)}", "dim"))
+        words = "oldest" if look.is_terminal and look.width < NARROW else "oldest waits for"
+        tasks.append(Text(f"{words} {span(status.oldest_pending_seconds)}", "dim"))
     spent = money.spend(status.spend)
     return [
         *wrapped("Agents", agents, look),
@@ -70,11 +74,12 @@ def facts(status: StatusView, look: Look, history: History) -> list[Text]:
 def flow(history: History, look: Look) -> list[Text]:
     """What comes in and goes out, per second, with the bars of the last minute or more."""
     came, ended = history.lines(steps_shown(look))
-    bars = [(came, "yellow"), (ended, "green")] if look.is_terminal else []
+    has_room = look.is_terminal and look.height >= LOW
+    bars = [(came, "yellow"), (ended, "green")] if has_room else []
     words = (("in", history.in_per_second), ("out", history.out_per_second))
     pieces = []
     for index, (word, per_second) in enumerate(words):
-        piece = Text.assemble(word, " ", (f"{rate(per_second):>7}" if look.is_terminal else rate(per_second)))
+        piece = Text.assemble(word, " ", (f"{rate(per_second):>7}" if bars else rate(per_second)))
         if bars:
             piece += Text(" ") + spark(bars[index][0], look, bars[index][1])
         pieces.append(piece)

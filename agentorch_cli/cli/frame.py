@@ -88,16 +88,18 @@ def _title(status: StatusView, console: Console, look: Look, server: str | None,
 
 
 def _alarms(sentences: Sequence[str], console: Console, look: Look) -> list[Line]:
-    """As many as have room; the others are counted."""
+    """As many as have room, in one line each where there is little; the others are counted."""
     room = max(1, (look.height - 1) // ALARM_SHARE)
     lines: list[Line] = []
     for number, sentence in enumerate(sentences):
         left = len(sentences) - number
-        found = _lines(board.alarm(sentence, look), console, look.width)
+        line = board.alarm(sentence, look)
+        if look.height < board.LOW:
+            line.truncate(look.width, overflow="crop" if look.is_ascii else "ellipsis")
+        found = _lines(line, console, look.width)
         if len(lines) + len(found) + (left > 1) > room:
-            cut = found[: max(0, room - len(lines) - 1)] if not lines else []
-            words = f"{left} alarms" if not number else f"{left} more"
-            return [*lines, *cut, _segments(Text(f"! {words}", "bold red"), console)][:room]
+            words = f"{left} more" if number else f"{left} alarms" if left > 1 else "1 alarm"
+            return [*lines, _segments(Text(f"! {words}", "bold red"), console)][:room]
         lines += found
     return lines
 

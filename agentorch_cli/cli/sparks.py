@@ -53,8 +53,9 @@ class History:
         self.in_per_second, self.out_per_second = flow.in_per_second, flow.out_per_second
 
     def lines(self, steps: int) -> tuple[list[float | None], list[float | None]]:
-        """What came and what ended, by step, oldest first."""
-        known = [self._steps.get(step) for step in range(self._newest - steps + 1, self._newest + 1)]
+        """What came and what ended, by step, oldest first: at most so many, from the first that is known."""
+        first = max(self._newest - steps + 1, min(self._steps, default=self._newest))
+        known = [self._steps.get(step) for step in range(first, self._newest + 1)]
         return [one and one[0] for one in known], [one and one[1] for one in known]
 
 

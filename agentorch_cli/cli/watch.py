@@ -113,7 +113,7 @@ class _Viewer:
             self._dirty.set()
 
     async def _look(self) -> None:
-        async for status in _looks(self._client, self._going):
+        async for status in looks(self._client, self._going):
             if not self._going.is_set():
                 continue
             self._status = status
@@ -141,7 +141,7 @@ class _Viewer:
             await asyncio.sleep(FRAME_SECONDS)
 
 
-async def _looks(client: Client, going: asyncio.Event) -> AsyncGenerator[StatusView]:
+async def looks(client: Client, going: asyncio.Event) -> AsyncGenerator[StatusView]:
     """The state of the fleet, as often as it is worth it; none while `going` is not set."""
     clock = asyncio.get_running_loop().time
     before: object = None
@@ -163,8 +163,8 @@ async def _changes(client: Client) -> AsyncIterator[StatusView]:
     before: object = None
     going = asyncio.Event()
     going.set()
-    async with contextlib.aclosing(_looks(client, going)) as looks:
-        async for status in looks:
+    async with contextlib.aclosing(looks(client, going)) as found:
+        async for status in found:
             now = essence(status)
             if now != before:
                 yield status

@@ -175,13 +175,13 @@ class Page:
         assert "exceptionDetails" not in told, told["exceptionDetails"]
         return told["result"].get("value")
 
-    async def until(self, script: str) -> Any:
+    async def until(self, script: str) -> None:
         """Wait until an expression is true in the page."""
         end = asyncio.get_running_loop().time() + PATIENCE
         while True:
             with contextlib.suppress(AssertionError):  # the page may be on its way to another
-                if value := await self.evaluate(script):
-                    return value
+                if await self.evaluate(f"!!({script})"):
+                    return
             if asyncio.get_running_loop().time() > end:
                 shown = await self.evaluate("document.body?.innerText")
                 raise AssertionError(f"{script} does not come true; complaints: {self.complaints}; {shown}")
@@ -203,12 +203,10 @@ class Page:
 
     async def click(self, selector: str) -> None:
         """The middle of the first element."""
-        place = await self.until(
-            f"(() => {{ const one = document.querySelector({json.dumps(selector)}); if (!one) return null;"
-            " one.scrollIntoView({block: 'center', inline: 'center'}); const box = one.getBoundingClientRect();"
-            " return [box.x + box.width / 2, box.y + box.height / 2]; })()"
-        )
+        one = f"document.querySelector({json.dumps(selector)})"
+        await self.until(one)
+        await self.evaluate(f"{one}.scrollIntoView({{block: 'center', inline: 'center'}})")
+        box = await self.evaluate(f"{one}.getBoundingClientRect().toJSON()")
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
         for kind in ("mousePressed", "mouseReleased"):
-            await self.ask(
-                "Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], button="left", clickCount=1
-            )
+            await self.ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)

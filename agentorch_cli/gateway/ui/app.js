@@ -118,7 +118,7 @@ function paint() {
   draw(top, head());
   draw(main, body());
   draw(foot, standing());
-  main.classList.toggle("old", link.state !== "open" && page.found !== null);
+  main.classList.toggle("old", page.found !== null && (link.state !== "open" || page.problem !== null));
 }
 
 function head() {
@@ -155,21 +155,29 @@ function body() {
   const view = VIEWS[page.route.place];
   document.title = view ? `${view === fleet ? "" : `${page.route.id ? `${line(page.route.id).slice(0, 60)} · ` : ""}${view.name} · `}agentorch` : "agentorch";
   if (link.state === "locked") return lock();
-  const parts = [link.state === "lost" ? lost() : null];
+  const parts = [link.state === "lost" ? lost() : page.problem && page.found ? unanswered() : null];
   if (!view) parts.push(h("h1", {}, "There is no such page"), quiet([h("a", { href: "#/" }, "The fleet"), " is a good place to begin."]));
-  else if (page.problem) parts.push(h("h1", {}, view.name), quiet(line(page.problem.message)));
+  else if (page.problem && !page.found) parts.push(h("h1", {}, view.name), quiet(line(page.problem.message)));
   else if (page.found) parts.push(view.draw(page.found, { query: page.route.query, go }));
   else parts.push(quiet(link.state === "lost" ? "Nothing is known yet." : "Looking …"));
   return parts;
 }
 
+/** The server is there and cannot say: what was known stays. */
+function unanswered() {
+  return h("div", { class: "lost", role: "alert", key: "lost" }, h("p", {}, h("b", {}, "No answer: "), `${line(page.problem.message)}${old()}.`));
+}
+
+function old() {
+  return page.at ? `; what is shown is ${span(Math.round((Date.now() - page.at) / 1000))} old` : "";
+}
+
 function lost() {
   const left = Math.max(0, Math.round((link.nextTry - Date.now()) / 1000));
-  const since = page.at ? `; what is shown is ${span(Math.round((Date.now() - page.at) / 1000))} old` : "";
   return h(
     "div",
     { class: "lost", role: "alert", key: "lost" },
-    h("p", {}, h("b", {}, "Disconnected"), ` for ${span(Math.round((Date.now() - link.since) / 1000))}${since}.`, ` ${left ? `Next try in ${left}s.` : "Trying …"}`),
+    h("p", {}, h("b", {}, "Disconnected"), ` for ${span(Math.round((Date.now() - link.since) / 1000))}${old()}.`, ` ${left ? `Next try in ${left}s.` : "Trying …"}`),
     h("button", { type: "button", on: { click: () => link.connect() } }, "Try now"),
   );
 }

@@ -211,6 +211,38 @@ where t.status = 'running'
 order by l.since, t.task_id;
 
 
+-- name: tally_submission
+-- How many tasks of a submission are in each state; none of them is older than its first task, $2.
+select t.status, count(*) as number
+from task_distributions t
+where t.submission_id = $1
+  and t.seq >= (select f.seq from task_distributions f where f.task_id = $2)
+group by t.status;
+
+
+-- name: tally_tasks
+-- The same for these tasks.
+select status, count(*) as number from task_distributions where task_id = any($1::text[]) group by status;
+
+
+-- name: running_among
+-- Tasks of a submission, or these, that agents hold: those that began first in front.
+select
+  t.task_id, t.name, t.pool, t.task_type as type, t.status, t.priority, t.required_capabilities, t.assigned_agents,
+  t.attempts_made, t.failures, t.created_at, t.started_at, t.deadline, l.progress, l.note
+from (
+  select
+    task_id, max(progress) as progress, min(sent_at) as since,
+    (array_agg(note order by accepted_at desc nulls last) filter (where note is not null))[1] as note
+  from task_attempts where status in ('sent', 'accepted')
+  group by task_id
+) l
+join task_distributions t on t.task_id = l.task_id
+where t.status = 'running' and (t.submission_id = $1 or t.task_id = any($2::text[]))
+order by l.since, t.task_id
+limit $3;
+
+
 -- name: recent_tasks
 -- Tasks that ended last, among what the newest events and the newest tasks tell; results only where they
 -- are short.
