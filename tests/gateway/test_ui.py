@@ -30,8 +30,8 @@ FOLDER = Path(agentorch_cli.__file__).parent / "gateway" / "ui"
 async def get(url: str, path: str, *lines: str, host: str = "localhost") -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body of a plain request."""
     head = "\r\n".join([f"GET {path} HTTP/1.1", f"Host: {host}", *lines])
-    head, _, body = (await exchange(url, f"{head}\r\n\r\n".encode())).partition(b"\r\n\r\n")
-    first, *rest = head.decode().split("\r\n")
+    answer, _, body = (await exchange(url, f"{head}\r\n\r\n".encode())).partition(b"\r\n\r\n")
+    first, *rest = answer.decode().split("\r\n")
     headers = dict(line.split(": ", 1) for line in rest)
     return int(first.split()[1]), {name.lower(): value for name, value in headers.items()}, body
 

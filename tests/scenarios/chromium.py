@@ -113,8 +113,9 @@ class Page:
         return self
 
     async def shut(self) -> None:
-        self._session = None
-        await self.ask("Target.disposeBrowserContext", browserContextId=self._context)
+        context, self._context, self._session = self._context, "", None
+        if context:
+            await self.ask("Target.disposeBrowserContext", browserContextId=context)
 
     async def resize(self, width: int, height: int = 900, *, scheme: str = "light") -> None:
         await self.ask(
@@ -167,7 +168,16 @@ class Page:
     # --- what a person does -----------------------------------------------------------------
 
     async def goto(self, url: str) -> None:
-        await self.ask("Page.navigate", url=url)
+        """Type an address; where only the part behind `#` is another, the page has heard of it."""
+        here, _, view = url.partition("#")
+        before = await self.evaluate("location.href")
+        if before.partition("#")[0] == here and before != url:
+            change = (
+                f"addEventListener('hashchange', () => setTimeout(done)); location.hash = {json.dumps(view)}"
+            )
+            await self.evaluate(f"new Promise((done) => {{ {change} }})")
+        elif before != url:
+            await self.ask("Page.navigate", url=url)
 
     async def evaluate(self, script: str) -> Any:
         """The value of an expression in the page; promises are waited for."""

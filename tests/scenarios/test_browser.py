@@ -213,9 +213,7 @@ async def test_every_view_fits_and_asks_nobody_else(
             await page.resize(width, scheme=scheme)
             for view in VIEWS:
                 await page.goto(address(orchestrator, view))
-                await page.until(
-                    "document.querySelector('main h1') && !document.body.innerText.includes('Looking')"
-                )
+                await page.until("document.querySelector('main[aria-busy=false] h1')")
                 assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
                     view,
                     width,
@@ -336,6 +334,35 @@ async def test_where_tokens_are_wanted_one_is_asked_for_and_goes_into_no_address
     await engine.call("token.revoke", names=["ada"])
     await page.until_shown("was revoked")
     assert await page.evaluate("sessionStorage.length") == 0
+
+
+async def test_the_page_works_below_a_path_of_a_proxy(orchestrator: Orchestrator, page: Page) -> None:
+    """The proxy takes `/fleet` off the path, and passes everything else on."""
+    port = urlsplit(orchestrator.url).port
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", port)
+        back.write((await reader.readline()).replace(b" /fleet/", b" /", 1))
+        await asyncio.gather(_pump(reader, back), _pump(there, writer))
+
+    server = await asyncio.start_server(pass_on, "127.0.0.1", 0)
+    async with server:
+        await page.goto(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/fleet/ui/#/")
+        await page.until_shown("No agents yet")
+        assert (await page.evaluate("location.pathname")) == "/fleet/ui"
+        await page.shut()
+    assert page.complaints == []
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while piece := await reader.read(65_536):
+            writer.write(piece)
+            await writer.drain()
+    except ConnectionError:
+        pass
+    finally:
+        writer.close()
 
 
 FOREIGN = """<!doctype html><title>elsewhere</title><body><script>

@@ -6,7 +6,7 @@
 
 import { agent, budgets, fleet } from "./fleet.js";
 import { Link, Refused } from "./link.js";
-import { clock, line, setClock, span } from "./look.js";
+import { clock, count, line, setClock } from "./look.js";
 import { quiet } from "./parts.js";
 import { events, task, tasks } from "./tasks.js";
 import { draw, h } from "./tree.js";
@@ -118,6 +118,7 @@ function paint() {
   draw(top, head());
   draw(main, body());
   draw(foot, standing());
+  main.setAttribute("aria-busy", link.state === "open" && page.found === null && page.problem === null);
   main.classList.toggle("old", page.found !== null && (link.state !== "open" || page.problem !== null));
 }
 
@@ -169,15 +170,15 @@ function unanswered() {
 }
 
 function old() {
-  return page.at ? `; what is shown is ${span(Math.round((Date.now() - page.at) / 1000))} old` : "";
+  return page.at ? `; what is shown is ${count((Date.now() - page.at) / 1000)} old` : "";
 }
 
 function lost() {
-  const left = Math.max(0, Math.round((link.nextTry - Date.now()) / 1000));
+  const left = link.nextTry - Date.now();
   return h(
     "div",
     { class: "lost", role: "alert", key: "lost" },
-    h("p", {}, h("b", {}, "Disconnected"), ` for ${span(Math.round((Date.now() - link.since) / 1000))}${old()}.`, ` ${left ? `Next try in ${left}s.` : "Trying …"}`),
+    h("p", {}, h("b", {}, "Disconnected"), ` for ${count((Date.now() - link.since) / 1000)}${old()}.`, ` ${left > 500 ? `Next try in ${count(left / 1000)}.` : "Trying …"}`),
     h("button", { type: "button", on: { click: () => link.connect() } }, "Try now"),
   );
 }
@@ -210,9 +211,9 @@ function unlock(event) {
 }
 
 function standing() {
-  const seconds = page.at ? Math.max(0, Math.round((Date.now() - page.at) / 1000)) : 0;
+  const seconds = page.at ? (Date.now() - page.at) / 1000 : 0;
   return [
-    h("p", {}, page.at ? `As of ${clock(page.at)}${seconds > 3 ? `, ${span(seconds)} ago` : ""}.` : "", " Read-only."),
+    h("p", {}, page.at ? `As of ${clock(page.at)}${seconds > 3 ? `, ${count(seconds)} ago` : ""}.` : "", " Read-only."),
     link.hello ? h("p", {}, `agentorch ${line(link.hello.version)}`, link.hello.name ? `, as ${line(link.hello.name)}` : "", link.hasToken ? [" ", h("button", { type: "button", class: "plain", on: { click: () => link.forget() } }, "Forget the token")] : null) : null,
   ];
 }
@@ -220,6 +221,7 @@ function standing() {
 const top = document.getElementById("top");
 const main = document.getElementById("main");
 const foot = document.getElementById("foot");
+main.replaceChildren();
 
 addEventListener("hashchange", () => {
   const before = page.route;

@@ -1,6 +1,6 @@
 // The fleet on one page: alarms, the queue, agents, what runs, what ended, votes, budgets.
 
-import { age, amounts, bar, label, line, milliseconds, money, nothing, now, number, outcome, percent, sign, span, state, took } from "./look.js";
+import { age, amounts, bar, count, label, line, milliseconds, money, nothing, now, number, outcome, percent, sign, span, state, took } from "./look.js";
 import { agentLink, agents, block, facts, field, link, names, quiet, rates, section, table, taskLink, title } from "./parts.js";
 import { h } from "./tree.js";
 import { DEADLOCKS } from "./votes.js";
@@ -35,7 +35,7 @@ export const fleet = {
     h("div", { class: "head" }, queue(status), rates(flow, WINDOW, status.flow)),
     facts([
       ["Engine", engine(status)],
-      ["Agents", counted(status.agent_counts, AGENT_ORDER) || h("span", { class: "dim" }, "none registered")],
+      ["Agents", standing(status.agent_counts, AGENT_ORDER) || h("span", { class: "dim" }, "none registered")],
       ["Oldest wait", status.oldest_pending_seconds ? span(status.oldest_pending_seconds) : null],
       ["Spent", spend(status.spend)],
     ]),
@@ -73,14 +73,14 @@ function queue(status) {
       h(
         "li",
         { class: status.task_counts[one] ? "" : "none", key: one },
-        h("a", { href: `#/tasks?status=${one}` }, h("b", {}, count(status, one)), state(one)),
+        h("a", { href: `#/tasks?status=${one}` }, h("b", {}, counted(status, one)), state(one)),
       ),
     ),
   );
 }
 
 /** Of very many tasks those that ended are estimated, and are told so. */
-function count(status, name) {
+function counted(status, name) {
   const found = status.task_counts[name] || 0;
   return (status.counts_estimated && ENDED.has(name) && found ? "≈ " : "") + number(found);
 }
@@ -91,7 +91,7 @@ function engine(status) {
   return [sign("online"), " ", nodes.map((one) => line(one.port ? `${one.host}:${one.port}` : one.host)).join(", ")];
 }
 
-function counted(found, order) {
+function standing(found, order) {
   const states = [...order, ...Object.keys(found).filter((one) => !order.includes(one))];
   return states
     .filter((one) => found[one])
@@ -152,7 +152,7 @@ function aside(agent) {
 }
 
 function left(when) {
-  return span(Math.max(0, Math.round((Date.parse(when) - now()) / 1000)));
+  return count((Date.parse(when) - now()) / 1000);
 }
 
 const slots = (one) => `${one.busy}/${one.slots}` + (one.queued ? ` +${one.queued}` : "");
@@ -174,7 +174,8 @@ const AGENTS = [
 const RUNNING = [
   { name: "Name", is: "wide", cell: (one) => taskLink(one.task_id, label(one)) },
   { name: "Agents", is: "wide", cell: (one) => agents(one.assigned_agents, 3) },
-  { name: "Progress", cell: (one) => [bar(one.progress, "progress", true), one.note ? h("span", { class: "dim note" }, line(one.note)) : null] },
+  { name: "Progress", cell: (one) => bar(one.progress, "progress", true) },
+  { name: "Note", is: "wide", has: (one) => one.note, cell: (one) => h("span", { class: "dim" }, line(one.note)) },
   { name: "For", is: "number", cell: (one) => took(one.started_at) },
 ];
 

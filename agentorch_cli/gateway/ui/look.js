@@ -88,12 +88,17 @@ export function span(seconds) {
   return `${Math.round(seconds)}s`;
 }
 
+/** The same in whole seconds, for what counts up or down. */
+export function count(seconds) {
+  const whole = Math.max(0, Math.round(seconds));
+  return whole < 60 ? `${whole}s` : span(whole);
+}
+
 /** How long ago, or `in` how long; the moment itself is in its title. */
 export function age(when) {
   if (!when) return nothing();
   const seconds = (now() - Date.parse(when)) / 1000;
-  const size = Math.abs(seconds);
-  const shown = size < 60 ? `${Math.round(size)}s` : span(size);
+  const shown = count(Math.abs(seconds));
   return h(
     "time",
     { class: "dim", datetime: when, title: moment(when) },

@@ -40,7 +40,7 @@ export function quiet(sentence) {
 
 /** Rows with named columns; on a narrow screen each row becomes a card that says the names itself.
  *
- * A column is {name, cell(row), is: "number" | "wide" | "id" | "rare", has(row)}; the first one names the
+ * A column is {name, cell(row), is: "number" | "wide" | "id" | "brief" | "rare", has(row)}; the first one names the
  * row, and one that no row has is left out. */
 export function table(every, rows, keyOf, empty) {
   if (!rows.length) return quiet(empty);
@@ -49,7 +49,7 @@ export function table(every, rows, keyOf, empty) {
   return [
     h(
       "table",
-      { role: "table" },
+      { role: "table", class: columns.some((one) => /wide/.test(one.is)) ? "full" : "" },
       h(
         "thead",
         { role: "rowgroup" },

@@ -103,8 +103,8 @@ export const task = {
     task.error ? section("Why", null, h("pre", { class: "red", tabindex: "0" }, reason(task.error))) : null,
     why && !FINAL.has(task.status) ? section("Why it waits", null, reasons(why)) : null,
     task.result !== null ? section("Result", null, block(task.result)) : null,
-    section("Graph", null, picture(graph, "Graph")),
-    section("Timeline", null, picture(timeline, "Timeline")),
+    section("Graph", null, picture(graph, "Graph", task.task_id)),
+    section("Timeline", null, picture(timeline, "Timeline", task.task_id)),
     task.attempts.length ? section("Attempts", task.attempts.length, table(ATTEMPTS, task.attempts, (one) => one.message_id, "")) : null,
     task.decision ? section("Vote", null, facts(voteFacts(task.decision)), ballots(task.decision)) : null,
     task.events.length ? section("Story", null, story(task)) : null,
@@ -220,9 +220,9 @@ function booked(data) {
 const MOST_EVENTS = 200;
 
 const EVENTS = [
-  { name: "At", cell: (one) => h("time", { datetime: one.at, title: one.at }, clock(one.at)) },
-  { name: "Kind", cell: (one) => h("span", { class: colour(one.kind.replace(/^task_/, "")) }, line(one.kind)) },
-  { name: "Task", is: "wide id", cell: (one) => (one.task_id ? taskLink(one.task_id) : nothing()) },
+  { name: "At", is: "brief", cell: (one) => h("time", { datetime: one.at, title: one.at }, clock(one.at)) },
+  { name: "Kind", is: "brief", cell: (one) => h("span", { class: colour(one.kind.replace(/^task_/, "")) }, line(one.kind)) },
+  { name: "Task", is: "id", cell: (one) => (one.task_id ? taskLink(one.task_id) : nothing()) },
   { name: "Agent", cell: (one) => (one.agent_id ? agentLink(one.agent_id) : nothing()) },
   { name: "Details", is: "wide", cell: (one) => detailed(one) ? json(detailed(one)) : nothing() },
 ];
