@@ -101,5 +101,8 @@ def quoted(*lines: str) -> str:
     return '"' + "\\n".join(_escaped(line) for line in lines) + '"'
 
 
+_MARKUP: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "\\": "\\\\", '"': '\\"'})
+
+
 def _escaped(text: str) -> str:
-    return plain(text).replace("&", "&amp;").replace("\\", "\\\\").replace('"', '\\"')
+    return plain(text).translate(_MARKUP)

@@ -7,6 +7,7 @@ lines cross without meeting, one of them is seen to pass behind the other (`â”€â
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Final
 
 from rich.text import Text
@@ -33,8 +34,8 @@ BOX_LINES: Final = 36
 def lined(pen: Pen, nodes: Sequence[GraphNode], layered: Layered) -> Text | None:
     """Boxes or columns, whichever fit into the width; None: neither does."""
     if len(layered.rows) * 4 <= BOX_LINES:
-        for most in BOX_NAMES:
-            boxes = _fitting(_Boxes(pen, nodes, layered, most))
+        for most, step in product(BOX_NAMES, (1, 2)):
+            boxes = _fitting(_Boxes(pen, nodes, layered, most, step))
             if boxes is not None and boxes.plain.count("\n") < BOX_LINES:
                 return boxes
     for step in (1, 2):
@@ -179,8 +180,10 @@ class _Boxes(_Form):
     back, ahead, less, more = NORTH, SOUTH, WEST, EAST
     lead, tail = 0, 1
 
-    def __init__(self, pen: Pen, nodes: Sequence[GraphNode], layered: Layered, most: int) -> None:
+    def __init__(self, pen: Pen, nodes: Sequence[GraphNode], layered: Layered, most: int, step: int) -> None:
         super().__init__(pen, nodes, layered)
+        self.step = step
+        self.can_shift = step > 1
         self.labels = [pen.label(node, most) for node in nodes]
         self.notes = [pen.few(node.agents, max(most, 9)) or state_words(node.state) for node in nodes]
         self.height = 4 if any(node.agents for node in nodes) else 3
@@ -196,7 +199,9 @@ class _Boxes(_Form):
         count = self.layered.count
         sizes = [self.wide[vertex] if vertex < count else 1 for vertex in range(len(self.layered.layer))]
         at = places(self.layered, sizes.__getitem__, 2)
-        return _whole(self.layered, at, lambda one, other: (sizes[one] + sizes[other]) / 2 + 2, 2, sizes)
+        return _whole(
+            self.layered, at, lambda one, other: (sizes[one] + sizes[other]) / 2 + 2, self.step, sizes
+        )
 
     def size(self, row: Sequence[int]) -> int:
         return self.height
