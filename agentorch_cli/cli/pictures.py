@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from agentorch_cli.cli.tables import Page
     from agentorch_cli.pictures.model import Graph
-    from agentorch_cli.views import GraphView
+    from agentorch_cli.views import BarView, GraphNodeView, GraphView
 
 ENDINGS = {
     ".svg": "svg", ".html": "html", ".htm": "html", ".mmd": "mermaid", ".mermaid": "mermaid", ".dot": "dot",
@@ -71,7 +71,9 @@ def graph(
             case "svg":
                 return svg.graph_svg(graph)
             case "html":
-                return page.graph_page(graph, f"Graph of {task_id or ', '.join(files or ())}")
+                return page.graph_page(
+                    graph, f"Graph of {_title(found.nodes, task_id) if task_id else ', '.join(files or ())}"
+                )
             case "mermaid":
                 _warn_of_edges(session, graph)
                 return mermaid.graph_mermaid(graph)
@@ -114,7 +116,7 @@ def timeline(
             case "svg":
                 return svg.timeline_svg(line)
             case "html":
-                return page.timeline_page(line, f"Timeline of {task_id}")
+                return page.timeline_page(line, f"Timeline of {_title(found.bars, task_id)}")
             case "mermaid":
                 return mermaid.timeline_mermaid(line)
             case _:
@@ -145,6 +147,11 @@ def _planned(session: Session, files: list[str]) -> GraphView:
     ]
     edges = [GraphEdgeView(before=one, after=task.task_id) for task in plan.tasks for one in task.depends_on]
     return GraphView(nodes=nodes, edges=edges)
+
+
+def _title(rows: Sequence[GraphNodeView] | Sequence[BarView], task_id: str) -> str:
+    """The name of the task that was asked about; of a submission the id."""
+    return next((row.name for row in rows if row.task_id == task_id and row.name), task_id)
 
 
 def _warn_of_edges(session: Session, graph: Graph) -> None:

@@ -58,8 +58,8 @@ def stretches(works: Sequence[Work], tries: Sequence[Try], now: float) -> list[S
     tries_of: dict[str, list[Try]] = {work.task_id: [] for work in works}
     for one in sorted(tries, key=lambda one: (one.began, one.attempt)):
         tries_of.get(one.task_id, []).append(one)
-    told = [(work, _of_task(work, tries_of[work.task_id], ended, now)) for work in works]
-    told.sort(key=lambda pair: (not tries_of[pair[0].task_id], pair[1][0].start))
+    told = [(tries_of[work.task_id], _of_task(work, tries_of[work.task_id], ended, now)) for work in works]
+    told.sort(key=lambda one: (not one[0], one[0][0].began if one[0] else one[1][0].start))
     return [stretch for _, found in told for stretch in found]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from agentorch_cli.pictures.model import Graph, Timeline, outcome
-from agentorch_cli.pictures.words import fitted, marks, plain, span, state_words
+from agentorch_cli.pictures.words import few, fitted, marks, plain, span, state_words
 from agentorch_cli.signs import STYLES
 
 LONGEST: Final = 60
@@ -42,8 +42,8 @@ def graph_dot(graph: Graph) -> str:
     ]
     for number, node in enumerate(graph.nodes):
         line, fill = _COLORS.get(node.state, _GREY)
-        below = ", ".join(node.agents) or state_words(node.state)
-        text = quoted(f"{STYLES[node.state][0]} {fitted(node.name, LONGEST)}", fitted(below, LONGEST))
+        below = few(node.agents, LONGEST) or state_words(node.state)
+        text = quoted(f"{STYLES[node.state][0]} {fitted(node.name, LONGEST)}", below)
         tip = quoted(node.task_id, state_words(node.status), *([node.note] if node.note else []))
         lines.append(f'  n{number} [label={text}, tooltip={tip}, color="{line}", fillcolor="{fill}"];')
     for before, after, kind in graph.links():
@@ -101,5 +101,8 @@ def quoted(*lines: str) -> str:
     return '"' + "\\n".join(_escaped(line) for line in lines) + '"'
 
 
+_MARKUP: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "\\": "\\\\", '"': '\\"'})
+
+
 def _escaped(text: str) -> str:
-    return plain(text).replace("&", "&amp;").replace("\\", "\\\\").replace('"', '\\"')
+    return plain(text).translate(_MARKUP)

@@ -6,7 +6,8 @@ lines cross without meeting, one of them is seen to pass behind the other (`â”€â
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Final
 
 from rich.text import Text
@@ -32,19 +33,29 @@ BOX_LINES: Final = 36
 
 def lined(pen: Pen, nodes: Sequence[GraphNode], layered: Layered) -> Text | None:
     """Boxes or columns, whichever fit into the width; None: neither does."""
-    boxes = _first_fit(pen, (_Boxes(pen, nodes, layered, most) for most in BOX_NAMES))
-    if boxes is not None and boxes.plain.count("\n") < BOX_LINES:
-        return boxes
-    columns = (_Columns(pen, nodes, layered, most, step) for most in COLUMN_NAMES for step in (1, 2))
-    return _first_fit(pen, columns) or boxes
-
-
-def _first_fit(pen: Pen, forms: Iterable[_Form]) -> Text | None:
-    for form in forms:
-        drawn = form.draw()
-        if drawn is not None and max(cells(line) for line in drawn.plain.split("\n")) <= pen.width:
-            return drawn
+    if len(layered.rows) * 4 <= BOX_LINES:
+        for most, step in product(BOX_NAMES, (1, 2)):
+            boxes = _fitting(_Boxes(pen, nodes, layered, most, step))
+            if boxes is not None and boxes.plain.count("\n") < BOX_LINES:
+                return boxes
+    for step in (1, 2):
+        form = _Columns(pen, nodes, layered, step)
+        for most in COLUMN_NAMES:
+            form.name(most)
+            columns = _fitting(form)
+            if columns is not None:
+                return columns
     return None
+
+
+def _fitting(form: _Form) -> Text | None:
+    """The picture, if it is no wider than it may be."""
+    if form.least > form.pen.width:
+        return None
+    drawn = form.draw()
+    if drawn is None or max(cells(line) for line in drawn.plain.split("\n")) > form.pen.width:
+        return None
+    return drawn
 
 
 class _Form:
@@ -56,7 +67,6 @@ class _Form:
         self.pen = pen
         self.nodes = nodes
         self.layered = layered
-        self.canvas = Canvas(is_ascii=pen.is_ascii)
         self.below: list[list[int]] = [[] for _ in layered.layer]
         for upper, lower in layered.links:
             self.below[upper].append(lower)
@@ -68,6 +78,7 @@ class _Form:
 
     def draw(self) -> Text | None:
         """The picture; None where the lines would be too many to follow."""
+        self.canvas = Canvas(is_ascii=self.pen.is_ascii)
         at = self.across()
         along = 0
         for depth, row in enumerate(self.layered.rows):
@@ -139,6 +150,9 @@ class _Form:
     tail: int
     """Steps in front of the tracks of a gap, and behind them."""
 
+    least = 0
+    """Columns that it takes in any case."""
+
     def across(self) -> list[int]:
         """The place of each vertex."""
         raise NotImplementedError
@@ -166,24 +180,28 @@ class _Boxes(_Form):
     back, ahead, less, more = NORTH, SOUTH, WEST, EAST
     lead, tail = 0, 1
 
-    def __init__(self, pen: Pen, nodes: Sequence[GraphNode], layered: Layered, most: int) -> None:
+    def __init__(self, pen: Pen, nodes: Sequence[GraphNode], layered: Layered, most: int, step: int) -> None:
         super().__init__(pen, nodes, layered)
+        self.step = step
+        self.can_shift = step > 1
         self.labels = [pen.label(node, most) for node in nodes]
-        self.notes = [
-            pen.fit(", ".join(node.agents) or state_words(node.state), max(most, 9)) for node in nodes
-        ]
+        self.notes = [pen.few(node.agents, max(most, 9)) or state_words(node.state) for node in nodes]
         self.height = 4 if any(node.agents for node in nodes) else 3
         # odd, so that a line meets the middle
         self.wide = [
             (max(cells(label.plain), cells(note) + 2 if self.height > 3 else 0) + 4) | 1
             for label, note in zip(self.labels, self.notes, strict=True)
         ]
+        wide = [[self.wide[one] + 2 for one in row if not layered.is_bend(one)] for row in layered.rows]
+        self.least = max(map(sum, wide), default=2) - 2
 
     def across(self) -> list[int]:
         count = self.layered.count
         sizes = [self.wide[vertex] if vertex < count else 1 for vertex in range(len(self.layered.layer))]
         at = places(self.layered, sizes.__getitem__, 2)
-        return _whole(self.layered, at, lambda one, other: (sizes[one] + sizes[other]) / 2 + 2, 2, sizes)
+        return _whole(
+            self.layered, at, lambda one, other: (sizes[one] + sizes[other]) / 2 + 2, self.step, sizes
+        )
 
     def size(self, row: Sequence[int]) -> int:
         return self.height
@@ -221,15 +239,20 @@ class _Columns(_Form):
     back, ahead, less, more = WEST, EAST, NORTH, SOUTH
     lead, tail = 1, 2
 
-    def __init__(self, pen: Pen, nodes: Sequence[GraphNode], layered: Layered, most: int, step: int) -> None:
+    def __init__(self, pen: Pen, nodes: Sequence[GraphNode], layered: Layered, step: int) -> None:
         super().__init__(pen, nodes, layered)
-        self.labels = [pen.label(node, most) for node in nodes]
-        self.step = step
         self.can_shift = step > 1
+        at = places(layered, lambda vertex: 0, step)
+        self.at = _whole(layered, at, lambda one, other: step, step, [0] * len(at))
+
+    def name(self, most: int) -> None:
+        """Give the tasks their names, in at most so many letters."""
+        self.labels = [self.pen.label(node, most) for node in self.nodes]
+        rows = self.layered.rows
+        self.least = sum(map(self.size, rows)) + (self.lead + self.tail) * (len(rows) - 1)
 
     def across(self) -> list[int]:
-        at = places(self.layered, lambda vertex: 0, self.step)
-        return _whole(self.layered, at, lambda one, other: self.step, self.step, [0] * len(at))
+        return self.at
 
     def size(self, row: Sequence[int]) -> int:
         shown = [cells(self.labels[vertex].plain) for vertex in row if not self.layered.is_bend(vertex)]

@@ -36,6 +36,11 @@ ENOUGH_CROSSINGS: Final = 30_000
 STEPS: Final = (8, 16)
 """Sweeps of placing: towards the neighbours on one side in turn, then towards all of them."""
 
+LARGE: Final = 1_500
+"""Vertices from which on there are fewer of them."""
+
+FEWER_STEPS: Final = (4, 6)
+
 MOST_BENDS: Final = 20_000
 """Edges for which no bend is left go straight from layer to layer."""
 
@@ -244,52 +249,74 @@ def places(layered: Layered, size: Callable[[int], float], gap: float) -> list[f
 
     The smallest edge of all is at 0.
     """
-    pulls: list[tuple[list[tuple[int, float]], list[tuple[int, float]]]] = [([], []) for _ in layered.layer]
-    for upper, lower in layered.links:
-        bends = layered.is_bend(upper) + layered.is_bend(lower)
-        weight = (1.0, 2.0, STRAIGHT)[bends]
-        pulls[lower][0].append((upper, weight))
-        pulls[upper][1].append((lower, weight))
-    at = [0.0] * len(layered.layer)
-    half = [size(vertex) / 2 for vertex in range(len(at))]
+    count = len(layered.layer)
+    pulls = _pulls(layered)
+    half = [size(vertex) / 2 for vertex in range(count)]
+    at = [0.0] * count
+    rows = []
     for row in layered.rows:
-        _settle(row, half, gap, [0.0] * len(row), [1.0] * len(row), at)
-    for step in range(sum(STEPS)):
-        for row in layered.rows if step % 2 == 0 else layered.rows[::-1]:
-            wanted, weights = [], []
-            for vertex in row:
-                ties = pulls[vertex][step % 2] if step < STEPS[0] else [*pulls[vertex][0], *pulls[vertex][1]]
-                weight = sum(pull for _, pull in ties)
-                wanted.append(sum(at[other] * pull for other, pull in ties) / weight if ties else at[vertex])
-                weights.append(weight or 0.01)
-            _settle(row, half, gap, wanted, weights, at)
-    least = min((at[vertex] - half[vertex] for vertex in range(len(at))), default=0.0)
+        offset, offsets = 0.0, []
+        for place, vertex in enumerate(row):
+            offset += half[row[place - 1]] + gap + half[vertex] if place else 0.0
+            offsets.append(offset)
+            at[vertex] = offset
+        rows.append((row, offsets))
+    turns, more = STEPS if count < LARGE else FEWER_STEPS
+    for step in range(turns + more):
+        ties = pulls[step % 2 if step < turns else 2]
+        for row, offsets in rows if step % 2 == 0 else reversed(rows):
+            _settle(row, offsets, ties, at)
+    least = min((at[vertex] - half[vertex] for vertex in range(count)), default=0.0)
     return [place - least for place in at]
 
 
-def _settle(
-    row: Sequence[int],
-    half: Sequence[float],
-    gap: float,
-    wanted: Sequence[float],
-    weights: Sequence[float],
-    at: list[float],
-) -> None:
-    """The places nearest to the wanted ones (weighted least squares) that keep order and distance."""
-    offsets, offset, last = [], 0.0, -1
-    for vertex in row:
-        offset += half[last] + gap + half[vertex] if last >= 0 else 0.0
-        offsets.append(offset)
-        last = vertex
-    blocks: list[tuple[float, float, int]] = []  # sum of weighted wishes, sum of weights, how many
-    for wish, weight, offset in zip(wanted, weights, offsets, strict=True):
-        total, heavy, many = (wish - offset) * weight, weight, 1
-        while blocks and blocks[-1][0] * heavy > total * blocks[-1][1]:
-            before = blocks.pop()
-            total, heavy, many = total + before[0], heavy + before[1], many + before[2]
-        blocks.append((total, heavy, many))
+_Ties = list[tuple[list[tuple[int, float]], float]]
+"""For each vertex: the others and how much each pulls, as shares of one, and how much they pull in all."""
+
+
+def _pulls(layered: Layered) -> list[_Ties]:
+    """What pulls each vertex: those above it, those below it, all of them."""
+    above: list[list[tuple[int, float]]] = [[] for _ in layered.layer]
+    below: list[list[tuple[int, float]]] = [[] for _ in layered.layer]
+    for upper, lower in layered.links:
+        weight = (1.0, 2.0, STRAIGHT)[layered.is_bend(upper) + layered.is_bend(lower)]
+        above[lower].append((upper, weight))
+        below[upper].append((lower, weight))
+    both = [[*up, *down] for up, down in zip(above, below, strict=True)]
+    found = []
+    for ties in (above, below, both):
+        sums = [sum([weight for _, weight in one]) for one in ties]
+        shares = [
+            [(other, weight / total) for other, weight in one] for one, total in zip(ties, sums, strict=True)
+        ]
+        found.append(list(zip(shares, sums, strict=True)))
+    return found
+
+
+def _settle(row: Sequence[int], offsets: Sequence[float], ties: _Ties, at: list[float]) -> None:
+    """The places nearest to where each is pulled (weighted least squares) that keep order and distance."""
+    means: list[float] = []  # of blocks that move as one, as places of their first member
+    weights: list[float] = []
+    sizes: list[int] = []
+    for vertex, offset in zip(row, offsets, strict=True):
+        near, weight = ties[vertex]
+        wish = 0.0
+        if weight:
+            for other, share in near:
+                wish += at[other] * share
+        else:
+            wish, weight = at[vertex], 0.01
+        mean, many = wish - offset, 1
+        while means and means[-1] > mean:
+            before = weights.pop()
+            mean = (mean * weight + means.pop() * before) / (weight + before)
+            weight += before
+            many += sizes.pop()
+        means.append(mean)
+        weights.append(weight)
+        sizes.append(many)
     place = 0
-    for total, heavy, many in blocks:
-        for _ in range(many):
-            at[row[place]] = total / heavy + offsets[place]
-            place += 1
+    for mean, many in zip(means, sizes, strict=True):
+        for number in range(place, place + many):
+            at[row[number]] = mean + offsets[number]
+        place += many

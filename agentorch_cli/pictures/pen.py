@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from agentorch_cli.pictures.model import GraphNode
-from agentorch_cli.pictures.words import cells, fitted, state_words
+from agentorch_cli.pictures.words import cells, few, fitted, state_words
 from agentorch_cli.signs import STYLES
 
 _NAMES = {"failed": "bold red", "running": "bold", "blocked": "dim", "skipped": "dim"}
@@ -43,6 +43,11 @@ class Pen:
         if self.is_ascii and not shown.isascii():
             shown = fitted(shown.encode("ascii", "backslashreplace").decode(), most, self.more)
         return shown
+
+    def few(self, names: Sequence[str], most: int) -> str:
+        """As many names of others as fit, and how many there are besides."""
+        shown = few(names, most, self.more)
+        return self.fit(shown, most) if self.is_ascii else shown
 
     def label(self, node: GraphNode, most: int) -> Text:
         """A task in a line: its sign and its name in at most so many columns."""

@@ -14,7 +14,7 @@ from typing import Final
 from agentorch_cli.pictures.ink import LETTER, document, escaped, label, legend, num, sign, tooltip
 from agentorch_cli.pictures.layers import Edge, Layered, arrange, parts, places
 from agentorch_cli.pictures.model import Bar, Graph, GraphNode, Timeline, outcome
-from agentorch_cli.pictures.words import cells, fitted, marks, span, state_words
+from agentorch_cli.pictures.words import cells, few, fitted, marks, span, state_words
 
 MARGIN: Final = 24.0
 LEGEND: Final = 40.0
@@ -195,7 +195,6 @@ def _xy(point: tuple[float, float], *, is_right: bool) -> str:
 
 def _node(node: GraphNode, x: float, y: float, box: float) -> str:
     state = node.state
-    below = ", ".join(node.agents) or node.note or state_words(state)
     told = [
         node.name,
         node.task_id if node.task_id != node.name else "",
@@ -204,6 +203,8 @@ def _node(node: GraphNode, x: float, y: float, box: float) -> str:
         node.note,
     ]
     room = int((box - 40) / LETTER)
+    less = int(room * 1.12)
+    below = few(node.agents, less) or fitted(node.note or state_words(state), less)
     left, top = x - box / 2, y - BOX / 2
     return (
         f'<g class="node {state}" data-task="{escaped(node.task_id)}">{tooltip(told)}'
@@ -211,7 +212,7 @@ def _node(node: GraphNode, x: float, y: float, box: float) -> str:
         f'<rect class="box" x="{num(left)}" y="{num(top)}" width="{num(box)}" height="{num(BOX)}" rx="8"/>'
         + sign(state, left + 16, y - 7)
         + label(left + 30, y - 3, fitted(node.name, room), "strong")
-        + label(left + 30, y + 13, fitted(below, int(room * 1.12)), "faint small")
+        + label(left + 30, y + 13, below, "faint small")
         + "</g>"
     )
 

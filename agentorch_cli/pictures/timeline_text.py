@@ -98,7 +98,7 @@ class _Chart:
         return [self.tasks[place] for place in sorted(order[:MOST_ROWS])]
 
     def _header(self) -> Text:
-        line = [" "] * (self.axis + 8)
+        line = [" "] * self.axis
         end = 0
         for at, words in marks(self.timeline.seconds, max(self.axis // MARK, 1)):
             column = self._column(at)
@@ -107,7 +107,7 @@ class _Chart:
                 end = column + len(words) + 1
         if self.timeline.is_open and end + 3 <= self.axis:
             line[self.axis - 3 : self.axis] = "now"
-        shown = Text(" " * (self.names + 4) + "".join(line[: self.axis]), "dim")
+        shown = Text(" " * (self.names + 4) + "".join(line), "dim")
         if self.agents:
             shown.append(" " * (TOOK + 3) + "agents", "dim")
         return shown
@@ -149,8 +149,8 @@ class _Chart:
         if self.took:
             shown.append(f" {took:>{TOOK}}", "dim")
         if self.agents:
-            agents = ", ".join(dict.fromkeys(bar.agent for bar in work))
-            shown.append("  " + self.pen.fit(agents, self.agents))
+            agents = list(dict.fromkeys(bar.agent for bar in work))
+            shown.append("  " + self.pen.few(agents, self.agents))
         return shown
 
     def _fill(self, bar: Bar) -> tuple[str, str]:
@@ -172,4 +172,6 @@ class _Chart:
             if cells(lines[-1].plain) + cells(step) + cells(name) > self.pen.width:
                 lines.append(Text("  "))
             lines[-1].append(step, "dim").append(name)
+        for line in lines:
+            line.truncate(self.pen.width, overflow="crop")
         return Text("\n").join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from typing import Final
 
 from agentorch_cli.text import one_line
@@ -55,6 +56,16 @@ def fitted(text: str, most: int, sign: str = "…") -> str:
             break
         head += letter
     return head + sign + end
+
+
+def few(names: Sequence[str], most: int, sign: str = "…") -> str:
+    """As many of the names as fit into so many columns, and how many there are besides."""
+    shown = ", ".join(plain(name) for name in names)
+    for count in range(len(names) - 1, 0, -1):
+        if cells(shown) <= most:
+            break
+        shown = f"{', '.join(plain(name) for name in names[:count])} +{len(names) - count}"
+    return fitted(shown, most, sign)
 
 
 def span(seconds: float) -> str:
