@@ -637,10 +637,12 @@ class TallyView(View):
 class FlowView(View):
     """Tasks that came and that ended, of late."""
 
-    seconds: float = 60.0
-    """What the rates are a mean of: less than a minute where so much happens that only the newest is read."""
     in_per_second: float = 0.0
+    """The mean of the last minute."""
     out_per_second: float = 0.0
+    """The mean of the last `seconds`."""
+    seconds: float = 60.0
+    """Less than a minute where so much happens that only the newest of it is read."""
     step: int = 0
     """Number of the newest step, counted in steps since 1970; it is not over yet."""
     step_seconds: float = 2.0

@@ -150,7 +150,7 @@ TASKS = (
 )
 
 RUNNING = (
-    Column("NAME", lambda task, look: look.text(label(task), "bold")),
+    Column("NAME", lambda task, look: look.text(label(task), "bold"), least=20),
     Column("AGENTS", lambda task, look: look.names(task.assigned_agents)),
     Column("PROGRESS", lambda task, look: look.progress(task.progress), 6),
     Column("FOR", took, 7, is_right=True),

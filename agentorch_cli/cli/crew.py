@@ -36,7 +36,8 @@ def crew(status: StatusView) -> tuple[Column, ...]:
     running = {task.task_id: task for task in status.running}
     by_title = {column.title: column for column in columns.AGENTS}
     return (
-        Column("AGENT", _name, is_id=True, fold_at=26),
+        Column("", _sign),
+        by_title["AGENT"],
         Column("LOAD", lambda agent, look: look.bar(agent.load, 6), 7),
         Column("SLOTS", by_title["SLOTS"].cell, 5, is_right=True),
         Column("SCORE", by_title["SCORE"].cell, 7, is_right=True),
@@ -44,16 +45,14 @@ def crew(status: StatusView) -> tuple[Column, ...]:
         Column("DONE", lambda agent, look: Text(f"{agent.completed:,}"), 2, is_right=True),
         Column("FAILED", _failed, 2, is_right=True),
         Column("SEEN", _seen, 6, is_right=True),
-        Column("DOING", lambda agent, look: doing(agent, running, look), 8),
+        Column("DOING", lambda agent, look: doing(agent, running, look), 8, least=24),
         by_title["POOL"],
     )
 
 
-def _name(agent: AgentView, look: Look) -> Text:
-    """With the sign of its state in front."""
+def _sign(agent: AgentView, look: Look) -> Text:
     is_out = agent.excluded_until is not None and agent.excluded_until > look.now
-    sign = look.sign("failing" if is_out else agent.status)
-    return sign + Text(" ") + look.text(agent.agent_id, "bold" if agent.status != "offline" else "")
+    return look.sign("failing" if is_out else agent.status)
 
 
 def _seen(agent: AgentView, look: Look) -> Text:

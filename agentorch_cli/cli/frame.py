@@ -31,6 +31,9 @@ LEFT_SHARE = 0.58
 LEFT = ("AGENTS", "RUNNING")
 """What stands on the left where there are two columns."""
 
+UNCOUNTED = ("RECENT", "VOTES")
+"""Tables that hold only the newest of what there is."""
+
 HEAD_LINES = 2
 """Of each table: its title, the names of its columns."""
 
@@ -109,11 +112,14 @@ def _body(status: StatusView, console: Console, look: Look, room: int) -> list[L
     left = [part for part in parts if part[0] in LEFT]
     right = [part for part in parts if part[0] not in LEFT]
     if look.width < WIDE or not left or not right:
-        return _tables(parts, console, look, room)
+        return _tables(parts, status, console, look, room)
     width = int(look.width * LEFT_SHARE)
     sides = (
-        (width, _tables(left, console, replace(look, width=width), room)),
-        (look.width - width - 3, _tables(right, console, replace(look, width=look.width - width - 3), room)),
+        (width, _tables(left, status, console, replace(look, width=width), room)),
+        (
+            look.width - width - 3,
+            _tables(right, status, console, replace(look, width=look.width - width - 3), room),
+        ),
     )
     between = [Segment(" | " if look.is_ascii else " │ ", Style(dim=True))]
     height = max(len(lines) for _, lines in sides)
@@ -126,28 +132,31 @@ def _body(status: StatusView, console: Console, look: Look, room: int) -> list[L
     ]
 
 
-def _tables(parts: Sequence[Part], console: Console, look: Look, room: int) -> list[Line]:
+def _tables(parts: Sequence[Part], status: StatusView, console: Console, look: Look, room: int) -> list[Line]:
     """The tables one below the other, each with a fair share of the lines."""
     kept = list(parts)
     while len(kept) > 1 and sum(min(len(one[2]), LEAST_ROWS) + HEAD_LINES for one in kept) > room:
         kept.pop()
+    totals = {"RUNNING": status.task_counts.get("running", 0)}
+    bodies = [_lines(table(columns, rows[:room], look), console, look.width) for _, columns, rows in kept]
     lines: list[Line] = []
     for index, (title, columns, rows) in enumerate(kept):
-        share = _share(room - len(lines), [len(one[2]) for one in kept[index:]])
-        shown = list(rows[: max(share - HEAD_LINES, 0)])
-        body = _lines(table(columns, shown, look), console, look.width)
-        while shown and len(body) > share - 1:  # ids have folded
-            shown = shown[: share - 1 - len(body)]
+        share = _share(room - len(lines), [len(body) + 1 for body in bodies[index:]])
+        shown, body = rows[:room], bodies[index]
+        while shown and len(body) + 1 > share:
+            # as many fewer as there are lines too many; ids that are folded take some each, so not too few
+            excess = len(body) + 1 - share
+            shown = shown[: max(share - HEAD_LINES, 0) if len(body) == len(shown) + 1 else -(excess // 4 + 1)]
             body = _lines(table(columns, shown, look), console, look.width)
         if shown:
-            of = f"{len(shown)} of {len(rows)}" if len(shown) < len(rows) else f"{len(rows)}"
-            lines += [_heading(f"{title} ({of})", console, look), *body]
+            total = max(len(rows), totals.get(title, 0))
+            of = f" ({len(shown)} of {total:,})" if len(shown) < total else f" ({total:,})"
+            lines += [_heading(title + ("" if title in UNCOUNTED else of), console, look), *body]
     return lines
 
 
-def _share(room: int, sizes: Sequence[int]) -> int:
+def _share(room: int, needs: Sequence[int]) -> int:
     """Lines for the first of the tables that follow: what it needs, or a fair share."""
-    needs = [size + HEAD_LINES for size in sizes]
     fair = room // len(needs)
     return min(needs[0], max(room - sum(min(need, fair) for need in needs[1:]), 0))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +12,7 @@ from agentorch_cli.cli.session import Session
 
 if TYPE_CHECKING:
     from agentorch_cli.cli.tables import Page
+    from agentorch_cli.views import StatusView
 
 
 def status(
@@ -51,9 +53,24 @@ app = single(status)
 
 
 async def _watch(session: Session) -> None:
-    from agentorch_cli.cli.session import json_text, write
     from agentorch_cli.cli.watch import Notes, watch
 
     notes = Notes(session.say, session.server_shown)
     async with session.connect(is_patient=True, say=notes.say) as client:
-        await watch(client, lambda document: write(json_text(document)), session.format == "table", notes)
+        await watch(client, lambda status: _emit(session, status), session.format == "table", notes)
+
+
+def _emit(session: Session, status: StatusView) -> None:
+    """A change, where no screen can be drawn: JSON for programs, else the page, at a plain terminal."""
+    from agentorch_cli.cli.session import json_text, write
+
+    if session.format != "table" or not sys.stdout.isatty():
+        write(json_text(status))
+        return
+    from agentorch_cli.cli import board
+    from agentorch_cli.cli.tables import Page
+
+    page = Page(sys.stdout)
+    board.draw(page, status)
+    page.gap()
+    sys.stdout.flush()

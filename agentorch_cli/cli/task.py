@@ -80,8 +80,8 @@ def submit(
 
     session = Session.of(ctx)
     seconds = _seconds(timeout)
-    with Progress(session, "Reading"):
-        plan = read_submission(files, session.settings)
+    with Progress(session, "Reading") as progress:
+        plan = read_submission(files, session.settings, begin=progress.begin)
     budget = dict(plan.budget or {})
     if budget_usd is not None:
         budget["cost_usd"] = budget_usd

@@ -6,10 +6,7 @@ and none of them reads tasks that have ended but through an index (`tests/store/
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
-
-import asyncpg
 
 from agentorch_cli import views
 from agentorch_cli.handlers.agents import find_agents
@@ -60,10 +57,7 @@ async def get_status(context: Context, limit: int = 20) -> views.StatusView:
         agent_counts=agent_counts,
         task_counts=task_counts,
         counts_estimated=is_estimated,
-        flow=_flow(
-            await context.db.fetch("flow", MOST_EVENTS, STEP_SECONDS, STEPS * STEP_SECONDS),
-            now,
-        ),
+        flow=await _flow(context, now),
         running=[task_view(row) for row in await context.db.fetch("running_tasks", limit)],
         recent=[task_view(row) for row in await context.db.fetch("recent_tasks", limit)],
         oldest_pending_seconds=oldest[0] if oldest is not None else None,
@@ -90,12 +84,16 @@ async def _count(context: Context) -> tuple[dict[str, int], bool]:
     return {row["status"]: row["number"] for row in rows}, False
 
 
-def _flow(rows: Sequence[asyncpg.Record], now: datetime) -> views.FlowView:
+async def _flow(context: Context, now: datetime) -> views.FlowView:
     """Steps as a row of numbers; where not all events of the minute were read, only what is known."""
+    minute = STEPS * STEP_SECONDS
+    rows = await context.db.fetch("flow", MOST_EVENTS, STEP_SECONDS, minute)
+    lately = await context.db.fetch_one("came_lately", minute)
     newest = int(now.timestamp() // STEP_SECONDS)
     whole = sum(row["events"] for row in rows) < MOST_EVENTS
     first = min((row["first"] for row in rows), default=now)
-    seconds = STEPS * STEP_SECONDS if whole else max((now - first).total_seconds(), 0.001)
+    seconds = minute if whole else max((now - first).total_seconds(), 0.001)
+    came = sum(row["came"] for row in rows) if whole or lately is None else lately["number"]
     known_from = newest - STEPS if whole else int(first.timestamp() // STEP_SECONDS) + 1
     by_step = {row["step"]: row for row in rows}
 
@@ -107,7 +105,7 @@ def _flow(rows: Sequence[asyncpg.Record], now: datetime) -> views.FlowView:
 
     return views.FlowView(
         seconds=seconds,
-        in_per_second=sum(row["came"] for row in rows) / seconds,
+        in_per_second=came / minute,
         out_per_second=sum(row["ended"] for row in rows) / seconds,
         step=newest,
         step_seconds=STEP_SECONDS,

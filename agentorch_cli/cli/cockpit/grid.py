@@ -72,7 +72,7 @@ class Grid(DataTable[Text]):
 
     def sort_next(self) -> None:
         """By the next column; after the last one as it came."""
-        titles = ["", *(title for title, _ in self._kept)]
+        titles = ["", *(title for title, _ in self._kept if title)]
         if self.listing is not None:
             now = self.sorted_by.get(self.listing.name, ("", False))[0]
             at = titles.index(now) if now in titles else 0

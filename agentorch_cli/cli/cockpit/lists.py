@@ -66,7 +66,7 @@ _by_title = {column.title: column for column in (*columns.RUNNING, *columns.TASK
 
 TASKS = (
     _by_title["STATUS"],
-    Column("NAME", lambda task, look: look.text(columns.label(task), "bold")),
+    Column("NAME", lambda task, look: look.text(columns.label(task), "bold"), least=28),
     _by_title["PROGRESS"],
     Column("FOR", columns.took, 7, is_right=True),
     _by_title["AGENTS"],

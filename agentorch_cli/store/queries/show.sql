@@ -192,6 +192,29 @@ order by count(*) desc
 limit 50;
 
 
+-- name: came_lately
+-- About how many tasks came within the last $1 seconds: where they begin is found by halving the span of seq.
+with recursive halves (low, high, step) as (
+  select min(seq), max(seq), 0 from task_distributions
+  union all
+  select
+    case when m.created_at < now() - $1::float8 * interval '1 second' then m.seq + 1 else h.low end,
+    case when m.created_at < now() - $1::float8 * interval '1 second' then h.high else h.low + (h.high - h.low) / 2 end,
+    h.step + 1
+  from halves h, lateral (
+    select t.seq, t.created_at from task_distributions t
+    where t.seq >= h.low + (h.high - h.low) / 2 order by t.seq limit 1
+  ) m
+  where h.low < h.high and h.step < 64
+)
+select coalesce(max(t.seq) - max(h.low) + 1, 0)::bigint as number
+from halves h, (select max(seq) as seq from task_distributions) t
+where h.low >= h.high
+  and exists (
+    select 1 from task_distributions l
+    where l.seq = t.seq and l.created_at >= now() - $1::float8 * interval '1 second');
+
+
 -- name: running_tasks
 -- Tasks that agents hold, those that began first in front: how far each is, and what its agent said last.
 select
@@ -253,11 +276,12 @@ select
 from task_distributions t
 where completed_at is not null
   and task_id in (
-    select task_id from (
+    (select task_id from (
       select task_id, kind from events order by events.tx desc, event_id desc limit 2000) e
     where kind in ('task_completed', 'task_failed', 'task_cancelled', 'task_skipped')
+    limit $1)
     union all
-    select task_id from (select task_id from task_distributions order by seq desc limit 200) s)
+    (select task_id from task_distributions order by seq desc limit $1))
 order by completed_at desc, task_id
 limit $1;
 
