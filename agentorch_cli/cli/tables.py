@@ -162,9 +162,7 @@ def fit(columns: Sequence[Column], natural: Sequence[int], width: int) -> tuple[
         return sum(widths[index] for index in kept) + GAP * (len(kept) - 1) - width
 
     def texts() -> list[int]:
-        return [
-            index for index in kept if not columns[index].is_id and widths[index] > columns[index].least
-        ]
+        return [index for index in kept if not columns[index].is_id and widths[index] > columns[index].least]
 
     while excess() > sum(widths[index] - columns[index].least for index in texts()):
         lightest = min(kept, key=lambda index: (columns[index].weight, -index))

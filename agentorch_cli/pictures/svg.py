@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import ceil, log, sqrt
 from typing import Final
 
-from agentorch_cli.pictures.ink import LETTER, document, escaped, label, legend, num, sign, tooltip
+from agentorch_cli.pictures.ink import LETTER, document, label, legend, num, sign, tooltip
 from agentorch_cli.pictures.layers import Edge, Layered, arrange, parts, places
 from agentorch_cli.pictures.model import Bar, Graph, GraphNode, Timeline, outcome
 from agentorch_cli.pictures.words import cells, few, fitted, marks, span, state_words
@@ -204,10 +204,11 @@ def _node(node: GraphNode, x: float, y: float, box: float) -> str:
     ]
     room = int((box - 40) / LETTER)
     less = int(room * 1.12)
-    below = few(node.agents, less) or fitted(node.note or state_words(state), less)
+    said = node.note if state in ("failed", "unknown") else ""
+    below = few(node.agents, less) or fitted(said or state_words(state), less)
     left, top = x - box / 2, y - BOX / 2
     return (
-        f'<g class="node {state}" data-task="{escaped(node.task_id)}">{tooltip(told)}'
+        f'<g class="node {state}">{tooltip(told)}'
         f'<rect class="paper" x="{num(left)}" y="{num(top)}" width="{num(box)}" height="{num(BOX)}" rx="8"/>'
         f'<rect class="box" x="{num(left)}" y="{num(top)}" width="{num(box)}" height="{num(BOX)}" rx="8"/>'
         + sign(state, left + 16, y - 7)
@@ -295,8 +296,7 @@ def _row(
     )
     name = label(MARGIN + 18, y + LANE / 2 + 4, fitted(first.name, NAMES), "strong" if is_critical else "")
     drawn = [
-        f'<g data-task="{escaped(first.task_id)}">{tooltip(told)}{mark}'
-        f"{sign(state, MARGIN + 6, y + LANE / 2)}{name}</g>",
+        f"<g>{tooltip(told)}{mark}{sign(state, MARGIN + 6, y + LANE / 2)}{name}</g>",
         label(left + AXIS + 10, y + LANE / 2 + 4, took, "faint small"),
     ]
     for number, lane in enumerate(lanes):

@@ -118,7 +118,7 @@ function paint() {
   draw(top, head());
   draw(main, body());
   draw(foot, standing());
-  main.setAttribute("aria-busy", link.state === "open" && page.found === null && page.problem === null);
+  main.setAttribute("aria-busy", link.state === "open" && page.route.place !== null && page.found === null && page.problem === null);
   main.classList.toggle("old", page.found !== null && (link.state !== "open" || page.problem !== null));
 }
 
