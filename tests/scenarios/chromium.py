@@ -22,7 +22,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds in which something has to come true."""
 
 FLAGS = (
