@@ -310,6 +310,24 @@ async def test_hints_are_about_everything_from_now_on(orchestrator: Orchestrator
             assert await rpc.code("subscribe", hints=True, **wrong) == "usage"
 
 
+async def test_the_questions_of_pages_are_shared_and_those_of_programs_are_not(
+    orchestrator: Orchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared: list[str] = []
+    read_once = Control.read_once
+
+    async def noted(self: Control, method: str, given: Any, read: Any) -> Any:
+        shared.append(method)
+        return await read_once(self, method, given, read)
+
+    monkeypatch.setattr(Control, "read_once", noted)
+    async with talk(orchestrator) as program, talk(orchestrator, **own_page(orchestrator)) as page:
+        await program.result("status.get", limit=1)
+        assert shared == []
+        await page.result("status.get", limit=1)
+        assert shared == ["status.get"]
+
+
 async def test_pages_that_ask_the_same_at_the_same_time_get_one_answer(orchestrator: Orchestrator) -> None:
     control, go, asked = control_of(orchestrator), asyncio.Event(), 0
 
