@@ -204,7 +204,8 @@ def _node(node: GraphNode, x: float, y: float, box: float) -> str:
     ]
     room = int((box - 40) / LETTER)
     less = int(room * 1.12)
-    below = few(node.agents, less) or fitted(node.note or state_words(state), less)
+    said = node.note if state in ("failed", "unknown") else ""
+    below = few(node.agents, less) or fitted(said or state_words(state), less)
     left, top = x - box / 2, y - BOX / 2
     return (
         f'<g class="node {state}">{tooltip(told)}'
