@@ -115,7 +115,7 @@ task why lonely
 task why follower
 task graph follower
 task graph missing
-task timeline second
+task timeline follower
 task depend free --on lonely
 task depend lonely --on follower
 task cancel follower --reason "not any more"
