@@ -407,10 +407,20 @@ def test_the_timeline_at_80_columns_is_this() -> None:
         " ● check                      ▒▒▒▒▒▒▒▒▒✗···········██████████               4.0s",
         "▌◐ vote                       ██████████████████████████                    5.0s",
         "▌                             ▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▶    8.0s",
-        " ◌ later ┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄",
+        " ◌ later ┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄",
         "",
         "▌ the longest chain: fetch → vote",
     ]
+
+
+def test_a_mark_colours_nothing_but_itself() -> None:
+    for drawn, word in (
+        (timeline_text(PAPER, 120), "ben"),
+        (timeline_text(PAPER, 120), "→ vote"),
+        (graph_text(graph_of({"a": [], **{f"b{n}": ["a"] for n in range(60)}}), 20), "b7"),
+    ):
+        at = drawn.plain.index(word) + len(word) - 1
+        assert {str(span.style) for span in drawn.spans if span.start <= at < span.end} <= {""}
 
 
 def test_of_thousands_of_tasks_the_timeline_keeps_the_chain_and_what_lasted() -> None:

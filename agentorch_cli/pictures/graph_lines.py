@@ -27,6 +27,9 @@ BOX_NAMES: Final = (24, 16, 12)
 COLUMN_NAMES: Final = (30, 22, 16, 11)
 """Letters of a name: as many as fit, these one after the other."""
 
+NEARLY: Final = 2
+"""Steps across that a task gives way for a straight line."""
+
 BOX_LINES: Final = 36
 """Boxes that take more give way to columns."""
 
@@ -290,6 +293,24 @@ def _whole(
                 place = max(place, int(-(-least // step)) * step)
             found[vertex] = place
             last = vertex
+    _straighten(layered, found, apart)
     edge = min((place - sizes[vertex] // 2 for vertex, place in enumerate(found)), default=0)
     move = edge // step * step
     return [place - move for place in found]
+
+
+def _straighten(layered: Layered, found: list[int], apart: Callable[[int, int], float]) -> None:
+    """Move what nearly stands below another to just there, where its row has the room."""
+    above: list[list[int]] = [[] for _ in found]
+    for upper, lower in layered.links:
+        above[lower].append(upper)
+    for row in layered.rows:
+        for number, vertex in enumerate(row):
+            near = min((found[one] - found[vertex] for one in above[vertex]), key=abs, default=0)
+            if not 0 < abs(near) <= NEARLY:
+                continue
+            place = found[vertex] + near
+            before, after = row[number - 1] if number else -1, (*row, -1)[number + 1]
+            fits_before = before < 0 or place - found[before] >= apart(before, vertex)
+            if fits_before and (after < 0 or found[after] - place >= apart(vertex, after)):
+                found[vertex] = place

@@ -123,7 +123,7 @@ class _Drawing:
         bar = max(min(self.pen.width - wide - 40, 30), 8)
         lines = []
         for title, band in zip(titles, bands, strict=True):
-            line = Text(title.rjust(wide) + "  ", "dim")
+            line = Text.assemble((title.rjust(wide) + "  ", "dim"))
             line.append_text(self.bar(band, bar, most))
             line.append(f"  {len(band):>{len(f'{most:,}')},}")
             counted = Counter(node.state for node in band)

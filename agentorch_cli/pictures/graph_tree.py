@@ -59,12 +59,12 @@ class _Tree:
 
     def chain(self, lines: list[Text], place: int, lead: str, margin: str) -> int:
         """Tasks that follow each other one by one, in as many lines as they need; gives the last."""
-        lines.append(Text(lead, "dim"))
+        lines.append(Text.assemble((lead, "dim")))
         step = Text()
         while True:
             item = self.item(place, self.pen.width - len(margin) - 8)
             if step.plain and cells(lines[-1].plain + step.plain + item.plain) > self.pen.width:
-                lines.append(Text(margin + " ", "dim"))
+                lines.append(Text.assemble((margin + " ", "dim")))
             lines[-1].append_text(step).append_text(item)
             if len(self.below[place]) != 1:
                 return place

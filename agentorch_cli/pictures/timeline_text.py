@@ -107,7 +107,7 @@ class _Chart:
                 end = column + len(words) + 1
         if self.timeline.is_open and end + 3 <= self.axis:
             line[self.axis - 3 : self.axis] = "now"
-        shown = Text(" " * (self.names + 4) + "".join(line), "dim")
+        shown = Text.assemble((" " * (self.names + 4) + "".join(line), "dim"))
         if self.agents:
             shown.append(" " * (TOOK + 3) + "agents", "dim")
         return shown
@@ -120,12 +120,10 @@ class _Chart:
         state = outcome(lanes)
         name = self.pen.fit(lanes[0][0].name, self.names)
         style = STYLES[state][2]
-        head = Text()
-        head.append(("!" if self.pen.is_ascii else "▌") if is_critical else " ", "red")
-        head.append(f"{self.pen.sign(state)} ", style)
+        mark = ("!" if self.pen.is_ascii else "▌") if is_critical else " "
+        head = Text.assemble((mark, "red"), (f"{self.pen.sign(state)} ", style))
         head.append(name + " " * (self.names - cells(name) + 1), "bold" if is_critical else "")
-        blank = Text(("!" if self.pen.is_ascii else "▌") if is_critical else " ", "red")
-        blank.append(" " * (self.names + 3))
+        blank = Text.assemble((mark, "red"), " " * (self.names + 3))
         return [
             (blank.copy() if number else head).append_text(self._lane(lane))
             for number, lane in enumerate(lanes)
@@ -165,7 +163,7 @@ class _Chart:
         chain = [self.pen.fit(names[one], 24) for one in self.timeline.critical if one in names]
         if len(chain) > 8:
             chain = [*chain[:4], f"({len(chain) - 7} more)", *chain[-3:]]
-        shown = Text("!" if self.pen.is_ascii else "▌", "red").append(" the longest chain: ", "dim")
+        shown = Text.assemble(("!" if self.pen.is_ascii else "▌", "red"), (" the longest chain: ", "dim"))
         lines = [shown]
         for number, name in enumerate(chain):
             step = f" {self.pen.arrow} " if number else ""
