@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,10 @@ def watched(environment: dict[str, str]) -> Iterator[Watched]:
     one.child.close(force=True)
 
 
+def is_high(rows: int, lines: list[str]) -> bool:
+    return len(lines) == rows
+
+
 # --- keys, sizes, signals -----------------------------------------------------------------------
 
 
@@ -71,7 +76,7 @@ def test_the_view_takes_the_size_that_the_terminal_has_now(watched: Watched) -> 
 
     for rows, columns in ((5, 20), (60, 200), (10, 40), (24, 80)):
         watched.resize(rows, columns)
-        lines = watched.until(lambda lines, rows=rows: len(lines) == rows)
+        lines = watched.until(partial(is_high, rows))
 
         assert {cell_len(line) for line in lines[:-1]} == {columns}
 

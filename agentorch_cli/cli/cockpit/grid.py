@@ -41,7 +41,7 @@ class Grid(DataTable[Text]):
         every = listing.rows(state)
         rows = filtered(listing, every, self.words, lambda row: _plain(columns, row, look))
         by, is_reversed = self.sorted_by.get(listing.name, ("", False))
-        chosen = next((column for column in columns if column.title == by), None)
+        chosen = next((column for column in columns if by and column.title == by), None)
         rows = ordered(listing, rows, chosen, look, is_reversed=is_reversed)
         self.number, self.total, self.listing = len(rows), len(every), listing
         rows = rows[:MOST_ROWS]
