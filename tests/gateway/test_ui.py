@@ -148,7 +148,7 @@ def test_the_signs_and_words_of_the_page_are_those_of_the_terminal() -> None:
     def table(text: str, name: str) -> Any:
         found = re.search(rf"const {name} = (\{{.*?\}});", text, re.DOTALL)
         assert found is not None
-        return json.loads(found[1])
+        return json.loads(re.sub(r",(\s*[}\]])", r"\1", found[1]))
 
     plain = {state: [sign, colour or "plain"] for state, (sign, _, colour) in STYLES.items()}
     assert table(look, "SIGNS") == plain

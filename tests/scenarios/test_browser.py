@@ -136,8 +136,8 @@ async def test_what_agents_write_does_not_run_and_does_not_distort(
         "consensus.open", topic=EVIL[:200], question={WORSE: WORSE}, voters=voters
     )
     task_id = quote(handle.task_id, safe="")
-    shown = ("", "tasks", "events", f"task/{task_id}", f"agent/{quote(agent_id, safe='')}", "votes")
-    shown = (*shown, f"vote/{opened.decision_id}")
+    one_by_one = f"task/{task_id}", f"agent/{quote(agent_id, safe='')}", f"vote/{opened.decision_id}"
+    shown = ("", "tasks", "events", "votes", *one_by_one)
     for is_ended, width in ((False, 360), (True, 1600)):
         if is_ended:
             crew.finish.set()

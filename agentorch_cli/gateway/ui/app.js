@@ -18,7 +18,14 @@ const LONGEST = 15000; // without a word from the server, but for views that say
 const TICK = 1000; // ages go on without news
 
 const VIEWS = { "": fleet, tasks, votes, deadlocks, events, budgets, task, agent, vote, deadlock };
-const NAV = [["", "Fleet"], ["tasks", "Tasks"], ["votes", "Votes"], ["deadlocks", "Deadlocks"], ["events", "Events"], ["budgets", "Budgets"]];
+const NAV = [
+  ["", "Fleet"],
+  ["tasks", "Tasks"],
+  ["votes", "Votes"],
+  ["deadlocks", "Deadlocks"],
+  ["events", "Events"],
+  ["budgets", "Budgets"],
+];
 const ABOVE = { task: "tasks", agent: "", vote: "votes", deadlock: "deadlocks" };
 
 const page = {
@@ -102,7 +109,9 @@ function schedule() {
   clearTimeout(timer);
   if (document.hidden || link.state !== "open" || page.isAsking || page.route.place === null) return;
   const pause = Math.max(0, page.notBefore - performance.now());
-  const rest = page.isDue ? pause : Math.max(pause, (VIEWS[page.route.place].rest ?? LONGEST) - (Date.now() - page.at));
+  const rest = page.isDue
+    ? pause
+    : Math.max(pause, (VIEWS[page.route.place].rest ?? LONGEST) - (Date.now() - page.at));
   timer = setTimeout(look, rest);
 }
 
@@ -118,7 +127,10 @@ function paint() {
   draw(top, head());
   draw(main, body());
   draw(foot, standing());
-  main.setAttribute("aria-busy", link.state === "open" && page.route.place !== null && page.found === null && page.problem === null);
+  main.setAttribute(
+    "aria-busy",
+    link.state === "open" && page.route.place !== null && page.found === null && page.problem === null,
+  );
   main.classList.toggle("old", page.found !== null && (link.state !== "open" || page.problem !== null));
 }
 
@@ -126,7 +138,13 @@ function head() {
   const here = page.route.place in ABOVE ? ABOVE[page.route.place] : page.route.place;
   return [
     h("a", { class: "brand", href: "#/" }, mark(), "agentorch"),
-    h("nav", { "aria-label": "Views" }, NAV.map(([place, name]) => h("a", { href: `#/${place}`, "aria-current": place === here ? "page" : null }, name))),
+    h(
+      "nav",
+      { "aria-label": "Views" },
+      NAV.map(([place, name]) =>
+        h("a", { href: `#/${place}`, "aria-current": place === here ? "page" : null }, name),
+      ),
+    ),
     connection(),
   ];
 }
@@ -149,15 +167,31 @@ function connection() {
     lost: ["red", "✗", "disconnected"],
     locked: ["yellow", "○", "wants a token"],
   }[link.state];
-  return h("p", { class: "connection", role: "status" }, h("span", { class: `state ${colour}` }, h("span", { class: `sign ${colour}`, "aria-hidden": "true" }, sign), " ", words));
+  return h(
+    "p",
+    { class: "connection", role: "status" },
+    h(
+      "span",
+      { class: `state ${colour}` },
+      h("span", { class: `sign ${colour}`, "aria-hidden": "true" }, sign),
+      " ",
+      words,
+    ),
+  );
 }
 
 function body() {
   const view = VIEWS[page.route.place];
-  document.title = view ? `${view === fleet ? "" : `${page.route.id ? `${line(page.route.id).slice(0, 60)} · ` : ""}${view.name} · `}agentorch` : "agentorch";
+  document.title = view
+    ? `${view === fleet ? "" : `${page.route.id ? `${line(page.route.id).slice(0, 60)} · ` : ""}${view.name} · `}agentorch`
+    : "agentorch";
   if (link.state === "locked") return lock();
   const parts = [link.state === "lost" ? lost() : page.problem && page.found ? unanswered() : null];
-  if (!view) parts.push(h("h1", {}, "There is no such page"), quiet([h("a", { href: "#/" }, "The fleet"), " is a good place to begin."]));
+  if (!view)
+    parts.push(
+      h("h1", {}, "There is no such page"),
+      quiet([h("a", { href: "#/" }, "The fleet"), " is a good place to begin."]),
+    );
   else if (page.problem && !page.found) parts.push(h("h1", {}, view.name), quiet(line(page.problem.message)));
   else if (page.found) parts.push(view.draw(page.found, { query: page.route.query, go }));
   else parts.push(quiet(link.state === "lost" ? "Nothing is known yet." : "Looking …"));
@@ -166,7 +200,11 @@ function body() {
 
 /** The server is there and cannot say: what was known stays. */
 function unanswered() {
-  return h("div", { class: "lost", role: "alert", key: "lost" }, h("p", {}, h("b", {}, "No answer: "), `${line(page.problem.message)}${old()}.`));
+  return h(
+    "div",
+    { class: "lost", role: "alert", key: "lost" },
+    h("p", {}, h("b", {}, "No answer: "), `${line(page.problem.message)}${old()}.`),
+  );
 }
 
 function old() {
@@ -178,26 +216,48 @@ function lost() {
   return h(
     "div",
     { class: "lost", role: "alert", key: "lost" },
-    h("p", {}, h("b", {}, "Disconnected"), ` for ${count((Date.now() - link.since) / 1000)}${old()}.`, ` ${left > 500 ? `Next try in ${count(left / 1000)}.` : "Trying …"}`),
+    h(
+      "p",
+      {},
+      h("b", {}, "Disconnected"),
+      ` for ${count((Date.now() - link.since) / 1000)}${old()}.`,
+      ` ${left > 500 ? `Next try in ${count(left / 1000)}.` : "Trying …"}`,
+    ),
     h("button", { type: "button", on: { click: () => link.connect() } }, "Try now"),
   );
 }
 
-const isPrivate = location.protocol === "https:" || /^(localhost|127(\.\d+){3}|\[::1\])$/.test(location.hostname);
+const isPrivate =
+  location.protocol === "https:" || /^(localhost|127(\.\d+){3}|\[::1\])$/.test(location.hostname);
 
 function lock() {
   if (!isPrivate) {
     return [
       h("h1", {}, "This server wants a token"),
-      quiet("This connection is not encrypted, so a token is not sent over it: others could read it. Give serve a certificate, and open the page with https."),
+      quiet(
+        "This connection is not encrypted, so a token is not sent over it: others could read it. Give serve a certificate, and open the page with https.",
+      ),
     ];
   }
   return h(
     "form",
     { class: "lock", on: { submit: unlock } },
     h("h1", {}, "This server wants a token"),
-    quiet("One with the scope read is enough: this page changes nothing. It is kept in this tab until you close it."),
-    h("label", {}, h("span", {}, "Token"), h("input", { type: "password", name: "token", autocomplete: "off", spellcheck: "false", placeholder: "ao_…" })),
+    quiet(
+      "One with the scope read is enough: this page changes nothing. It is kept in this tab until you close it.",
+    ),
+    h(
+      "label",
+      {},
+      h("span", {}, "Token"),
+      h("input", {
+        type: "password",
+        name: "token",
+        autocomplete: "off",
+        spellcheck: "false",
+        placeholder: "ao_…",
+      }),
+    ),
     h("button", { type: "submit" }, "Look"),
     link.refusal ? h("p", { class: "red", role: "alert" }, line(link.refusal)) : null,
   );
@@ -213,8 +273,30 @@ function unlock(event) {
 function standing() {
   const seconds = page.at ? (Date.now() - page.at) / 1000 : 0;
   return [
-    h("p", {}, page.at ? `As of ${clock(page.at)}${seconds > 3 ? `, ${count(seconds)} ago` : ""}.` : "", " Read-only."),
-    link.hello ? h("p", {}, `agentorch ${line(link.hello.version)}`, link.hello.name ? `, as ${line(link.hello.name)}` : "", link.hasToken ? [" ", h("button", { type: "button", class: "plain", on: { click: () => link.forget() } }, "Forget the token")] : null) : null,
+    h(
+      "p",
+      {},
+      page.at ? `As of ${clock(page.at)}${seconds > 3 ? `, ${count(seconds)} ago` : ""}.` : "",
+      " Read-only.",
+    ),
+    link.hello
+      ? h(
+          "p",
+          {},
+          `agentorch ${line(link.hello.version)}`,
+          link.hello.name ? `, as ${line(link.hello.name)}` : "",
+          link.hasToken
+            ? [
+                " ",
+                h(
+                  "button",
+                  { type: "button", class: "plain", on: { click: () => link.forget() } },
+                  "Forget the token",
+                ),
+              ]
+            : null,
+        )
+      : null,
   ];
 }
 

@@ -1,7 +1,39 @@
 // The fleet on one page: alarms, the queue, agents, what runs, what ended, votes, budgets.
 
-import { age, amounts, bar, count, label, line, milliseconds, money, nothing, now, number, outcome, percent, sign, span, state, took } from "./look.js";
-import { agentLink, agents, block, facts, field, link, names, quiet, rates, section, table, taskLink, title } from "./parts.js";
+import {
+  age,
+  amounts,
+  bar,
+  count,
+  label,
+  line,
+  milliseconds,
+  money,
+  nothing,
+  now,
+  number,
+  outcome,
+  percent,
+  sign,
+  span,
+  state,
+  took,
+} from "./look.js";
+import {
+  agentLink,
+  agents,
+  block,
+  facts,
+  field,
+  link,
+  names,
+  quiet,
+  rates,
+  section,
+  table,
+  taskLink,
+  title,
+} from "./parts.js";
 import { h } from "./tree.js";
 import { DEADLOCKS } from "./votes.js";
 
@@ -18,7 +50,8 @@ function remember({ flow: told }) {
   const first = told.step - told.came.length + 1;
   told.came.forEach((came, index) => {
     const ended = told.ended[index];
-    if (came !== null && ended !== null) flow.set(first + index, [came / told.step_seconds, ended / told.step_seconds]);
+    if (came !== null && ended !== null)
+      flow.set(first + index, [came / told.step_seconds, ended / told.step_seconds]);
   });
   if (told.seconds < 2 * told.step_seconds) flow.set(told.step, [told.in_per_second, told.out_per_second]);
   for (const step of flow.keys()) if (step <= told.step - WINDOW) flow.delete(step);
@@ -35,23 +68,67 @@ export const fleet = {
     h("div", { class: "head" }, queue(status), rates(flow, WINDOW, status.flow)),
     facts([
       ["Engine", engine(status)],
-      ["Agents", standing(status.agent_counts, AGENT_ORDER) || h("span", { class: "dim" }, "none registered")],
+      [
+        "Agents",
+        standing(status.agent_counts, AGENT_ORDER) || h("span", { class: "dim" }, "none registered"),
+      ],
       ["Oldest wait", status.oldest_pending_seconds ? span(status.oldest_pending_seconds) : null],
       ["Spent", spend(status.spend)],
     ]),
-    section("Agents", status.agents.length, agentFilter(status, query, go), table(AGENTS, chosen(status.agents, query.agent).map((one) => ({ ...one, tasks: named(one, status.running) })), (one) => one.agent_id, "No agents yet: agentorch agent run connects one.")),
-    h(
-      "div",
-      { class: "pair" },
-      section("Running", status.running.length, table(RUNNING, status.running, (one) => one.task_id, "Nothing runs.")),
-      section("Recent", null, table(RECENT, status.recent.slice(0, Math.max(MOST_RECENT, status.running.length)), (one) => one.task_id, "Nothing has ended yet.")),
+    section(
+      "Agents",
+      status.agents.length,
+      agentFilter(status, query, go),
+      table(
+        AGENTS,
+        chosen(status.agents, query.agent).map((one) => ({ ...one, tasks: named(one, status.running) })),
+        (one) => one.agent_id,
+        "No agents yet: agentorch agent run connects one.",
+      ),
     ),
-    status.deadlocks.length ? section("Deadlocks", status.deadlocks.length, table(DEADLOCKS, status.deadlocks, (one) => one.deadlock_id, "")) : null,
     h(
       "div",
       { class: "pair" },
-      status.decisions.length ? section("Votes", status.decisions.length, table(VOTES, status.decisions, (one) => one.decision_id, "")) : null,
-      status.budgets.length ? section("Budgets", status.budgets.length, table(BUDGETS, status.budgets, (one) => `${one.scope} ${one.key}`, "")) : null,
+      section(
+        "Running",
+        status.running.length,
+        table(RUNNING, status.running, (one) => one.task_id, "Nothing runs."),
+      ),
+      section(
+        "Recent",
+        null,
+        table(
+          RECENT,
+          status.recent.slice(0, Math.max(MOST_RECENT, status.running.length)),
+          (one) => one.task_id,
+          "Nothing has ended yet.",
+        ),
+      ),
+    ),
+    status.deadlocks.length
+      ? section(
+          "Deadlocks",
+          status.deadlocks.length,
+          table(DEADLOCKS, status.deadlocks, (one) => one.deadlock_id, ""),
+        )
+      : null,
+    h(
+      "div",
+      { class: "pair" },
+      status.decisions.length
+        ? section(
+            "Votes",
+            status.decisions.length,
+            table(VOTES, status.decisions, (one) => one.decision_id, ""),
+          )
+        : null,
+      status.budgets.length
+        ? section(
+            "Budgets",
+            status.budgets.length,
+            table(BUDGETS, status.budgets, (one) => `${one.scope} ${one.key}`, ""),
+          )
+        : null,
     ),
   ],
 };
@@ -88,7 +165,11 @@ function counted(status, name) {
 function engine(status) {
   const nodes = status.nodes.filter((one) => one.is_live);
   if (!nodes.length) return h("span", { class: "yellow" }, "not running");
-  return [sign("online"), " ", nodes.map((one) => line(one.port ? `${one.host}:${one.port}` : one.host)).join(", ")];
+  return [
+    sign("online"),
+    " ",
+    nodes.map((one) => line(one.port ? `${one.host}:${one.port}` : one.host)).join(", "),
+  ];
 }
 
 function standing(found, order) {
@@ -101,24 +182,38 @@ function standing(found, order) {
 function spend(found) {
   const total = amounts(found.total_usd, found.total_tokens);
   if (!total && !found.total_unknown_attempts) return null;
-  const today = amounts(found.today_usd, found.today_tokens) || (found.today_unknown_attempts ? "unknown" : "nothing told");
+  const today =
+    amounts(found.today_usd, found.today_tokens) ||
+    (found.today_unknown_attempts ? "unknown" : "nothing told");
   const unknown = found.total_unknown_attempts;
   return [
     `${today} today, ${total || "unknown"} in all`,
-    unknown ? h("span", { class: "yellow" }, `; unknown for ${number(unknown)} ${unknown === 1 ? "attempt" : "attempts"}`) : null,
+    unknown
+      ? h(
+          "span",
+          { class: "yellow" },
+          `; unknown for ${number(unknown)} ${unknown === 1 ? "attempt" : "attempts"}`,
+        )
+      : null,
   ];
 }
 
 function agentFilter(status, query, go) {
   if (status.agents.length <= 12 && !query.agent) return null;
-  return h("div", { class: "filter" }, field("Filter", query.agent || "", (agent) => go({ agent }), "id, type, capability or status"));
+  return h(
+    "div",
+    { class: "filter" },
+    field("Filter", query.agent || "", (agent) => go({ agent }), "id, type, capability or status"),
+  );
 }
 
 function chosen(found, word) {
   if (!word) return found;
   const wanted = word.toLowerCase();
   return found.filter((one) =>
-    [one.agent_id, one.type, one.status, ...one.capabilities].some((text) => text.toLowerCase().includes(wanted)),
+    [one.agent_id, one.type, one.status, ...one.capabilities].some((text) =>
+      text.toLowerCase().includes(wanted),
+    ),
   );
 }
 
@@ -130,7 +225,9 @@ function named(agent, running) {
 
 function doing(agent) {
   if (agent.tasks.length) {
-    const links = agent.tasks.slice(0, 3).map(([id, name], index) => [index ? ", " : null, taskLink(id, name)]);
+    const links = agent.tasks
+      .slice(0, 3)
+      .map(([id, name], index) => [index ? ", " : null, taskLink(id, name)]);
     return [links, agent.tasks.length > 3 ? ` and ${agent.tasks.length - 3} more` : null];
   }
   return aside(agent) || nothing();
@@ -146,7 +243,12 @@ function aside(agent) {
   if (!agent.excluded_until) return "";
   const isOut = Date.parse(agent.excluded_until) > now();
   return [
-    h("span", { class: "yellow" }, isOut ? `excluded for ${left(agent.excluded_until)} more` : "probed since ", isOut ? null : age(agent.excluded_until)),
+    h(
+      "span",
+      { class: "yellow" },
+      isOut ? `excluded for ${left(agent.excluded_until)} more` : "probed since ",
+      isOut ? null : age(agent.excluded_until),
+    ),
     agent.excluded_reason ? `: ${line(agent.excluded_reason)}` : null,
   ];
 }
@@ -175,7 +277,12 @@ const RUNNING = [
   { name: "Name", is: "wide", cell: (one) => taskLink(one.task_id, label(one)) },
   { name: "Agents", is: "wide", cell: (one) => agents(one.assigned_agents, 3) },
   { name: "Progress", cell: (one) => bar(one.progress, "progress", true) },
-  { name: "Note", is: "wide", has: (one) => one.note, cell: (one) => h("span", { class: "dim" }, line(one.note)) },
+  {
+    name: "Note",
+    is: "wide",
+    has: (one) => one.note,
+    cell: (one) => h("span", { class: "dim" }, line(one.note)),
+  },
   { name: "For", is: "number", cell: (one) => took(one.started_at) },
 ];
 
@@ -202,7 +309,8 @@ function share(one) {
 
 function budgetLeft(one) {
   const parts = [];
-  if (one.left_usd !== null) parts.push(one.left_usd >= 0 ? money(one.left_usd) : `overspent by ${money(-one.left_usd)}`);
+  if (one.left_usd !== null)
+    parts.push(one.left_usd >= 0 ? money(one.left_usd) : `overspent by ${money(-one.left_usd)}`);
   if (one.left_tokens !== null) {
     const tokens = `${number(Math.abs(one.left_tokens))} tokens`;
     parts.push(one.left_tokens >= 0 ? tokens : `overspent by ${tokens}`);
@@ -226,7 +334,12 @@ export const budgets = {
   draw: ({ budgets, status }) => [
     h("h1", {}, "Budgets"),
     spend(status.spend) ? facts([["Spent", spend(status.spend)]]) : null,
-    table(BUDGETS, budgets, (one) => `${one.scope} ${one.key}`, "There are no budgets: agentorch budget set makes one."),
+    table(
+      BUDGETS,
+      budgets,
+      (one) => `${one.scope} ${one.key}`,
+      "There are no budgets: agentorch budget set makes one.",
+    ),
   ],
 };
 
@@ -242,7 +355,10 @@ const LEDGER = [
 
 export const agent = {
   name: "Agent",
-  ask: ({ id }) => ({ agent: ["agent.get", { agent_id: id }], held: ["task.list", { agent: id, limit: 20 }] }),
+  ask: ({ id }) => ({
+    agent: ["agent.get", { agent_id: id }],
+    held: ["task.list", { agent: id, limit: 20 }],
+  }),
   draw: ({ agent, held }) => [
     title(agent.status, line(agent.agent_id), null),
     facts([
@@ -251,14 +367,28 @@ export const agent = {
       ["set aside", aside(agent)],
       ["load", bar(agent.load, "load")],
       ["slots", slots(agent)],
-      ["score", [number(agent.performance_score), h("span", { class: "dim" }, `, of the last hour ${number(agent.performance_hourly)}`)]],
+      [
+        "score",
+        [
+          number(agent.performance_score),
+          h("span", { class: "dim" }, `, of the last hour ${number(agent.performance_hourly)}`),
+        ],
+      ],
       ["done", `${number(agent.completed)}, ${number(agent.failed)} failed`],
       ["pool", line(agent.pool)],
       ["seen", age(agent.last_heartbeat)],
       ["registered", age(agent.created_at)],
     ]),
-    section("Tasks", held.length, table(HELD, held, (one) => one.task_id, "It has had no tasks yet.")),
-    section("Ledger", null, table(LEDGER, agent.ledger, (one) => `${one.skill} ${one.task_type}`, "Nothing is known of it yet.")),
+    section(
+      "Tasks",
+      held.length,
+      table(HELD, held, (one) => one.task_id, "It has had no tasks yet."),
+    ),
+    section(
+      "Ledger",
+      null,
+      table(LEDGER, agent.ledger, (one) => `${one.skill} ${one.task_type}`, "Nothing is known of it yet."),
+    ),
     Object.keys(agent.metadata).length ? section("Metadata", null, block(agent.metadata)) : null,
   ],
 };

@@ -24,7 +24,7 @@ export const SIGNS = {
   "failing": ["✗", "red"],
   "ended": ["○", "dim"],
   "planned": ["○", "plain"],
-  "unknown": ["?", "magenta"]
+  "unknown": ["?", "magenta"],
 };
 
 // kind of event: how the story says it; where an agent takes part, its name follows
@@ -45,7 +45,7 @@ export const WORDS = {
   "skipped": "left out",
   "budget_reserved": "reserved for",
   "budget_settled": "paid for",
-  "budget_returned": "given back by"
+  "budget_returned": "given back by",
 };
 
 let skew = 0; // ms that the server's clock is ahead of this one
@@ -151,8 +151,12 @@ export function bar(share, what, isWork = false) {
     h(
       "span",
       {
-        class: `track ${colour}`, role: isWork ? "progressbar" : "meter", "aria-label": what,
-        "aria-valuemin": "0", "aria-valuemax": "100", "aria-valuenow": Math.round(part * 100),
+        class: `track ${colour}`,
+        role: isWork ? "progressbar" : "meter",
+        "aria-label": what,
+        "aria-valuemin": "0",
+        "aria-valuemax": "100",
+        "aria-valuenow": Math.round(part * 100),
       },
       h("span", { class: "fill", style: { width: `${(part * 100).toFixed(1)}%` } }),
     ),
@@ -169,7 +173,10 @@ export function json(value, limit = 200) {
 
 /** Text of others in one line: a newline is shown as its code too. */
 export function line(text) {
-  return String(text ?? "").replaceAll("\r\n", "\n").replace(/^\n+|\n+$/g, "").replaceAll("\n", "\\n");
+  return String(text ?? "")
+    .replaceAll("\r\n", "\n")
+    .replace(/^\n+|\n+$/g, "")
+    .replaceAll("\n", "\\n");
 }
 
 /** The sentence of a stored error. */

@@ -70,7 +70,11 @@ export function table(every, rows, keyOf, empty) {
             { key: keyOf(row), role: "row" },
             columns.map((one, index) =>
               index
-                ? h("td", { role: "cell", class: one.is || "", "data-name": one.name }, h("div", {}, one.cell(row)))
+                ? h(
+                    "td",
+                    { role: "cell", class: one.is || "", "data-name": one.name },
+                    h("div", {}, one.cell(row)),
+                  )
                 : h("th", { scope: "row", role: "rowheader", class: one.is || "" }, one.cell(row)),
             ),
           ),
@@ -84,7 +88,11 @@ export function table(every, rows, keyOf, empty) {
 /** Names and values, without those that are not there. */
 export function facts(pairs) {
   const known = pairs.filter(([, value]) => value !== null && value !== undefined && value !== "");
-  return h("dl", { class: "facts" }, known.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
+  return h(
+    "dl",
+    { class: "facts" },
+    known.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]),
+  );
 }
 
 /** A JSON value over several lines. */
@@ -119,8 +127,16 @@ export function field(name, value, changed, placeholder) {
     { class: "field", key: name },
     h("span", {}, name),
     h("input", {
-      type: "search", value, placeholder, name, autocomplete: "off", spellcheck: "false",
-      on: { change: (event) => changed(event.target.value.trim()), search: (event) => changed(event.target.value.trim()) },
+      type: "search",
+      value,
+      placeholder,
+      name,
+      autocomplete: "off",
+      spellcheck: "false",
+      on: {
+        change: (event) => changed(event.target.value.trim()),
+        search: (event) => changed(event.target.value.trim()),
+      },
     }),
   );
 }
@@ -135,14 +151,21 @@ export function rates(flow, steps, told) {
   const x = (step) => (WIDTH * (1 - (told.step - step) / (steps - 1))).toFixed(1);
   const y = (rate) => (HEIGHT - 1 - (rate / most) * (HEIGHT - 6)).toFixed(1);
   const points = (which) => known.map(([step, both]) => `${x(step)},${y(both[which])}`).join(" ");
-  const area = known.length ? `M${x(known[0][0])},${HEIGHT} L${points(1)} L${x(known.at(-1)[0])},${HEIGHT} Z` : "";
+  const area = known.length
+    ? `M${x(known[0][0])},${HEIGHT} L${points(1)} L${x(known.at(-1)[0])},${HEIGHT} Z`
+    : "";
   const [came, ended] = [told.in_per_second, told.out_per_second].map(perSecond);
   return h(
     "figure",
     { class: "rates" },
     h(
       "svg",
-      { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-label": `${came} tasks in, ${ended} out` },
+      {
+        viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
+        preserveAspectRatio: "none",
+        role: "img",
+        "aria-label": `${came} tasks in, ${ended} out`,
+      },
       h("line", { class: "ground", x1: 0, x2: WIDTH, y1: HEIGHT - 0.5, y2: HEIGHT - 0.5 }),
       h("path", { class: "out", d: area }),
       h("polyline", { class: "in", points: points(0), fill: "none", "vector-effect": "non-scaling-stroke" }),
@@ -151,7 +174,13 @@ export function rates(flow, steps, told) {
       "figcaption",
       {},
       h("span", { class: "in" }, h("span", { class: "key", "aria-hidden": "true" }), "in ", h("b", {}, came)),
-      h("span", { class: "out" }, h("span", { class: "key", "aria-hidden": "true" }), "out ", h("b", {}, ended)),
+      h(
+        "span",
+        { class: "out" },
+        h("span", { class: "key", "aria-hidden": "true" }),
+        "out ",
+        h("b", {}, ended),
+      ),
       h("span", { class: "dim" }, `${(steps * told.step_seconds) / 60} min, up to ${perSecond(most)}`),
     ),
   );

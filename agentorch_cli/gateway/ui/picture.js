@@ -15,8 +15,16 @@ function shape(item, here) {
   if (typeof item === "string") return item;
   const [tag, attributes, children] = item;
   if (!SHAPES.has(tag)) return null;
-  const drawn = h(tag, attributes, children.map((child) => shape(child, here)));
+  const drawn = h(
+    tag,
+    attributes,
+    children.map((child) => shape(child, here)),
+  );
   const task = attributes["data-task"];
   if (task === undefined) return drawn;
-  return h("a", { href: `#/task/${encodeURIComponent(task)}`, "aria-current": task === here ? "true" : null }, drawn);
+  return h(
+    "a",
+    { href: `#/task/${encodeURIComponent(task)}`, "aria-current": task === here ? "true" : null },
+    drawn,
+  );
 }

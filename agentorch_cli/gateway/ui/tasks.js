@@ -1,8 +1,38 @@
 // Tasks: the list with its filter, and one task, told as `agentorch task show` tells it.
 
-import { age, amounts, bar, clock, label, line, money, nothing, number, percent, reason, span, state, took, WORDS, json } from "./look.js";
+import {
+  age,
+  amounts,
+  bar,
+  clock,
+  label,
+  line,
+  money,
+  nothing,
+  number,
+  percent,
+  reason,
+  span,
+  state,
+  took,
+  WORDS,
+  json,
+} from "./look.js";
 import { TASK_ORDER } from "./fleet.js";
-import { agentLink, agents, block, choice, facts, field, names, quiet, section, table, taskLink, title } from "./parts.js";
+import {
+  agentLink,
+  agents,
+  block,
+  choice,
+  facts,
+  field,
+  names,
+  quiet,
+  section,
+  table,
+  taskLink,
+  title,
+} from "./parts.js";
 import { picture } from "./picture.js";
 import { h } from "./tree.js";
 import { ballots, voteFacts } from "./votes.js";
@@ -12,7 +42,7 @@ const MOST = 200;
 const MOVES = {
   "balance": "loads were uneven",
   "idle": "somebody was idle",
-  "waited": "it was busy for too long"
+  "waited": "it was busy for too long",
 };
 
 const TASKS = [
@@ -20,7 +50,11 @@ const TASKS = [
   { name: "Status", cell: (one) => state(one.status) },
   { name: "Type", is: "rare", cell: (one) => line(one.type) },
   { name: "Agents", is: "wide", cell: (one) => agents(one.assigned_agents, 3) },
-  { name: "Progress", is: "rare", cell: (one) => (one.completed_at || one.progress === null ? null : bar(one.progress, "progress", true)) },
+  {
+    name: "Progress",
+    is: "rare",
+    cell: (one) => (one.completed_at || one.progress === null ? null : bar(one.progress, "progress", true)),
+  },
   { name: "Prio", is: "number rare", cell: (one) => number(one.priority) },
   { name: "Tries", is: "number", cell: (one) => number(one.attempts_made) },
   { name: "Took", is: "number", cell: (one) => took(one.started_at, one.completed_at) },
@@ -42,11 +76,16 @@ export const tasks = {
   }),
   draw: ({ tasks }, { query, go }) => {
     const word = (query.name || "").toLowerCase();
-    const found = tasks.filter((one) => `${one.name || ""} ${one.type} ${one.task_id}`.toLowerCase().includes(word));
+    const found = tasks.filter((one) =>
+      `${one.name || ""} ${one.type} ${one.task_id}`.toLowerCase().includes(word),
+    );
     const of = (status) => `#/tasks?${new URLSearchParams({ ...query, status })}`;
     return [
       h("h1", {}, "Tasks"),
-      choice("Status", query.status || "", [["all", of(""), ""], ...TASK_ORDER.map((one) => [state(one), of(one), one])]),
+      choice("Status", query.status || "", [
+        ["all", of(""), ""],
+        ...TASK_ORDER.map((one) => [state(one), of(one), one]),
+      ]),
       h(
         "div",
         { class: "filter" },
@@ -65,15 +104,27 @@ const ATTEMPTS = [
   { name: "Agent", cell: (one) => agentLink(one.agent_id) },
   { name: "Status", cell: (one) => state(one.status) },
   { name: "Took", is: "number", cell: (one) => took(one.sent_at, one.finished_at) },
-  { name: "Role", is: "rare", has: (one) => one.role, cell: (one) => (one.role ? line(one.role) : nothing()) },
-  { name: "Sure", is: "number", has: (one) => one.confidence !== null, cell: (one) => percent(one.confidence) },
+  {
+    name: "Role",
+    is: "rare",
+    has: (one) => one.role,
+    cell: (one) => (one.role ? line(one.role) : nothing()),
+  },
+  {
+    name: "Sure",
+    is: "number",
+    has: (one) => one.confidence !== null,
+    cell: (one) => percent(one.confidence),
+  },
   { name: "Used", is: "number rare", has: used, cell: (one) => used(one) || nothing() },
   { name: "What came of it", is: "wide", cell: brought },
 ];
 
 function used(attempt) {
   const told = attempt.usage || {};
-  const tokens = ["input_tokens", "output_tokens"].map((key) => told[key]).filter((one) => one !== undefined && one !== null);
+  const tokens = ["input_tokens", "output_tokens"]
+    .map((key) => told[key])
+    .filter((one) => one !== undefined && one !== null);
   const said = amounts(told.cost_usd, tokens.length ? tokens.reduce((sum, one) => sum + one, 0) : null);
   return said || (attempt.funding.some((one) => one.is_unknown) ? "unknown" : "");
 }
@@ -82,7 +133,8 @@ function brought(attempt) {
   if (attempt.error) return h("span", { class: "red" }, json(reason(attempt.error)));
   if (attempt.result !== null) return json(attempt.result);
   const note = attempt.note ? line(attempt.note) : null;
-  if (attempt.progress !== null && !attempt.finished_at) return [bar(attempt.progress, "progress", true), " ", note];
+  if (attempt.progress !== null && !attempt.finished_at)
+    return [bar(attempt.progress, "progress", true), " ", note];
   return note ?? nothing();
 }
 
@@ -105,7 +157,13 @@ export const task = {
     task.result !== null ? section("Result", null, block(task.result)) : null,
     section("Graph", null, picture(graph, "Graph", task.task_id)),
     section("Timeline", null, picture(timeline, "Timeline", task.task_id)),
-    task.attempts.length ? section("Attempts", task.attempts.length, table(ATTEMPTS, task.attempts, (one) => one.message_id, "")) : null,
+    task.attempts.length
+      ? section(
+          "Attempts",
+          task.attempts.length,
+          table(ATTEMPTS, task.attempts, (one) => one.message_id, ""),
+        )
+      : null,
     task.decision ? section("Vote", null, facts(voteFacts(task.decision)), ballots(task.decision)) : null,
     task.events.length ? section("Story", null, story(task)) : null,
     task.data !== null && JSON.stringify(task.data) !== "{}" ? section("Data", null, block(task.data)) : null,
@@ -118,7 +176,12 @@ function about(task) {
     ["needs", task.required_capabilities.length ? names(task.required_capabilities, 30) : null],
     ["priority", task.priority !== 5 ? number(task.priority) : null],
     ["agents", task.assigned_agents.length ? agents(task.assigned_agents, 20) : null],
-    ["after", task.depends_on.length ? task.depends_on.slice(0, 20).map((id, index) => [index ? ", " : null, taskLink(id)]) : null],
+    [
+      "after",
+      task.depends_on.length
+        ? task.depends_on.slice(0, 20).map((id, index) => [index ? ", " : null, taskLink(id)])
+        : null,
+    ],
     ["waits for", task.waiting_on ? `${task.waiting_on} of ${task.depends_on.length} dependencies` : null],
     ["progress", task.progress !== null && !task.completed_at ? bar(task.progress, "progress", true) : null],
     ["submitted", age(task.created_at)],
@@ -130,7 +193,12 @@ function about(task) {
     ...task.budgets.map((one) => ["budget", charged(one)]),
     ["parent", task.parent_id ? taskLink(task.parent_id) : null],
     ["key", task.idempotency_key ? line(task.idempotency_key) : null],
-    ["labels", Object.keys(task.labels).length ? names(Object.entries(task.labels).map(([key, value]) => `${key}=${value}`)) : null],
+    [
+      "labels",
+      Object.keys(task.labels).length
+        ? names(Object.entries(task.labels).map(([key, value]) => `${key}=${value}`))
+        : null,
+    ],
   ];
 }
 
@@ -152,7 +220,13 @@ function reasons(why) {
         line(one.sentence),
         one.seconds !== null ? h("span", { class: "dim" }, ` for ${span(one.seconds)}`) : null,
         Object.keys(one.agents).length
-          ? h("ul", {}, Object.entries(one.agents).map(([id, text]) => h("li", {}, agentLink(id), " ", h("span", { class: "dim" }, line(text || "could take it")))))
+          ? h(
+              "ul",
+              {},
+              Object.entries(one.agents).map(([id, text]) =>
+                h("li", {}, agentLink(id), " ", h("span", { class: "dim" }, line(text || "could take it"))),
+              ),
+            )
           : null,
       ),
     ),
@@ -168,7 +242,11 @@ function story(task) {
       h(
         "li",
         { key: one.cursor },
-        h("time", { datetime: one.at, title: one.at }, `+${offset(Math.max((Date.parse(one.at) - start) / 1000, 0))}`),
+        h(
+          "time",
+          { datetime: one.at, title: one.at },
+          `+${offset(Math.max((Date.parse(one.at) - start) / 1000, 0))}`,
+        ),
         told(one),
       ),
     ),
@@ -221,10 +299,14 @@ const MOST_EVENTS = 200;
 
 const EVENTS = [
   { name: "At", is: "brief", cell: (one) => h("time", { datetime: one.at, title: one.at }, clock(one.at)) },
-  { name: "Kind", is: "brief", cell: (one) => h("span", { class: colour(one.kind.replace(/^task_/, "")) }, line(one.kind)) },
+  {
+    name: "Kind",
+    is: "brief",
+    cell: (one) => h("span", { class: colour(one.kind.replace(/^task_/, "")) }, line(one.kind)),
+  },
   { name: "Task", is: "id", cell: (one) => (one.task_id ? taskLink(one.task_id) : nothing()) },
   { name: "Agent", cell: (one) => (one.agent_id ? agentLink(one.agent_id) : nothing()) },
-  { name: "Details", is: "wide", cell: (one) => detailed(one) ? json(detailed(one)) : nothing() },
+  { name: "Details", is: "wide", cell: (one) => (detailed(one) ? json(detailed(one)) : nothing()) },
 ];
 
 export const events = {
@@ -251,6 +333,8 @@ export const events = {
       field("Agent", query.agent || "", (agent) => go({ agent }), "its id"),
     ),
     table(EVENTS, events.toReversed(), (one) => one.cursor, "There are no such events."),
-    events.length === MOST_EVENTS ? quiet(`These are the newest ${MOST_EVENTS}; agentorch event tail -f misses none.`) : null,
+    events.length === MOST_EVENTS
+      ? quiet(`These are the newest ${MOST_EVENTS}; agentorch event tail -f misses none.`)
+      : null,
   ],
 };
