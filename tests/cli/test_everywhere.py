@@ -166,6 +166,7 @@ consensus reliability
 consensus reliability --agent anna
 consensus replay
 node list
+ui
 deadlock list
 deadlock show nothing
 deadlock check
@@ -316,6 +317,8 @@ def _said(place: Place, capsys: pytest.CaptureFixture[str]) -> Iterator[tuple[st
             out = [{**one, "status": "whether serve has started it yet"} for one in out]
         if line == "node list":  # where it runs, and since when, is not the same
             out = [sorted(one) for one in out]
+        if line == "ui":  # likewise
+            out = sorted(out)
         if line == "deadlock list":  # how often the same one was seen anew depends on the clock
             out = sorted({one["kind"]: sorted(one) for one in out}.items())
         yield line, Told(code, _ordered(out), _ordered(_parsed(_without_notes(printed.err))))
