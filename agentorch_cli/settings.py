@@ -293,6 +293,17 @@ class ExecSettings(Section):
     """Most that one may write to stdout, and to stderr; it is killed when it writes more."""
 
 
+class RetentionSettings(Section):
+    """What serve deletes by itself because it is old."""
+
+    tasks: Seconds = 0.0
+    """Tasks that ended longer ago go, with their attempts, votes and events; 0 = they stay for ever."""
+    keep_last: Annotated[int, Field(ge=0, le=1_000_000_000)] = 1000
+    """The newest tasks that have ended stay, however old they are."""
+    interval: Span = 3600.0
+    """How often what is old is looked for."""
+
+
 class LoggingSettings(Section):
     """What is written to stderr."""
 
@@ -337,6 +348,7 @@ class Settings(Section):
     breaker: BreakerSettings = BreakerSettings()
     gateway: GatewaySettings = GatewaySettings()
     exec: ExecSettings = ExecSettings()
+    retention: RetentionSettings = RetentionSettings()
     logging: LoggingSettings = LoggingSettings()
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)

@@ -27,6 +27,7 @@ from agentorch_cli.documents import Document
 from agentorch_cli.engine.balancer import Balance
 from agentorch_cli.engine.bus import Bus, News, Subscription
 from agentorch_cli.engine.engine import Engine, Limits
+from agentorch_cli.engine.pruner import Age
 from agentorch_cli.engine.state import Report
 from agentorch_cli.engine.stragglers import Patience
 from agentorch_cli.engine.subtasks import Rules
@@ -243,6 +244,9 @@ class Orchestrator:
                 deadlock_sweep_interval=settings.engine.deadlock_sweep_interval,
                 deadlock_wait=settings.engine.deadlock_wait,
                 breaker=breaker_of(settings),
+                retention=Age(
+                    settings.retention.tasks, settings.retention.keep_last, settings.retention.interval
+                ),
             ),
         )
         self._engine.state.bus = self._bus

@@ -31,6 +31,7 @@ from agentorch_cli.engine.ledger import Bookkeeper
 from agentorch_cli.engine.lifeline import Lifeline
 from agentorch_cli.engine.peers import Peers, seat
 from agentorch_cli.engine.proposals import Proposals
+from agentorch_cli.engine.pruner import Age, Pruner
 from agentorch_cli.engine.relay import AGENTS, FREED, LATE, WORK, Relay
 from agentorch_cli.engine.scheduler import Scheduler
 from agentorch_cli.engine.settler import Settler
@@ -89,6 +90,7 @@ class Limits:
     deadlock_sweep_interval: float = 30.0
     deadlock_wait: float = 1.0
     breaker: breaker.Rules = field(default_factory=breaker.Rules)
+    retention: Age = field(default_factory=Age)
 
 
 class Engine:
@@ -167,6 +169,7 @@ class Engine:
         self.timetable = Timetable(self.state, store, defaults=limits.task_defaults)
         self.lifeline.on_due = self.timetable.wake
         self.historian = Historian(store)
+        self.pruner = Pruner(self.state, store.db, limits.retention)
         self.leader = Leader(
             self.state,
             store,
@@ -210,6 +213,7 @@ class Engine:
             run(self.exclusions.run(), name="exclusions"),
             run(self.timetable.run(), name="timetable"),
             run(self.historian.run(lambda: self.state.is_chief), name="historian"),
+            run(self.pruner.run(), name="pruner"),
             run(self._follow_changes(), name="changes"),
             run(self._follow_peers(), name="peers"),
             run(self.relay.run(), name="relay"),

@@ -148,6 +148,12 @@ class Database:
             yield Transaction(connection, self._sql)
 
     @contextlib.asynccontextmanager
+    async def connected(self) -> AsyncIterator[Any]:
+        """A connection of one's own for a while: for what is no named statement, such as a copy."""
+        async with self._translated(), self.pool.acquire() as connection:
+            yield connection
+
+    @contextlib.asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:
         """The driver's errors as ours."""
         try:
@@ -210,27 +216,31 @@ class Database:
         Two at once are safe: the second waits for the first and finds nothing to do.
         Raises SchemaMismatch where the schema is newer than this program.
         """
-        applied: list[str] = []
         async with self._translated(), self.pool.acquire() as connection, connection.transaction():
             await connection.execute("set local lock_timeout = '60s'")
-            await connection.execute("select pg_advisory_xact_lock($1)", _MIGRATION_LOCK)
-            await connection.execute(
-                "create table if not exists schema_migrations ("
-                " version integer primary key, name text not null,"
-                " applied_at timestamptz not null default now())"
-            )
-            done = {row[0] for row in await connection.fetch("select version from schema_migrations")}
-            if done and max(done) > newest_version():
-                raise self._newer(max(done))
-            for step in migrations():
-                if step.version not in done:
-                    await connection.execute(step.sql, timeout=600)
-                    await connection.execute(
-                        "insert into schema_migrations (version, name) values ($1, $2)",
-                        step.version,
-                        step.name,
-                    )
-                    applied.append(f"{step.version:04}_{step.name}")
+            return await self.apply(connection)
+
+    async def apply(self, connection: Any, up_to: int | None = None) -> list[str]:
+        """The same inside the caller's transaction, as far as the migration of that number."""
+        applied: list[str] = []
+        await connection.execute("select pg_advisory_xact_lock($1)", _MIGRATION_LOCK)
+        await connection.execute(
+            "create table if not exists schema_migrations ("
+            " version integer primary key, name text not null,"
+            " applied_at timestamptz not null default now())"
+        )
+        done = {row[0] for row in await connection.fetch("select version from schema_migrations")}
+        if done and max(done) > newest_version():
+            raise self._newer(max(done))
+        for step in migrations():
+            if step.version not in done and (up_to is None or step.version <= up_to):
+                await connection.execute(step.sql, timeout=600)
+                await connection.execute(
+                    "insert into schema_migrations (version, name) values ($1, $2)",
+                    step.version,
+                    step.name,
+                )
+                applied.append(f"{step.version:04}_{step.name}")
         return applied
 
     async def require_schema(self) -> None:
