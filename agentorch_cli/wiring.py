@@ -508,10 +508,23 @@ class Orchestrator:
         return 200, "text/plain; charset=utf-8", "ready\n"
 
     async def _metrics(self) -> tuple[int, str, str]:
-        from agentorch_cli.gateway.metrics import render
+        from agentorch_cli import __version__
+        from agentorch_cli.gateway.metrics import Facts, render
 
-        facts = self._engine.desk.facts()
-        facts["sessions"] = len(self._gateway.sessions)
+        engine, state, database = self._engine, self._engine.state, self._store.db
+        facts = Facts(
+            numbers={**engine.desk.facts(), "sessions": len(self._gateway.sessions)},
+            meters=state.meters,
+            fleet=await engine.census.take(),
+            labelled={
+                "leader": {state.pool: float(state.is_leader)},
+                "votes": state.meters.votes,
+                "database_errors": database.errors,
+                "database_connections": database.connections(),
+            },
+            version=__version__,
+            node_id=state.node_id,
+        )
         return 200, "text/plain; version=0.0.4; charset=utf-8", render(facts)
 
 

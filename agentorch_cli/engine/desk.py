@@ -322,5 +322,9 @@ class Desk:
             "agents_excluded": sum(m.excluded is not None for m in self.state.roster.members.values()),
             "attempts_live": len(self.state.deliveries),
             "tasks_ready": len(self.state.backlog),
+            "chief": float(self.state.is_chief),
+            "spend_usd": self.state.meters.cost_usd,
+            "spend_tokens": self.state.meters.tokens,
+            "spend_unknown": self.state.meters.unknown_costs,
             **self.state.counters,
         }

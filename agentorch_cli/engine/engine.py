@@ -22,6 +22,7 @@ from agentorch_cli.core.matching import Member, Roster
 from agentorch_cli.core.model import DEFAULT_POOL, AgentStatus
 from agentorch_cli.core.scoring import Weights
 from agentorch_cli.engine.balancer import Balance, Balancer
+from agentorch_cli.engine.census import Census
 from agentorch_cli.engine.deadlocks import Monitor
 from agentorch_cli.engine.desk import Desk
 from agentorch_cli.engine.exclusions import Exclusions
@@ -169,6 +170,7 @@ class Engine:
         self.timetable = Timetable(self.state, store, defaults=limits.task_defaults)
         self.lifeline.on_due = self.timetable.wake
         self.historian = Historian(store)
+        self.census = Census(self.state, store.db)
         self.pruner = Pruner(self.state, store.db, limits.retention)
         self.leader = Leader(
             self.state,

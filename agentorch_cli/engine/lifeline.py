@@ -72,9 +72,12 @@ class Lifeline:
         """For ever: look at the deliveries of this node."""
         loop = asyncio.get_running_loop()
         while True:
+            asleep = loop.time()
             await asyncio.sleep(LOOK_EVERY)
+            now = loop.time()
+            self.state.meters.lag.observe(now - asleep - LOOK_EVERY)
             if self.state.deliveries or self.state.gone_since:
-                self.watch_once(loop.time())
+                self.watch_once(now)
 
     def watch_once(self, now: float) -> None:
         """Report what is overdue at `now`, on the loop's clock. Each attempt is reported once."""

@@ -532,6 +532,8 @@ class Scheduler:
 
     async def _commit_plainly(self, pairs: Sequence[Pair]) -> None:
         batch = [seat for task, seats in pairs for seat in self._assignments(task, seats)]
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
             claimed = await self.store.assign(batch)
         except asyncpg.UniqueViolationError:
@@ -544,6 +546,7 @@ class Scheduler:
             self._take_back(pairs)
             await self._one_by_one(pairs)
             return
+        self.state.meters.assign.observe(loop.time() - began)
         self._send(pairs, batch, claimed)
 
     def _was_quicker(self, pairs: Sequence[Pair]) -> NoReturn:
@@ -642,6 +645,8 @@ class Scheduler:
 
     def _send(self, pairs: Sequence[Pair], batch: Sequence[Assignment], claimed: dict[str, Claimed]) -> None:
         assignments = iter(batch)
+        waited = self.state.meters.queue
+        self.state.meters.assign_size.observe(len(batch))
         now = asyncio.get_running_loop().time()
         for task, seats in pairs:
             row = claimed.get(task.task_id)
@@ -667,6 +672,8 @@ class Scheduler:
                         "task_assigned", task_id=task.task_id, agent_id=assignment.agent_id
                     )
             if row is not None:
+                if task.status == "pending":
+                    waited.observe(row.waited)
                 self._refused.discard(task.task_id)
                 if "consensus" in task.options and len(seats) < task.want.most:
                     self._hinted.add(task.task_id)  # a vote may be given fewer agents than it wants

@@ -212,6 +212,8 @@ class Settler:
         """Settle one batch."""
         simple: dict[str, tuple[Report, Delivery]] = {}
         careful: list[Report] = []
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         for report in batch:
             delivery = self.state.deliveries.get(report.message_id)
             if delivery is not None and delivery.result_schema is not None:
@@ -236,6 +238,8 @@ class Settler:
             careful = await self._settle_simple(simple) + careful
         if careful:
             await self._settle_carefully(careful)
+        self.state.meters.settle.observe(loop.time() - began)
+        self.state.meters.settle_size.observe(len(batch))
 
     def _checked(self, report: Report, schema: str, is_ballot: bool) -> Report | None:
         """The report, or the failure that it is because its result does not fit; None: it comes back."""
@@ -344,6 +348,9 @@ class Settler:
         skill = skill_shown(delivery.required_capabilities, delivery.role)
         account = self.state.account(delivery.agent_id, skill, delivery.type)
         account.add(report.status, now - delivery.begun, report.usage, is_ballot=is_ballot)
+        meter = self.state.meters.attempts.get(report.status)
+        if meter is not None:
+            meter.observe(now - delivery.begun)
         if is_ballot and went_well:
             return  # the vote will say
         if self.state.relay is not None and self.state.is_for_others(delivery):

@@ -20,6 +20,7 @@ from agentorch_cli.core.limits import LimitGates
 from agentorch_cli.core.matching import Roster
 from agentorch_cli.core.model import DEFAULT_POOL, AttemptStatus
 from agentorch_cli.engine.bus import Bus
+from agentorch_cli.engine.meters import Meters
 from agentorch_cli.engine.relay import PARKED, Relay
 from agentorch_cli.engine.reputation import Reputation
 from agentorch_cli.engine.shelf import Shelf
@@ -245,6 +246,7 @@ class State:
     """It does what is there once for all pools: sweeps, deadlocks, schedules, scores."""
     is_stopping: bool = False
     counters: dict[str, int] = field(default_factory=dict)
+    meters: Meters = field(default_factory=Meters)
     reputation: Reputation = field(init=False)
     _is_empty: asyncio.Event = field(default_factory=asyncio.Event)
 

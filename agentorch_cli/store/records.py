@@ -101,6 +101,8 @@ class Claimed:
     deadline: datetime | None
     now: datetime
     name: str | None
+    waited: float
+    """Seconds since it became ready."""
 
 
 @dataclass(slots=True)

@@ -351,7 +351,7 @@ def _columns(batch: Sequence[Assignment]) -> list[Any]:
 
 
 def _claimed(rows: Sequence[asyncpg.Record]) -> dict[str, Claimed]:
-    return {row[0]: Claimed(row[1], row[3], row[2], row[4], row[5]) for row in rows}
+    return {row[0]: Claimed(row[1], row[3], row[2], row[4], row[5], row[6]) for row in rows}
 
 
 def _seat_voters(task: Ready, vote: asyncpg.Record) -> None:
