@@ -193,6 +193,7 @@ class Orchestrator:
     async def _open(self) -> None:
         settings = self.settings
         engine_id = f"orchestrator_{new_id().hex[-12:]}"
+        logs.name_node(engine_id)
         _refuse_open_door(settings)
         gateway = self._gateway = Gateway(door_of(settings), engine_id, report=Report)
         port = await gateway.bind()

@@ -41,6 +41,7 @@ from agentorch_cli.engine.stragglers import Patience, Stragglers
 from agentorch_cli.engine.subtasks import Rules, Subtasks
 from agentorch_cli.engine.timetable import Timetable
 from agentorch_cli.errors import DatabaseUnreachable
+from agentorch_cli.logs import facts
 from agentorch_cli.store.deadlocks import Deadlocks
 from agentorch_cli.store.records import Delivery
 from agentorch_cli.store.store import DELAYED, Store
@@ -443,7 +444,8 @@ class Engine:
         for delivery in await self.store.held_work(here):
             known = self.state.deliveries.get(delivery.message_id)
             if known is None:
-                log.info("attempt %s was assigned but not sent; sending it", delivery.message_id)
+                about = facts(task=delivery.task_id, agent=delivery.agent_id, attempt=delivery.message_id)
+                log.info("attempt %s was assigned but not sent; sending it", delivery.message_id, extra=about)
                 self.desk.take_up(delivery)
                 self.courier.deliver(delivery)
             elif known.is_parked and not delivery.is_parked:  # it has its slot again, and nobody was told

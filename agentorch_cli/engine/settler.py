@@ -32,6 +32,7 @@ from agentorch_cli.engine.state import Courier, Report, State
 from agentorch_cli.engine.votes import Votes
 from agentorch_cli.errors import DatabaseUnreachable
 from agentorch_cli.frames import dumps
+from agentorch_cli.logs import facts
 from agentorch_cli.store.database import Transaction
 from agentorch_cli.store.records import AttemptRow, Delivery, Ended, Ending, LockedTask
 from agentorch_cli.store.store import Store, as_uuid, hint
@@ -158,7 +159,11 @@ class Settler:
                 wait = min(1.0, wait * 2)
             except Exception:
                 if len(batch) == 1:
-                    log.exception("the result of attempt %s cannot be stored", batch[0].message_id)
+                    log.exception(
+                        "the result of attempt %s cannot be stored",
+                        batch[0].message_id,
+                        extra=_about(batch[0]),
+                    )
                     self._quarantine(batch[0])
                     return
                 log.exception("a batch of %d results failed; trying them one by one", len(batch))
@@ -473,7 +478,7 @@ class Settler:
         try:
             await self._settle_task(task_id, reports, ended_by, gone)
         except (TypeError, ValueError, AttributeError, LookupError) as error:
-            log.exception("task %s cannot be decided upon", task_id)
+            log.exception("task %s cannot be decided upon", task_id, extra=facts(task=task_id))
             await self.end_sick(task_id, str(error))
             self._tell(None, reports, None, [], set())
 
@@ -481,7 +486,7 @@ class Settler:
         """Fail a task that cannot be handled."""
         message = f"the task cannot be handled: {visible(reason, 500)}"
         if await self.end_early(task_id, {"code": "unreadable", "message": message, "retryable": False}):
-            log.error("task %s failed: %s", task_id, message)
+            log.error("task %s failed: %s", task_id, message, extra=facts(task=task_id))
 
     async def end_early(self, task_id: str, error: dict[str, Any]) -> bool:
         """Fail a task whatever it does, and call its attempts off; False where it has ended already."""
@@ -699,6 +704,10 @@ class Settler:
             if move.wanted:
                 self.scheduler.hint([task.task_id], delayed=move.delay_seconds > 0)
         self.scheduler.wake()
+
+
+def _about(report: Report) -> dict[str, Any]:
+    return facts(task=report.task_id, agent=report.agent_id, attempt=report.message_id)
 
 
 def _size(report: Report) -> int:

@@ -30,6 +30,7 @@ from agentorch_cli.documents import Document
 from agentorch_cli.engine.state import State
 from agentorch_cli.errors import DatabaseUnreachable, NotAllowed, OrchestratorError
 from agentorch_cli.identity import new_id
+from agentorch_cli.logs import facts
 from agentorch_cli.store.records import Delivery
 from agentorch_cli.store.store import Store
 from agentorch_cli.store.submission import Stored, insert
@@ -103,7 +104,11 @@ class Subtasks:
         except OrchestratorError as error:
             requester.refuse(error.code, str(error), request_id=frame.request_id)
         except Exception:
-            log.exception("a sub-task of agent %r could not be submitted", agent_id)
+            log.exception(
+                "a sub-task of agent %r could not be submitted",
+                agent_id,
+                extra=facts(agent=agent_id, attempt=frame.parent_message_id),
+            )
             requester.refuse("bug", "the sub-task could not be stored", request_id=frame.request_id)
         finally:
             self._per_agent[agent_id] -= 1

@@ -22,6 +22,7 @@ from websockets.protocol import State
 
 from agentorch_cli.core.model import AgentSpec
 from agentorch_cli.gateway.keys import ANYBODY, Caller
+from agentorch_cli.logs import facts
 from agentorch_cli.store.records import Delivery
 
 log = logging.getLogger("agentorch.gateway")
@@ -182,7 +183,9 @@ class Session:
         except ConnectionClosed:
             pass
         except TimeoutError:
-            log.warning("agent %r does not read; cutting it off", self.agent_id)
+            log.warning(
+                "agent %r does not read; cutting it off", self.agent_id, extra=facts(agent=self.agent_id)
+            )
             self.abort()
 
     # --- the end ----------------------------------------------------------------------------
