@@ -15,7 +15,7 @@ from agentorch_cli.text import one_line, visible
 MAX_TRACEBACK = 100_000
 """Characters of a line with its traceback."""
 
-NOISY = ("agentorch.websockets", "asyncpg", "asyncio")
+NOISY = ("agentorch.websockets", "asyncpg", "asyncio", "opentelemetry")
 """Loggers of libraries that write tracebacks for what is handled here."""
 
 

@@ -45,6 +45,12 @@ def _websocket_url(url: str) -> str:
     return url
 
 
+def _http_url(url: str) -> str:
+    if url and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname):
+        raise ValueError("must begin with http:// or https://")
+    return url
+
+
 def _server(server: str) -> str:
     """The address of a server, or the name of a profile."""
     if "://" not in server:
@@ -313,6 +319,13 @@ class LoggingSettings(Section):
     """Lines for people, or one JSON object a line."""
 
 
+class TracingSettings(Section):
+    """Spans for OpenTelemetry; they need the extra `otel`."""
+
+    endpoint: Annotated[str, AfterValidator(_http_url)] = ""
+    """Base address of an OTLP/HTTP collector, such as http://127.0.0.1:4318; empty = no traces."""
+
+
 class Profile(Section):
     """`[profiles.NAME]` of the user's file: a server, and how to come in there."""
 
@@ -350,6 +363,7 @@ class Settings(Section):
     exec: ExecSettings = ExecSettings()
     retention: RetentionSettings = RetentionSettings()
     logging: LoggingSettings = LoggingSettings()
+    tracing: TracingSettings = TracingSettings()
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
     _profiles: dict[str, Profile] = PrivateAttr(default_factory=dict)

@@ -50,6 +50,7 @@ from agentorch_cli.store.migrations import newest_version
 from agentorch_cli.store.store import Store
 from agentorch_cli.taskfile import check_budget, read_tasks, task_defaults
 from agentorch_cli.tls import own_context, server_context
+from agentorch_cli.traces import Traces
 from agentorch_cli.views import AgentView, TaskView
 
 log = logging.getLogger("agentorch")
@@ -106,11 +107,14 @@ async def _prepare(database: Database, settings: Settings) -> None:
 @contextlib.asynccontextmanager
 async def open_client(settings: Settings, *, prepare: bool = True) -> AsyncIterator[LocalClient]:
     """A client that runs operations in this process."""
-    async with (
-        open_store(settings, prepare=prepare) as store,
-        LocalClient(context_of(store, settings)) as client,
-    ):
-        yield client
+    traces = traces_of(settings)
+    async with open_store(settings, prepare=prepare) as store:
+        try:
+            async with LocalClient(context_of(store, settings, traces)) as client:
+                yield client
+        finally:
+            if traces is not None:
+                await asyncio.to_thread(traces.close)
 
 
 # --- the engine in a program ----------------------------------------------------------------
@@ -193,6 +197,10 @@ class Orchestrator:
     async def _open(self) -> None:
         settings = self.settings
         engine_id = f"orchestrator_{new_id().hex[-12:]}"
+        traces = traces_of(settings)
+        if traces is not None:
+            traces.open()
+            self._stack.push_async_callback(asyncio.to_thread, traces.close)
         logs.name_node(engine_id)
         _refuse_open_door(settings)
         gateway = self._gateway = Gateway(door_of(settings), engine_id, report=Report)
@@ -251,9 +259,10 @@ class Orchestrator:
             ),
         )
         self._engine.state.bus = self._bus
+        self._engine.state.traces = traces
         self._stack.push_async_callback(self._engine.stop)
         await self._engine.start(port)
-        self._context = context_of(self._store, settings)
+        self._context = context_of(self._store, settings, traces)
         self._context.waiting = self._engine.waiting
         gateway.pages = {
             "/healthz": self._healthz,
@@ -562,10 +571,16 @@ def store_of(database: Database, settings: Settings) -> Store:
     )
 
 
-def context_of(store: Store, settings: Settings) -> handlers.Context:
+def traces_of(settings: Settings) -> Traces | None:
+    """Where spans go; None where nobody wants any."""
+    return Traces(settings.tracing.endpoint) if settings.tracing.endpoint else None
+
+
+def context_of(store: Store, settings: Settings, traces: Traces | None = None) -> handlers.Context:
     """What operations work with."""
     return handlers.Context(
         store,
+        traces=traces,
         policy=ladder_of(settings),
         grace=3 * settings.gateway.heartbeat_interval,
         task_defaults=task_defaults(settings),

@@ -674,6 +674,8 @@ class Scheduler:
             if row is not None:
                 if task.status == "pending":
                     waited.observe(row.waited)
+                    if self.state.traces is not None and "traceparent" in task.options:
+                        self._trace_queue(task, row)
                 self._refused.discard(task.task_id)
                 if "consensus" in task.options and len(seats) < task.want.most:
                     self._hinted.add(task.task_id)  # a vote may be given fewer agents than it wants
@@ -683,6 +685,20 @@ class Scheduler:
             self._refused.add(task.task_id)
         self.state.has_worked = True
         self.state.count("assigned", len(batch))
+
+    def _trace_queue(self, task: Ready, row: Claimed) -> None:
+        assert self.state.traces is not None
+        assigned = row.now.timestamp()
+        self.state.traces.end(
+            "queue",
+            None,
+            task.options["traceparent"],
+            assigned - row.waited,
+            assigned,
+            task_id=task.task_id,
+            task_type=task.type,
+            task_pool=task.want.pool,
+        )
 
     def _hand_over(self, task: Ready, assignment: Assignment, *, is_ahead: bool) -> None:
         """The agent is on another node: that one sends the work."""
@@ -824,6 +840,7 @@ def _delivery(task: Ready, assignment: Assignment, row: Claimed) -> Delivery:
         inputs=joined(row.inputs, task.brief),
         name=row.name,
         result_schema=schema_in(options),
+        traceparent=options.get("traceparent"),
         vote=vote_in(options),
         deadline=earliest(row.now, task.timeout_seconds, row.deadline),
     )

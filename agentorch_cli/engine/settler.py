@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -77,6 +78,8 @@ class Settler:
         self.votes = Votes(state, store)
         self.checks = Checks(self._put_checked)
         self._wake = asyncio.Event()
+        self._began = 0.0
+        """When the batch that is settled now was begun, on the loop's clock."""
         self._has_room = asyncio.Event()
         self._has_room.set()
         self._is_idle = asyncio.Event()
@@ -218,7 +221,7 @@ class Settler:
         simple: dict[str, tuple[Report, Delivery]] = {}
         careful: list[Report] = []
         loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = self._began = loop.time()
         for report in batch:
             delivery = self.state.deliveries.get(report.message_id)
             if delivery is not None and delivery.result_schema is not None:
@@ -344,6 +347,8 @@ class Settler:
 
         What was called off says nothing about its agent.
         """
+        if delivery.traceparent is not None and self.state.traces is not None:
+            self._trace(report, delivery, now)
         if report.status is AttemptStatus.CANCELLED:
             return
         self.on_ended(report, delivery.task_id, delivery.is_probe)
@@ -361,6 +366,32 @@ class Settler:
         if self.state.relay is not None and self.state.is_for_others(delivery):
             self.state.relay.mark(delivery.message_id, WELL if went_well else BADLY)
         self.state.reputation.outcome(delivery.agent_id, skill, delivery.type, went_well=went_well)
+
+    def _trace(self, report: Report, delivery: Delivery, now: float) -> None:
+        traces, told = self.state.traces, delivery.traceparent_told
+        assert traces is not None and told is not None
+        ended, error = time.time(), report.error or {}
+        traces.end(
+            "attempt",
+            told,
+            delivery.traceparent,
+            ended - (now - delivery.begun),
+            ended,
+            kind="PRODUCER",
+            error=None
+            if report.status is AttemptStatus.COMPLETED
+            else str(error.get("message", report.status)),
+            task_id=delivery.task_id,
+            task_type=delivery.type,
+            agent_id=delivery.agent_id,
+            attempt_id=delivery.message_id,
+            attempt_number=delivery.attempt,
+            attempt_status=report.status.value,
+            error_code=error.get("code"),
+        )
+        traces.end(
+            "settle", None, told, ended - (now - self._began), ended, kind="CLIENT", task_id=delivery.task_id
+        )
 
     def _remember_stray(self, report: Report, task: LockedTask) -> None:
         """The same of an attempt that was given up although this node did not carry it.

@@ -123,6 +123,8 @@ class Subtasks:
         defaults = {**self.defaults, "pool": parent.pool} if parent is not None else self.defaults
         file = read_tasks(document, new_id=lambda: str(new_id()), defaults=defaults)
         specs = [replace(spec, parent_id=parent_id) for spec in plan(file.tasks, where=file.where).tasks]
+        if parent is not None and parent.traceparent_told is not None and specs[0].traceparent is None:
+            specs[0] = replace(specs[0], traceparent=parent.traceparent_told)
         if parent_id is not None:
             specs[0] = await _surely(lambda: self._check_lineage(parent_id, specs[0]))
         stored = await self._insert(specs)

@@ -242,6 +242,8 @@ def execute_frame(delivery: Delivery) -> bytes:
         "task": task,
         "inputs": orjson.Fragment(delivery.inputs) if delivery.inputs is not None else {},
     }
+    if delivery.traceparent_told is not None:
+        data["traceparent"] = delivery.traceparent_told
     if delivery.is_ahead:
         data["ahead"] = True
     return orjson.dumps(
