@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import shutil
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any, Self
 
@@ -45,7 +42,7 @@ from agentorch_cli.gateway.keys import Keys
 from agentorch_cli.gateway.server import Door, Gateway
 from agentorch_cli.identity import new_id
 from agentorch_cli.store.database import Database
-from agentorch_cli.store.embedded import EmbeddedServer, inspect
+from agentorch_cli.store.embedded import EmbeddedServer
 from agentorch_cli.store.migrations import newest_version
 from agentorch_cli.store.store import Store
 from agentorch_cli.taskfile import check_budget, read_tasks, task_defaults
@@ -721,97 +718,11 @@ async def _refuse_door_without_tokens(database: Database, settings: Settings) ->
         )
 
 
-# --- the doctor -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of `doctor`."""
-
-    name: str
-    ok: bool | None
-    """None: neither good nor bad."""
-    text: str
-    fix: str | None = None
-    details: Mapping[str, Any] = field(default_factory=dict)
-
-
-async def examine(settings: Settings) -> list[Finding]:
-    """Look at everything that can be wrong. Raises nothing: what fails is a finding."""
-    findings = [
-        Finding(
-            "python",
-            sys.version_info >= (3, 11),
-            f"Python {sys.version.split()[0]}",
-            "use Python 3.11 or newer",
-        )
-    ]
-    if settings.database.url:
-        findings.append(Finding("database", None, "PostgreSQL at database.url"))
-    else:
-        findings += await _examine_embedded(settings)
-    findings += await _examine_schema(settings)
-    return findings
-
-
-async def _examine_embedded(settings: Settings) -> list[Finding]:
-    seen = await inspect(settings.data_dir)
-    held = seen.holders or ()
-    findings = [
-        Finding("data directory", True, f"{seen.data_dir}, {seen.size_bytes / 1e6:.0f} MB"),
-        Finding(
-            "disk",
-            seen.free_bytes > 1_000_000_000,
-            f"{seen.free_bytes / 1e9:.1f} GB free",
-            "make room: PostgreSQL stops when the disk is full",
-        ),
-        Finding(
-            "embedded PostgreSQL",
-            None if not seen.running else True,
-            f"version {seen.version} runs as {seen.runs_as} (pid {seen.pid}),"
-            f" used by {len(held)} process{'' if len(held) == 1 else 'es'}"
-            if seen.running
-            else "is not running; the next command starts it",
-        ),
-    ]
-    if seen.note:
-        findings.append(Finding("account", None, seen.note))
-    return findings
-
-
-async def _examine_schema(settings: Settings) -> list[Finding]:
-    try:
-        async with open_client(settings, prepare=False) as client:
-            view = await client.call("schema.apply", check=True)
-            nodes = await client.call("node.list")
-    except OrchestratorError as error:
-        return [Finding("database", False, str(error), error.hint)]
-    live = [node for node in nodes if node.is_live]
-    return [
-        Finding(
-            "schema",
-            view.is_up_to_date,
-            f"version {view.current}, this program wants {view.wanted}",
-            "run: agentorch init-db",
-        ),
-        Finding(
-            "serve",
-            True if live else None,
-            f"{len(live)} running: " + ", ".join(f"{n.host}:{n.port}" for n in live)
-            if live
-            else "is not running; start it with: agentorch serve",
-        ),
-        Finding("shell", shutil.which("sh") is not None, "sh runs exec agents", "install a POSIX shell"),
-    ]
-
-
 __all__ = [
     "Agent",
-    "Finding",
     "Handle",
     "News",
     "Orchestrator",
-    "examine",
     "open_client",
     "serve",
 ]
