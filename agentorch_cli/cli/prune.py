@@ -12,7 +12,7 @@ from agentorch_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from agentorch_cli.cli.tables import Page
-    from agentorch_cli.client import Client
+    from agentorch_cli.views import PruneView
 
 COUNTS = ("tasks", "attempts", "events", "decisions", "deadlocks")
 
@@ -65,24 +65,20 @@ def _seconds(text: str) -> float:
         raise UsageError(f'--older-than "{text}" {error}') from None
 
 
-async def _prune(session: Session, asked: dict[str, Any], *, dry_run: bool) -> dict[str, Any]:
+async def _prune(session: Session, asked: dict[str, Any], *, dry_run: bool) -> PruneView:
     """All of it, step by step."""
-    total: dict[str, Any] = dict.fromkeys(COUNTS, 0)
+    total = dict.fromkeys(COUNTS, 0)
     async with session.connect() as client:
         place = None
         while True:
-            step = await _step(client, asked, dry_run, place)
+            step: PruneView = await client.call("history.prune", **asked, dry_run=dry_run, place=place)
             for name in COUNTS:
                 total[name] += getattr(step, name)
             place = step.place
             if place is None:
-                return {"before": step.before, "is_dry_run": dry_run, **total}
+                return step.model_copy(update=total)
 
 
-async def _step(client: Client, asked: dict[str, Any], dry_run: bool, place: str | None) -> Any:
-    return await client.call("history.prune", **asked, dry_run=dry_run, place=place)
-
-
-def _in_words(found: dict[str, Any]) -> str:
+def _in_words(found: PruneView) -> str:
     names = {"decisions": "votes"}
-    return ", ".join(f"{found[name]:,} {names.get(name, name)}" for name in COUNTS)
+    return ", ".join(f"{getattr(found, name):,} {names.get(name, name)}" for name in COUNTS)
