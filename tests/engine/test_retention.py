@@ -75,6 +75,8 @@ async def test_an_old_task_goes_with_all_that_is_its_own(orchestrator: Orchestra
         {"id": "voted", "min_agents": 3, "consensus": {"rule": "majority"}, "labels": {"team": "x"}},
         {"id": "paid", "budget": {"cost_usd": 5}},
     )
+    await orchestrator.engine.leader.beat()  # what the agents did is stored
+    await orchestrator.engine.ledger.write()
     before = await orchestrator.call("status.get")
     label = await orchestrator.call("budget.get", key="team=x")
     await _aged(orchestrator, "voted", "paid")
