@@ -292,6 +292,8 @@ async def _stop(session: Session) -> bool:
 
 def _command_of(pid: int) -> str:
     """What a process was started as, in short; its number tells the rest."""
+    from agentorch_cli.cli.app import Root
+
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
     except OSError:
@@ -299,5 +301,6 @@ def _command_of(pid: int) -> str:
     for place, word in enumerate(words):
         name = Path(word).name
         if name in ("agentorch", "agentorch_cli", "__main__.py"):
-            return " ".join(["agentorch", *(one for one in words[place + 1 :] if one)][:3])
+            command = next((one for one in words[place + 1 :] if one in Root.entries), None)
+            return f"agentorch {command}" if command is not None else "agentorch"
     return " ".join(Path(word).name for word in words[:2] if word) or "a process"
