@@ -78,6 +78,11 @@ class Bookkeeper:
             for key, account in accounts.items():
                 self.state.accounts.setdefault(key, Account()).plus(account)
             raise
+        meters = self.state.meters
+        for account in accounts.values():
+            meters.cost_usd += account.cost_usd
+            meters.tokens += account.tokens
+            meters.unknown_costs += account.cost_unknown
 
     async def lead(self, now: float) -> None:
         """What only whoever leads, or the chief, does, each when its time has come; `now` is the loop's."""

@@ -30,6 +30,8 @@ HERE_ONLY = {
     "agentorch demo", "agentorch init-db", "agentorch serve", "agentorch doctor", "agentorch agent run",
     "agentorch agent attach", "agentorch chaos",
     "agentorch config init", "agentorch config show", "agentorch protocol schema",
+    "agentorch db status", "agentorch db upgrade", "agentorch db backup", "agentorch db restore",
+    "agentorch db url", "agentorch db stop",
     "agentorch profile add", "agentorch profile use", "agentorch profile list", "agentorch profile remove",
 }  # fmt: skip
 """Commands about this machine, its files, or an agent of its own."""
@@ -167,6 +169,9 @@ consensus reliability --agent anna
 consensus replay
 node list
 ui
+prune --older-than 1d --keep-last 5 --dry-run
+prune --older-than nonsense
+prune --older-than 1d
 deadlock list
 deadlock show nothing
 deadlock check
