@@ -243,6 +243,7 @@ def places(home: Path, empty_databases: Callable[[int], list[str]]) -> Iterator[
         "AGENTORCH_ENGINE_DRAIN_TIMEOUT": "0",
         "AGENTORCH_DATABASE_POOL_SIZE": "4",
         "AGENTORCH_DEADLOCKS_RESOLVE": "false",
+        "AGENTORCH_MATCHING_EXPLORATION": "0",  # how often it draws depends on how tasks fall together
         "AGENTORCH_ENGINE_DEADLOCK_SWEEP_INTERVAL": "0.5",
         "HOME": str(home),
     }
