@@ -360,6 +360,8 @@ class TaskView(View):
     failures: int = 0
     assigned_agents: list[str] = Field(default_factory=list)
     progress: float | None = None
+    note: str | None = None
+    """What its agent said of it last; while it runs, in `status`."""
     created_at: datetime | None = None
     started_at: datetime | None = None
     completed_at: datetime | None = None
@@ -623,6 +625,32 @@ class SchemaView(View):
     is_up_to_date: bool = False
 
 
+class TallyView(View):
+    """How far some tasks are."""
+
+    counts: dict[str, int] = Field(default_factory=dict)
+    """By state."""
+    running: list[TaskView] = Field(default_factory=list)
+    """Some of those that run, the ones that began first."""
+
+
+class FlowView(View):
+    """Tasks that came and that ended, of late."""
+
+    in_per_second: float = 0.0
+    """The mean of the last minute."""
+    out_per_second: float = 0.0
+    """The mean of the last `seconds`."""
+    seconds: float = 60.0
+    """Less than a minute where so much happens that only the newest of it is read."""
+    step: int = 0
+    """Number of the newest step, counted in steps since 1970; it is not over yet."""
+    step_seconds: float = 2.0
+    came: list[int | None] = Field(default_factory=list)
+    """By step, oldest first; null: not read."""
+    ended: list[int | None] = Field(default_factory=list)
+
+
 class StatusView(View):
     """The fleet in one document."""
 
@@ -631,11 +659,17 @@ class StatusView(View):
     agents: list[AgentView] = Field(default_factory=list)
     agent_counts: dict[str, int] = Field(default_factory=dict)
     task_counts: dict[str, int] = Field(default_factory=dict)
+    counts_estimated: bool = False
+    """There are so many tasks that those which ended are not counted but estimated."""
+    flow: FlowView = Field(default_factory=FlowView)
     running: list[TaskView] = Field(default_factory=list)
+    """Those that began first in front."""
     recent: list[TaskView] = Field(default_factory=list)
     """Tasks that ended last, newest first."""
     oldest_pending_seconds: float | None = None
     decisions: list[DecisionView] = Field(default_factory=list)
+    deadlocks: list[DeadlockView] = Field(default_factory=list)
+    """Open ones, and those that were resolved within the last hour."""
     spend: SpendView = Field(default_factory=SpendView)
     budgets: list[BudgetView] = Field(default_factory=list)
     """Of labels, and others that tasks wait for."""

@@ -101,19 +101,19 @@ class Session:
         refuse_remote(self.settings, command, reason)
 
     def connect(
-        self, *, prepare: bool = True, is_patient: bool = False
+        self, *, prepare: bool = True, is_patient: bool = False, say: Callable[[str], None] | None = None
     ) -> AbstractAsyncContextManager[Client]:
         """A client: of the server that is chosen, or of the database; the embedded PostgreSQL is started
         where it has to be.
 
         Without `prepare` the schema is left as it is found, even if there is none. With `is_patient`
-        a server that goes away meanwhile is waited for.
+        a server that goes away meanwhile is waited for. `say` is told of that, in place of stderr.
         """
         if self.settings.is_remote:
             from agentorch_cli.cli.target import target_of
             from agentorch_cli.client.remote import RemoteClient
 
-            return RemoteClient(target_of(self.settings), say=self.say, is_patient=is_patient)
+            return RemoteClient(target_of(self.settings), say=say or self.say, is_patient=is_patient)
         from agentorch_cli.wiring import open_client
 
         client: AbstractAsyncContextManager[Client] = open_client(self.settings, prepare=prepare)

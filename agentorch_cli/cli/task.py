@@ -76,10 +76,12 @@ def submit(
     With --wait the exit code is 3 if a task fails.
     """
     from agentorch_cli.cli.files import read_submission
+    from agentorch_cli.cli.progress import Progress
 
     session = Session.of(ctx)
     seconds = _seconds(timeout)
-    plan = read_submission(files, session.settings)
+    with Progress(session, "Reading") as progress:
+        plan = read_submission(files, session.settings, begin=progress.begin)
     budget = dict(plan.budget or {})
     if budget_usd is not None:
         budget["cost_usd"] = budget_usd
@@ -101,7 +103,8 @@ def submit(
             if budget:
                 asked["budget"] = budget
             try:
-                reply = await client.call("task.submit", tasks=plan.tasks, **asked)
+                with Progress(session, "Storing tasks", len(plan.tasks)):
+                    reply = await client.call("task.submit", tasks=plan.tasks, **asked)
             except NotFound as error:
                 plan.refuse_unknown(error.details.get("missing", ()))
                 raise

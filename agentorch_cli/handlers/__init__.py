@@ -36,6 +36,7 @@ from agentorch_cli.handlers.schedules import (
 )
 from agentorch_cli.handlers.schema import apply_schema
 from agentorch_cli.handlers.status import get_status, list_nodes
+from agentorch_cli.handlers.tally import tally_tasks
 from agentorch_cli.handlers.tasks import (
     cancel_tasks,
     depend_on,
@@ -73,6 +74,7 @@ HANDLERS: dict[str, Handler] = {
     "task.list": list_tasks,
     "task.get": get_task,
     "task.wait": wait_for_tasks,
+    "task.tally": tally_tasks,
     "task.cancel": cancel_tasks,
     "task.retry": retry_tasks,
     "task.depend": depend_on,

@@ -37,6 +37,7 @@ ACCESS: Final[dict[str, Access]] = {
     "task.list": Access("read"),
     "task.get": Access("read"),
     "task.wait": Access("read"),
+    "task.tally": Access("read"),
     "task.cancel": Access("submit"),
     "task.retry": Access("submit"),
     "task.depend": Access("submit"),

@@ -152,6 +152,7 @@ outcome one --wrong
 outcome missing --right
 outcome --from outcomes.jsonl
 status --limit 3
+top
 consensus list
 consensus show voted
 consensus show nothing
@@ -355,7 +356,7 @@ MEASURED = {
     "success_rate", "last_heartbeat", "tokens", "spare", "left", "available", "started_at",
     "waits_since", "last_used_at", "message_id", "decision_id", "submission_id", "recent",
     "latency", "next_run_at", "upcoming", "ledger", "confidence", "p50_ms", "p95_ms", "estimate",
-    "evidence", "standing",
+    "evidence", "standing", "flow", "deadlocks", "performance", "performance_hourly",
 }  # fmt: skip
 """What depends on the clock, on chance, or on how far the heartbeats are."""
 
