@@ -34,7 +34,7 @@ def status(
     """
     session = Session.of(ctx)
     if is_watching:
-        session.run(_watch(session))
+        session.run(_watch(session), until_unread=True)
         return
     found = session.ask("status.get", limit=limit)
     server = session.server_shown

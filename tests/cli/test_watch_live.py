@@ -44,7 +44,8 @@ def environment(tmp_path: Path) -> dict[str, str]:
 def watched(environment: dict[str, str]) -> Iterator[Watched]:
     one = Watched([STUB, "status", "--watch"], environment)
     yield one
-    one.child.close(force=True)
+    if not one.child.closed:
+        one.child.close(force=True)
 
 
 def is_high(rows: int, lines: list[str]) -> bool:
