@@ -25,6 +25,8 @@ APP: Final = "agentorch"
 PREFIX: Final = "AGENTORCH_"
 USER_FILE: Final = "config.toml"
 HIDDEN: Final = "***"
+DEFAULT: Final = "default"
+"""The origin of what nobody said."""
 
 
 def _longer_than_zero(seconds: float) -> float:
@@ -78,11 +80,18 @@ def _names(names: str) -> str:
     return ",".join(name.strip() for name in names.split(",") if name.strip())
 
 
+def _joined(names: object) -> object:
+    """A list of names is as good as a text with commas."""
+    if isinstance(names, list) and all(isinstance(name, str) and "," not in name for name in names):
+        return ",".join(names)
+    return names
+
+
 Seconds = Annotated[float, BeforeValidator(parse_duration)]
 Span = Annotated[float, BeforeValidator(parse_duration), AfterValidator(_longer_than_zero)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Names = Annotated[str, Field(max_length=10_000), AfterValidator(_names)]
-"""Names with commas between them."""
+Names = Annotated[str, BeforeValidator(_joined), Field(max_length=10_000), AfterValidator(_names)]
+"""Names with commas between them, or a list of names."""
 
 PATHS: Final = frozenset({"data_dir", "ca", "gateway.tls_cert", "gateway.tls_key"})
 """Settings that name a file or a folder; a relative one in a file counts from the folder of that file."""
@@ -339,10 +348,11 @@ class Settings(Section):
     exec: ExecSettings = ExecSettings()
     logging: LoggingSettings = LoggingSettings()
 
-    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+    _origins: dict[str, list[tuple[str, Any]]] = PrivateAttr(default_factory=dict)
+    """Of each setting that is not only the default: who says it and what, the one that counts at the end."""
     _profiles: dict[str, Profile] = PrivateAttr(default_factory=dict)
 
-    def with_origins(self, origins: Mapping[str, str]) -> Settings:
+    def with_origins(self, origins: Mapping[str, list[tuple[str, Any]]]) -> Settings:
         """The same settings, knowing where their values came from."""
         self._origins.update(origins)
         return self
@@ -365,7 +375,17 @@ class Settings(Section):
     def origin(self, name: str) -> str:
         """Where the value of a setting came from: `default`, a file with its line, a variable, a flag."""
         find_setting(name)
-        return self._origins.get(name, "default")
+        said = self._origins.get(name)
+        return said[-1][0] if said else DEFAULT
+
+    def origins(self, name: str) -> list[tuple[str, Any]]:
+        """Everybody who says something about a setting, with what they say, fit to be shown.
+
+        The first one counts; the default is last.
+        """
+        info = find_setting(name)
+        said = [(origin, _plain(name, value)) for origin, value in reversed(self._origins.get(name, []))]
+        return [*said, (DEFAULT, _plain(name, info.get_default(call_default_factory=True)))]
 
     def shown(self) -> list[tuple[str, Any, str]]:
         """Name, value and origin of every setting, fit to be shown: secrets are hidden, paths are text."""

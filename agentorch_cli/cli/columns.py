@@ -308,8 +308,12 @@ PLANNED_WITH_AGENTS = (
 )
 
 SETTINGS = (
-    Column("SETTING", lambda row, look: look.text(row["name"], "bold"), is_id=True),
-    Column("VALUE", lambda row, look: _setting(row["value"], look), is_id=True),
+    Column("SETTING", lambda row, look: _name_of_setting(row, look), is_id=True),
+    Column(
+        "VALUE",
+        lambda row, look: _dimmed(_setting(row["value"], look), bool(row.get("is_beaten"))),
+        is_id=True,
+    ),
     Column(
         "FROM", lambda row, look: look.text(row["origin"], "dim" if row["origin"] == "default" else "cyan")
     ),
@@ -390,6 +394,17 @@ def _leads(node: NodeView) -> str:
 def _next(schedule: ScheduleView, look: Look) -> Text:
     """When it runs next, if it does."""
     return look.age(schedule.next_at) if schedule.state in ("active", "failing") else look.nothing()
+
+
+def _name_of_setting(row: Any, look: Look) -> Text:
+    """On a terminal the layers that a value goes before stand below it without its name."""
+    return Text("") if row.get("is_beaten") and look.is_terminal else look.text(row["name"], "bold")
+
+
+def _dimmed(text: Text, is_dim: bool) -> Text:
+    if is_dim:
+        text.stylize("dim")
+    return text
 
 
 def _setting(value: Any, look: Look) -> Text:

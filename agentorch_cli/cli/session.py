@@ -43,6 +43,8 @@ class Session:
         self.database_url: str | None = None
         self.server: str | None = None
         self.ca: str | None = None
+        self.pairs: dict[str, str] = {}
+        """What `--set KEY=VALUE` says."""
         self.more_flags: dict[str, Any] = {}
         """Configuration keys that a command's own options set, such as `gateway.port`."""
 
@@ -58,6 +60,13 @@ class Session:
                 f'-o "{value}" is not known{did_you_mean(value, FORMATS)}',
                 hint=f"One of {', '.join(FORMATS)}.",
             )
+        if option == "pairs":
+            for pair in [value] if isinstance(value, str) else value:
+                key, sign, text = pair.partition("=")
+                if not key or not sign:
+                    raise UsageError(f'--set "{pair}" is not KEY=VALUE', hint="--set gateway.port=3002")
+                self.pairs[key.strip()] = text
+            return
         setattr(self, option, value)
 
     @property
@@ -71,7 +80,7 @@ class Session:
         from agentorch_cli.config import load_settings
 
         path = Path(self.config) if self.config is not None else None
-        return load_settings(self.flags, os.environ, path, Path.cwd())
+        return load_settings(self.flags, os.environ, path, Path.cwd(), self.pairs)
 
     @property
     def flags(self) -> dict[str, Any]:
