@@ -302,6 +302,23 @@ class ExecSettings(Section):
     """Most that one may write to stdout, and to stderr; it is killed when it writes more."""
 
 
+class UpSettings(Section):
+    """The fleet that `agentorch up` runs."""
+
+    backoff: Span = 0.5
+    """Wait before an agent that ended is started again; doubles each time that it ends soon."""
+    max_backoff: Span = 30.0
+    """Longest wait before a start."""
+    steady: Span = 10.0
+    """An agent that ran for so long did not end soon: the waits begin anew."""
+    stop_timeout: Seconds = 30.0
+    """How long an agent that is stopped may finish what it does, before it gives it back."""
+    log_bytes: Annotated[int, Field(ge=1024, le=1 << 40)] = 5_000_000
+    """Size at which the log of an agent is put aside and a new one begun."""
+    log_files: Annotated[int, Field(ge=0, le=100)] = 2
+    """So many logs that were put aside are kept of each agent."""
+
+
 class LoggingSettings(Section):
     """What is written to stderr."""
 
@@ -346,6 +363,7 @@ class Settings(Section):
     breaker: BreakerSettings = BreakerSettings()
     gateway: GatewaySettings = GatewaySettings()
     exec: ExecSettings = ExecSettings()
+    up: UpSettings = UpSettings()
     logging: LoggingSettings = LoggingSettings()
 
     _origins: dict[str, list[tuple[str, Any]]] = PrivateAttr(default_factory=dict)

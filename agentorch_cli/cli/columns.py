@@ -319,6 +319,15 @@ SETTINGS = (
     ),
 )
 
+PROCESSES = (
+    Column("PROCESS", lambda row, look: look.text(row["name"], "bold"), is_id=True),
+    Column("STATE", lambda row, look: look.state(row["state"])),
+    Column("PID", lambda row, look: look.number(row["pid"]), 4, is_right=True),
+    Column("STARTS", lambda row, look: look.number(row["starts"]), 3, is_right=True),
+    Column("SINCE", lambda row, look: look.age(row["since"]), 2),
+    Column("NOTE", lambda row, look: look.text(row["note"]), 1),
+)
+
 PROFILES = (
     Column("", lambda row, look: look.text("*" if row["active"] else "", "bold green")),
     Column("NAME", lambda row, look: look.text(row["name"], "bold"), is_id=True),

@@ -40,6 +40,11 @@ STYLES: dict[str, tuple[str, str, str]] = {
     "active": ("●", "*", "green"),
     "failing": ("✗", "x", "red"),
     "ended": ("○", ".", "dim"),
+    "starting": ("◌", ".", "yellow"),
+    "waiting": ("◌", "-", "yellow"),
+    "crashing": ("✗", "x", "red"),
+    "stopping": ("◐", ">", "yellow"),
+    "stopped": ("○", ".", "dim"),
 }
 
 AGE_UNITS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "m"), (60, "m", 1, "s"))
