@@ -38,7 +38,8 @@ sys.path.append(sys.argv.pop(1))
 from agentorch_cli.supervision.replica import main
 main()
 """
-"""The folder of the package comes last: what the agent's own folder holds goes before it, as ever."""
+"""The folder of the package comes last: what the agent's own folder holds goes before it, as ever. The name
+that follows it is for whoever looks at the list of processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +224,7 @@ class Supervisor:
             }
 
         return Program(
-            argv=lambda: (sys.executable, "-u", "-P", "-c", _BOOT, str(_package_folder())),
+            argv=lambda: (sys.executable, "-u", "-P", "-c", _BOOT, str(_package_folder()), name),
             env=_environment(declared.env, {"AGENTORCH_AGENT": name, "AGENTORCH_REPLICA": str(number)}),
             cwd=declared.cwd,
             restart=declared.restart,
