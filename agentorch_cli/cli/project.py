@@ -21,11 +21,11 @@ AGENTS: Final = """\
 # after a change, the same command applies the difference. Every key: docs/operations.md.
 
 [[agents]]
-id = "greeter"                # its processes are greeter-1, greeter-2, …
+id = "greeter"                # its processes are greeter-1, greeter-2 and so on
 capabilities = ["greet"]      # tasks ask for these
 python = "greeter:greet"      # the function greet of agents/greeter.py
 cwd = "agents"                # a folder, seen from this file
-replicas = 2                  # so many processes; agentorch up --scale greeter=5 is quicker to say
+replicas = 1                  # so many processes; agentorch up --scale greeter=5 is quicker to say
 slots = 1                     # tasks at once, of each process
 # env = ["MY_API_KEY"]        # variables that it may see besides PATH, HOME and the like
 # restart = "on-failure"      # or "never"; "always" if not said

@@ -71,8 +71,7 @@ def up(
             raise UsageError("--port is for an engine that is started, and this fleet runs already")
         _show_difference(session, _ask(data_dir, {"do": "apply", **order.request()}, STOP_SECONDS + 3600))
         return
-    if is_detached:
-        rows = upkeep.detach(session, order, port)
+    if is_detached and (rows := upkeep.detach(session)) is not None:
         _show_rows(session, rows)
         _refuse_broken(rows)
         return

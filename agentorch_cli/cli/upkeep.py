@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -266,11 +265,13 @@ def _target(session: Session, url: str) -> dict[str, Any]:
 
 async def _running_engine(session: Session) -> str | None:
     """The address of a `serve` on this machine that works on the same database; None where there is none."""
+    settings = session.settings
+    if not settings.database.url and not (settings.data_dir / "postgres" / "postmaster.pid").exists():
+        return None  # the usual case, without a look that has to be imported
     from agentorch_cli.cli.agent import agents_url
     from agentorch_cli.store.embedded import inspect
 
-    settings = session.settings
-    if not settings.database.url and not (await inspect(Path(settings.data_dir))).running:
+    if not settings.database.url and not (await inspect(settings.data_dir)).running:
         return None
     try:
         async with session.connect(prepare=False) as client:
@@ -340,50 +341,43 @@ def _serve_command(session: Session, url: str | None) -> list[str]:
 # --- in the background --------------------------------------------------------------------------
 
 
-def detach(session: Session, order: Order, port: int | None) -> list[dict[str, Any]]:
-    """Start the same in the background; gives how its processes stand once they have come up.
+def detach(session: Session) -> list[dict[str, Any]] | None:
+    """Go on in the background. There it gives None; here, once all has come up, how the processes stand.
 
     Raises what kept the engine from starting.
     """
-    data_dir = Path(session.settings.data_dir).absolute()
+    data_dir = session.settings.data_dir
     log = data_dir / "logs" / "up.log"
     control.make_private(data_dir)
     control.make_private(log.parent)
-    words = [*_program(session)]
-    if session.server is not None:
-        words += ["--server", session.server]
-    words += ["up", str(order.file)]
-    words += [word for name, number in order.scale.items() for word in ("--scale", f"{name}={number}")]
-    words += ["--port", str(port)] if port is not None else []
-    with log.open("ab") as output:
+    with log.open("ab") as output, Path(os.devnull).open("rb") as nothing:
         start = output.tell()
-        process = subprocess.Popen(
-            words,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env=_program_environment(session),
-            start_new_session=True,
-        )
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()  # nothing runs yet but this thread
+        if not pid:
+            os.setsid()
+            for descriptor, stream in ((0, nothing), (1, output), (2, output)):
+                os.dup2(stream.fileno(), descriptor)
+            return None
     try:
-        return _await_fleet(process, data_dir, log, start)
+        return _await_fleet(pid, data_dir, log, start)
     except KeyboardInterrupt:
-        process.terminate()  # what was begun is taken back
-        process.wait()
+        os.kill(pid, signal.SIGTERM)  # what was begun is taken back
+        os.waitpid(pid, 0)
         raise
 
 
-def _await_fleet(
-    process: subprocess.Popen[bytes], data_dir: Path, log: Path, start: int
-) -> list[dict[str, Any]]:
+def _await_fleet(pid: int, data_dir: Path, log: Path, start: int) -> list[dict[str, Any]]:
     began = time.monotonic()
     rows: list[dict[str, Any]] = []
     while time.monotonic() - began < START_SECONDS:
-        if process.poll() is not None:
-            raise _why_it_ended(process.returncode, log, start)
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            raise _why_it_ended(os.waitstatus_to_exitcode(status), log, start)
         with contextlib.suppress(Unreachable):
             reply = control.ask(data_dir, {"do": "status"}, PROBE_SECONDS)
-            if reply["is_open"] and reply["pid"] == process.pid:
+            if reply["is_open"] and reply["pid"] == pid:
                 rows = reply["processes"]
                 is_late = time.monotonic() - began > SETTLE_SECONDS
                 if is_late or all(State(row["state"]).is_settled for row in rows):
