@@ -142,7 +142,8 @@ class Session:
         """Run to the end; Ctrl-C, SIGTERM and SIGHUP cancel it, so that it can clean up.
 
         `is_long` is for work that moves many messages, and gets the faster loop.
-        Raises KeyboardInterrupt, or SystemExit(143) after SIGTERM, 129 after SIGHUP.
+        Raises KeyboardInterrupt, or SystemExit(143) after SIGTERM, 129 after SIGHUP; also where the
+        work, as it was cut off, failed in another way: that is no failure of its own.
         """
         import asyncio
 
@@ -150,27 +151,37 @@ class Session:
 
         hush()
         ended_by: int | None = None
+        numbers = heard((signal.SIGINT, *ENDINGS))
+        before = {number: signal.getsignal(number) for number in numbers}
 
         async def guarded() -> T:
             task = asyncio.current_task()
 
             def end(number: int) -> None:
                 nonlocal ended_by
+                if number == ended_by == signal.SIGINT:  # the clean-up takes too long for the person
+                    asyncio.get_running_loop().remove_signal_handler(number)
+                    signal.raise_signal(number)
                 ended_by = number
                 if task is not None:
                     task.cancel()
 
-            for number in heard(ENDINGS):
+            for number in numbers:
                 asyncio.get_running_loop().add_signal_handler(number, end, number)
             return await work
 
         try:
             with asyncio.Runner(loop_factory=_fast_loop() if is_long else None) as runner:
                 return runner.run(guarded())
-        except asyncio.CancelledError:
-            if ended_by is not None:
-                raise SystemExit(128 + ended_by) from None
-            raise
+        except BaseException:
+            if ended_by is None:
+                raise
+            if ended_by == signal.SIGINT:
+                raise KeyboardInterrupt from None
+            raise SystemExit(128 + ended_by) from None
+        finally:
+            for number, handler in before.items():  # a loop that is closed would hear them, and do nothing
+                signal.signal(number, handler)
 
     def show(
         self,
