@@ -73,6 +73,7 @@ bench: $(STAMP)  ## throughput and latency, real workflow graphs, the deadlock d
 	$(BIN)/python -m bench.graphs
 	$(BIN)/python -m bench.deadlock
 	$(BIN)/python -m bench.startup
+	$(BIN)/python -m bench.first_task
 	$(BIN)/python -m bench.idle
 
 .PHONY: tallies

@@ -321,7 +321,7 @@ SETTINGS = (
 
 PROCESSES = (
     Column("PROCESS", lambda row, look: look.text(row["name"], "bold"), is_id=True),
-    Column("STATE", lambda row, look: look.state(row["state"])),
+    Column("STATE", lambda row, look: _process_state(row["state"], look)),
     Column("PID", lambda row, look: look.number(row["pid"]), 4, is_right=True),
     Column("STARTS", lambda row, look: look.number(row["starts"]), 3, is_right=True),
     Column("SINCE", lambda row, look: look.age(row["since"]), 2),
@@ -403,6 +403,13 @@ def _leads(node: NodeView) -> str:
 def _next(schedule: ScheduleView, look: Look) -> Text:
     """When it runs next, if it does."""
     return look.age(schedule.next_at) if schedule.state in ("active", "failing") else look.nothing()
+
+
+def _process_state(state: str, look: Look) -> Text:
+    """A process that runs is as it should be; a task that runs is on its way."""
+    if state != "running" or not look.is_terminal:
+        return look.state(state)
+    return look.sign("online") + Text(" ") + look.text(state, "green")
 
 
 def _name_of_setting(row: Any, look: Look) -> Text:

@@ -88,6 +88,9 @@ class Record:
     def close(self) -> None:
         """Let go of the file."""
         self.end()
+        self._shut()
+
+    def _shut(self) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -122,7 +125,7 @@ class Record:
         return self._file
 
     def _put_aside(self) -> None:
-        self.close()
+        self._shut()
         if not self._files:
             self.path.unlink()
             return
