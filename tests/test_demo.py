@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from agentorch_cli.cli.demo import _see_out
+from agentorch_cli.cli.demo import _data_dir, _see_out
 from agentorch_cli.cli.demo_page import in_brief
 from agentorch_cli.cli.fleet import SCRIPTS, examples_folder
 from agentorch_cli.cli.session import Session
@@ -146,6 +148,21 @@ def test_a_result_is_told_in_brief() -> None:
     result = {"kind": "facts", "dates": [1, 2], "names": {"a": 1}, "verdict": "supported", "document": "x.md"}
 
     assert in_brief(result) == "2 dates, 1 names, verdict supported"
+
+
+def test_what_is_removed_is_removed_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    remove = shutil.rmtree
+
+    def interrupted(folder: Any, **rest: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        remove(folder, **rest)
+
+    monkeypatch.setattr(shutil, "rmtree", interrupted)
+    with pytest.raises(KeyboardInterrupt), _data_dir(Session()):
+        assert len(list(tmp_path.iterdir())) == 1
+
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_an_engine_that_stops_is_not_cut_off() -> None:

@@ -126,7 +126,7 @@ def test_secrets_and_tricks_do_not_reach_the_file(tmp_path: Path) -> None:
     record.take(b"password=hunter2 \x1b]52;c;x\x07 \xff\nerror: it broke\nhint: mend it\n")
     record.close()
 
-    assert record.said == "error: it broke"
+    assert record.said == "it broke"
     text = file_of(tmp_path, "a").read_text()
     assert "hunter2" not in text and "\x1b" not in text and "\x07" not in text
 

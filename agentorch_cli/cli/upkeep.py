@@ -148,10 +148,8 @@ class _Upkeep:
             await asyncio.gather(opening, stopping, return_exceptions=True)
         self._is_open = True
         count = len(self._order.wanted)
-        self._say(
-            f"{count} agent{'' if count == 1 else 's'} of {self._order.file.name} run for {url}."
-            " Stop with Ctrl-C, or with: agentorch down"
-        )
+        self._say(f"{count} agent{' runs' if count == 1 else 's run'} of {self._order.file.name}, for {url}")
+        self._say("Stop with Ctrl-C, or with: agentorch down")
         if self._order.others:
             self._say(f"Not run, as they connect by themselves: {', '.join(self._order.others)}.")
 

@@ -119,6 +119,8 @@ class Child:
         self._program = program
         self._pace = pace
         self._on_change = on_change
+        self._began = 0.0
+        """When this life could begin with anything: the engine may have kept it waiting."""
         self._is_stopping = asyncio.Event()
         self._is_over = asyncio.Event()
         self._running = asyncio.create_task(self._keep(), name=f"child {name}")
@@ -155,7 +157,7 @@ class Child:
     async def _keep(self) -> None:
         """One life after the other, until it is stopped or its policy says that it is enough."""
         while not self._is_stopping.is_set():
-            began = time.monotonic()
+            self._began = time.monotonic()
             self.starts += 1
             self.next_start = None
             self.record.begin()
@@ -172,7 +174,7 @@ class Child:
             if self._is_stopping.is_set():
                 return
             self.record.note(f"ended with {in_words(self.exit_status)}")
-            lasted = time.monotonic() - began >= self._pace.steady
+            lasted = time.monotonic() - self._began >= self._pace.steady
             self.short_lives = 0 if lasted else self.short_lives + 1
             if not self._is_started_again():
                 self._become(State.ENDED if self.exit_status == 0 else State.FAILED)
@@ -250,6 +252,7 @@ class Child:
             self.record.take(f"error: {error}\n".encode())
             process.stdin.close()  # then it ends
             return
+        self._began = time.monotonic()
         with contextlib.suppress(OSError):  # it is gone already
             process.stdin.write(words + b"\n")
 

@@ -59,7 +59,7 @@ class Record:
     @property
     def said(self) -> str:
         """What the process said at last: its error where it named one, else its last line."""
-        errors = [line for line in self._last if line.startswith("error: ")]
+        errors = [line.removeprefix("error: ") for line in self._last if line.startswith("error: ")]
         return (errors or list(self._last) or [""])[-1]
 
     def take(self, chunk: bytes) -> None:

@@ -192,7 +192,7 @@ class Supervisor:
         """An engine that never came up would not come up again: whoever started it hears why."""
         if self._url.done():
             return
-        said = child.record.said.removeprefix("error: ") or f"it ended with {in_words(child.exit_status)}"
+        said = child.record.said or f"it ended with {in_words(child.exit_status)}"
         kinds = {kind.exit_code: kind for kind in (UsageError, NotAllowed, Unreachable)}
         kind = kinds.get(child.exit_status or 0, OrchestratorError)
         self._url.set_exception(

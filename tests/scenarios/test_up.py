@@ -205,10 +205,25 @@ async def own(folder: Path, environment: dict[str, str]) -> AsyncIterator[Place]
 # --- the whole way --------------------------------------------------------------------------------
 
 
-async def test_three_commands_lead_to_a_finished_task(own: Place) -> None:
-    assert (await own.run("init")).code == 0
+README = Path(__file__).parents[2] / "README.md"
+
+
+def told_by_the_readme() -> tuple[list[str], dict[str, str]]:
+    """The commands of its first task, and the files that it shows there."""
+    section = README.read_text().split("\n## A first task of your own\n")[1].split("\n## ")[0]
+    blocks = re.findall(r"^```(?:python|toml)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    files = {text.split("\n")[0].strip("# ") if text[0] == "#" else "agents.toml": text for text in blocks}
+    return re.findall(r"^\$ agentorch (.*)$", section, re.MULTILINE), files
+
+
+async def test_the_first_task_of_the_readme_is_three_commands_away(own: Place) -> None:
+    commands, files = told_by_the_readme()
+    assert commands[:3] == ["init", "up -d", "task submit tasks/hello.toml --wait"]
+    assert commands[3:5] == ["up", "task submit task.toml --wait"]
+
+    await own.told("init")
     started = await own.told("up", "-d", "--port", "0")
-    (task,) = await own.told("task", "submit", "tasks/hello.toml", "--wait")
+    (task,) = await own.told(*commands[2].split())
 
     assert [(row["name"], row["state"]) for row in started] == [
         ("serve", "running"),
@@ -218,17 +233,25 @@ async def test_three_commands_lead_to_a_finished_task(own: Place) -> None:
     assert "greeting world" in [one["line"] for one in await own.told("logs", "greeter")]
     assert any("this node leads" in line for line in await own.logs("serve"))
 
-    assert [row["name"] for row in await own.told("up", "--status")] == ["serve", "greeter-1"]
+    (own.folder / "count.py").write_text(files["count.py"])
+    (own.folder / "task.toml").write_text(files["task.toml"])
+    with (own.folder / "agents.toml").open("a") as file:
+        file.write("\n" + files["agents.toml"])
+    assert (await own.told("up"))["started"] == ["counter-1"]
+    (task,) = await own.told(*commands[4].split())
+    assert task["result"] == {"words": 6}
+
+    assert [row["name"] for row in await own.told("up", "--status")] == ["serve", "greeter-1", "counter-1"]
     again = await own.told("up")
     more = await own.told("up", "--scale", "greeter=3")
     fewer = await own.told("up", "--scale", "greeter=1")
-    assert (again["unchanged"], again["started"], again["stopped"]) == (1, [], [])
-    assert (more["unchanged"], more["started"]) == (1, ["greeter-2", "greeter-3"])
+    assert (again["unchanged"], again["started"], again["stopped"]) == (2, [], [])
+    assert (more["unchanged"], more["started"]) == (2, ["greeter-2", "greeter-3"])
     assert {one["name"] for one in fewer["stopped"]} == {"greeter-2", "greeter-3"}
-    assert list(await own.processes()) == ["serve", "greeter-1"]
+    assert list(await own.processes()) == ["serve", "greeter-1", "counter-1"]
 
     ended = await own.told("down")
-    assert ended == [{"name": "greeter-1", "how": "stopped"}, {"name": "serve", "how": "stopped"}]
+    assert ended == [{"name": name, "how": "stopped"} for name in ("greeter-1", "counter-1", "serve")]
     await own.nobody_is_left()
     assert await own.told("down") == []
 
@@ -426,10 +449,10 @@ async def test_a_port_that_is_taken_is_told_at_once(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
 
-        for words in (("up", "--port", port), ("up", "-d", "--port", port)):
-            done = await place.run(*words)
-            assert done.code == 5, done.err
-            assert "the engine cannot start" in done.err and port in done.err
+        done = await place.run("up", "-d", "--port", port)
+
+    assert done.code == 5, done.err
+    assert "the engine cannot start" in done.err and port in done.err
 
     await place.nobody_is_left()
     assert supervisor_pid(place.data_dir) is None
