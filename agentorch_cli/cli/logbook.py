@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -14,7 +14,9 @@ from agentorch_cli.errors import NotFound
 
 if TYPE_CHECKING:
     from agentorch_cli.cli.look import Look
-    from agentorch_cli.supervision.record import Line
+    from agentorch_cli.supervision.record import Follower, Line
+
+FOLLOW_SECONDS = 0.2
 
 
 def logs(
@@ -53,8 +55,7 @@ def logs(
         follower = record.Follower(data_dir, wanted)
         for line in lines:
             write(line)
-        for line in follower:
-            write(line)
+        session.run(_follow(follower, write), until_unread=True)
     if session.format == "json":
         session.print_json([{"name": line.name, "at": line.at, "line": line.line} for line in lines])
         return
@@ -65,6 +66,17 @@ def logs(
 
 
 app = single(logs)
+
+
+async def _follow(follower: Follower, write: Callable[[Line], None]) -> NoReturn:
+    import asyncio
+
+    while True:
+        lines = follower.read()
+        for line in lines:
+            write(line)
+        if not lines:
+            await asyncio.sleep(FOLLOW_SECONDS)
 
 
 def _chooser(names: list[str], known: list[str]) -> Callable[[str], bool]:

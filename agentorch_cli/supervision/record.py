@@ -10,9 +10,8 @@ import contextlib
 import hashlib
 import os
 import re
-import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,8 +25,6 @@ LONGEST_LINE = 8_000
 """Bytes; a longer line is cut into several."""
 
 LONGEST_NAME = 200
-
-FOLLOW_SECONDS = 0.2
 
 
 def folder_of(data_dir: Path) -> Path:
@@ -200,26 +197,23 @@ def _line(name: str, text: str) -> Line:
 class Follower:
     """Gives what is written into these logs from now on, also into those that are made meanwhile."""
 
-    def __init__(self, data_dir: Path, wanted: object) -> None:
+    def __init__(self, data_dir: Path, wanted: Callable[[str], bool]) -> None:
         """`wanted(name)` says which of the logs are followed."""
         self._data_dir = data_dir
         self._wanted = wanted
         self._open: dict[str, tuple[BinaryIO, int, bytes]] = {}
         self._refresh(at_end=True)
 
-    def __iter__(self) -> Iterator[Line]:
-        """For ever."""
-        while True:
-            lines = self._read()
-            yield from sorted(lines, key=lambda line: line.at)
-            if not lines:
-                time.sleep(FOLLOW_SECONDS)
-            self._refresh(at_end=False)
+    def read(self) -> list[Line]:
+        """What has come since the last time, in the order of its times."""
+        lines = sorted(self._read(), key=lambda line: line.at)
+        self._refresh(at_end=False)
+        return lines
 
     def _refresh(self, *, at_end: bool) -> None:
         """Open what is new; what was put aside is read to its end first, by `_read`."""
         for name, path in names_in(self._data_dir).items():
-            if not self._wanted(name):  # type: ignore[operator]
+            if not self._wanted(name):
                 continue
             try:
                 inode = path.stat().st_ino

@@ -23,6 +23,7 @@ FILES = (
     "show.sql",
     "graph.sql",
     "tokens.sql",
+    "retention.sql",
 )
 
 _HEADING = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
