@@ -31,6 +31,7 @@ MAX_CAPABILITIES: Final = 100
 MAX_LABELS: Final = 64
 MAX_RETRY_RULES: Final = 64
 MAX_SLOTS: Final = 10_000
+MAX_REPLICAS: Final = 1_000
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 _EARLIEST, _LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
@@ -92,6 +93,20 @@ def _check_command(value: object) -> object:
 
     if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
         return shlex.join(value)
+    return value
+
+
+def _check_function(value: object) -> object:
+    if isinstance(value, str):
+        module, colon, name = value.partition(":")
+        if not (module and colon and name):
+            raise ValueError("must name a function as module:function")
+    return value
+
+
+def _check_variable(value: object) -> object:
+    if isinstance(value, str) and not (value.replace("_", "x").isalnum() and value.isascii()):
+        raise ValueError("must be the name of a variable: letters, digits and underscores")
     return value
 
 
@@ -235,6 +250,17 @@ class AgentFields(TypedDict, total=False):
     pool: Text
     metadata: dict[str, Any]
     exec: Annotated[str, BeforeValidator(_check_command), StringConstraints(min_length=1, max_length=10_000)]
+    python: Annotated[
+        str, BeforeValidator(_check_function), StringConstraints(min_length=1, max_length=MAX_NAME)
+    ]
+    replicas: Annotated[int, Field(ge=0, le=MAX_REPLICAS)]
+    cwd: Annotated[str, StringConstraints(min_length=1, max_length=4_096)]
+    env: Annotated[list[Annotated[str, BeforeValidator(_check_variable)]], Field(max_length=MAX_CAPABILITIES)]
+    restart: Literal["always", "on-failure", "never"]
+
+
+FOR_UP: Final = ("replicas", "cwd", "env", "restart")
+"""Keys of an agent that say how `agentorch up` runs it."""
 
 
 def _camel(name: str) -> str:

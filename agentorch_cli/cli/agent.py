@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -84,6 +85,8 @@ def register(
         raise UsageError("give an ID, or --from with a file", hint=f"{ctx.command_path} --help")
     if file is not None and any((type, capabilities, slots, pool, metadata, command)):
         raise UsageError("--from takes everything from the file, and goes with no other option of an agent")
+    if file is not None and _is_for_up(file):
+        session.say("How many run, where and how often again is for: agentorch up")
     agents = (
         _from_file(file)
         if file is not None
@@ -399,6 +402,22 @@ def _seconds(text: str | None, option: str) -> float | None:
     if not seconds:
         raise UsageError(f"{option} must be longer than 0 seconds")
     return seconds
+
+
+def _is_for_up(name: str) -> bool:
+    """Whether an agent of the file says what only `agentorch up` does."""
+    from agentorch_cli.documents import load_document
+    from agentorch_cli.errors import OrchestratorError
+    from agentorch_cli.messages import FOR_UP
+    from agentorch_cli.taskfile import read_agent_tables
+
+    if name == "-":  # it can be read once only
+        return False
+    try:
+        tables = [table for _, table in read_agent_tables(load_document(Path(name)))]
+    except OrchestratorError:  # told where the agents are read
+        return False
+    return any(key in table for table in tables for key in (*FOR_UP, "python"))
 
 
 def _from_file(name: str) -> list[AgentSpec]:

@@ -319,11 +319,24 @@ PLANNED_WITH_AGENTS = (
 )
 
 SETTINGS = (
-    Column("SETTING", lambda row, look: look.text(row["name"], "bold"), is_id=True),
-    Column("VALUE", lambda row, look: _setting(row["value"], look), is_id=True),
+    Column("SETTING", lambda row, look: _name_of_setting(row, look), is_id=True),
+    Column(
+        "VALUE",
+        lambda row, look: _dimmed(_setting(row["value"], look), bool(row.get("is_beaten"))),
+        is_id=True,
+    ),
     Column(
         "FROM", lambda row, look: look.text(row["origin"], "dim" if row["origin"] == "default" else "cyan")
     ),
+)
+
+PROCESSES = (
+    Column("PROCESS", lambda row, look: look.text(row["name"], "bold"), is_id=True),
+    Column("STATE", lambda row, look: _process_state(row["state"], look)),
+    Column("PID", lambda row, look: look.number(row["pid"]), 4, is_right=True),
+    Column("STARTS", lambda row, look: look.number(row["starts"]), 3, is_right=True),
+    Column("SINCE", lambda row, look: look.age(row["since"]), 2),
+    Column("NOTE", lambda row, look: look.text(row["note"]), 1),
 )
 
 PROFILES = (
@@ -401,6 +414,24 @@ def _leads(node: NodeView) -> str:
 def _next(schedule: ScheduleView, look: Look) -> Text:
     """When it runs next, if it does."""
     return look.age(schedule.next_at) if schedule.state in ("active", "failing") else look.nothing()
+
+
+def _process_state(state: str, look: Look) -> Text:
+    """A process that runs is as it should be; a task that runs is on its way."""
+    if state != "running" or not look.is_terminal:
+        return look.state(state)
+    return look.sign("online") + Text(" ") + look.text(state, "green")
+
+
+def _name_of_setting(row: Any, look: Look) -> Text:
+    """On a terminal the layers that a value goes before stand below it without its name."""
+    return Text("") if row.get("is_beaten") and look.is_terminal else look.text(row["name"], "bold")
+
+
+def _dimmed(text: Text, is_dim: bool) -> Text:
+    if is_dim:
+        text.stylize("dim")
+    return text
 
 
 def _setting(value: Any, look: Look) -> Text:

@@ -178,7 +178,7 @@ def common_options() -> tuple[Any, ...]:
 
 def _keep(ctx: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
     """A common option is remembered by the session; what stands further right wins."""
-    if value not in (None, False) and ctx.obj is not None:
+    if value not in (None, False, [], ()) and ctx.obj is not None:
         ctx.obj.take(str(param.name), value)
     return value
 
@@ -221,6 +221,10 @@ def _common(
     server: Annotated[
         str | None,
         _option("--server", metavar="URL", help='A server (wss://HOST:PORT), a profile, or "local".'),
+    ] = None,
+    pairs: Annotated[
+        list[str] | None,
+        _option("--set", metavar="KEY=VALUE", help="Any setting, for this once; may be repeated."),
     ] = None,
     ca: Annotated[
         str | None, _option("--ca", metavar="FILE", help="Who signed the server's certificate (PEM).")

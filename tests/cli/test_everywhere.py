@@ -30,6 +30,8 @@ HERE_ONLY = {
     "agentorch demo", "agentorch init-db", "agentorch serve", "agentorch doctor", "agentorch agent run",
     "agentorch agent attach", "agentorch chaos",
     "agentorch config init", "agentorch config show", "agentorch protocol schema",
+    "agentorch init", "agentorch up", "agentorch down", "agentorch logs",
+    "agentorch config get", "agentorch config set", "agentorch config unset",
     "agentorch db status", "agentorch db upgrade", "agentorch db backup", "agentorch db restore",
     "agentorch db url", "agentorch db stop",
     "agentorch profile add", "agentorch profile use", "agentorch profile list", "agentorch profile remove",
