@@ -110,6 +110,8 @@ class AgentView(View):
     """By skill and task type, everything first; filled by `agent show`, likewise `trend`."""
     trend: list[TrendView] = Field(default_factory=list)
     """The last hour, oldest first."""
+    cursor: str | None = None
+    """Where a list goes on after it; only in lists."""
 
 
 class LimitView(View):
@@ -294,6 +296,8 @@ class DecisionView(View):
     closed_by: str | None = None
     verified: bool | None = None
     """Whether the decision is known to be right; None where nobody has said."""
+    cursor: str | None = None
+    """Where a list goes on after it; only in lists."""
 
 
 class HistoryView(View):
@@ -379,6 +383,19 @@ class TaskView(View):
     usage: UsageView | None = None
     budgets: list[BudgetView] = Field(default_factory=list)
     """That it is charged to."""
+    cursor: str | None = None
+    """Where a list goes on after it; only in lists."""
+
+
+class TaskRef(View):
+    """A task by its names, where there may be very many."""
+
+    task_id: str
+    name: str | None = None
+    type: str
+    status: str
+    cursor: str | None = None
+    """Where the list goes on after it."""
 
 
 class NodeView(View):
@@ -462,6 +479,8 @@ class ScheduleView(View):
     upcoming: list[datetime] = Field(default_factory=list)
     tasks: list[Any] = Field(default_factory=list)
     """As the task file said them."""
+    cursor: str | None = None
+    """Where a list goes on after it; only in lists."""
 
 
 class PlanView(View):
@@ -525,6 +544,8 @@ class DeadlockView(DeadlockFinding):
     node_id: str | None = None
     detected_at: datetime
     resolved_at: datetime | None = None
+    cursor: str | None = None
+    """Where a list goes on after it; only in lists."""
 
 
 class DeadlockStep(DeadlockFinding):

@@ -35,6 +35,7 @@ ACCESS: Final[dict[str, Access]] = {
     "agent.resume": Access("admin", repeats=True),
     "task.submit": Access("submit", repeats=True),
     "task.list": Access("read"),
+    "task.match": Access("read"),
     "task.get": Access("read"),
     "task.wait": Access("read"),
     "task.cancel": Access("submit"),

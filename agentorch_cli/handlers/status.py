@@ -30,7 +30,7 @@ async def get_status(context: Context, limit: int = 20) -> views.StatusView:
     agents = await find_agents(context)
     nodes = await list_nodes(context)
     counts = await context.db.fetch("count_tasks")
-    running = await context.db.fetch("show_tasks", ["running"], None, None, None, limit, None, None)
+    running = await context.db.fetch("show_tasks", ["running"], limit)
     recent = await context.db.fetch("recent_tasks", limit)
     decisions = await find_decisions(context, limit=min(limit, 5))
     oldest = await context.db.fetch_one("oldest_pending")
