@@ -433,6 +433,8 @@ class SubmittedTask(View):
     status: str
     is_new: bool = True
     """False where the idempotency key was known: the task that had it is named instead."""
+    differs: list[str] = Field(default_factory=list)
+    """Fields in which what was sent is another task than the one that has its key."""
 
 
 class SubmitReply(View):
@@ -450,6 +452,12 @@ class ChangeReply(View):
     changed: list[str] = Field(default_factory=list)
     unchanged: dict[str, str] = Field(default_factory=dict)
     """Id to the reason why nothing was done."""
+
+
+class ResolvedView(View):
+    """Whole ids in the place of their parts."""
+
+    ids: dict[str, str] = Field(default_factory=dict)
 
 
 class ScheduleView(View):

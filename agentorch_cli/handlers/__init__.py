@@ -22,6 +22,7 @@ from agentorch_cli.handlers.budgets import get_budget, list_budgets, remove_budg
 from agentorch_cli.handlers.context import Context, Handler
 from agentorch_cli.handlers.deadlocks import check_deadlocks, get_deadlock, list_deadlocks, resolve_deadlocks
 from agentorch_cli.handlers.events import list_events
+from agentorch_cli.handlers.ids import resolve_ids
 from agentorch_cli.handlers.limits import list_limits, remove_limits, set_limit
 from agentorch_cli.handlers.outcomes import say_outcome, say_outcomes
 from agentorch_cli.handlers.schedules import (
@@ -109,6 +110,7 @@ HANDLERS: dict[str, Handler] = {
     "outcome.say_many": say_outcomes,
     "node.list": list_nodes,
     "status.get": get_status,
+    "id.resolve": resolve_ids,
     "token.create": create_token,
     "token.list": list_tokens,
     "token.revoke": revoke_tokens,

@@ -73,6 +73,7 @@ ACCESS: Final[dict[str, Access]] = {
     "schedule.run": Access("submit"),
     "node.list": Access("read"),
     "status.get": Access("read"),
+    "id.resolve": Access("read"),
     "token.create": Access("admin"),
     "token.list": Access("admin"),
     "token.revoke": Access("admin"),

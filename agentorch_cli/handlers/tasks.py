@@ -28,8 +28,11 @@ from agentorch_cli.store.dependencies import add_dependency
 from agentorch_cli.store.listing import Clauses, among, both, cursor_from
 from agentorch_cli.store.listings import TASKS
 from agentorch_cli.store.store import as_uuid, hint
-from agentorch_cli.store.submission import find, insert
+from agentorch_cli.store.submission import Stored, find, insert
 from agentorch_cli.store.why import in_pool, registered, who_could, why
+
+MOST_TOLD = 10
+"""Warnings of one kind."""
 
 
 async def submit_tasks(
@@ -61,12 +64,30 @@ async def submit_tasks(
     reply = views.SubmitReply(
         submission_id=str(submission_id),
         tasks=[
-            views.SubmittedTask(task_id=one.task_id, name=one.name, status=one.status, is_new=one.is_new)
+            views.SubmittedTask(
+                task_id=one.task_id,
+                name=one.name,
+                status=one.status,
+                is_new=one.is_new,
+                differs=list(one.differs),
+            )
             for one in stored
         ],
     )
-    reply.warnings = await _unserved(context, tasks)
+    reply.warnings = [*_other_content(tasks, stored), *await _unserved(context, tasks)]
     return reply
+
+
+def _other_content(tasks: Sequence[TaskSpec], stored: Sequence[Stored]) -> list[str]:
+    """Sentences about tasks whose key stands for something else already."""
+    told = [
+        f"the idempotency key {task.idempotency_key!r} is that of task {one.task_id}, which has another"
+        f" {' and '.join(one.differs)}: that task stays as it is, and this one is not submitted"
+        for task, one in zip(tasks, stored, strict=True)
+        if one.differs
+    ]
+    more = len(told) - MOST_TOLD
+    return told if more <= 0 else [*told[:MOST_TOLD], f"and {more:,} more keys stand for other tasks"]
 
 
 async def _unserved(context: Context, tasks: Sequence[TaskSpec]) -> list[str]:

@@ -57,6 +57,9 @@ class Waiting:
         """Returns once each of these has reached the goal or can no longer; with `is_any`, once one has
         reached it, or none can any more. Raises DatabaseUnreachable.
         """
+        if not (is_any or goal.begins):
+            await self.until_final(task_ids)
+            return
         left = set(task_ids)
         looks = self._looks(left) if goal.begins else self._ends(left)
         async with contextlib.aclosing(looks):

@@ -147,14 +147,16 @@ limit $1;
 
 
 -- name: show_events
--- The log after a cursor, up to the oldest transaction that is still open.
+-- The log after a cursor, up to the oldest transaction that is still open; kinds are patterns of LIKE.
 select tx::text as tx, event_id, at, kind, task_id, agent_id, message_id, node_id, data
 from events
 where ($1::text is null or task_id = $1)
   and (tx, event_id) > ($2::text::xid8, $3::bigint)
   and tx < pg_snapshot_xmin(pg_current_snapshot())
-  and ($5::text[] is null or kind = any($5))
+  and ($5::text[] is null or kind like any($5))
   and ($6::text is null or agent_id = $6)
+  and ($7::timestamptz is null or at >= $7)
+  and ($8::timestamptz is null or at < $8)
 order by events.tx, event_id
 limit $4;
 
@@ -165,10 +167,26 @@ select tx::text as tx, event_id, at, kind, task_id, agent_id, message_id, node_i
 from events
 where ($1::text is null or task_id = $1)
   and tx < pg_snapshot_xmin(pg_current_snapshot())
-  and ($2::text[] is null or kind = any($2))
+  and ($2::text[] is null or kind like any($2))
   and ($3::text is null or agent_id = $3)
+  and ($5::timestamptz is null or at >= $5)
+  and ($6::timestamptz is null or at < $6)
 order by events.tx desc, event_id desc
 limit $4;
+
+
+-- name: ends_of_events
+-- The first and the last transaction of the log.
+select
+  (select tx::text from events order by tx, event_id limit 1) as first,
+  (select tx::text from events order by tx desc, event_id desc limit 1) as last;
+
+
+-- name: event_near
+-- When the first event was written whose transaction is not before $1.
+select at from events where tx >= $1::text::xid8
+order by tx, event_id
+limit 1;
 
 
 -- name: event_horizon
