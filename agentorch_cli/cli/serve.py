@@ -95,7 +95,7 @@ async def _serve(session: Session) -> int | None:
             session.say(f"agentorch is ready: agents connect to {url}")
             session.say("Submit work with: agentorch task submit task.toml --wait    Stop with Ctrl-C.")
         else:
-            session.print_json({"event": "ready", "url": url})
+            session.print_document({"event": "ready", "url": url})
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, *heard(ENDINGS)):

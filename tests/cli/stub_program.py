@@ -11,12 +11,16 @@ from typing import Any
 
 import sample_fleet as sample
 
+from agentorch_cli.views import ResolvedView
+
 
 class Desk:
     is_remote = False
 
     async def call(self, method: str, **parameters: Any) -> Any:
         match method:
+            case "id.resolve":
+                return ResolvedView(ids={one: one for one in parameters["ids"]})
             case "status.get":
                 sample.NOW = datetime.now(UTC)
                 return sample.status()
