@@ -141,7 +141,7 @@ async def _known(
     if not keyed:
         return {}, tasks
     found = await db.fetch(
-        "known_keys",
+        "compare_with_known",
         [task.idempotency_key for task in keyed],
         [task.type for task in keyed],
         [array_literal(task.required_capabilities) for task in keyed],

@@ -232,7 +232,13 @@ returning t.task_id, t.status;
 
 
 -- name: known_keys
--- The tasks that already have these idempotency keys ($1), and in what the new ones differ: type ($2),
+-- The tasks that already have these idempotency keys.
+select idempotency_key, task_id, name, status, submission_id
+from task_distributions where idempotency_key = any($1::text[]);
+
+
+-- name: compare_with_known
+-- The same tasks for keys $1, and in what the new ones differ: type ($2),
 -- required capabilities ($3), priority ($4), data ($5).
 select
   t.idempotency_key, t.task_id, t.name, t.status, t.submission_id,
