@@ -222,10 +222,12 @@ async def test_events_are_found_by_time_and_by_patterns_of_kinds(
         for number in range(60):
             ago = (60 - number) * 60 + draw.uniform(-300, 300)
             await connection.execute(
-                "insert into events (at, kind, task_id) values (now() - $1 * interval '1 second', $2, $3)",
+                "insert into events (tx, at, kind, task_id)"
+                " values ($4::text::xid8, now() - $1 * interval '1 second', $2, $3)",
                 ago,
                 ("task_failed", "task_completed", "taskXfailed", "deadlock_found")[number % 4],
                 str(ago),
+                str(70 + number),  # numbers of transactions are no texts: 99 is before 100
             )
     finally:
         await connection.close()

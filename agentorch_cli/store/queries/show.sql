@@ -178,8 +178,8 @@ limit $4;
 -- name: ends_of_events
 -- The first and the last transaction of the log.
 select
-  (select tx::text from events order by tx, event_id limit 1) as first,
-  (select tx::text from events order by tx desc, event_id desc limit 1) as last;
+  (select tx::text from events order by events.tx, event_id limit 1) as first,
+  (select tx::text from events order by events.tx desc, event_id desc limit 1) as last;
 
 
 -- name: event_near
