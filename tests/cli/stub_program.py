@@ -11,7 +11,7 @@ from typing import Any
 
 import sample_fleet as sample
 
-from agentorch_cli.views import ResolvedView
+from agentorch_cli.views import ChangeReply, ResolvedView, TaskRef
 
 
 class Desk:
@@ -21,6 +21,14 @@ class Desk:
         match method:
             case "id.resolve":
                 return ResolvedView(ids={one: one for one in parameters["ids"]})
+            case "task.match":
+                number = 3 if parameters["where"] == "name=few" else 250
+                return [
+                    TaskRef(task_id=f"task-{n}", type="t", status="pending", cursor=str(n))
+                    for n in range(number)
+                ]
+            case "task.cancel":
+                return ChangeReply(changed=parameters["task_ids"])
             case "status.get":
                 sample.NOW = datetime.now(UTC)
                 return sample.status()

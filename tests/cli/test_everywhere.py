@@ -31,7 +31,8 @@ PLACES = ("embedded", "postgres", "server")
 HERE_ONLY = {
     "agentorch demo", "agentorch init-db", "agentorch serve", "agentorch doctor", "agentorch agent run",
     "agentorch agent attach", "agentorch chaos",
-    "agentorch config init", "agentorch config show", "agentorch protocol schema", "agentorch protocol output",
+    "agentorch config init", "agentorch config show",
+    "agentorch protocol schema", "agentorch protocol output",
     "agentorch profile add", "agentorch profile use", "agentorch profile list", "agentorch profile remove",
 }  # fmt: skip
 """Commands about this machine, its files, or an agent of its own."""
