@@ -36,6 +36,9 @@ MOST_OVERTAKES = 20
 Order = tuple[int, float, int]
 """Lower goes first."""
 
+FIRST: Order = (-(2**63), float("-inf"), -1)
+"""Before all that there can be."""
+
 
 @dataclass(slots=True)
 class Ready:
@@ -226,7 +229,9 @@ class Backlog:
                 gates.enter(task, seats)
                 if gates.bounds_agents:
                     gates.spend(seats, roster)
-            if self._first(queue) is None:
+            heapq.heappop(queue.heap)  # its own entry, which stands for nothing any more
+            self._entries -= 1
+            if not queue.heap:
                 unseen -= not queue.is_asleep
                 self._close(queue)
             news.spent(seats)

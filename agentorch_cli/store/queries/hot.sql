@@ -64,13 +64,15 @@ select count(*) from inserted, (select count(*) from hinted) as h, (select count
 
 
 -- name: ready_tasks
--- The next $1 tasks of pool $2 that want agents, in the order of service.
+-- The next $1 tasks of pool $2 that want agents, in the order of service, behind the place
+-- (urgency, remaining_path, seq) that $3, $4, $5 name.
 select
   task_id, seq, urgency, remaining_path, task_type, priority, required_capabilities, coverage, min_agents,
   max_agents, wanted, attempts_made, tried_agents, assigned_agents, timeout_seconds, retries, failures, losses,
   has_dependents, options::text as options, status, deadline, declined_by, pool
 from task_distributions
 where pool = $2 and wanted > 0 and not is_delayed
+  and urgency >= $3 and (urgency > $3 or remaining_path < $4::real or (remaining_path = $4::real and seq > $5))
 order by urgency, remaining_path desc, seq
 limit $1;
 
@@ -126,8 +128,8 @@ select
 with input as (
   select *
   from unnest(
-    $1::text[], $2::integer[], $3::uuid[], $4::text[], $5::integer[], $6::text[], $7::integer[], $8::text[],
-    $9::boolean[]
+    $1::text[], $2::text::integer[], $3::uuid[], $4::text[], $5::text::integer[], $6::text[],
+    $7::text::integer[], $8::text[], $9::text::boolean[]
   ) as i (task_id, seen_attempts, message_id, agent_id, slot, role, attempt, node_id, is_ahead)
 ),
 wish as (
@@ -182,14 +184,16 @@ select task_id, task_data, deadline, inputs, now() as now, name from claimed;
 -- name: settle_batch
 -- End attempts of tasks with one agent, and move their tasks, in one go. An attempt that is not
 -- live any more, or a task that is not running, changes nothing: the caller looks again. The tasks
--- are locked before their attempts are touched.
+-- are locked before their attempts are touched. Of what nobody brought an array may be empty. Answers
+-- by position in the arrays.
 with input as (
   select *
   from unnest(
     $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::float8[],
-    $9::text[], $10::float8[]
-  ) as i (
-    message_id, task_id, agent_id, attempt_status, verdict, result, error, confidence, usage, delay_seconds
+    $9::text[], $10::text::float8[]
+  ) with ordinality as i (
+    message_id, task_id, agent_id, attempt_status, verdict, result, error, confidence, usage, delay_seconds,
+    position
   )
 ),
 locked as (
@@ -244,7 +248,7 @@ logged as (
 hinted as (
   select pg_notify('agentorch_done', $12) where $12 <> ''
 )
-select i.message_id, f.message_id is not null as was_live, s.status, s.has_dependents
+select i.position::integer as position, f.message_id is not null as was_live, s.status, s.has_dependents
 from input i
 left join finished f on f.message_id = i.message_id
 left join settled s on s.message_id = i.message_id
