@@ -33,6 +33,7 @@ TABLE = [
     (2, "task list --since yesterday"),
     (2, "task list --sort sice"),
     (2, "task list -o yaml"),
+    (2, "status --watch -o csv"),
     (2, "task wait 'task 1' --for ever"),
     (2, "task wait 'task 1' --any --all"),
     (2, "task submit good.toml --timeout 3s"),

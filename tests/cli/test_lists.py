@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -207,6 +208,30 @@ def test_commands_take_parts_of_ids(full: str, agentorch_at: Callable[..., Any])
     ambiguous = agentorch_at("task", "show", "task", "--json")
     assert ambiguous.code == 8
     assert "task 1" in json.loads(ambiguous.err)["error"]["details"]["candidates"]
+
+
+# --- keys -------------------------------------------------------------------------------------
+
+
+def test_a_known_key_with_other_content_is_told_and_changes_nothing(
+    agentorch_at: Callable[..., Any], tmp_path: Path
+) -> None:
+    def submitted(**task: Any) -> Any:
+        (tmp_path / "t.json").write_text(json.dumps({"idempotency_key": "k", **task}))
+        done = agentorch_at("task", "submit", "t.json", "--json")
+        return json.loads(done.out), done.err
+
+    first, _ = submitted(data={"a": 1, "b": [1.0, None]}, type="x")
+    again, quiet = submitted(data={"b": [1, None], "a": 1}, type="x")
+    other, told = submitted(data={"a": 2}, type="y", priority=9, required_capabilities=["c"])
+
+    [task] = first["tasks"]
+    assert again["tasks"] == [{**task, "is_new": False}]
+    assert "idempotency key" not in quiet
+    assert other["tasks"][0]["task_id"] == task["task_id"]
+    assert other["tasks"][0]["differs"] == ["type", "required_capabilities", "priority", "data"]
+    assert "the idempotency key 'k' is that of task" in told
+    assert json.loads(agentorch_at("task", "show", task["task_id"], "--json").out)["data"]["a"] == 1
 
 
 # --- events -----------------------------------------------------------------------------------
