@@ -42,7 +42,7 @@ WaitAny = Annotated[bool, typer.Option("--any", help="Return once one of them is
 WaitAll = Annotated[bool, typer.Option("--all", help="Return once all of them are there; so it is anyway.")]
 Where = Annotated[
     str | None,
-    typer.Option("--where", metavar="EXPR", help="Only those of which this is true: docs/scripting.md."),
+    typer.Option("--where", metavar="EXPR", help='Only those that fit: "status=failed and age>1h".'),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show which tasks are meant, change nothing.")]
 

@@ -428,6 +428,9 @@ MEASURED = {
 }  # fmt: skip
 """What depends on the clock, on chance, or on how far the heartbeats are."""
 
+OF_EQUALS = {"assigned_agents", "votes", "voters"}
+"""Agents that do the same: who comes first depends on how quick each has been."""
+
 
 def _ordered(value: Any, key: str = "") -> Any:
     if key in MEASURED:
@@ -436,7 +439,8 @@ def _ordered(value: Any, key: str = "") -> Any:
         return {name: _ordered(one, name) for name, one in value.items()}
     if isinstance(value, list):
         # a quick command is done before its acceptance is written down
-        return [_ordered(one, key) for one in value if not _is_acceptance(one)]
+        found = [_ordered(one, key) for one in value if not _is_acceptance(one)]
+        return sorted(found, key=json.dumps) if key in OF_EQUALS else found
     if isinstance(value, str):
         if MOMENT.match(value) and "2031" not in value:
             return "<moment>"
