@@ -364,6 +364,8 @@ class TaskView(View):
     failures: int = 0
     assigned_agents: list[str] = Field(default_factory=list)
     progress: float | None = None
+    note: str | None = None
+    """What its agent said of it last; while it runs, in `status`."""
     created_at: datetime | None = None
     started_at: datetime | None = None
     completed_at: datetime | None = None
@@ -502,6 +504,70 @@ class PlanView(View):
     """By task that cannot run with this fleet: why not."""
 
 
+class GraphNodeView(View):
+    """One task of a graph."""
+
+    task_id: str
+    name: str | None = None
+    type: str
+    status: str
+    """Of the task; `unknown` where others wait for it and it is not stored."""
+    agents: list[str] = Field(default_factory=list)
+    note: str | None = None
+    """Why it failed, how far it is."""
+
+
+class GraphEdgeView(View):
+    """`after` waits for `before`; or was made by it, as a `sub_task`."""
+
+    before: str
+    after: str
+    kind: Literal["depends", "sub_task"] = "depends"
+
+
+class GraphView(View):
+    """All that a task hangs together with."""
+
+    task_id: str | None = None
+    """Of the task, or of the submission, that was asked about; null for a file."""
+    nodes: list[GraphNodeView] = Field(default_factory=list)
+    edges: list[GraphEdgeView] = Field(default_factory=list)
+    cut: int = 0
+    """Tasks that are left out because there are too many: those farthest away."""
+
+
+class BarView(View):
+    """A stretch of time of one task: an attempt, or a wait."""
+
+    task_id: str
+    name: str | None = None
+    task_status: str
+    agent: str | None = None
+    """Null for a wait."""
+    lane: int = 0
+    """0, or more where several agents worked on the task at once."""
+    start: datetime
+    end: datetime
+    status: str
+    """Of the attempt; or `blocked` (waits for other tasks), `pending` (waits for an agent)."""
+    attempt: int = 0
+    is_open: bool = False
+    """It goes on; `end` is now."""
+
+
+class TimelineView(View):
+    """When all that a task hangs together with was worked on."""
+
+    task_id: str
+    """Of the task, or of the submission, that was asked about."""
+    bars: list[BarView] = Field(default_factory=list)
+    start: datetime
+    end: datetime
+    critical: list[str] = Field(default_factory=list)
+    """The chain of tasks that took the longest, first to last."""
+    cut: int = 0
+
+
 class WhyLink(View):
     """One reason for a wait, and how long it has held."""
 
@@ -588,6 +654,32 @@ class SchemaView(View):
     is_up_to_date: bool = False
 
 
+class TallyView(View):
+    """How far some tasks are."""
+
+    counts: dict[str, int] = Field(default_factory=dict)
+    """By state."""
+    running: list[TaskView] = Field(default_factory=list)
+    """Some of those that run, the ones that began first."""
+
+
+class FlowView(View):
+    """Tasks that came and that ended, of late."""
+
+    in_per_second: float = 0.0
+    """The mean of the last minute."""
+    out_per_second: float = 0.0
+    """The mean of the last `seconds`."""
+    seconds: float = 60.0
+    """Less than a minute where so much happens that only the newest of it is read."""
+    step: int = 0
+    """Number of the newest step, counted in steps since 1970; it is not over yet."""
+    step_seconds: float = 2.0
+    came: list[int | None] = Field(default_factory=list)
+    """By step, oldest first; null: not read."""
+    ended: list[int | None] = Field(default_factory=list)
+
+
 class StatusView(View):
     """The fleet in one document."""
 
@@ -596,11 +688,17 @@ class StatusView(View):
     agents: list[AgentView] = Field(default_factory=list)
     agent_counts: dict[str, int] = Field(default_factory=dict)
     task_counts: dict[str, int] = Field(default_factory=dict)
+    counts_estimated: bool = False
+    """There are so many tasks that those which ended are not counted but estimated."""
+    flow: FlowView = Field(default_factory=FlowView)
     running: list[TaskView] = Field(default_factory=list)
+    """Those that began first in front."""
     recent: list[TaskView] = Field(default_factory=list)
     """Tasks that ended last, newest first."""
     oldest_pending_seconds: float | None = None
     decisions: list[DecisionView] = Field(default_factory=list)
+    deadlocks: list[DeadlockView] = Field(default_factory=list)
+    """Open ones, and those that were resolved within the last hour."""
     spend: SpendView = Field(default_factory=SpendView)
     budgets: list[BudgetView] = Field(default_factory=list)
     """Of labels, and others that tasks wait for."""

@@ -552,6 +552,7 @@ def context_of(store: Store, settings: Settings) -> handlers.Context:
         policy=ladder_of(settings),
         grace=3 * settings.gateway.heartbeat_interval,
         task_defaults=task_defaults(settings),
+        data_dir=None if settings.database.url else settings.data_dir,
     )
 
 

@@ -97,6 +97,14 @@ class ReadyView(views.View):
 
     event: str
     url: str
+    ui: str
+    """The web page."""
+
+
+class UrlView(views.View):
+    """Where the web page is."""
+
+    url: str
 
 
 class ErrorDetails(views.View):
@@ -151,6 +159,8 @@ OUTPUTS: dict[str, tuple[Output, ...]] = {
     "task cancel": (CHANGE, _many(views.TaskRef)),
     "task retry": (CHANGE, _many(views.TaskRef)),
     "task why": (Output(views.WhyView),),
+    "task graph": (Output(views.GraphView),),
+    "task timeline": (Output(views.TimelineView),),
     "task depend": (Output(views.TaskView),),
     "schedule add": (Output(views.ScheduleView),),
     "schedule list": (_many(views.ScheduleView),),
@@ -161,6 +171,8 @@ OUTPUTS: dict[str, tuple[Output, ...]] = {
     "schedule run": (Output(views.SubmitReply),),
     "node list": (_many(views.NodeView),),
     "status": (Output(views.StatusView),),
+    "top": (),
+    "ui": (Output(UrlView),),
     "budget set": (Output(views.BudgetView),),
     "budget list": (_many(views.BudgetView),),
     "budget show": (Output(views.BudgetView),),

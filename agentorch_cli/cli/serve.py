@@ -76,6 +76,7 @@ async def _serve(session: Session) -> int | None:
     import asyncio
 
     from agentorch_cli import wiring
+    from agentorch_cli.cli.ui import page_address
 
     stop, stop_now = asyncio.Event(), asyncio.Event()
     second: int | None = None
@@ -91,11 +92,13 @@ async def _serve(session: Session) -> int | None:
             session.say("Stopping: agents finish what they hold. Once more stops at once.")
 
     def on_ready(url: str) -> None:
+        page = page_address(url)
         if session.format == "table":
             session.say(f"agentorch is ready: agents connect to {url}")
+            session.say(f"Look at it in a browser: {page}")
             session.say("Submit work with: agentorch task submit task.toml --wait    Stop with Ctrl-C.")
         else:
-            session.print_document({"event": "ready", "url": url})
+            session.print_document({"event": "ready", "url": url, "ui": page})
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, *heard(ENDINGS)):

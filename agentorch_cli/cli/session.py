@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, TypeVar, cast
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FORMATS = ("table", "json", "jsonl", "csv", "none")
+PICTURES = ("svg", "html", "mermaid", "dot")
+"""Forms that only commands which draw can give."""
 ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 """Signals that end the program, besides Ctrl-C: from a supervisor, and from a terminal that goes away."""
 
@@ -57,16 +59,13 @@ class Session:
 
     def take(self, option: str, value: Any) -> None:
         """Remember a common option. Raises UsageError for a form of output that there is not."""
-        if option == "output" and value not in FORMATS:
-            raise UsageError(
-                f'-o "{value}" is not known{did_you_mean(value, FORMATS)}',
-                hint=f"One of {', '.join(FORMATS)}.",
-            )
+        if option == "output":
+            check_form(value, (*FORMATS, *PICTURES))
         setattr(self, option, value)
 
     @property
     def format(self) -> str:
-        """One of FORMATS."""
+        """One of FORMATS; of a command that draws also one of PICTURES."""
         return self.output or ("json" if self.as_json else "table")
 
     @cached_property
@@ -106,19 +105,19 @@ class Session:
         refuse_remote(self.settings, command, reason)
 
     def connect(
-        self, *, prepare: bool = True, is_patient: bool = False
+        self, *, prepare: bool = True, is_patient: bool = False, say: Callable[[str], None] | None = None
     ) -> AbstractAsyncContextManager[Client]:
         """A client: of the server that is chosen, or of the database; the embedded PostgreSQL is started
         where it has to be.
 
         Without `prepare` the schema is left as it is found, even if there is none. With `is_patient`
-        a server that goes away meanwhile is waited for.
+        a server that goes away meanwhile is waited for. `say` is told of that, in place of stderr.
         """
         if self.settings.is_remote:
             from agentorch_cli.cli.target import target_of
             from agentorch_cli.client.remote import RemoteClient
 
-            return RemoteClient(target_of(self.settings), say=self.say, is_patient=is_patient)
+            return RemoteClient(target_of(self.settings), say=say or self.say, is_patient=is_patient)
         from agentorch_cli.wiring import open_client
 
         client: AbstractAsyncContextManager[Client] = open_client(self.settings, prepare=prepare)
@@ -217,6 +216,18 @@ class Session:
             write(one_line(sentence), sys.stderr)
 
 
+def check_form(form: str, known: Sequence[str]) -> None:
+    """Raises UsageError for a form of output that a command cannot give."""
+    if form in known:
+        return
+    if form in PICTURES:
+        raise UsageError(f"-o {form} is for what is drawn: task graph and task timeline")
+    raise UsageError(
+        f'-o "{form}" is not known{did_you_mean(form, known)}',
+        hint=f"One of {', '.join(FORMATS)}; task graph and task timeline also take {', '.join(PICTURES)}.",
+    )
+
+
 def heard(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:
     """Those of the signals that are not ignored: `nohup agentorch serve` outlives its terminal."""
     return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
@@ -240,7 +251,7 @@ class Part(NamedTuple):
     """Words that a person typed for ids of this kind: perhaps only the beginning or the end of each."""
 
     noun: str
-    """`task`, `vote`, `deadlock` or `submission`."""
+    """`task`, `vote`, `deadlock`, `submission`, or `family`: a task or a submission."""
     words: str | list[str] | None
 
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agentorch_cli.cli import lists
+from agentorch_cli.cli import lists, pictures
 from agentorch_cli.cli.confirm import Yes
-from agentorch_cli.cli.help import noun, verb
+from agentorch_cli.cli.help import Drawing, noun, verb
 from agentorch_cli.cli.session import Part, Session, whole_ids
 from agentorch_cli.errors import Conflict, NotFound, Partial, UsageError
 
@@ -98,6 +98,7 @@ def submit(
     agentorch task wait.
     """
     from agentorch_cli.cli.files import read_submission
+    from agentorch_cli.cli.progress import Progress
 
     session = Session.of(ctx)
     if not should_wait and (goal or is_any or is_all or timeout):
@@ -106,7 +107,8 @@ def submit(
         )
     wanted = _goal(goal, is_any=is_any, is_all=is_all)
     seconds = _seconds(timeout)
-    plan = read_submission(files, session.settings)
+    with Progress(session, "Reading") as progress:
+        plan = read_submission(files, session.settings, begin=progress.begin)
     budget = dict(plan.budget or {})
     if budget_usd is not None:
         budget["cost_usd"] = budget_usd
@@ -128,7 +130,8 @@ def submit(
             if budget:
                 asked["budget"] = budget
             try:
-                reply = await client.call("task.submit", tasks=plan.tasks, **asked)
+                with Progress(session, "Storing tasks", len(plan.tasks)):
+                    reply = await client.call("task.submit", tasks=plan.tasks, **asked)
             except NotFound as error:
                 plan.refuse_unknown(error.details.get("missing", ()))
                 raise
@@ -361,6 +364,10 @@ def retry(
     from agentorch_cli.cli.bulk import RETRY, change
 
     change(Session.of(ctx), RETRY, task_ids, _checked(where), is_dry_run, is_sure)
+
+
+verb(app, "graph", Drawing)(pictures.graph)
+verb(app, "timeline", Drawing)(pictures.timeline)
 
 
 def show_change(session: Session, reply: ChangeReply, done: str) -> None:

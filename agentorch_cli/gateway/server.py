@@ -39,6 +39,7 @@ from agentorch_cli.errors import (
 )
 from agentorch_cli.frames import ErrorBody, Register, read_frame
 from agentorch_cli.gateway.keys import INSIDE, Caller, Keys, Rate, refuse_agent
+from agentorch_cli.gateway.page import page_of
 from agentorch_cli.gateway.session import Session, close, error_frame
 from agentorch_cli.identity import new_id
 from agentorch_cli.payloads import decode
@@ -214,7 +215,9 @@ class Gateway:
                 )
             return _page(status, kind, body)
         if path not in ("/agents", "/control"):
-            return _page(404, PLAIN, "there is /agents, /control, /healthz, /readyz, /metrics\n")
+            if (part := page_of(path, request)) is not None:
+                return part
+            return _page(404, PLAIN, "there is /agents, /control, /ui, /healthz, /readyz, /metrics\n")
         if _is_foreign(request.headers.get_all("Origin"), hosts):
             return _page(403, PLAIN, "pages of other sites may not connect here\n")
         if self.is_closing or self.desk is None or self._open >= self.door.most_connections:
@@ -675,10 +678,10 @@ def _is_named(hosts: Sequence[str], names: Collection[str]) -> bool:
 
 
 def _is_foreign(origins: Sequence[str], hosts: Sequence[str]) -> bool:
-    """Whether a browser asks on behalf of another site's page; programs send no Origin.
+    """Whether a browser asks on behalf of another site's page; programs need not send an Origin.
 
-    A page may connect only to where it came from, and only by address or as localhost: a name
-    can be made to point here by whoever owns it (DNS rebinding), and then origin and host agree.
+    A page may connect only to where it came from. That this is no name which somebody else has made
+    to point here (DNS rebinding: origin and host agree then) was seen before, by the host.
     """
     if not origins:
         return False
@@ -686,14 +689,9 @@ def _is_foreign(origins: Sequence[str], hosts: Sequence[str]) -> bool:
         return True
     try:
         page = urlsplit(origins[0])
-        name = page.hostname or ""
-        if page.netloc != hosts[0] or page.scheme not in ("http", "https"):
-            return True
-        if name != "localhost":
-            ip_address(name)
     except ValueError:
         return True
-    return False
+    return page.netloc != hosts[0] or page.scheme not in ("http", "https")
 
 
 def _page(status: int, kind: str, body: str) -> Response:

@@ -22,6 +22,7 @@ from agentorch_cli.handlers.budgets import get_budget, list_budgets, remove_budg
 from agentorch_cli.handlers.context import Context, Handler
 from agentorch_cli.handlers.deadlocks import check_deadlocks, get_deadlock, list_deadlocks, resolve_deadlocks
 from agentorch_cli.handlers.events import list_events
+from agentorch_cli.handlers.graphs import graph_of_task, timeline_of_task
 from agentorch_cli.handlers.ids import resolve_ids
 from agentorch_cli.handlers.limits import list_limits, remove_limits, set_limit
 from agentorch_cli.handlers.outcomes import say_outcome, say_outcomes
@@ -36,6 +37,7 @@ from agentorch_cli.handlers.schedules import (
 )
 from agentorch_cli.handlers.schema import apply_schema
 from agentorch_cli.handlers.status import get_status, list_nodes
+from agentorch_cli.handlers.tally import tally_tasks
 from agentorch_cli.handlers.tasks import (
     cancel_tasks,
     depend_on,
@@ -75,11 +77,14 @@ HANDLERS: dict[str, Handler] = {
     "task.match": match_tasks,
     "task.get": get_task,
     "task.wait": wait_for_tasks,
+    "task.tally": tally_tasks,
     "task.cancel": cancel_tasks,
     "task.retry": retry_tasks,
     "task.depend": depend_on,
     "task.why": why_task,
     "task.plan": plan_tasks,
+    "task.graph": graph_of_task,
+    "task.timeline": timeline_of_task,
     "deadlock.list": list_deadlocks,
     "deadlock.get": get_deadlock,
     "deadlock.check": check_deadlocks,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from agentorch_cli.core.ladder import Policy
@@ -28,6 +29,8 @@ class Context:
     """Seconds for which an agent that went away still counts as there."""
     task_defaults: Mapping[str, Any] = field(default_factory=dict)
     """TaskSpec fields for scheduled tasks that are silent about them."""
+    data_dir: Path | None = None
+    """Where the embedded database keeps its files; None for one whose disk cannot be seen from here."""
     on_close: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
     @property

@@ -21,13 +21,17 @@ WHOLE = 36
 
 MOST_CANDIDATES = 10
 
-Noun = Literal["task", "vote", "deadlock", "submission"]
+Noun = Literal["task", "vote", "deadlock", "submission", "family"]
+
+INSTEAD: dict[str, Noun] = {"vote": "task", "deadlock": "task", "family": "submission"}
+"""What may be named in place of such a thing."""
 
 
 async def resolve_ids(context: Context, noun: Noun, ids: Sequence[str]) -> views.ResolvedView:
     """The whole ids of these words; a word that nothing is called stays as it is. Raises Conflict.
 
-    Where a vote or a deadlock is wanted, a task may be named in its place.
+    Where a vote or a deadlock is wanted, a task may be named in its place; a `family` is a task or a
+    submission.
     """
     words = [word for word in dict.fromkeys(ids) if SHORTEST <= len(word) < WHOLE]
     exact = {row["task_id"] for row in await context.db.fetch("statuses", words)} if words else set()
@@ -36,8 +40,8 @@ async def resolve_ids(context: Context, noun: Noun, ids: Sequence[str]) -> views
     if parts:
         found = await _called(context, noun, parts)
     left = [word for word in parts if word not in found]
-    if left and noun in ("vote", "deadlock"):
-        found |= await _called(context, "task", left)
+    if left and noun in INSTEAD:
+        found |= await _called(context, INSTEAD[noun], left)
     for word, whole in found.items():
         if len(whole) > 1:
             more = len(whole) > MOST_CANDIDATES
@@ -54,7 +58,7 @@ async def resolve_ids(context: Context, noun: Noun, ids: Sequence[str]) -> views
 async def _called(context: Context, noun: Noun, parts: Sequence[str]) -> dict[str, list[str]]:
     most = MOST_CANDIDATES + 1
     match noun:
-        case "task":
+        case "task" | "family":
             rows = await context.db.fetch("tasks_called", parts, most)
         case "submission":
             rows = await context.db.fetch("submissions_called", parts, most)

@@ -156,7 +156,7 @@ async def list_tasks(
         parse_where(where, TASKS.fields) if where is not None else None,
     )
     within = Clauses(TASKS, wanted, sort, cursor)
-    rows = await context.db.fetch("show_tasks", None, limit, within=within)
+    rows = await context.db.fetch("show_tasks", limit, within=within)
     return [task_view(row) for row in rows]
 
 

@@ -134,6 +134,9 @@ task show one
 task show missing
 task why lonely
 task why follower
+task graph follower
+task graph missing
+task timeline follower
 task depend free --on lonely
 task depend lonely --on follower
 task cancel follower --reason "not any more"
@@ -174,6 +177,7 @@ outcome one --wrong
 outcome missing --right
 outcome --from outcomes.jsonl
 status --limit 3
+top
 consensus list
 consensus list --status reached --capability count -q
 consensus list --status pending -o csv
@@ -189,6 +193,7 @@ consensus reliability
 consensus reliability --agent anna
 consensus replay
 node list
+ui
 deadlock list
 deadlock list --status resolved --kind timeout
 deadlock show nothing
@@ -383,6 +388,8 @@ def _said(place: Place, capsys: pytest.CaptureFixture[str]) -> Iterator[tuple[st
             out = [{**one, "status": "whether serve has started it yet"} for one in out]
         if line == "node list":  # where it runs, and since when, is not the same
             out = [sorted(one) for one in out]
+        if line == "ui":  # likewise
+            out = sorted(out)
         if line == "deadlock list":  # how often the same one was seen anew depends on the clock
             out = sorted({one["kind"]: sorted(one) for one in out}.items())
         yield line, Told(code, _ordered(out), _ordered(_parsed(_without_notes(printed.err))))
@@ -424,7 +431,7 @@ MEASURED = {
     "success_rate", "last_heartbeat", "tokens", "spare", "left", "available", "started_at",
     "waits_since", "last_used_at", "message_id", "decision_id", "submission_id", "recent",
     "latency", "next_run_at", "upcoming", "ledger", "confidence", "p50_ms", "p95_ms", "estimate",
-    "evidence", "standing", "performance", "performance_hourly", "host", "version",
+    "evidence", "standing", "flow", "deadlocks", "performance", "performance_hourly", "host", "version",
 }  # fmt: skip
 """What depends on the clock, on chance, or on how far the heartbeats are."""
 
