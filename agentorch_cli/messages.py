@@ -21,6 +21,7 @@ from typing_extensions import TypedDict  # pydantic takes the standard one only 
 
 from agentorch_cli.core.durations import parse_duration
 from agentorch_cli.core.model import MAX_NAME, MAX_PANEL, Aggregate, Coverage, OnDependencyFailure
+from agentorch_cli.core.tracing import parse_traceparent
 from agentorch_cli.core.vote import Rule
 
 MAX_DEPENDENCIES: Final = 100_000
@@ -171,6 +172,12 @@ class RetryFields(TypedDict, total=False):
     max_backoff: Span
 
 
+def _check_traceparent(value: object) -> object:
+    if isinstance(value, str):
+        parse_traceparent(value)
+    return value
+
+
 class TaskFields(TypedDict, total=False):
     """One task, as a file, the wire or the API says it. Defaults are not filled in here."""
 
@@ -211,6 +218,8 @@ class TaskFields(TypedDict, total=False):
     result_schema: Annotated[Any, PlainValidator(_check_schema)]
     """What every result has to look like, as JSON Schema."""
     labels: Annotated[dict[Text, Annotated[str, Field(max_length=MAX_NAME)]], Field(max_length=MAX_LABELS)]
+    traceparent: Annotated[str, BeforeValidator(_check_traceparent)]
+    """The span that it is a part of, as W3C Trace Context writes it."""
     data: Any
 
 

@@ -743,3 +743,91 @@ class SubscriptionView(View):
     subscription: int
     cursor: str
     """Where it begins: what comes after this is told."""
+
+
+class TableView(View):
+    """One table of the database."""
+
+    name: str
+    rows: int
+    """About how many."""
+    size_bytes: int
+    """With its indexes."""
+    index_bytes: int
+    dead_rows: int
+    """Versions of rows that nobody sees any more, and that are not cleaned up yet."""
+    vacuumed_at: datetime | None = None
+
+
+class MaintenanceView(View):
+    """Something that was done for the database."""
+
+    what: str
+    """`backup`, `restore` or `prune`."""
+    at: datetime
+    data: dict[str, Any] = Field(default_factory=dict)
+
+
+class DatabaseView(View):
+    """The database as a whole."""
+
+    name: str
+    server_version: str
+    database_version: int | None = None
+    """Of its schema; None where there is none yet."""
+    wanted_version: int
+    started_at: datetime
+    size_bytes: int
+    wal_bytes: int | None = None
+    """Of the write-ahead log; None where the account may not see that."""
+    connections: int
+    max_connections: int
+    applications: dict[str, int] = Field(default_factory=dict)
+    """Connections to this database, by what they call themselves."""
+    oldest_transaction_seconds: float | None = None
+    """How long the oldest open transaction of others has been open: it keeps dead rows alive."""
+    transaction_age: int
+    """Transactions since the last freeze; PostgreSQL cleans up by itself at 200 million."""
+    dead_share: float
+    """Of all rows, 0..1."""
+    tables: list[TableView] = Field(default_factory=list)
+    """Largest first."""
+    maintenance: list[MaintenanceView] = Field(default_factory=list)
+    warnings: list[str] = Field(default_factory=list)
+
+
+class BackupView(View):
+    """A backup, as its manifest says."""
+
+    file: str
+    size_bytes: int
+    rows: int
+    tables: dict[str, int]
+    """Rows of each table."""
+    database_version: int
+    """Of the schema that it was taken of."""
+    server_version: str
+    program: str
+    taken_at: datetime
+
+
+class RestoreView(BackupView):
+    """A backup that was restored."""
+
+    applied: list[str] = Field(default_factory=list)
+    """Migrations that are newer than the backup."""
+
+
+class PruneView(View):
+    """What was deleted because it is old, or would be."""
+
+    before: datetime
+    """What ended before this is old."""
+    is_dry_run: bool
+    tasks: int
+    attempts: int
+    events: int
+    decisions: int
+    deadlocks: int
+    place: str | None = None
+    """Where to go on; None: that was all."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agentorch_cli.cli import lists
-from agentorch_cli.cli.confirm import Yes, confirm
+from agentorch_cli.cli.consent import Yes, ask_first, word_for
 from agentorch_cli.cli.help import noun, verb
 from agentorch_cli.cli.session import Session
 from agentorch_cli.errors import UsageError
@@ -180,7 +180,12 @@ def remove(
         tasks = sum(number for agent_id, number in held.items() if agent_id in wanted)
         if tasks:
             who = ", ".join(sorted(one for one in wanted if held.get(one)))
-            confirm(session, f"Remove {who}, and give {tasks:,} running tasks to others", number=tasks)
+            ask_first(
+                session,
+                f"This removes {who}, and gives {tasks:,} running tasks to others.",
+                yes=False,
+                word=word_for(tasks),
+            )
     reply = session.ask("agent.remove", agent_ids=list(dict.fromkeys(agent_ids)), force=is_forced)
     show_change(session, reply, "removed")
 
@@ -286,6 +291,14 @@ def run(
     is_insecure: Annotated[
         bool, typer.Option("--insecure", help="Send the token over a connection that is not encrypted.")
     ] = False,
+    log_level: Annotated[
+        str | None,
+        typer.Option("--log-level", metavar="debug|info|warning|error", help="Least urgent lines."),
+    ] = None,
+    log_format: Annotated[
+        str | None,
+        typer.Option("--log-format", metavar="text|json", help="Lines for people, or for programs."),
+    ] = None,
 ) -> None:
     """Be an agent: connect to an engine, on this or another machine, and do its tasks.
 
@@ -299,9 +312,16 @@ def run(
     if (command is None) == (function is None):
         raise UsageError("give either --exec or --python", hint=f"{ctx.command_path} --help")
     spec = _spec(agent_id, type, capabilities, slots, pool, metadata, None)
+    session.more_flags |= {"logging.level": log_level, "logging.format": log_format}
 
+    from agentorch_cli import logs
     from agentorch_cli.agents.agent import PREFETCH, Agent
     from agentorch_cli.agents.runners import exec_handler, python_handler
+
+    is_chosen = session.settings.origin("logging.level") != "default"
+    logs.configure(
+        session.settings.logging.level if is_chosen else "warning", session.settings.logging.format
+    )
 
     handler = exec_handler(command, env_allow=allowed or ()) if command else python_handler(str(function))
     agent = Agent(

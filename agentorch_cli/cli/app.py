@@ -37,6 +37,8 @@ class Root(Group):
         ),
         "deadlock": Entry(LOOK, "deadlock", "app", "What can never move, why, and what is done about it"),
         "event": Entry(LOOK, "records", "event_app", "Everything that happened, in order"),
+        "db": Entry(SETUP, "database", "app", "The database: how it stands, backup, restore, its address"),
+        "prune": Entry(SETUP, "prune", "app", "Delete history that is old"),
         "config": Entry(SETUP, "settings", "app", "Write a configuration, show where values come from"),
         "doctor": Entry(
             SETUP, "setup", "doctor_app", "Check this installation, with a fix for what is wrong"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agentorch_cli.cli.confirm import Yes
+from agentorch_cli.cli.consent import Yes
 from agentorch_cli.cli.help import noun, verb
 from agentorch_cli.cli.session import Session
 
@@ -138,12 +138,12 @@ def remove(
 
     It asks where something was spent already.
     """
-    from agentorch_cli.cli.confirm import confirm
+    from agentorch_cli.cli.consent import ask_first
     from agentorch_cli.cli.task import show_change
 
     session = Session.of(ctx)
     if not is_sure and (spent := _spent(session, keys)):
-        confirm(session, f"Remove {_budgets(len(keys))}, and forget what was spent: {', '.join(spent)}")
+        ask_first(session, f"What was spent is forgotten: {', '.join(spent)}.", yes=False)
     reply = session.ask("budget.remove", keys=list(dict.fromkeys(keys)))
     show_change(session, reply, "is not limited any more")
 
@@ -163,10 +163,6 @@ def _spent(session: Session, keys: list[str]) -> list[str]:
         parts += [f"{one.running:,} running attempts"] if one.running else []
         told += [f"{key} {' and '.join(parts)}"] if parts else []
     return told
-
-
-def _budgets(number: int) -> str:
-    return "the budget" if number == 1 else f"{number} budgets"
 
 
 def _draw_all(page: Page, found: list[BudgetView]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from agentorch_cli.cli.confirm import confirm
+from agentorch_cli.cli.consent import ask_first, word_for
 from agentorch_cli.cli.session import Part, whole_ids
 from agentorch_cli.errors import UsageError
 
@@ -27,12 +27,12 @@ class Act(NamedTuple):
     method: str
     status: list[str]
     """Tasks in these states are meant by an expression; to others it cannot be done."""
-    word: str
+    would: str
     done: str
 
 
-CANCEL = Act("task.cancel", ["blocked", "pending", "running"], "Cancel", "cancelled")
-RETRY = Act("task.retry", ["failed", "cancelled", "skipped"], "Retry", "to be tried again")
+CANCEL = Act("task.cancel", ["blocked", "pending", "running"], "cancelled", "cancelled")
+RETRY = Act("task.retry", ["failed", "cancelled", "skipped"], "tried again", "to be tried again")
 
 
 def change(
@@ -57,7 +57,9 @@ def change(
             _show_meant(session, act, found)
             return
         if found:
-            confirm(session, f"{act.word} {_tasks(len(found))}", number=len(found), is_sure=is_sure)
+            ask_first(
+                session, f"{_tasks(len(found))} would be {act.would}.", yes=is_sure, word=word_for(len(found))
+            )
         elif session.format == "table":
             session.say("There are no such tasks.")
         ids = [one.task_id for one in found]
@@ -126,7 +128,7 @@ def _show_meant(session: Session, act: Act, found: list[TaskRef]) -> None:
     session.show(found, draw, [one.task_id for one in found], "There are no such tasks.")
     if found and session.format == "table":
         able = sum(one.status in act.status for one in found)
-        session.say(f"{_tasks(able)} would be {act.done}; nothing was done.")
+        session.say(f"{_tasks(able)} would be {act.would}; nothing was done.")
 
 
 def _tasks(number: int) -> str:

@@ -107,6 +107,20 @@ class UrlView(views.View):
     url: str
 
 
+class AddressView(views.View):
+    """Where the database is."""
+
+    url: str
+    """With the password hidden, unless it was asked for."""
+    is_embedded: bool
+
+
+class StopView(views.View):
+    """What stopping the embedded PostgreSQL found."""
+
+    was_running: bool
+
+
 class ErrorDetails(views.View):
     """An error, on stderr."""
 
@@ -196,6 +210,13 @@ OUTPUTS: dict[str, tuple[Output, ...]] = {
     "event list": (EVENTS,),
     "config init": (Output(FileView),),
     "config show": (_many(SettingView),),
+    "db status": (Output(views.DatabaseView),),
+    "db upgrade": (Output(views.SchemaView),),
+    "db backup": (Output(views.BackupView),),
+    "db restore": (Output(views.RestoreView),),
+    "db url": (Output(AddressView),),
+    "db stop": (Output(StopView),),
+    "prune": (Output(views.PruneView),),
     "doctor": (_many(CheckView),),
     "profile add": (Output(ProfileView),),
     "profile use": (Output(ProfileView),),

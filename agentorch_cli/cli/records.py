@@ -91,7 +91,7 @@ def tail(
     """
     session = Session.of(ctx)
     wanted = _wanted(task, agent, kinds, since, None)
-    session.run(_tail(session, is_following, cursor, limit, wanted))
+    session.run(_tail(session, is_following, cursor, limit, wanted), until_unread=is_following)
 
 
 def _wanted(

@@ -40,7 +40,7 @@ def status(
             hint="-o jsonl: a line per change",
         )
     if is_watching:
-        session.run(_watch(session))
+        session.run(_watch(session), until_unread=True)
         return
     found = session.ask("status.get", limit=limit)
     server = session.server_shown

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agentorch_cli.cli import lists, pictures
-from agentorch_cli.cli.confirm import Yes
+from agentorch_cli.cli.consent import Yes
 from agentorch_cli.cli.help import Drawing, noun, verb
 from agentorch_cli.cli.session import Part, Session, whole_ids
 from agentorch_cli.errors import Conflict, NotFound, Partial, UsageError
@@ -86,6 +86,12 @@ def submit(
             help="The most tokens that they may use together.",
         ),
     ] = None,
+    traceparent: Annotated[
+        str | None,
+        typer.Option(
+            "--traceparent", metavar="TEXT", help="The span that they are a part of; else TRACEPARENT's."
+        ),
+    ] = None,
 ) -> None:
     """Submit the tasks of files (TOML, JSON or JSONL): all of them, or none.
 
@@ -114,6 +120,7 @@ def submit(
         budget["cost_usd"] = budget_usd
     if budget_tokens is not None:
         budget["tokens"] = budget_tokens
+    span = _traceparent(traceparent)
     if is_dry_run:
         from agentorch_cli.cli.setup import has_database
 
@@ -129,6 +136,8 @@ def submit(
             asked: dict[str, Any] = {"allow_forward": True} if allow_forward else {}
             if budget:
                 asked["budget"] = budget
+            if span is not None:
+                asked["traceparent"] = span
             try:
                 with Progress(session, "Storing tasks", len(plan.tasks)):
                     reply = await client.call("task.submit", tasks=plan.tasks, **asked)
@@ -149,6 +158,24 @@ def submit(
         _show_results(session, answer, wanted, is_any=is_any)
     else:
         show_submitted(session, answer)
+
+
+def _traceparent(given: str | None) -> str | None:
+    """The span that was named; a variable that names none is as good as not there. Raises UsageError."""
+    import os
+
+    from agentorch_cli.core.tracing import parse_traceparent
+
+    text = given or os.environ.get("TRACEPARENT")
+    if not text:
+        return None
+    try:
+        parse_traceparent(text)
+    except ValueError as error:
+        if given:
+            raise UsageError(f"--traceparent {error}") from None
+        return None
+    return text
 
 
 @verb(app, "validate")

@@ -42,6 +42,7 @@ from agentorch_cli.gateway.keys import INSIDE, Caller, Keys, Rate, refuse_agent
 from agentorch_cli.gateway.page import page_of
 from agentorch_cli.gateway.session import Session, close, error_frame
 from agentorch_cli.identity import new_id
+from agentorch_cli.logs import facts
 from agentorch_cli.payloads import decode
 from agentorch_cli.store.records import Delivery
 
@@ -319,7 +320,9 @@ class Gateway:
         try:
             caller = await self._authenticate(connection, register)
         except OrchestratorError as error:
-            log.warning("agent %r is refused: %s", register.agent_id, error)
+            log.warning(
+                "agent %r is refused: %s", register.agent_id, error, extra=facts(agent=register.agent_id)
+            )
             await connection.send(error_frame(error.code, error.message), text=True)
             code = 1013 if isinstance(error, DatabaseUnreachable) else 1008
             await close(connection, code, "try again in a moment" if code == 1013 else error.message)
@@ -354,7 +357,11 @@ class Gateway:
         old = self.sessions.get(agent.agent_id)
         self.sessions[agent.agent_id] = session
         if old is not None:
-            log.info("agent %r connected anew; its old session ends", agent.agent_id)
+            log.info(
+                "agent %r connected anew; its old session ends",
+                agent.agent_id,
+                extra=facts(agent=agent.agent_id),
+            )
             self._run(old.close(1008, "this agent connected anew"))
         try:
             welcome = await self._desk.welcome(agent, session.session_id, register.resume)
@@ -364,7 +371,9 @@ class Gateway:
             self._forget(session)
             if not isinstance(error, OrchestratorError):
                 raise
-            log.warning("agent %r cannot register: %s", agent.agent_id, error)
+            log.warning(
+                "agent %r cannot register: %s", agent.agent_id, error, extra=facts(agent=agent.agent_id)
+            )
             await connection.send(error_frame(error.code, error.message), text=True)
             code = 1013 if isinstance(error, DatabaseUnreachable) else 1008
             await close(connection, code, "try again in a moment" if code == 1013 else error.message)
@@ -390,7 +399,7 @@ class Gateway:
 
     def _bar(self, session: Session, reason: str) -> None:
         """The session's token has ended: nothing more of it is taken."""
-        log.info("agent %r: %s", session.agent_id, reason)
+        log.info("agent %r: %s", session.agent_id, reason, extra=facts(agent=session.agent_id))
         session.is_barred = True
         self._run(close(session.connection, 1008, reason, seconds=1.0))
 
@@ -563,7 +572,11 @@ class Gateway:
         """End an agent's session without a word to the engine: it has a newer one, on another node."""
         session = self.sessions.pop(agent_id, None)
         if session is not None:
-            log.info("agent %r connected to another node; its session here ends", agent_id)
+            log.info(
+                "agent %r connected to another node; its session here ends",
+                agent_id,
+                extra=facts(agent=agent_id),
+            )
             self._run(session.close(1008, "this agent connected anew"))
 
     def session_of(self, agent_id: str) -> Session | None:
@@ -590,7 +603,12 @@ class Gateway:
                 if session.is_held:
                     continue
                 if silent > 3 * interval:
-                    log.warning("agent %r has been silent for %.0f s", session.agent_id, silent)
+                    log.warning(
+                        "agent %r has been silent for %.0f s",
+                        session.agent_id,
+                        silent,
+                        extra=facts(agent=session.agent_id),
+                    )
                     self._run(session.close(1011, "silent for too long"))
                 elif silent > 0.9 * interval:
                     self._run(self._ping(session))

@@ -20,9 +20,11 @@ from agentorch_cli.handlers.agents import (
 )
 from agentorch_cli.handlers.budgets import get_budget, list_budgets, remove_budgets, set_budget
 from agentorch_cli.handlers.context import Context, Handler
+from agentorch_cli.handlers.database import back_up_database, get_database, restore_database
 from agentorch_cli.handlers.deadlocks import check_deadlocks, get_deadlock, list_deadlocks, resolve_deadlocks
 from agentorch_cli.handlers.events import list_events
 from agentorch_cli.handlers.graphs import graph_of_task, timeline_of_task
+from agentorch_cli.handlers.history import prune_history
 from agentorch_cli.handlers.ids import resolve_ids
 from agentorch_cli.handlers.limits import list_limits, remove_limits, set_limit
 from agentorch_cli.handlers.outcomes import say_outcome, say_outcomes
@@ -113,6 +115,10 @@ HANDLERS: dict[str, Handler] = {
     "reliability.list": list_reliabilities,
     "outcome.say": say_outcome,
     "outcome.say_many": say_outcomes,
+    "db.status": get_database,
+    "db.backup": back_up_database,
+    "db.restore": restore_database,
+    "history.prune": prune_history,
     "node.list": list_nodes,
     "status.get": get_status,
     "id.resolve": resolve_ids,

@@ -12,6 +12,7 @@ from agentorch_cli.core.ladder import Policy
 from agentorch_cli.store.database import Database
 from agentorch_cli.store.store import Store
 from agentorch_cli.store.waiting import Waiting
+from agentorch_cli.traces import Traces
 
 MOST_SHOWN = 1_000
 
@@ -31,6 +32,8 @@ class Context:
     """TaskSpec fields for scheduled tasks that are silent about them."""
     data_dir: Path | None = None
     """Where the embedded database keeps its files; None for one whose disk cannot be seen from here."""
+    traces: Traces | None = None
+    """Where spans go; None: nowhere."""
     on_close: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
     @property

@@ -31,8 +31,10 @@ PLACES = ("embedded", "postgres", "server")
 HERE_ONLY = {
     "agentorch demo", "agentorch init-db", "agentorch serve", "agentorch doctor", "agentorch agent run",
     "agentorch agent attach", "agentorch chaos",
-    "agentorch config init", "agentorch config show",
-    "agentorch protocol schema", "agentorch protocol output",
+    "agentorch config init", "agentorch config show", "agentorch protocol schema",
+    "agentorch protocol output",
+    "agentorch db status", "agentorch db upgrade", "agentorch db backup", "agentorch db restore",
+    "agentorch db url", "agentorch db stop",
     "agentorch profile add", "agentorch profile use", "agentorch profile list", "agentorch profile remove",
 }  # fmt: skip
 """Commands about this machine, its files, or an agent of its own."""
@@ -194,6 +196,9 @@ consensus reliability --agent anna
 consensus replay
 node list
 ui
+prune --older-than 1d --keep-last 5 --dry-run
+prune --older-than nonsense
+prune --older-than 1d
 deadlock list
 deadlock list --status resolved --kind timeout
 deadlock show nothing
@@ -269,6 +274,7 @@ def places(home: Path, empty_databases: Callable[[int], list[str]]) -> Iterator[
         "AGENTORCH_ENGINE_DRAIN_TIMEOUT": "0",
         "AGENTORCH_DATABASE_POOL_SIZE": "4",
         "AGENTORCH_DEADLOCKS_RESOLVE": "false",
+        "AGENTORCH_MATCHING_EXPLORATION": "0",  # how often it draws depends on how tasks fall together
         "AGENTORCH_ENGINE_DEADLOCK_SWEEP_INTERVAL": "0.5",
         "HOME": str(home),
     }

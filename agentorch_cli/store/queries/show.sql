@@ -399,3 +399,18 @@ order by attempt;
 -- name: capability_sets
 -- What the fleet can do, each set of each pool once, with the first of those who have it.
 select pool, min(agent_id) as agent_id, capabilities from agent_registry group by pool, capabilities;
+
+
+-- name: census
+-- The fleet in numbers, each from an index that holds only what is open.
+select
+  (select count(*) from task_distributions where wanted > 0 and not is_delayed) as ready,
+  (select count(*) from task_distributions where is_delayed) as delayed,
+  (select count(*) from task_distributions
+   where depends_on <> '{}' and status <> 'completed' and status = 'blocked') as blocked,
+  (select count(distinct task_id) from task_attempts where status in ('sent', 'accepted')) as running,
+  (select coalesce(extract(epoch from now() - min(run_at)), 0)::float8
+   from task_distributions where wanted > 0 and not is_delayed and status = 'pending') as oldest_ready_seconds,
+  (select count(*) from deadlocks where resolved_at is null) as deadlocks_open,
+  (select count(*) from consensus_decisions where status = 'pending') as votes_open,
+  pg_database_size(current_database()) as database_size_bytes;
