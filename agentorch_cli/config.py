@@ -138,7 +138,7 @@ class _Layers:
             raise InvalidConfig(
                 first["message"] + more,
                 where=first["where"],
-                hint="See config.example.toml, or run: agentorch config show",
+                fix="agentorch help config",
                 errors=self.errors,
             )
         tree: dict[str, Any] = {}

@@ -684,7 +684,8 @@ async def _refuse_door_without_tokens(database: Database, settings: Settings) ->
     if row is None or not row["has_token"]:
         raise NotAllowed(
             f"serve would listen on {settings.gateway.host}, and there is no token to come in with",
-            hint="agentorch token create NAME --scope admin, here, against the same database",
+            hint="make one here, against the same database",
+            fix="agentorch token create NAME --scope admin",
         )
 
 

@@ -81,7 +81,7 @@ def register(
     """
     session = Session.of(ctx)
     if (agent_id is None) == (file is None):
-        raise UsageError("give an ID, or --from with a file", hint=f"{ctx.command_path} --help")
+        raise UsageError("give an ID, or --from with a file", fix=f"{ctx.command_path} --help")
     if file is not None and any((type, capabilities, slots, pool, metadata, command)):
         raise UsageError("--from takes everything from the file, and goes with no other option of an agent")
     agents = (
@@ -203,7 +203,7 @@ def drain(
     session = Session.of(ctx)
     seconds = _seconds(timeout, "--timeout")
     if seconds is not None and not is_waiting:
-        raise UsageError("--timeout is for --wait", hint=f"{ctx.command_path} --help")
+        raise UsageError("--timeout is for --wait", fix=f"{ctx.command_path} --help")
     reply = session.ask(
         "agent.drain",
         agent_ids=list(dict.fromkeys(agent_ids)),
@@ -265,7 +265,7 @@ def run(
     """
     session = Session.of(ctx)
     if (command is None) == (function is None):
-        raise UsageError("give either --exec or --python", hint=f"{ctx.command_path} --help")
+        raise UsageError("give either --exec or --python", fix=f"{ctx.command_path} --help")
     spec = _spec(agent_id, type, capabilities, slots, pool, metadata, None)
 
     from agentorch_cli.agents.agent import PREFETCH, Agent

@@ -85,7 +85,7 @@ class Group(TyperGroup):
         if name not in names and not name.startswith("-") and not ctx.resilient_parsing:
             raise UsageError(
                 f'there is no command "{ctx.command_path} {name}"{did_you_mean(name, names)}',
-                hint=f"{ctx.command_path} --help",
+                fix=f"{ctx.command_path} --help",
             )
         return super().resolve_command(ctx, args)
 
@@ -175,7 +175,7 @@ def _take_common(ctx: Any, args: list[str]) -> int:
         ctx.obj.take(str(param.name), True)
         return 1
     if not sign and len(args) < 2:
-        raise UsageError(f"{name} wants a value: {name} {param.metavar}", hint=f"{ctx.command_path} --help")
+        raise UsageError(f"{name} wants a value: {name} {param.metavar}", fix=f"{ctx.command_path} --help")
     ctx.obj.take(str(param.name), value if sign else args[1])
     return 1 if sign else 2
 

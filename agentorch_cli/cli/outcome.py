@@ -55,7 +55,7 @@ def outcome(
     if task is None or [is_right, is_wrong, answer is not None].count(True) != 1:
         raise UsageError(
             "say which task, and one of --right, --wrong and --answer",
-            hint="agentorch outcome TASK --right",
+            fix="agentorch outcome TASK --right",
         )
     said: dict[str, Any] = (
         {"right": is_right} if answer is None else {"answer": as_json(answer), "has_answer": True}

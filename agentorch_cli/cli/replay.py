@@ -196,7 +196,7 @@ def _history(session: Session, capability: str | None, how: Equivalence | None) 
     if not found.labels:
         raise NotFound(
             "there are no stored votes to replay" + (f" for {capability}" if capability else ""),
-            hint="agentorch consensus list shows what there is",
+            fix="agentorch consensus list",
         )
     return Recorded(read_labels(found.labels, how), read_truth(found.truth, how), in_order=True)
 

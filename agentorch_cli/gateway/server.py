@@ -173,7 +173,8 @@ class Gateway:
             if error.errno in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
                 raise PortTaken(
                     f"cannot listen on {self.door.host}:{self.door.port}: {os.strerror(error.errno).lower()}",
-                    hint="is another serve running there? choose a free port: agentorch serve --port 3002",
+                    hint="is another serve running there? else choose a free port",
+                    fix="agentorch serve --port 3002",
                 ) from error
             raise
         self._watch = asyncio.create_task(self._watch_silence(), name="silence")

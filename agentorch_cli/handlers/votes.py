@@ -14,9 +14,9 @@ import orjson
 from agentorch_cli import views
 from agentorch_cli.core.equivalence import merged
 from agentorch_cli.core.reliability import Record
-from agentorch_cli.errors import NotFound
 from agentorch_cli.handlers.context import Context
 from agentorch_cli.store import proposals
+from agentorch_cli.store.names import no_such
 
 
 async def list_decisions(
@@ -32,7 +32,7 @@ async def get_decision(context: Context, decision_id: str) -> views.DecisionView
         context, task_id=decision_id
     )
     if not found:
-        raise NotFound(f"there is no vote {decision_id!r}", hint="agentorch consensus list shows the newest")
+        raise await no_such(context.db, "vote", decision_id)
     return found[0]
 
 

@@ -214,7 +214,8 @@ def _unknown(tasks: Sequence[TaskSpec], missing: Sequence[str]) -> NotFound:
     return NotFound(
         f"task {(who.name or who.task_id)!r} depends on {first!r},"
         " which is neither in this submission nor stored",
-        hint=f"did you mean {near[0]!r}?" if near else "agentorch task list shows what is stored",
+        hint=f"did you mean {near[0]!r}?" if near else None,
+        fix="agentorch task list",
         missing=list(missing),
     )
 

@@ -22,6 +22,7 @@ FILES = (
     "ledger.sql",
     "show.sql",
     "tokens.sql",
+    "names.sql",
 )
 
 _HEADING = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
