@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import ip_address
 from typing import Any, Self
 
@@ -46,6 +47,7 @@ from agentorch_cli.identity import new_id
 from agentorch_cli.store.database import Database
 from agentorch_cli.store.embedded import EmbeddedServer, inspect
 from agentorch_cli.store.migrations import newest_version
+from agentorch_cli.store.names import SEEN, names_of
 from agentorch_cli.store.store import Store
 from agentorch_cli.taskfile import check_budget, read_tasks, task_defaults
 from agentorch_cli.tls import own_context, server_context
@@ -254,6 +256,7 @@ class Orchestrator:
             "/healthz": self._healthz,
             "/readyz": self._readyz,
             "/metrics": self._metrics,
+            **{f"/names/{kind}": partial(self._names, kind) for kind in SEEN},
         }
         gateway.on_submit = self._engine.subtasks.take
         gateway.on_vote = self._engine.proposals.take
@@ -502,6 +505,12 @@ class Orchestrator:
         except OrchestratorError as error:
             return 503, "text/plain; charset=utf-8", f"{error}\n"
         return 200, "text/plain; charset=utf-8", "ready\n"
+
+    async def _names(self, kind: str) -> tuple[int, str, str]:
+        """For the completion of shells: an id a line, and what else tells it apart."""
+        known = await names_of(self._store.db, kind)
+        body = "".join(f"{one}\t{' '.join(also.split())}\n" for one, also in known.items())
+        return 200, "text/plain; charset=utf-8", body
 
     async def _metrics(self) -> tuple[int, str, str]:
         from agentorch_cli.gateway.metrics import render

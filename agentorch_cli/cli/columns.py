@@ -405,3 +405,10 @@ def _checked(finding: Any, look: Look) -> Text:
     state = {True: "completed", False: "failed", None: "pending"}[finding.ok]
     word = {True: "ok", False: "fail", None: "note"}[finding.ok]
     return look.sign(state) if look.is_terminal else Text(word)
+
+
+FIELDS = (
+    Column("FIELD", lambda row, look: look.text(row["name"], "bold"), is_id=True),
+    Column("TYPE", lambda row, look: look.text(row["type"], "cyan"), weight=2),
+    Column("MEANING", lambda row, look: look.text(row["meaning"])),
+)

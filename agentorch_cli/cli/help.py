@@ -114,7 +114,7 @@ class Group(TyperGroup):
             section, summary = (
                 (entry.section, entry.summary)
                 if entry
-                else ("Commands", _summary(self.get_command(ctx, name)))
+                else ("Commands", summary_of(self.get_command(ctx, name)))
             )
             sections.setdefault(section, []).append((name, summary))
         width = max(len(name) for rows in sections.values() for name, _ in rows)
@@ -218,7 +218,7 @@ def _split(help_text: str | None) -> tuple[list[str], str]:
     return examples, rest.strip()
 
 
-def _summary(command: Any) -> str:
+def summary_of(command: Any) -> str:
     """The first line of the docstring, without its full stop."""
     return _split(command.help)[1].partition("\n")[0].rstrip(".")
 
@@ -226,13 +226,13 @@ def _summary(command: Any) -> str:
 def _write_opening(command: Any, ctx: Any, formatter: Any) -> None:
     examples, text = _split(command.help)
     for example in examples:
-        formatter.write(f"  {_style('$', '2')} {_style(example[2:], '1')}\n")
+        formatter.write(f"  {style('$', '2')} {style(example[2:], '1')}\n")
     if examples:
         formatter.write("\n")
     formatter.write_text(text)
     formatter.write("\n")
     pieces = " ".join(command.collect_usage_pieces(ctx))
-    formatter.write_usage(ctx.command_path, pieces, prefix=_style("Usage", "1") + ": ")
+    formatter.write_usage(ctx.command_path, pieces, prefix=style("Usage", "1") + ": ")
 
 
 def _arguments(command: Any) -> list[Any]:
@@ -253,10 +253,11 @@ def _write_common(ctx: Any, formatter: Any) -> None:
 
 def _write_list(formatter: Any, title: str, rows: list[tuple[str, str]]) -> None:
     if rows:
-        with formatter.section(_style(title, "1")):
-            formatter.write_dl([(_style(name, "36"), text) for name, text in rows])
+        with formatter.section(style(title, "1")):
+            formatter.write_dl([(style(name, "36"), text) for name, text in rows])
 
 
-def _style(text: str, code: str) -> str:
+def style(text: str, code: str) -> str:
+    """The text in a colour, where stdout shows colours."""
     has_color = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     return f"\x1b[{code}m{text}\x1b[0m" if has_color else text

@@ -110,8 +110,8 @@ class Door:
     tls: ssl.SSLContext | None = None
 
 
-PROTECTED_PAGES = frozenset({"/metrics"})
-"""Pages that want a token with the scope `read`, where tokens are wanted."""
+PROTECTED_PAGES = ("/metrics", "/names/")
+"""Pages (and what is below them) that want a token with the scope `read`, where tokens are wanted."""
 
 
 Reports = Callable[..., Any]
@@ -202,7 +202,7 @@ class Gateway:
         if not _is_named(hosts, self._names):
             return _page(403, PLAIN, _UNKNOWN_NAME)
         if path in self.pages:
-            if path in PROTECTED_PAGES and (refusal := await self._refuse_page(request)):
+            if path.startswith(PROTECTED_PAGES) and (refusal := await self._refuse_page(request)):
                 return refusal
             try:
                 status, kind, body = await self.pages[path]()
@@ -215,7 +215,7 @@ class Gateway:
                 )
             return _page(status, kind, body)
         if path not in ("/agents", "/control"):
-            return _page(404, PLAIN, "there is /agents, /control, /healthz, /readyz, /metrics\n")
+            return _page(404, PLAIN, "there is /agents, /control, /healthz, /readyz, /metrics, /names/KIND\n")
         if _is_foreign(request.headers.get_all("Origin"), hosts):
             return _page(403, PLAIN, "pages of other sites may not connect here\n")
         if self.is_closing or self.desk is None or self._open >= self.door.most_connections:
