@@ -8,11 +8,13 @@ import typer
 
 from agentorch_cli.cli.help import noun, verb
 from agentorch_cli.cli.session import Session
+from agentorch_cli.core.hints import shortened
 from agentorch_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from agentorch_cli.agents import Agent
     from agentorch_cli.cli.tables import Page
+    from agentorch_cli.client.remote import Target
     from agentorch_cli.core.model import AgentSpec
     from agentorch_cli.views import AgentView
 
@@ -271,7 +273,11 @@ def run(
     from agentorch_cli.agents.agent import PREFETCH, Agent
     from agentorch_cli.agents.runners import exec_handler, python_handler
 
-    handler = exec_handler(command, env_allow=allowed or ()) if command else python_handler(str(function))
+    handler = (
+        python_handler(function)
+        if function is not None
+        else exec_handler(str(command), env_allow=allowed or ())
+    )
     agent = Agent(
         spec.agent_id,
         type=spec.type,
@@ -336,12 +342,9 @@ def attach(
 
 async def _attend(session: Session, agent: Agent, url: str | None, is_insecure: bool) -> int:
     from agentorch_cli.cli.attach import attend
-    from agentorch_cli.cli.target import engine_of
     from agentorch_cli.tls import context_for
 
-    target = engine_of(session.settings, url or agents_url(session.settings), is_named=url is not None)
-    if not is_insecure:
-        target.refuse_to_tell_everybody()
+    target = _engine(session, url, is_insecure)
     tls = context_for(target.url, target.ca)
     return await attend(agent, target.url, target.token, tls=tls, as_json=session.format != "table")
 
@@ -350,17 +353,26 @@ async def _work(
     session: Session, agent: Agent, handler: Any, url: str | None, is_insecure: bool
 ) -> int | None:
     from agentorch_cli.agents.worker import run_worker
-    from agentorch_cli.cli.target import engine_of
     from agentorch_cli.tls import context_for
 
     def tell(state: str, reason: str) -> None:
         session.say(f"{agent.agent_id}: {str(state).replace('_', ' ')}{f' ({reason})' if reason else ''}")
 
+    target = _engine(session, url, is_insecure)
+    tls = context_for(target.url, target.ca)
+    return await run_worker(agent, handler, url=target.url, token=target.token, on_connection=tell, tls=tls)
+
+
+def _engine(session: Session, url: str | None, is_insecure: bool) -> Target:
+    """The engine to connect to. Raises UsageError, NotAllowed."""
+    from agentorch_cli.cli.target import engine_of
+
+    if url is not None and not url.startswith(("ws://", "wss://")):
+        raise UsageError(f"--url must begin with ws:// or wss://, not {shortened(url)!r}")
     target = engine_of(session.settings, url or agents_url(session.settings), is_named=url is not None)
     if not is_insecure:
         target.refuse_to_tell_everybody()
-    tls = context_for(target.url, target.ca)
-    return await run_worker(agent, handler, url=target.url, token=target.token, on_connection=tell, tls=tls)
+    return target
 
 
 def agents_url(settings: Any) -> str:

@@ -49,6 +49,12 @@ def reason(error: dict[str, Any]) -> str:
     return str(error.get("message") or error.get("code") or error)
 
 
+def coded(error: dict[str, Any]) -> str:
+    """The same behind its code, which rules of retries are about."""
+    code, said = str(error.get("code") or ""), reason(error)
+    return f"{code}: {said}" if code and code != said else said
+
+
 def label(task: TaskView) -> str:
     """What a person calls the task."""
     return task.name or task.type
@@ -371,7 +377,7 @@ def _exactly(share: float | None, look: Look) -> Text:
 
 def _brought(attempt: AttemptView, look: Look) -> Text:
     if attempt.error:
-        return look.text(reason(attempt.error), "red")
+        return look.text(coded(attempt.error), "red")
     if attempt.result is not None:
         return look.json(attempt.result, 200)
     if attempt.progress is not None and attempt.finished_at is None:

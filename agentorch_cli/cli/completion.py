@@ -79,7 +79,8 @@ def bash(ctx: typer.Context) -> None:
     """Print the script for bash.
 
     $ agentorch completion bash > agentorch.bash
-    $ eval "$(agentorch completion bash)"
+
+    For every new shell, a line in ~/.bashrc: eval "$(agentorch completion bash)"
     """
     _print(ctx, BASH)
 

@@ -7,6 +7,7 @@ AGENTORCH_DEBUG=1 meets a traceback: an unexpected one goes to a file, which is 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -68,8 +69,7 @@ def told(error: OrchestratorError) -> list[str]:
         lines += _wrapped("why", error.why)
     if error.hint:
         lines += _wrapped("hint", error.hint)
-    if error.knows_fix or not error.hint:
-        lines.append(f"fix: {one_line(error.fix)}")
+    lines.append(f"fix: {one_line(error.fix)}")
     return lines
 
 
@@ -134,10 +134,41 @@ def from_parser(error: Any) -> UsageError:
     message = str(error.format_message()).strip()
     option = getattr(error, "option_name", None)
     if option and message.startswith("No such option"):
-        known = [name for param in ctx.command.get_params(ctx) for name in param.opts] if ctx else []
-        message = f"there is no option {option}{did_you_mean(option, known)}"
+        message = f"there is no option {option}{did_you_mean(option, _options_of(ctx))}"
+    elif (said := _value_fault(error)) is not None:
+        message = said
     message = " ".join(message[:1].lower().__add__(message[1:]).rstrip(".").split())
     return UsageError(message, fix=f"{path} --help")
+
+
+def _options_of(ctx: Any) -> list[str]:
+    from agentorch_cli.cli.help import common_options
+
+    own = ctx.command.get_params(ctx) if ctx is not None else []
+    return [name for param in [*own, *common_options()] for name in param.opts]
+
+
+def _value_fault(error: Any) -> str | None:
+    """What is wrong with the value of an option, in the words that files and settings are told in."""
+    faults = getattr(error.__cause__, "errors", None)
+    param = getattr(error, "param", None)
+    if faults is None or param is None:
+        return None
+    from agentorch_cli.sentences import explain
+
+    fault: Any = dict(faults(include_url=False)[0])
+    value = fault["input"]
+    choices = re.search(r"is not one of (.*)", str(fault.get("msg", "")))
+    if choices:
+        fault |= {"type": "literal_error", "ctx": {"expected": choices[1]}}
+    elif isinstance(value, str) and value.strip().lower().lstrip("+-") in NO_NUMBERS:
+        fault["type"] = "finite_number"
+    name = max(param.opts, key=len) if param.param_type_name == "option" else str(param.metavar)
+    return f"{name} {explain(fault)}"
+
+
+NO_NUMBERS = ("nan", "inf", "infinity")
+"""What Python reads as a number, and no option takes."""
 
 
 def from_bug(error: BaseException, session: Session) -> OrchestratorError:

@@ -43,6 +43,15 @@ class Command(TyperCommand):
         rest["context_settings"] = {"help_option_names": [*HELP_OPTIONS]}
         super().__init__(name, params=[*(params or []), *common_options()], **rest)
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run it; of what is not understood, its own page is what to read."""
+        try:
+            return super().invoke(ctx)
+        except UsageError as error:
+            if type(error) is UsageError and not error.knows_fix:
+                error.fix = f"{ctx.command_path} --help"
+            raise
+
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """The usage line: arguments as their own metavars say them."""
         return ["[OPTIONS]", *(str(param.metavar) for param in _arguments(self))]

@@ -101,6 +101,8 @@ def read_outcomes(name: str) -> list[dict[str, Any]]:
 
     try:
         text = Path(name).read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise InvalidFile("does not exist", where=name) from error
     except OSError as error:
         raise InvalidFile(f"cannot be read: {error.strerror}", where=name) from error
     except UnicodeDecodeError as error:

@@ -177,6 +177,8 @@ def _read(name: str, reader: Callable[[Any], Any]) -> Any:
     try:
         with open(name, newline="", encoding="utf-8-sig") as file:  # noqa: PTH123  Path.open is no shorter
             return reader(csv.DictReader(file))
+    except FileNotFoundError as error:
+        raise InvalidFile("does not exist", where=name) from error
     except OSError as error:
         raise InvalidFile(f"cannot be read: {error.strerror}", where=name) from error
     except (UnicodeDecodeError, csv.Error) as error:

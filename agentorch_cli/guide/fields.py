@@ -134,7 +134,8 @@ def _table(path: str, model: str, meaning: str | None = None) -> Field:
         schema = part["properties"][name]
         below = _below(f"{path}.{name}", name, model)
         kind, range_ = describe(schema, shelf)
-        example = said.example and f"{_header(path)}\n{said.example}"
+        header = "[[agents]]" if (path, name) == ("agent", "id") else _header(path)
+        example = said.example and f"{header}\n{said.example}"
         more = tuple(others.get(name, ()))
         children.append(
             Field(f"{path}.{name}", kind, said.meaning, range_, said.default, more, None, example, below)
@@ -208,7 +209,8 @@ def _config() -> Field:
         )
     )  # fmt: skip
     text = "The configuration: agentorch.toml, and config.toml of your own."
-    return Field("config", "table", text, children=tuple(children))
+    example = "[engine]\nmax_concurrent_tasks = 500\n\n[gateway]\nport = 3005"
+    return Field("config", "table", text, example=example, children=tuple(children))
 
 
 _PROFILE: Final = '[profiles.work]\nurl = "wss://fleet.example.org:3001"'

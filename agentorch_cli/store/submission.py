@@ -67,7 +67,10 @@ async def insert(
             if "idempotency" in (error.constraint_name or ""):
                 continue  # somebody else was quicker with a key: now it is known
             raise Conflict(
-                _taken(error), hint="ids are for ever: choose another, or leave it out and one is made"
+                _taken(error),
+                why="Ids are for ever.",
+                hint="choose another, or leave it out and one is made",
+                fix="agentorch help task-file",
             ) from error
         answers |= {one.task_id: one for one in stored}
         break

@@ -16,7 +16,9 @@ from agentorch_cli.errors import Conflict, InvalidTask, NotFound, OrchestratorEr
 from agentorch_cli.handlers.wire import error_from
 
 ROOT = Path(__file__).parents[2]
-CLASSES = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, Exception)]
+CLASSES = [
+    kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, OrchestratorError)
+]
 
 
 def test_the_page_of_errors_is_what_the_classes_say() -> None:
