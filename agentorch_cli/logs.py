@@ -51,5 +51,11 @@ def configure(level: str, form: str) -> None:
     root.handlers = [handler]
     root.propagate = False
     root.setLevel(level.upper())
+    hush()
+
+
+def hush() -> None:
+    """Let libraries say nothing of what is handled here. A program that configures no logs needs it, too:
+    without it Python writes their warnings, with tracebacks, to stderr."""
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.CRITICAL)

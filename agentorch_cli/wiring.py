@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import shutil
 import sys
@@ -585,12 +586,21 @@ async def serve(
     logs.configure(settings.logging.level, settings.logging.format)
     _raise_descriptor_limit()
     await orchestrator.__aenter__()
+    _collect_less_often()
     try:
         if on_ready is not None:
             on_ready(orchestrator.url)
         await stop.wait()
     finally:
         await orchestrator.stop(at_once=stop_now)
+
+
+def _collect_less_often() -> None:
+    """Cycles are rare here, and what is alive is much: thousands of tasks and agents, which each full
+    collection walks. Measured: a quarter of the time of a busy engine with Python's own thresholds."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def _raise_descriptor_limit() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 
 import pytest
 
@@ -40,3 +42,19 @@ def test_a_line_of_text_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     written = capsys.readouterr().err
     assert written.count("\n") == 1
     assert "INFO agentorch.desk: first\\nsecond" in written
+
+
+def test_a_command_keeps_to_itself_what_a_library_says_of_a_lost_connection() -> None:
+    program = """
+import logging
+from agentorch_cli.cli.session import Session
+
+async def work():
+    logging.getLogger("asyncpg.pool").error("Failed to restore the pool connection floor", exc_info=OSError())
+
+Session().run(work())
+"""
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+
+    assert (done.returncode, done.stderr) == (0, "")

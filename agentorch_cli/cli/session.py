@@ -137,6 +137,9 @@ class Session:
         """
         import asyncio
 
+        from agentorch_cli.logs import hush
+
+        hush()
         ended_by: int | None = None
 
         async def guarded() -> T:

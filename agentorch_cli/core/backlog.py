@@ -36,6 +36,9 @@ MOST_OVERTAKES = 20
 Order = tuple[int, float, int]
 """Lower goes first."""
 
+FIRST: Order = (-(2**63), float("-inf"), -1)
+"""Before all that there can be."""
+
 
 @dataclass(slots=True)
 class Ready:

@@ -180,6 +180,16 @@ class Want:
     """Where all who could take it are busy, a quick one may be handed it beyond its slots."""
     declined_by: frozenset[str] = frozenset()
     """Agents that gave it back because they do not want to do it: it does not come to them again."""
+    _hash: int = field(init=False, repr=False, compare=False, default=0)
+    """Reckoned once: a want is looked up for each task."""
+
+    def __post_init__(self) -> None:
+        agents = (self.closed_to, self.rather_not, self.only, self.declined_by)
+        kind = (self.type, self.gates, self.is_team, self.pool, self.may_wait)
+        object.__setattr__(self, "_hash", hash((self.required, self.number, self.most, agents, kind)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @property
     def demand(self) -> Demand:

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 import asyncpg
 
-from agentorch_cli.core.backlog import Ready
+from agentorch_cli.core.backlog import FIRST, Order, Ready
 from agentorch_cli.core.limits import KEY, RATE, Scope, needs
 from agentorch_cli.core.matching import Demand, Seat, skill_of, skill_shown
 from agentorch_cli.core.model import AgentStatus
@@ -102,6 +102,8 @@ class Scheduler:
         self._is_stale = True
         self._is_cut = False
         """The table holds more ready tasks than the window."""
+        self._edge: Order = FIRST
+        """The place of the last task that was read in the order of service."""
         self._look_at_delayed = True
         self._parked: dict[str, str] = {}
         """Attempts that want a slot to go on, with their agents, in the order of service."""
@@ -435,19 +437,25 @@ class Scheduler:
 
     async def _read(self) -> None:
         backlog = self.state.backlog
-        if self._is_stale or (self._is_cut and len(backlog) < WINDOW // 2):
+        if self._is_stale:
             self._is_stale = False
             self._hinted.clear()
             self._refused.clear()
             tasks = await self.store.ready_tasks(WINDOW, self.state.pool)
-            self._is_cut = len(tasks) == WINDOW
+            self._note_edge(tasks, WINDOW)
             known = {task.task_id: task.overtaken for task in backlog.tasks.values() if task.overtaken}
             backlog.clear()
             for task in tasks:
                 task.overtaken = known.get(task.task_id, 0)
             self._queue(tasks)
             self._notice_unservable(tasks)
-        elif self._hinted:
+        elif self._is_cut and len(backlog) < WINDOW // 2:
+            # What came or changed before the edge was hinted at, so only what lies behind it is new.
+            tasks = await self.store.ready_tasks(WINDOW // 2, self.state.pool, behind=self._edge)
+            self._note_edge(tasks, WINDOW // 2)
+            self._queue(tasks)
+            self._notice_unservable(tasks)
+        if self._hinted:
             ids, self._hinted = self._hinted, set()
             tasks = await self.store.ready_tasks_by_id(list(ids), self.state.pool)
             self._queue(tasks)
@@ -457,6 +465,11 @@ class Scheduler:
         if self.funds.exhausted:
             for task_id in await self.funds.end_exhausted():
                 backlog.drop(task_id)
+
+    def _note_edge(self, tasks: Sequence[Ready], limit: int) -> None:
+        self._is_cut = len(tasks) == limit or bool(self.store.sick)
+        if tasks:
+            self._edge = tasks[-1].order
 
     def _notice_unservable(self, tasks: Sequence[Ready]) -> None:
         """Demands that nobody who is registered could meet, however long they wait."""

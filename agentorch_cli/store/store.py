@@ -10,13 +10,14 @@ import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 import orjson
 
-from agentorch_cli.core.backlog import Ready
+from agentorch_cli.core.backlog import FIRST, Order, Ready
 from agentorch_cli.core.election import Stage, judge_of
 from agentorch_cli.core.limits import KEY, RATE, Scope, key_of
 from agentorch_cli.core.matching import Want
@@ -68,9 +69,12 @@ class Store:
 
     # --- the scheduler ----------------------------------------------------------------------
 
-    async def ready_tasks(self, limit: int, pool: str = DEFAULT_POOL) -> list[Ready]:
-        """The next tasks of a pool that want agents, in the order of service."""
-        return await self._ready(await self.db.hot("ready_tasks", limit, pool))
+    async def ready_tasks(
+        self, limit: int, pool: str = DEFAULT_POOL, *, behind: Order = FIRST
+    ) -> list[Ready]:
+        """The next tasks of a pool that want agents, in the order of service, behind this place in it."""
+        urgency, path, seq = behind
+        return await self._ready(await self.db.hot("ready_tasks", limit, pool, urgency, -path, seq))
 
     async def ready_tasks_by_id(self, ids: Sequence[str], pool: str = DEFAULT_POOL) -> list[Ready]:
         """Those of these tasks that are of the pool and want agents."""
@@ -389,8 +393,8 @@ def _ready_of(row: asyncpg.Record) -> Ready:
     is_team = row["coverage"] == Coverage.TEAM
     if is_team and unfit(row["required_capabilities"]):
         raise ValueError("a capability of its team has a plus that is not at the end")
-    # A vote opens as soon as there are enough for a floor of voters, then it is frozen.
-    number = min(wanted, row["min_agents"]) if is_vote else wanted
+    tried, declined = row["tried_agents"], row["declined_by"]
+    is_plain = most == 1 and wanted == 1 and is_first and not (is_vote or is_team or tried or declined)
     return Ready(
         task_id=row["task_id"],
         seq=row["seq"],
@@ -398,9 +402,14 @@ def _ready_of(row: asyncpg.Record) -> Ready:
         remaining_path=row["remaining_path"],
         type=row["task_type"],
         priority=row["priority"],
-        want=Want(
+        want=_plain_want(
+            row["task_type"], row["pool"], tuple(row["required_capabilities"]), _own_gates(options)
+        )
+        if is_plain
+        else Want(
             required=frozenset(row["required_capabilities"]),
-            number=number,
+            # A vote opens as soon as there are enough for a floor of voters, then it is frozen.
+            number=min(wanted, row["min_agents"]) if is_vote else wanted,
             # a task that once had a backup begins anew with one agent
             most=max(wanted, most)
             if (is_first or is_team) and not is_vote and "backed_up" not in options
@@ -408,8 +417,8 @@ def _ready_of(row: asyncpg.Record) -> Ready:
             closed_to=frozenset(row["assigned_agents"])
             if (most > 1 or is_vote) and not is_team
             else frozenset(),
-            rather_not=frozenset(row["tried_agents"]),
-            declined_by=frozenset(row["declined_by"] or ()),
+            rather_not=frozenset(tried),
+            declined_by=frozenset(declined or ()),
             type=row["task_type"],
             gates=_own_gates(options),
             is_team=is_team,
@@ -431,8 +440,16 @@ def _ready_of(row: asyncpg.Record) -> Ready:
     )
 
 
+@lru_cache(maxsize=1024)
+def _plain_want(type: str, pool: str, required: tuple[str, ...], gates: tuple[str, ...]) -> Want:
+    """What a task wants that one agent does at its first attempt: one object for all that want the same."""
+    return Want(required=frozenset(required), type=type, gates=gates, pool=pool, may_wait=True)
+
+
 def _own_gates(options: dict[str, Any]) -> tuple[str, ...]:
     """The gates that a task names itself."""
+    if not options:
+        return ()
     key, _ = key_of(options)
     return (f"{KEY}:{key}",) if key is not None else ()
 

@@ -64,13 +64,15 @@ select count(*) from inserted, (select count(*) from hinted) as h, (select count
 
 
 -- name: ready_tasks
--- The next $1 tasks of pool $2 that want agents, in the order of service.
+-- The next $1 tasks of pool $2 that want agents, in the order of service, behind the place
+-- (urgency, remaining_path, seq) that $3, $4, $5 name.
 select
   task_id, seq, urgency, remaining_path, task_type, priority, required_capabilities, coverage, min_agents,
   max_agents, wanted, attempts_made, tried_agents, assigned_agents, timeout_seconds, retries, failures, losses,
   has_dependents, options::text as options, status, deadline, declined_by, pool
 from task_distributions
 where pool = $2 and wanted > 0 and not is_delayed
+  and urgency >= $3 and (urgency > $3 or remaining_path < $4::real or (remaining_path = $4::real and seq > $5))
 order by urgency, remaining_path desc, seq
 limit $1;
 
