@@ -108,4 +108,4 @@ def _print(ctx: typer.Context, script: str) -> None:
     if session.format == "table":
         write(script.rstrip("\n"))
     else:
-        session.print_json({"script": script})
+        session.show({"script": script}, lambda _: None)

@@ -7,13 +7,14 @@ is configured, a serve on this machine is asked.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 MOST = 2_000
@@ -162,11 +163,11 @@ def _ask_server(profile: Mapping[str, Any], kind: str) -> dict[str, str]:
         line = http.client.HTTPConnection(host, parts.port, timeout=WAIT_SECONDS)
     path = parts.path.rstrip("/").removesuffix("/agents").removesuffix("/control")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    line.request("GET", f"{path}/names/{kind}", headers=headers)
-    reply = line.getresponse()
-    if reply.status != 200:
-        return {}
-    pairs = (one.partition("\t") for one in reply.read(10 << 20).decode("utf-8").splitlines())
+    with contextlib.closing(line):
+        line.request("GET", f"{path}/names/{kind}", headers=headers)
+        reply = line.getresponse()
+        text = reply.read(10 << 20).decode("utf-8") if reply.status == 200 else ""
+    pairs = (one.partition("\t") for one in text.splitlines())
     return {name: about for name, _, about in pairs}
 
 
@@ -190,10 +191,10 @@ def _ask_postgres(data_dir: Path, kind: str) -> dict[str, str]:
         options = ("options", "-c default_transaction_read_only=on -c statement_timeout=150")
         body = b"".join(word.encode() + b"\0" for word in (*words, *options)) + b"\0"
         line.sendall(struct.pack("!ii", len(body) + 8, _PROTOCOL) + body)
-        reader = _Reader(line)
-        reader.until_ready()
-        line.sendall(_query(statements()["known_names"], kind, str(MOST)))
-        return dict(reader.until_ready())
+        with _Reader(line) as reader:
+            reader.until_ready()
+            line.sendall(_query(statements()["known_names"], kind, str(MOST)))
+            return dict(reader.until_ready())
 
 
 def _query(statement: str, *values: str) -> bytes:
@@ -216,6 +217,12 @@ class _Reader:
 
     def __init__(self, line: socket.socket) -> None:
         self._line = line.makefile("rb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._line.close()
 
     def until_ready(self) -> list[tuple[str, str]]:
         """The rows that came before it was ready again. Raises OSError for anything but an answer."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from agentorch_cli.cli.help import noun, verb
-from agentorch_cli.cli.session import Session
+from agentorch_cli.cli.session import Session, json_text, write
 
 app = noun("""$ agentorch schema task > task.schema.json
 
@@ -18,7 +18,12 @@ Even Better TOML or Taplo, the first line of a file names it: #:schema ./task.sc
 def _print(ctx: typer.Context, kind: str) -> None:
     from agentorch_cli.guide.schema import file_schema
 
-    Session.of(ctx).print_json(file_schema(kind))
+    session = Session.of(ctx)
+    schema = file_schema(kind)
+    if session.format == "table":
+        write(json_text(schema, indent=2))
+    else:
+        session.show(schema, lambda _: None)
 
 
 @verb(app, "task")

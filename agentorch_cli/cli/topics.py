@@ -50,7 +50,7 @@ def _list(session: Session) -> None:
 def _show(session: Session, name: str) -> None:
     text = topic(name)
     if session.format != "table":
-        session.print_json({"topic": name, "title": title(name), "text": text})
+        session.show({"topic": name, "title": title(name), "text": text}, lambda _: None, [name])
         return
     for number, line in enumerate(text.splitlines()):
         is_heading = number == 0 or line[:2].isupper()
