@@ -4,22 +4,41 @@ from __future__ import annotations
 
 import os
 import platform
-import secrets
 import time
 import uuid
 from pathlib import Path
+
+NOISE = 10
+"""Random bytes for one id."""
 
 
 def new_id() -> uuid.UUID:
     """A UUIDv7 (RFC 9562): sortable by time, so that new keys go to the right edge of an index."""
     milliseconds = time.time_ns() // 1_000_000
+    noise = int.from_bytes(_noise(), "big")
     value = (milliseconds & 0xFFFFFFFFFFFF) << 80
     value |= 0x7 << 76
-    noise = secrets.randbits(74)
-    value |= (noise >> 62) << 64
+    value |= (noise >> 68) << 64
     value |= 0b10 << 62
     value |= noise & ((1 << 62) - 1)
     return uuid.UUID(int=value)
+
+
+_pool: list[bytes] = []
+"""Random bytes that no id has used: one call of the kernel serves many ids."""
+
+
+def _noise() -> bytes:
+    """80 random bits."""
+    try:
+        return _pool.pop()
+    except IndexError:
+        many = os.urandom(NOISE * 256)
+        _pool.extend(many[start : start + NOISE] for start in range(NOISE, len(many), NOISE))
+        return many[:NOISE]
+
+
+os.register_at_fork(after_in_child=_pool.clear)  # or two processes would make the same ids
 
 
 def host_key() -> str:

@@ -32,14 +32,13 @@ from typing import Any
 import asyncpg
 
 from agentorch_cli.client import LocalClient
-from agentorch_cli.config import load_settings
 from agentorch_cli.core.model import TaskSpec
 from agentorch_cli.core.plan import plan
 from agentorch_cli.identity import new_id
-from agentorch_cli.wiring import open_client
-from bench.fleet.processes import AgentProcess, Serve, new_data_dir, remove
+from bench.fleet.engine import engine
+from bench.fleet.processes import AgentProcess
 from bench.fleet.timed_agent import CAPABILITY
-from bench.fleet.workflow import NAMES, Workflow, load
+from bench.fleet.workflow import FOLDER, NAMES, Workflow, load
 from bench.machine import describe, percentiles
 
 ATTEMPTS = """
@@ -98,7 +97,7 @@ def specs(workflow: Workflow) -> list[TaskSpec]:
     return list(plan(tasks).tasks)
 
 
-async def run(workflow: Workflow, slots: int, client: LocalClient, db: asyncpg.Connection) -> Figures:
+async def run(workflow: Workflow, slots: int, client: LocalClient, db: asyncpg.Pool) -> Figures:
     """Submit a graph, wait for its last result, read the tables."""
     reply = await client.call("task.submit", tasks=specs(workflow))
     ids = [one.task_id for one in reply.tasks]
@@ -164,35 +163,27 @@ def legs(rows: list[asyncpg.Record], workflow: Workflow) -> dict[str, dict[str, 
     }
 
 
-async def measure(names: list[str], agents: int, median: float, repeat: int) -> list[Figures]:
+async def measure(
+    names: list[str], agents: int, median: float, repeat: int, folder: Path = FOLDER
+) -> list[Figures]:
     """All graphs on one engine, one after the other."""
-    data_dir = new_data_dir()
-    serve = Serve(data_dir, environment={"AGENTORCH_ENGINE_MAX_CONCURRENT_TASKS": "0"})
     fleet: list[AgentProcess] = []
-    try:
-        await asyncio.to_thread(serve.start)
-        fleet = [AgentProcess(serve.url, f"agent-{number}") for number in range(agents)]
-        for agent in fleet:
-            agent.start()
-        settings = load_settings({"data_dir": str(data_dir)}, {}, None, data_dir.parent)
-        async with open_client(settings) as client:
-            db = await asyncpg.connect(**serve.dsn())
-            try:
-                while sum(one.status == "online" for one in await client.call("agent.list")) < agents:
-                    await asyncio.sleep(0.05)
-                found = []
-                for _ in range(repeat):
-                    for name in names:
-                        found.append(await run(load(name).with_median(median), agents, client, db))
-                        print(line(found[-1]), file=sys.stderr, flush=True)
-                return found
-            finally:
-                await db.close()
-    finally:
-        for agent in fleet:
-            agent.stop()
-        await asyncio.to_thread(serve.stop)
-        remove(Path(data_dir))
+    async with engine() as one:
+        try:
+            fleet = [AgentProcess(one.url, f"agent-{number}") for number in range(agents)]
+            for agent in fleet:
+                agent.start()
+            await one.until_online(agents)
+            found = []
+            for _ in range(repeat):
+                for name in names:
+                    graph = load(name, folder).with_median(median)
+                    found.append(await run(graph, agents, one.client, one.db))
+                    print(line(found[-1]), file=sys.stderr, flush=True)
+            return found
+        finally:
+            for agent in fleet:
+                agent.stop()
 
 
 HEAD = (

@@ -1,4 +1,4 @@
-"""What an idle fleet costs: CPU of `serve` and PostgreSQL, and commits per second, while nothing is asked.
+"""What an idle fleet costs: CPU of `serve` and PostgreSQL, commits per second, memory.
 
 python -m bench.idle --agents 100 --seconds 20
 """
@@ -10,13 +10,14 @@ import asyncio
 import json
 import subprocess
 import sys
+import time
 from typing import Any
 
 import uvloop
 
 from agentorch_cli import Agent
+from bench.fleet.engine import engine
 from bench.machine import describe
-from bench.throughput import fleet
 
 SETTLE_SECONDS = 12
 """A PostgreSQL backend tells its counters late, at the latest after ten idle seconds."""
@@ -26,23 +27,35 @@ COMMITS = "select xact_commit from pg_stat_database where datname = current_data
 
 async def measure(number: int, seconds: float) -> dict[str, Any]:
     """Connect idle agents from another process, wait until they are in, then watch."""
-    async with fleet(1, single=False) as (one, client):
+    async with engine() as one:
+        memory, began = one.memory()["serve"], time.perf_counter()
         agents = subprocess.Popen(
             [sys.executable, "-m", "bench.idle", "--agents", str(number), "--connect", one.url]
         )
         try:
-            while sum(a.status == "online" for a in await client.call("agent.list")) < number:
-                await asyncio.sleep(0.2)
+            await one.until_online(number)
+            connected = time.perf_counter() - began
             await asyncio.sleep(SETTLE_SECONDS)
-            before, commits = one.cpu_seconds(), await client.context.db.pool.fetchval(COMMITS)
+            before, commits = one.cpu_seconds(), await one.db.fetchval(COMMITS)
             await asyncio.sleep(seconds)
             after = one.cpu_seconds()
-            made = await client.context.db.pool.fetchval(COMMITS) - commits
+            made = await one.db.fetchval(COMMITS) - commits
+            grown = one.memory()["serve"] - memory
         finally:
             agents.terminate()
             agents.wait()
-        used = {name: round((after[name] - before[name]) / seconds, 4) for name in ("serve", "postgres")}
-        return {"agents": number, "cores_used": used, "commits_per_s": round(made / seconds, 2)}
+        used = {
+            name: round((after[name] - before[name]) / seconds, 4)
+            for name in ("serve", "postgres")
+            if name in after
+        }
+        return {
+            "agents": number,
+            "cores_used": used,
+            "commits_per_s": round(made / seconds, 2),
+            "kb_per_agent": round(grown / number, 1),
+            "connect_seconds": round(connected, 2),
+        }
 
 
 async def connect(url: str, number: int) -> None:

@@ -7,7 +7,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
@@ -31,6 +31,47 @@ def percentiles(values: Sequence[float]) -> dict[str, float]:
         f"p{share}": round(ordered[min(len(ordered) - 1, int(share / 100 * len(ordered)))], 3)
         for share in (50, 95, 99)
     }
+
+
+class Noise:
+    """The share of the machine that others use, from the making of this to `share`.
+
+    What is ours: this process, its children as far as they have ended and been waited for, and what
+    `elsewhere` adds up: CPU seconds of processes that are nobody's children any more.
+    """
+
+    def __init__(self, elsewhere: Callable[[], float] = lambda: 0.0) -> None:
+        self._elsewhere = elsewhere
+        self._began, self._busy, self._own = time.perf_counter(), _busy_seconds(), self._ours()
+
+    def share(self) -> float:
+        """0 to 1."""
+        seconds = (time.perf_counter() - self._began) * (os.cpu_count() or 1)
+        foreign = _busy_seconds() - self._busy - (self._ours() - self._own)
+        return max(0.0, min(1.0, foreign / seconds))
+
+    def _ours(self) -> float:
+        return sum(os.times()[:4]) + self._elsewhere()
+
+
+def until_quiet(seconds: float, share: float = 0.15) -> None:
+    """Wait until less than this share of the machine has been in use for three seconds, at most so long."""
+    end, quiet = time.monotonic() + seconds, 0
+    while quiet < 3 and time.monotonic() < end:
+        busy, began = _busy_seconds(), time.perf_counter()
+        time.sleep(1)
+        used = (_busy_seconds() - busy) / (time.perf_counter() - began) / (os.cpu_count() or 1)
+        quiet = quiet + 1 if used < share else 0
+
+
+def _busy_seconds() -> float:
+    """CPU seconds of the whole machine so far; 0 where the system does not tell."""
+    try:
+        with open("/proc/stat") as file:
+            values = [int(value) for value in file.readline().split()[1:]]
+    except OSError:
+        return 0.0
+    return (sum(values[:3]) + sum(values[5:8])) / os.sysconf("SC_CLK_TCK")
 
 
 def _loop_ms() -> float:

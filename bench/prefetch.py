@@ -5,9 +5,7 @@ another. Every agent takes as long for a task as the table says (awaiting, so th
 processor). The best that could be is the number of agents over the time of a task; with nothing
 held ahead each agent idles from its result until the next task has come.
 
-    AGENTORCH_BALANCING_PREFETCH=10 python -m bench.prefetch --agents 8 --repeat 3
-
-`serve` has to allow as much as is measured: hence the variable.
+    python -m bench.prefetch --agents 8 --repeat 3
 """
 
 from __future__ import annotations
@@ -24,8 +22,9 @@ import uvloop
 from agentorch_cli import Agent, Work
 from agentorch_cli.core.model import TaskSpec
 from agentorch_cli.identity import new_id
+from bench.fleet.engine import engine
 from bench.machine import describe
-from bench.throughput import DONE, fleet, submit, until_done
+from bench.throughput import DONE, submit, until_done
 
 SECONDS = (0.0, 0.01, 0.05)
 PREFETCH = (0, 1, 2, 4)
@@ -50,7 +49,9 @@ def serve_agents(url: str, number: int, prefetch: int) -> None:
 async def measure(agents: int, prefetch: int, number: int) -> dict[float, tuple[float, float]]:
     """By seconds of a task: tasks per second, and the share of them that was moved."""
     found = {}
-    async with fleet(1, False) as (one, client):
+    most = {"AGENTORCH_BALANCING_PREFETCH": str(max(PREFETCH))}
+    async with engine(slots=1, environment=most) as one:
+        client = one.client
         process = multiprocessing.get_context("spawn").Process(
             target=serve_agents, args=(one.url, agents, prefetch), daemon=True
         )

@@ -14,30 +14,29 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
-import shutil
-import signal
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import uvloop
 
 from agentorch_cli.client import LocalClient
-from agentorch_cli.config import load_settings
 from agentorch_cli.core.model import TaskSpec
 from agentorch_cli.identity import new_id
-from agentorch_cli.settings import Settings
-from agentorch_cli.wiring import open_client
+from bench.fleet.engine import Engine, engine
 from bench.machine import describe, percentiles
 
 DONE = "select count(*) from task_distributions where status = 'completed'"
+NEWEST = "select completed_at is not null from task_distributions order by seq desc limit 1"
+OPEN_OF_THE_NEWEST = (
+    "select count(*) from (select completed_at from task_distributions order by seq desc limit $1) as newest"
+    " where completed_at is null"
+)
 PAYLOAD = {"task": "noop", "args": {"text": "x" * 60}, "n": 12345}
+WARM_UP = 20
+"""Tasks of a latency run that are not counted."""
 
 
 def tasks(number: int) -> list[TaskSpec]:
@@ -48,102 +47,11 @@ def tasks(number: int) -> list[TaskSpec]:
     ]
 
 
-class Fleet:
-    """A data directory, `serve` on it, and an agent."""
-
-    def __init__(self, slots: int, single: bool) -> None:
-        self.data_dir = Path(tempfile.mkdtemp(prefix="agentorch-bench-"))
-        self.slots, self.single = slots, single
-        self.settings: Settings = load_settings({"data_dir": str(self.data_dir)}, {}, None, self.data_dir)
-        self._serve: subprocess.Popen[bytes] | None = None
-        self._agent: subprocess.Popen[bytes] | None = None
-        self.url = ""
-
-    def start_serve(self) -> None:
-        self._serve = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "agentorch_cli",
-                "--json",
-                "--data-dir",
-                str(self.data_dir),
-                "serve",
-                "--port",
-                "0",
-            ],
-            stdout=subprocess.PIPE,
-            stderr=(self.data_dir / "serve.log").open("ab"),
-            env=os.environ | {"AGENTORCH_ENGINE_MAX_CONCURRENT_TASKS": "0"},
-        )
-        assert self._serve.stdout is not None
-        text = b""
-        while b"url" not in text:
-            line = self._serve.stdout.readline()
-            if not line:
-                raise SystemExit((self.data_dir / "serve.log").read_text())
-            text += line
-        self.url = "ws" + text.decode().split('"ws', 1)[1].split('"', 1)[0]
-
-    def start_agent(self) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "bench.noop_agent",
-            self.url,
-            "bench-agent",
-            "--slots",
-            str(self.slots),
-        ]
-        self._agent = subprocess.Popen([*command, "--single"] if self.single else command)
-
-    @property
-    def pids(self) -> dict[str, int]:
-        return {
-            name: process.pid
-            for name, process in (("serve", self._serve), ("agent", self._agent))
-            if process is not None
-        }
-
-    def cpu_seconds(self) -> dict[str, float]:
-        """CPU time used so far by each part: what the machine's noise does not change."""
-        import psutil
-
-        used = {name: sum(psutil.Process(pid).cpu_times()[:2]) for name, pid in self.pids.items()}
-        postmaster = psutil.Process(int((self.data_dir / "postgres/postmaster.pid").read_text().split()[0]))
-        # The times of children that ended are in the postmaster's own account.
-        used["postgres"] = sum(postmaster.cpu_times()[:4])
-        for child in postmaster.children():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                used["postgres"] += sum(child.cpu_times()[:2])
-        used["client"] = sum(psutil.Process().cpu_times()[:2])
-        return used
-
-    def stop(self) -> None:
-        for process in (self._agent, self._serve):
-            if process is not None and process.poll() is None:
-                process.send_signal(signal.SIGINT)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(20)
-                process.kill()
-        shutil.rmtree(self.data_dir, ignore_errors=True)
-
-
 @contextlib.asynccontextmanager
-async def fleet(slots: int, single: bool) -> AsyncIterator[tuple[Fleet, LocalClient]]:
+async def fleet(slots: int, single: bool) -> AsyncIterator[tuple[Engine, LocalClient]]:
     """A running engine, and a client of it."""
-    one = Fleet(slots, single)
-    try:
-        await asyncio.to_thread(one.start_serve)
-        async with open_client(one.settings) as client:
-            yield one, client
-    finally:
-        await asyncio.to_thread(one.stop)
-
-
-async def agent_is_online(client: LocalClient) -> None:
-    while not any(agent.status == "online" for agent in await client.call("agent.list")):
-        await asyncio.sleep(0.02)
+    async with engine(slots=slots, single=single) as one:
+        yield one, one.client
 
 
 async def submit(client: LocalClient, specs: list[TaskSpec], chunk: int) -> None:
@@ -159,52 +67,87 @@ async def until_done(client: LocalClient, number: int) -> None:
         await asyncio.sleep(0.02)
 
 
-async def measure(number: int, samples: int, slots: int, single: bool) -> dict[str, Any]:
-    """One run on a fresh database."""
-    async with fleet(slots, single) as (one, client):
-        figures: dict[str, Any] = {}
-        specs = tasks(number)
-        start = time.perf_counter()
-        await submit(client, specs, 1000)
-        figures["submit_per_s"] = number / (time.perf_counter() - start)
+async def until_all_done(client: LocalClient, newest: int) -> None:
+    """Wait until so many of the newest tasks are over, at a price that does not grow with the table."""
+    pool = client.context.db.pool
+    while not await pool.fetchval(NEWEST):
+        await asyncio.sleep(0.01)
+    while await pool.fetchval(OPEN_OF_THE_NEWEST, newest):
+        await asyncio.sleep(0.01)
 
-        one.start_agent()
-        await agent_is_online(client)
-        # From the agent's being known to the last stored result; what was done before that is left out.
-        start, before = time.perf_counter(), one.cpu_seconds()
-        done = await client.context.db.pool.fetchval(DONE)
-        await until_done(client, number)
-        figures["drain_per_s"] = (number - done) / (time.perf_counter() - start)
-        figures["cpu_us_per_task"] = {
-            name: round((after - before[name]) / (number - done) * 1e6, 1)
-            for name, after in one.cpu_seconds().items()
-        }
 
-        specs = tasks(number)
-        start = time.perf_counter()
-        await submit(client, specs, 100)
-        await until_done(client, 2 * number)
-        figures["both_per_s"] = number / (time.perf_counter() - start)
+# --- what is measured -------------------------------------------------------------------------
 
-        took = []
-        waiting = Waiter(client)
-        async with waiting:
-            for spec in tasks(samples + 20):
-                start = time.perf_counter()
-                await client.call("task.submit", tasks=[spec])
-                await waiting.until_final(spec.task_id)
-                took.append((time.perf_counter() - start) * 1e3)
-        figures["latency_ms"] = percentiles(took[20:])
-        return figures
+
+async def submit_seconds(one: Engine, number: int, chunk: int = 1000) -> float:
+    """Submit tasks by so many a call, one call after the other."""
+    specs = tasks(number)
+    start = time.perf_counter()
+    await submit(one.client, specs, chunk)
+    return time.perf_counter() - start
+
+
+async def submit_each_seconds(one: Engine, number: int, lanes: int = 20) -> float:
+    """Submit tasks one a call, with so many calls at once."""
+    left = iter(tasks(number))
+
+    async def lane() -> None:
+        for spec in left:
+            await one.client.call("task.submit", tasks=[spec])
+
+    start = time.perf_counter()
+    await asyncio.gather(*(lane() for _ in range(lanes)))
+    return time.perf_counter() - start
+
+
+async def drain_seconds(one: Engine, number: int) -> tuple[int, float, dict[str, float]]:
+    """Start the agent on so many stored tasks: how many were counted, in what time, at what CPU.
+
+    From the agent's being known to the last stored result; what was done before that is left out.
+    """
+    one.start_agent()
+    await one.until_online(1)
+    start, before = time.perf_counter(), one.cpu_seconds()
+    open_tasks = await one.db.fetchval(OPEN_OF_THE_NEWEST, number)
+    await until_all_done(one.client, number)
+    seconds = time.perf_counter() - start
+    return open_tasks, seconds, spent(before, one.cpu_seconds(), open_tasks)
+
+
+async def both_seconds(one: Engine, number: int, chunk: int = 100) -> tuple[float, dict[str, float]]:
+    """Submit by so many a call while the agent works, until the last result is stored."""
+    specs = tasks(number)
+    start, before = time.perf_counter(), one.cpu_seconds()
+    await submit(one.client, specs, chunk)
+    await until_all_done(one.client, number)
+    return time.perf_counter() - start, spent(before, one.cpu_seconds(), number)
+
+
+def spent(before: dict[str, float], after: dict[str, float], number: int) -> dict[str, float]:
+    """CPU microseconds for each task, by process."""
+    return {name: (used - before.get(name, 0.0)) / number * 1e6 for name, used in after.items()}
+
+
+async def latencies(one: Engine, samples: int) -> list[float]:
+    """Milliseconds from the call of submit to the stored result in the submitter's hands, one by one."""
+    took = []
+    async with Waiter(one.client) as waiter:
+        for spec in tasks(samples + WARM_UP):
+            start = time.perf_counter()
+            await one.client.call("task.submit", tasks=[spec])
+            await waiter.until_final(spec.task_id)
+            took.append((time.perf_counter() - start) * 1e3)
+    return took[WARM_UP:]
 
 
 class Waiter:
-    """Learns of ended tasks as `task wait` does: a hint, then a look at the table."""
+    """Learns of an ended task as `task wait` does: a hint, then a look at the table."""
 
     def __init__(self, client: LocalClient) -> None:
         self._db = client.context.db
         self._news = asyncio.Event()
         self._ended: set[str] = set()
+        """What hints named since `until_final` was last over; `*` where they did not name it."""
 
     async def __aenter__(self) -> Waiter:
         ready = asyncio.Event()
@@ -225,11 +168,30 @@ class Waiter:
         await asyncio.gather(self._listening, return_exceptions=True)
 
     async def until_final(self, task_id: str) -> None:
-        while task_id not in self._ended:
+        """Returns with the result at hand."""
+        while True:
+            if not self._ended.isdisjoint((task_id, "*")):
+                self._ended.clear()
+                rows = await self._db.fetch("results", [task_id])
+                if rows[0]["completed_at"] is not None:
+                    assert rows[0]["status"] == "completed", rows[0]
+                    return
             self._news.clear()
-            await self._news.wait()
-        rows = await self._db.fetch("results", [task_id])
-        assert rows[0]["status"] == "completed", rows[0]
+            if self._ended.isdisjoint((task_id, "*")):
+                await self._news.wait()
+
+
+async def measure(number: int, samples: int, slots: int, single: bool) -> dict[str, Any]:
+    """All of it on one fresh database."""
+    async with engine(slots=slots, single=single) as one:
+        figures: dict[str, Any] = {"submit_per_s": number / await submit_seconds(one, number)}
+        done, seconds, cpu = await drain_seconds(one, number)
+        figures["drain_per_s"] = done / seconds
+        figures["cpu_us_per_task"] = {name: round(value, 1) for name, value in cpu.items()}
+        seconds, _ = await both_seconds(one, number)
+        figures["both_per_s"] = number / seconds
+        figures["latency_ms"] = percentiles(await latencies(one, samples))
+        return figures
 
 
 def main() -> None:

@@ -229,7 +229,9 @@ class Backlog:
                 gates.enter(task, seats)
                 if gates.bounds_agents:
                     gates.spend(seats, roster)
-            if self._first(queue) is None:
+            heapq.heappop(queue.heap)  # its own entry, which stands for nothing any more
+            self._entries -= 1
+            if not queue.heap:
                 unseen -= not queue.is_asleep
                 self._close(queue)
             news.spent(seats)

@@ -32,7 +32,7 @@ class Reputation:
     def load(self, rows: Iterable[Row], *, pending: Iterable[Pending] = (), all_of_them: bool = True) -> None:
         """Take what the table says for what is so; `all_of_them`: of other rows nothing is known any more.
 
-        `pending`: what was counted here (`outcome`) and the table does not say yet.
+        `pending`: what was counted here (`outcomes`) and the table does not say yet.
         """
         if all_of_them:
             self._rows.clear()
@@ -79,11 +79,17 @@ class Reputation:
         self.roster.know(agent_id, estimate(overall), estimates, trials)
 
     def outcome(self, agent_id: str, skill: str, type: str, *, went_well: bool) -> None:
-        """One more attempt of this agent ended. The roster is told with the agent's next change."""
+        """One more attempt of this agent ended."""
+        self.outcomes(agent_id, skill, type, int(went_well), 1)
+
+    def outcomes(self, agent_id: str, skill: str, type: str, good: int, number: int) -> None:
+        """So many more attempts of this agent ended, of which `good` went well.
+
+        The roster is told with the agent's next change.
+        """
         rows = self._rows.setdefault(agent_id, {})
-        good = 1.0 if went_well else 0.0
-        rows[skill, type] = after_outcomes(rows.get((skill, type), NOTHING), good, 1)
-        overall = after_outcomes(self._overall.get(agent_id, NOTHING), good, 1)
+        rows[skill, type] = after_outcomes(rows.get((skill, type), NOTHING), good, number)
+        overall = after_outcomes(self._overall.get(agent_id, NOTHING), good, number)
         self._overall[agent_id] = overall
         member = self.roster.members.get(agent_id)
         if member is not None:

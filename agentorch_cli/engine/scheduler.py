@@ -46,7 +46,7 @@ WINDOW = 5_000
 DOUBT_PAUSE = 0.05
 """Seconds before the mirror is compared with the tables, so that they do not disagree in a tight loop."""
 
-BATCH = 500
+BATCH = 250
 """Tasks per commit."""
 
 LATE_AFTER = 10.0

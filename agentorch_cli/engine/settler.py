@@ -33,7 +33,7 @@ from agentorch_cli.engine.votes import Votes
 from agentorch_cli.errors import DatabaseUnreachable
 from agentorch_cli.frames import dumps
 from agentorch_cli.store.database import Transaction
-from agentorch_cli.store.records import AttemptRow, Delivery, Ended, Ending, LockedTask
+from agentorch_cli.store.records import AttemptRow, Delivery, Ending, LockedTask
 from agentorch_cli.store.store import Store, as_uuid, hint
 from agentorch_cli.store.submission import array_literal
 from agentorch_cli.store.truth import note_comparison, verdict_of, verify
@@ -276,27 +276,28 @@ class Settler:
         unlocking: list[tuple[str, str]] = []
         requeued: list[str] = []
         is_delayed = False
-        now = asyncio.get_running_loop().time()
+        stored: list[tuple[Ending, Report, Delivery, str, bool]] = []
         for ending in endings:
-            report, delivery = simple[ending.message_id]
-            outcome = ended.get(ending.message_id, Ended(False, None, False))
-            if not outcome.was_live or outcome.status is None:
-                odd.append(report)
-                continue
-            self._remember(report, delivery, now)
+            outcome = ended.get(ending.message_id)
+            if outcome is None or not outcome.was_live or outcome.status is None:
+                odd.append(simple[ending.message_id][0])
+            else:
+                stored.append((ending, *simple[ending.message_id], outcome.status, outcome.has_dependents))
+        self._remember([(report, delivery) for _, report, delivery, _, _ in stored])
+        for ending, report, delivery, status, has_dependents in stored:
             self.state.release(ending.message_id)
             if report.from_agent:
                 acks.setdefault(report.agent_id, []).append(ending.message_id)
             elif report.status in _GAVE_UP:
                 self._tell_off(delivery, report)
-            if outcome.status == TaskStatus.PENDING:
+            if status == TaskStatus.PENDING:
                 if ending.delay_seconds > 0:
                     is_delayed = True
                 else:
                     requeued.append(ending.task_id)
-            elif outcome.has_dependents:
-                unlocking.append((ending.task_id, outcome.status))
-            self._publish(ending.task_id, outcome.status, report)
+            elif has_dependents:
+                unlocking.append((ending.task_id, status))
+            self._publish(ending.task_id, status, report)
         for agent_id, ids in acks.items():
             self.courier.acknowledge(agent_id, ids)
         if requeued or is_delayed:
@@ -330,25 +331,32 @@ class Settler:
             delay_seconds=move.delay_seconds,
         )
 
-    def _remember(self, report: Report, delivery: Delivery, now: float, *, is_ballot: bool = False) -> None:
-        """Before its slot is given back: whoever chooses next knows how it went.
+    def _remember(self, ended: Sequence[tuple[Report, Delivery]], *, is_ballot: bool = False) -> None:
+        """Before their slots are given back: whoever chooses next knows how they went.
 
         What was called off says nothing about its agent.
         """
-        if report.status is AttemptStatus.CANCELLED:
-            return
-        self.on_ended(report, delivery.task_id, delivery.is_probe)
-        went_well = report.status is AttemptStatus.COMPLETED
-        self.state.tally(delivery.agent_id, went_well=went_well)
-        self.state.paces(delivery, now, went_well=went_well)
-        skill = skill_shown(delivery.required_capabilities, delivery.role)
-        account = self.state.account(delivery.agent_id, skill, delivery.type)
-        account.add(report.status, now - delivery.begun, report.usage, is_ballot=is_ballot)
-        if is_ballot and went_well:
-            return  # the vote will say
-        if self.state.relay is not None and self.state.is_for_others(delivery):
-            self.state.relay.mark(delivery.message_id, WELL if went_well else BADLY)
-        self.state.reputation.outcome(delivery.agent_id, skill, delivery.type, went_well=went_well)
+        now = asyncio.get_running_loop().time()
+        outcomes: dict[tuple[str, str, str], list[int]] = {}
+        for report, delivery in ended:
+            if report.status is AttemptStatus.CANCELLED:
+                continue
+            self.on_ended(report, delivery.task_id, delivery.is_probe)
+            went_well = report.status is AttemptStatus.COMPLETED
+            self.state.tally(delivery.agent_id, went_well=went_well)
+            self.state.paces(delivery, now, went_well=went_well)
+            skill = skill_shown(delivery.required_capabilities, delivery.role)
+            account = self.state.account(delivery.agent_id, skill, delivery.type)
+            account.add(report.status, now - delivery.begun, report.usage, is_ballot=is_ballot)
+            if is_ballot and went_well:
+                continue  # the vote will say
+            if self.state.relay is not None and self.state.is_for_others(delivery):
+                self.state.relay.mark(delivery.message_id, WELL if went_well else BADLY)
+            count = outcomes.setdefault((delivery.agent_id, skill, delivery.type), [0, 0])
+            count[0] += went_well
+            count[1] += 1
+        for (agent_id, skill, type), (good, number) in outcomes.items():
+            self.state.reputation.outcomes(agent_id, skill, type, good, number)
 
     def _remember_stray(self, report: Report, task: LockedTask) -> None:
         """The same of an attempt that was given up although this node did not carry it.
@@ -361,7 +369,7 @@ class Settler:
         self.state.tally(report.agent_id, went_well=False)
         skill = skill_shown(task.required_capabilities, None)
         self.state.account(report.agent_id, skill, task.type).add(report.status, None, report.usage)
-        self.state.reputation.outcome(report.agent_id, skill, task.type, went_well=False)
+        self.state.reputation.outcomes(report.agent_id, skill, task.type, 0, 1)
 
     def _tell_off(self, delivery: Delivery, report: Report) -> None:
         """The engine gave the attempt up: its agent, if it still lives, should stop."""
@@ -662,13 +670,12 @@ class Settler:
         finished: set[str],
     ) -> None:
         """After the commit: free slots, acknowledge, call off, wake."""
-        now = asyncio.get_running_loop().time()
         is_vote = task is not None and "consensus" in task.options
         for report in reports:
             delivery = self.state.deliveries.get(report.message_id)
             if report.message_id in finished:
                 if delivery is not None:
-                    self._remember(report, delivery, now, is_ballot=is_vote and delivery.role != "judge")
+                    self._remember([(report, delivery)], is_ballot=is_vote and delivery.role != "judge")
                 elif task is not None:
                     self._remember_stray(report, task)
             self.state.release(report.message_id)

@@ -178,15 +178,18 @@ class Store:
             [e.agent_id for e in batch],
             [e.attempt_status for e in batch],
             [e.verdict for e in batch],
-            [e.result for e in batch],
-            [e.error for e in batch],
-            [e.confidence for e in batch],
-            [e.usage for e in batch],
-            [e.delay_seconds for e in batch],
+            _unless_empty([e.result for e in batch]),
+            _unless_empty([e.error for e in batch]),
+            _unless_empty([e.confidence for e in batch]),
+            _unless_empty([e.usage for e in batch]),
+            _literal(e.delay_seconds for e in batch),
             self.node_id,
             hint(over),
         )
-        return {str(row[0]): Ended(row[1], row[2], bool(row[3])) for row in rows}
+        return {
+            batch[position - 1].message_id: Ended(was_live, status, bool(has_dependents))
+            for position, was_live, status, has_dependents in rows
+        }
 
     async def end_sick(self, task_id: str, error: str) -> asyncpg.Record | None:
         """Fail a task that cannot be handled, whatever its row says; None where it has ended already.
@@ -343,15 +346,25 @@ def _columns(batch: Sequence[Assignment]) -> list[Any]:
     """Assignments as the statement takes them."""
     return [
         [a.task_id for a in batch],
-        [a.seen_attempts for a in batch],
+        _literal(a.seen_attempts for a in batch),
         [a.message_id for a in batch],
         [a.agent_id for a in batch],
-        [a.slot for a in batch],
-        [a.role for a in batch],
-        [a.attempt for a in batch],
+        _literal(a.slot for a in batch),
+        _unless_empty([a.role for a in batch]),
+        _literal(a.attempt for a in batch),
         [a.node_id for a in batch],
-        [a.is_ahead for a in batch],
+        _literal(a.is_ahead for a in batch),
     ]
+
+
+def _literal(numbers: Iterable[float]) -> str:
+    """An array of numbers or booleans as PostgreSQL reads it: the driver looks at each one for longer."""
+    return "{" + ",".join(map(str, numbers)) + "}"
+
+
+def _unless_empty(values: list[Any]) -> list[Any]:
+    """Nothing instead of nothing but nulls: unnest fills up the shorter arrays."""
+    return values if any(value is not None for value in values) else []
 
 
 def _claimed(rows: Sequence[asyncpg.Record]) -> dict[str, Claimed]:

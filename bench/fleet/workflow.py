@@ -114,9 +114,9 @@ class Workflow:
         return now
 
 
-def load(name: str) -> Workflow:
-    """A graph of tests/data/dags."""
-    document = json.loads((FOLDER / f"{name}.json").read_text())
+def load(name: str, folder: Path = FOLDER) -> Workflow:
+    """A graph of tests/data/dags, or of another folder with files of the same form."""
+    document = json.loads((folder / f"{name}.json").read_text())
     return Workflow(
         name,
         tuple(Job(one["id"], one["runtime_s"], tuple(one["depends_on"])) for one in document["tasks"]),

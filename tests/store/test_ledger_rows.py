@@ -381,7 +381,7 @@ async def test_a_row_that_somebody_holds_stops_no_reckoning(registry: Store, dat
     other = await asyncpg.connect(database_url)
     async with other.transaction():
         await other.execute("select from agent_registry where agent_id = 'b' for update")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await reckon(registry)
         held = {one.agent_id: one.performance_hourly for one in await list_agents(Context(registry))}
     await other.close()
@@ -409,7 +409,7 @@ async def test_rows_are_locked_in_the_order_of_their_key(registry: Store, databa
         await other.execute("set lock_timeout = '500ms'; begin")
         await other.execute("select from agent_ledger where agent_id = 'a' and skill = '' for update")
         running = asyncio.create_task(statement())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not await registry.db.pool.fetchval(
                 "select exists (select from pg_stat_activity"
                 " where wait_event_type = 'Lock' and datname = current_database())"

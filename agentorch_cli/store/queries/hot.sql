@@ -1,5 +1,9 @@
 -- The statements of the hot path: submit, read what is ready, assign, record, settle, unlock.
 -- Each handles a batch in one round trip and commits by itself.
+--
+-- Where rows are named by their keys, `wanted + 0 > 0` and `status || ''` keep the planner from the partial
+-- indexes of what is ready or live. Statistics that were taken while nothing was ready say that those hold one
+-- row; a plan made with them walks all of the backlog for each task of a batch.
 
 
 -- name: insert_tasks
@@ -102,7 +106,7 @@ select
   max_agents, wanted, attempts_made, tried_agents, assigned_agents, timeout_seconds, retries, failures, losses,
   has_dependents, options::text as options, status, deadline, declined_by, pool
 from task_distributions
-where task_id = any($1::text[]) and pool = $2 and wanted > 0 and not is_delayed;
+where task_id = any($1::text[]) and pool = $2 and wanted + 0 > 0 and not is_delayed;
 
 
 -- name: release_delayed
@@ -128,8 +132,8 @@ select
 with input as (
   select *
   from unnest(
-    $1::text[], $2::integer[], $3::uuid[], $4::text[], $5::integer[], $6::text[], $7::integer[], $8::text[],
-    $9::boolean[]
+    $1::text[], $2::text::integer[], $3::uuid[], $4::text[], $5::text::integer[], $6::text[],
+    $7::text::integer[], $8::text[], $9::text::boolean[]
   ) as i (task_id, seen_attempts, message_id, agent_id, slot, role, attempt, node_id, is_ahead)
 ),
 wish as (
@@ -157,7 +161,7 @@ claimed as (
     assigned_agents = t.assigned_agents || w.agents,
     started_at = coalesce(t.started_at, now())
   from wish w
-  where t.task_id = w.task_id and w.is_possible and t.wanted > 0 and t.attempts_made = w.seen_attempts
+  where t.task_id = w.task_id and w.is_possible and t.wanted + 0 > 0 and t.attempts_made = w.seen_attempts
     and (w.number <= t.wanted or t.status = 'pending' or t.coverage = 'team')
     and (select count(*) from locked) > 0
   returning
@@ -184,14 +188,16 @@ select task_id, task_data, deadline, inputs, now() as now, name from claimed;
 -- name: settle_batch
 -- End attempts of tasks with one agent, and move their tasks, in one go. An attempt that is not
 -- live any more, or a task that is not running, changes nothing: the caller looks again. The tasks
--- are locked before their attempts are touched.
+-- are locked before their attempts are touched. Of what nobody brought an array may be empty. Answers
+-- by position in the arrays.
 with input as (
   select *
   from unnest(
     $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::float8[],
-    $9::text[], $10::float8[]
-  ) as i (
-    message_id, task_id, agent_id, attempt_status, verdict, result, error, confidence, usage, delay_seconds
+    $9::text[], $10::text::float8[]
+  ) with ordinality as i (
+    message_id, task_id, agent_id, attempt_status, verdict, result, error, confidence, usage, delay_seconds,
+    position
   )
 ),
 locked as (
@@ -212,7 +218,7 @@ finished as (
     confidence = i.confidence,
     usage = i.usage::jsonb
   from input i
-  where a.message_id = i.message_id and a.status in ('sent', 'accepted')
+  where a.message_id = i.message_id and a.status || '' in ('sent', 'accepted')
     and (select count(*) from locked) > 0 and i.task_id in (select l.task_id from locked l)
   returning a.message_id
 ),
@@ -246,7 +252,7 @@ logged as (
 hinted as (
   select pg_notify('agentorch_done', $12) where $12 <> ''
 )
-select i.message_id, f.message_id is not null as was_live, s.status, s.has_dependents
+select i.position::integer as position, f.message_id is not null as was_live, s.status, s.has_dependents
 from input i
 left join finished f on f.message_id = i.message_id
 left join settled s on s.message_id = i.message_id
@@ -396,7 +402,7 @@ where e.depends_on = any($1::text[]) and d.status in ('completed', 'skipped', 'f
 -- Agents took the work. An attempt that is locked is ending at this moment: it is passed over.
 with open as (
   select message_id from task_attempts
-  where message_id = any($1::uuid[]) and status = 'sent'
+  where message_id = any($1::uuid[]) and status || '' = 'sent'
   for no key update skip locked
 ),
 taken as (
@@ -414,7 +420,7 @@ select 'attempt_accepted', task_id, agent_id, message_id, $2 from taken;
 -- The last progress of each attempt; shown, never decided upon. Attempts that are ending are passed over.
 with open as (
   select message_id from task_attempts
-  where message_id = any($1::uuid[]) and status in ('sent', 'accepted')
+  where message_id = any($1::uuid[]) and status || '' in ('sent', 'accepted')
   for no key update skip locked
 )
 update task_attempts a

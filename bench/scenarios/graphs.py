@@ -1,0 +1,30 @@
+"""Real workflow graphs on eight agents, beside their list schedule by longest remaining path."""
+
+from __future__ import annotations
+
+from bench import graphs as graphs_room
+from bench.figures import Findings
+from bench.scenarios import Scenario, Sizes
+
+AGENTS = 8
+MEDIAN_SECONDS = 0.02
+
+
+async def graphs(sizes: Sizes) -> Findings:
+    """All graphs of the folder, one after the other on one engine."""
+    found = Findings()
+    names = sorted(path.stem for path in sizes.dags.glob("*.json"))
+    for one in await graphs_room.measure(names, AGENTS, MEDIAN_SECONDS, 1, sizes.dags):
+        if one.too_early:
+            raise RuntimeError(
+                f"{one.name}: {len(one.too_early)} tasks started before their dependencies ended"
+            )
+        found.add(f"{one.name}: makespan / list schedule", one.ratio, "x", "less")
+        found.add(f"{one.name}: makespan / lower bound", one.makespan / one.bound, "x", "less")
+        found.add(f"{one.name}: overhead", one.overhead_ms, "ms/task", "less")
+        legs = ", ".join(f"{leg} {values['mean']:.1f}" for leg, values in one.legs_ms.items())
+        found.notes.append(f"{one.name}: {one.makespan:.2f} s, of a task on average, ms: {legs}")
+    return found
+
+
+SCENARIOS = (Scenario("graphs", "real workflow graphs beside their list schedule", graphs, repeat=3),)

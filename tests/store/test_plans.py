@@ -1,0 +1,73 @@
+"""Statements that are told keys find their rows by those keys, whatever the statistics say.
+
+Statistics that were taken while nothing was ready or live say that the partial indexes of what is ready or
+live hold one row. A plan that trusts them walks through all that has become ready since, for each row.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from agentorch_cli.store.database import _BY_KEY
+from agentorch_cli.store.queries import statements
+from agentorch_cli.store.store import Store
+
+BY_KEY = (
+    "insert_tasks",
+    "ready_tasks_by_id",
+    "assign_batch",
+    "settle_batch",
+    "unlock_dependents",
+    "doom_dependents",
+    "skip_dependents",
+    "accept_attempts",
+    "note_progress",
+)
+
+FINISHED = """
+with tasks as (
+  insert into task_distributions (task_id, task_type, status, submission_id, wanted, completed_at)
+  select 'task-' || n, 'task', 'completed', gen_random_uuid(), 0, now() from generate_series(1, 5000) as n
+  returning task_id
+)
+insert into task_attempts (message_id, task_id, agent_id, attempt, status, slot, node_id, finished_at)
+select gen_random_uuid(), task_id, 'agent', 1, 'completed', 0, 'node', now() from tasks"""
+
+
+def scans(plan: dict[str, Any], table: str = "") -> Iterator[tuple[str, str, str]]:
+    """How each table is read: table, index (or the kind of scan), and by which condition."""
+    table = plan.get("Relation Name", table)
+    if "Scan" in plan["Node Type"] and table and plan["Node Type"] != "Bitmap Heap Scan":
+        yield table, plan.get("Index Name", plan["Node Type"]), plan.get("Index Cond", "everything")
+    for part in plan.get("Plans", ()):
+        yield from scans(part, table if plan["Node Type"] == "Bitmap Heap Scan" else "")
+
+
+async def test_rows_are_found_by_their_keys_after_a_quiet_moment(store: Store) -> None:
+    await store.db.pool.execute(
+        "insert into agent_registry (agent_id, agent_type) values ('agent', 'worker')"
+    )
+    await store.db.pool.execute(FINISHED)
+    await store.db.pool.execute("analyze")
+    wrong = []
+
+    async with store.db.pool.acquire() as connection, connection.transaction():
+        for setting, value in _BY_KEY.items():
+            await connection.execute(f"set local {setting} = {value}")
+        for name in BY_KEY:
+            sql = statements()[name]
+            await connection.execute(f"prepare one as {sql}")
+            nothing = ", ".join(["null"] * max(map(int, re.findall(r"\$(\d+)", sql))))
+            told = await connection.fetchval(f"explain (format json) execute one({nothing})")
+            await connection.execute("deallocate one")
+            wrong += [
+                f"{name} reads {table} by {index} where {condition}"
+                for table, index, condition in scans(json.loads(told)[0]["Plan"])
+                if table in ("task_distributions", "task_attempts")
+                and (not index.endswith("_pkey") or condition == "everything")
+            ]
+
+    assert wrong == []
