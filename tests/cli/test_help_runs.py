@@ -339,7 +339,7 @@ def stopped(words: list[str], sign: str, port: str) -> tuple[int, str]:
     child.logfile_read = log
     try:
         child.expect(sign)
-        child.sendcontrol("c")
+        child.sendcontrol("d" if "attach" in words else "c")  # a person's line wants Ctrl-C twice
         child.expect(pexpect.EOF)
         child.close()
     except (pexpect.EOF, pexpect.TIMEOUT):
