@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 import tempfile
 import traceback
@@ -30,8 +31,14 @@ MOST_ERRORS = 10
 COLORS = {"error:": "1;31", "why:": "1;33", "hint:": "1;36", "fix:": "1;32"}
 """The words that lines begin with, and how they are painted."""
 
+BESIDE = re.compile(r" +[0-9]* \| |  --> ")
+"""Lines that show the place: of the source, and where it is."""
+
 LONGEST_LINE = 100
 """Characters of a line that tells an error."""
+
+NARROWEST = 40
+"""Columns below which a terminal breaks the lines itself."""
 
 MAX_SOURCE = 100
 """Characters of a source line that an error shows."""
@@ -45,12 +52,19 @@ def report(error: OrchestratorError, is_json: bool = False, stream: TextIO | Non
 
         print(json_text({"error": redact_value(error.to_json())}), file=stream)
     else:
-        for line in told(error):
+        for line in told(error, _width(stream)):
             print(_colored(redact(line), stream), file=stream)
     return error.exit_code
 
 
-def told(error: OrchestratorError) -> list[str]:
+def _width(stream: TextIO) -> int:
+    """Of the lines that tell an error: those of a terminal, if it is narrower."""
+    if not stream.isatty():
+        return LONGEST_LINE
+    return max(NARROWEST, min(LONGEST_LINE, shutil.get_terminal_size().columns))
+
+
+def told(error: OrchestratorError, width: int = LONGEST_LINE) -> list[str]:
     """The lines that tell an error: what and where, the source line with a caret, why, and what to do.
 
     A file's mistakes come together, one after the other. The first line is short enough for a
@@ -61,14 +75,14 @@ def told(error: OrchestratorError) -> list[str]:
     entries = several if isinstance(several, list) and several else [_entry(error)]
     lines: list[str] = []
     for entry in entries[:MOST_ERRORS]:
-        lines += [*_headline(entry), *_source_lines(entry)]
+        lines += [*_headline(entry, width), *_source_lines(entry)]
     rest = error.details.get("error_count", len(entries)) - len(entries[:MOST_ERRORS])
     if rest > 0:
         lines.append(f"error: and {rest:,} more like these")
     if error.knows_why or not isinstance(error, UsageError):
-        lines += _wrapped("why", error.why)
+        lines += _wrapped("why", error.why, width)
     if error.hint:
-        lines += _wrapped("hint", error.hint)
+        lines += _wrapped("hint", error.hint, width)
     lines.append(f"fix: {one_line(error.fix)}")
     return lines
 
@@ -77,18 +91,18 @@ def _entry(error: OrchestratorError) -> dict[str, Any]:
     return {**error.details, "message": error.message, "where": error.where}
 
 
-def _headline(entry: Mapping[str, Any]) -> list[str]:
+def _headline(entry: Mapping[str, Any], width: int) -> list[str]:
     """What went wrong and where, the place in a line of its own where both do not fit into one."""
     where, message = str(entry.get("where") or ""), str(entry["message"])
     whole = visible(redact(f"{where}: {message}" if where else message))
-    if "\n" not in whole and len(whole) <= LONGEST_LINE - len("error: "):
+    if "\n" not in whole and len(whole) <= width - len("error: "):
         return [f"error: {whole}"]
     place, _, field = where.rpartition(": ") if entry.get("field") else (where, "", "")
-    lines = _wrapped("error", f"{field}: {message}" if field and place else message)
+    lines = _wrapped("error", f"{field}: {message}" if field and place else message, width)
     return lines if not place else [lines[0], *lines[1:], f"  --> {one_line(place)}"]
 
 
-def _wrapped(word: str, text: str) -> list[str]:
+def _wrapped(word: str, text: str, width: int) -> list[str]:
     """A sentence behind its word, in lines that are not too long; the lines of the text stay lines."""
     import textwrap
 
@@ -97,8 +111,8 @@ def _wrapped(word: str, text: str) -> list[str]:
     for line in visible(redact(text)).split("\n"):
         before = first if not lines else margin
         # a path is kept whole, so that it can be copied, unless it is the first word of all
-        wrap = textwrap.TextWrapper(LONGEST_LINE, before, margin, break_on_hyphens=False)
-        wrap.break_long_words = not lines and len(before) + len(line.partition(" ")[0]) > LONGEST_LINE
+        wrap = textwrap.TextWrapper(width, before, margin, break_on_hyphens=False)
+        wrap.break_long_words = not lines and len(before) + len(line.partition(" ")[0]) > width
         lines += wrap.wrap(line) or [before.rstrip()]
     return lines
 
@@ -121,7 +135,7 @@ def _colored(line: str, stream: TextIO) -> str:
     for word, color in COLORS.items():
         if line.startswith(word):
             return f"\x1b[{color}m{word}\x1b[0m{line[len(word) :]}"
-    return f"\x1b[2m{line}\x1b[0m"
+    return f"\x1b[2m{line}\x1b[0m" if BESIDE.match(line) else line
 
 
 def from_parser(error: Any) -> UsageError:

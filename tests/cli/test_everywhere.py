@@ -30,6 +30,9 @@ HERE_ONLY = {
     "agentorch demo", "agentorch init-db", "agentorch serve", "agentorch doctor", "agentorch agent run",
     "agentorch agent attach", "agentorch chaos",
     "agentorch config init", "agentorch config show", "agentorch protocol schema",
+    "agentorch help", "agentorch explain", "agentorch schema task", "agentorch schema agents",
+    "agentorch schema config", "agentorch completion bash", "agentorch completion zsh",
+    "agentorch completion fish",
     "agentorch profile add", "agentorch profile use", "agentorch profile list", "agentorch profile remove",
 }  # fmt: skip
 """Commands about this machine, its files, or an agent of its own."""
