@@ -50,6 +50,10 @@ check: $(STAMP)  ## format, lint, types, layers
 test: $(STAMP)  ## all tests, with real PostgreSQL and real sockets (ARGS="-k name" narrows)
 	$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: pictures
+pictures: $(STAMP)  ## draw docs/pictures anew: a graph and a timeline of a real run
+	$(BIN)/python scripts/pictures
+
 .PHONY: chaos-short
 chaos-short: $(STAMP)  ## a large graph under thirty kills of serve, agents and PostgreSQL (minutes)
 	AGENTORCH_CHAOS=1 $(BIN)/python -m pytest tests/scenarios/test_crashes.py

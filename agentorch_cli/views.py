@@ -475,6 +475,70 @@ class PlanView(View):
     """By task that cannot run with this fleet: why not."""
 
 
+class GraphNodeView(View):
+    """One task of a graph."""
+
+    task_id: str
+    name: str | None = None
+    type: str
+    status: str
+    """Of the task; `unknown` where others wait for it and it is not stored."""
+    agents: list[str] = Field(default_factory=list)
+    note: str | None = None
+    """Why it failed, how far it is."""
+
+
+class GraphEdgeView(View):
+    """`after` waits for `before`; or was made by it, as a `sub_task`."""
+
+    before: str
+    after: str
+    kind: Literal["depends", "sub_task"] = "depends"
+
+
+class GraphView(View):
+    """All that a task hangs together with."""
+
+    task_id: str | None = None
+    """Of the task, or of the submission, that was asked about; null for a file."""
+    nodes: list[GraphNodeView] = Field(default_factory=list)
+    edges: list[GraphEdgeView] = Field(default_factory=list)
+    cut: int = 0
+    """Tasks that are left out because there are too many: those farthest away."""
+
+
+class BarView(View):
+    """A stretch of time of one task: an attempt, or a wait."""
+
+    task_id: str
+    name: str | None = None
+    task_status: str
+    agent: str | None = None
+    """Null for a wait."""
+    lane: int = 0
+    """0, or more where several agents worked on the task at once."""
+    start: datetime
+    end: datetime
+    status: str
+    """Of the attempt; or `blocked` (waits for other tasks), `pending` (waits for an agent)."""
+    attempt: int = 0
+    is_open: bool = False
+    """It goes on; `end` is now."""
+
+
+class TimelineView(View):
+    """When all that a task hangs together with was worked on."""
+
+    task_id: str
+    """Of the task, or of the submission, that was asked about."""
+    bars: list[BarView] = Field(default_factory=list)
+    start: datetime
+    end: datetime
+    critical: list[str] = Field(default_factory=list)
+    """The chain of tasks that took the longest, first to last."""
+    cut: int = 0
+
+
 class WhyLink(View):
     """One reason for a wait, and how long it has held."""
 

@@ -36,6 +36,8 @@ ARGUMENTS: dict[str, tuple[str | None, ...]] = {
     "task cancel": ("task",),
     "task why": ("task",),
     "task depend": ("task",),
+    "task graph": ("task",),
+    "task timeline": ("task",),
     "task retry": ("task",),
     "budget set": ("budget",),
     "budget show": ("budget",),
@@ -313,10 +315,10 @@ def _rules(_: _Place) -> list[Word]:
     return [Word(str(rule)) for rule in Rule]
 
 
-def _formats(_: _Place) -> list[Word]:
+def _formats(place: _Place) -> list[Word]:
     from agentorch_cli.cli.session import FORMATS
 
-    return [Word(one) for one in FORMATS]
+    return [Word(one) for one in (*FORMATS, *getattr(place.command, "pictures", ()))]
 
 
 _KNOWN: dict[str | None, Callable[[_Place], Iterable[Word]]] = {

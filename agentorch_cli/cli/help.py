@@ -43,9 +43,17 @@ class Command(TyperCommand):
         rest["context_settings"] = {"help_option_names": [*HELP_OPTIONS]}
         super().__init__(name, params=[*(params or []), *common_options()], **rest)
 
+    pictures: tuple[str, ...] = ()
+    """Forms of output that only this command gives."""
+
     def invoke(self, ctx: Any) -> Any:
-        """Run it; of what is not understood, its own page is what to read."""
+        """Run it, unless it was asked for a picture that it cannot draw; of what is not understood,
+        its own page is what to read."""
+        from agentorch_cli.cli.session import FORMATS, check_form
+
         try:
+            if ctx.obj is not None and ctx.obj.output is not None:
+                check_form(ctx.obj.output, (*FORMATS, *self.pictures))
             return super().invoke(ctx)
         except UsageError as error:
             if type(error) is UsageError and not error.knows_fix:
@@ -61,8 +69,15 @@ class Command(TyperCommand):
         _write_opening(self, ctx, formatter)
         arguments = [(str(param.metavar), param.help or "") for param in _arguments(self)]
         _write_list(formatter, "Arguments", arguments)
-        _write_list(formatter, "Options", _option_lines(self, ctx))
+        drawn = [(f"-o {'|'.join(self.pictures)}", "Print a picture.")] if self.pictures else []
+        _write_list(formatter, "Options", [*_option_lines(self, ctx), *drawn])
         _write_common(ctx, formatter)
+
+
+class Drawing(Command):
+    """A command whose answer can be a picture."""
+
+    pictures = ("svg", "html", "mermaid", "dot")
 
 
 class Group(TyperGroup):
@@ -147,9 +162,9 @@ def noun(summary: str) -> typer.Typer:
 def _nothing() -> None: ...
 
 
-def verb(app: typer.Typer, name: str) -> Callable[[F], F]:
+def verb(app: typer.Typer, name: str, kind: type[Command] = Command) -> Callable[[F], F]:
     """Register a function as the verb of a noun."""
-    return app.command(name, cls=Command)
+    return app.command(name, cls=kind)
 
 
 def single(function: Callable[..., Any]) -> typer.Typer:

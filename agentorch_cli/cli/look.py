@@ -14,33 +14,11 @@ from typing import Any, TextIO
 
 from rich.text import Text
 
+from agentorch_cli.signs import STYLES
 from agentorch_cli.text import one_line, shorten, visible
 
 MAX_VALUE = 2_000
 """Characters of a JSON value that a line shows."""
-
-STYLES: dict[str, tuple[str, str, str]] = {
-    # state: sign, the same in ASCII, colour
-    "blocked": ("◌", "-", "dim"),
-    "pending": ("○", ".", "yellow"),
-    "running": ("◐", ">", "cyan"),
-    "completed": ("●", "*", "green"),
-    "failed": ("✗", "x", "red"),
-    "cancelled": ("⊘", "/", "magenta"),
-    "skipped": ("↷", "~", "dim"),
-    "online": ("●", "*", "green"),
-    "offline": ("○", ".", "dim"),
-    "draining": ("◐", ">", "yellow"),
-    "paused": ("◌", "-", "yellow"),
-    "sent": ("○", ".", "yellow"),
-    "accepted": ("◐", ">", "cyan"),
-    "lost": ("?", "?", "magenta"),
-    "timed_out": ("✗", "x", "magenta"),
-    "reached": ("●", "*", "green"),
-    "active": ("●", "*", "green"),
-    "failing": ("✗", "x", "red"),
-    "ended": ("○", ".", "dim"),
-}
 
 AGE_UNITS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "m"), (60, "m", 1, "s"))
 

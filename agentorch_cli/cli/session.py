@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FORMATS = ("table", "json", "jsonl")
+PICTURES = ("svg", "html", "mermaid", "dot")
+"""Forms that only commands which draw can give."""
 ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 """Signals that end the program, besides Ctrl-C: from a supervisor, and from a terminal that goes away."""
 
@@ -53,16 +55,13 @@ class Session:
 
     def take(self, option: str, value: Any) -> None:
         """Remember a common option. Raises UsageError for a form of output that there is not."""
-        if option == "output" and value not in FORMATS:
-            raise UsageError(
-                f'-o "{value}" is not known{did_you_mean(value, FORMATS)}',
-                hint=f"One of {', '.join(FORMATS)}.",
-            )
+        if option == "output":
+            check_form(value, (*FORMATS, *PICTURES))
         setattr(self, option, value)
 
     @property
     def format(self) -> str:
-        """`table`, `json` or `jsonl`."""
+        """`table`, `json` or `jsonl`; of a command that draws also one of PICTURES."""
         return self.output or ("json" if self.as_json else "table")
 
     @cached_property
@@ -199,6 +198,18 @@ class Session:
         """Talk to the person: on stderr, so that stdout holds data only. Silent with `-q`."""
         if not self.is_quiet:
             write(one_line(sentence), sys.stderr)
+
+
+def check_form(form: str, known: Sequence[str]) -> None:
+    """Raises UsageError for a form of output that a command cannot give."""
+    if form in known:
+        return
+    if form in PICTURES:
+        raise UsageError(f"-o {form} is for what is drawn: task graph and task timeline")
+    raise UsageError(
+        f'-o "{form}" is not known{did_you_mean(form, known)}',
+        hint=f"One of {', '.join(FORMATS)}; task graph and task timeline also take {', '.join(PICTURES)}.",
+    )
 
 
 def heard(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agentorch_cli.cli.help import noun, verb
+from agentorch_cli.cli import pictures
+from agentorch_cli.cli.help import Drawing, noun, verb
 from agentorch_cli.cli.session import Session
 from agentorch_cli.errors import Conflict, NotFound, Partial, UsageError
 
@@ -299,6 +300,10 @@ def retry(ctx: typer.Context, task_ids: Ids) -> None:
     show_change(
         session, session.ask("task.retry", task_ids=list(dict.fromkeys(task_ids))), "to be tried again"
     )
+
+
+verb(app, "graph", Drawing)(pictures.graph)
+verb(app, "timeline", Drawing)(pictures.timeline)
 
 
 def show_change(session: Session, reply: ChangeReply, done: str) -> None:

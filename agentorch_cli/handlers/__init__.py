@@ -22,6 +22,7 @@ from agentorch_cli.handlers.budgets import get_budget, list_budgets, remove_budg
 from agentorch_cli.handlers.context import Context, Handler
 from agentorch_cli.handlers.deadlocks import check_deadlocks, get_deadlock, list_deadlocks, resolve_deadlocks
 from agentorch_cli.handlers.events import list_events
+from agentorch_cli.handlers.graphs import graph_of_task, timeline_of_task
 from agentorch_cli.handlers.limits import list_limits, remove_limits, set_limit
 from agentorch_cli.handlers.outcomes import say_outcome, say_outcomes
 from agentorch_cli.handlers.schedules import (
@@ -77,6 +78,8 @@ HANDLERS: dict[str, Handler] = {
     "task.depend": depend_on,
     "task.why": why_task,
     "task.plan": plan_tasks,
+    "task.graph": graph_of_task,
+    "task.timeline": timeline_of_task,
     "deadlock.list": list_deadlocks,
     "deadlock.get": get_deadlock,
     "deadlock.check": check_deadlocks,

@@ -42,6 +42,8 @@ ACCESS: Final[dict[str, Access]] = {
     "task.depend": Access("submit"),
     "task.why": Access("read"),
     "task.plan": Access("read"),
+    "task.graph": Access("read"),
+    "task.timeline": Access("read"),
     "deadlock.list": Access("read"),
     "deadlock.get": Access("read"),
     "deadlock.check": Access("read"),

@@ -78,6 +78,8 @@ class Look:
     found: tuple[Finding, ...]
     at: datetime | None = None
     """The moment that it shows, on the database's clock."""
+    has_work: bool = True
+    """Somebody was at work."""
     has_open: bool = True
     """There were open records."""
 
@@ -85,6 +87,7 @@ class Look:
 @dataclass(frozen=True, slots=True)
 class _News:
     at: datetime | None = None
+    has_work: bool = True
     has_open: bool = True
     has_arrived: bool = True
 
@@ -101,7 +104,7 @@ class Outcome:
     open: int = 0
     """Findings that stay as they are."""
     has_work: bool = False
-    """Something was not over."""
+    """Somebody was at work."""
     unsure: int = 0
     """Findings that may be only passing: look again in a second."""
 
@@ -128,26 +131,26 @@ class Deadlocks:
         if news.has_arrived:
             await self._welcome_arrived()
         report = detect(system)
-        return Look(system, facts, report, tuple(findings(report, system, facts)), news.at, news.has_open)
+        found = tuple(findings(report, system, facts))
+        return Look(system, facts, report, found, news.at, news.has_work, news.has_open)
 
     async def photograph(self, grace: float) -> tuple[System, Facts, _News]:
         """The waiting system in one moment, read set by set."""
         async with self.store.db.snapshot() as tx:
             row = await tx.fetch_one("waiting_news")
             assert row is not None
-            news = _News(row["at"], row["has_open"], row["has_arrived"])
-            tasks = await tx.fetch("waiting_tasks")
-            if not tasks:
-                return System(), Facts(), news
+            news = _News(row["at"], row["has_work"], row["has_open"], row["has_arrived"])
             attempts = await tx.fetch("waiting_attempts")
-            if not attempts and all(row["status"] == "running" for row in tasks):
-                return System(), Facts(), news
-            agents = await tx.fetch("waiting_agents")
             edges = await tx.fetch("waiting_edges")
             waits = {row["task_id"]: tuple(row["depends_on"].split("\x1f")) for row in edges}
-            known = {row["task_id"] for row in tasks}
             others: set[str] = set()
-            others = others.union(*waits.values(), *(row["awaits"] for row in attempts)) - known
+            others = others.union(*waits.values(), *(row["awaits"] for row in attempts))
+            asked = {row["task_id"] for row in attempts}.union(waits, *(row["awaits"] for row in attempts))
+            tasks = await tx.fetch("waiting_tasks", list(asked), grace)
+            if not tasks:
+                return System(), Facts(), news
+            agents = await tx.fetch("waiting_agents")
+            others -= {row["task_id"] for row in tasks}
             ended = await tx.fetch("statuses", list(others)) if others else []
             missing = await tx.fetch("forward_ages") if len(ended) < len(others) else []
         return *_photograph(tasks, waits, attempts, agents, ended, missing, grace), news
@@ -389,7 +392,7 @@ class Deadlocks:
         sure = self._confirmed(look.found, asyncio.get_running_loop().time())
         outcome = Outcome(unsure=len(look.found) - len(sure))
         look = replace(look, found=sure)
-        outcome.has_work = bool(look.system.tasks)
+        outcome.has_work = look.has_work
         outcome.new = sorted(await self.record(sure, look.at))
         outcome.done = await self.resolve(look, self.steps(look), by)
         outcome.open = len(sure) - len(outcome.done)

@@ -71,6 +71,7 @@ def words(line: str, **environ: str) -> list[str]:
         ("agentorch task list --status=ca", ["--status=cancelled"]),
         ("agentorch agent list --status off", ["offline"]),
         ("agentorch -o jsonl", ["jsonl"]),
+        ("agentorch task graph x -o s", ["svg"]),
         ("agentorch task list -o jsonl", ["jsonl"]),
         ("agentorch schedule add x y --missed o", ["once"]),
         ("agentorch consensus open --rule trim", ["trimmed_mean"]),

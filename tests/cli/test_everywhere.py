@@ -116,6 +116,9 @@ task show one
 task show missing
 task why lonely
 task why follower
+task graph follower
+task graph missing
+task timeline follower
 task depend free --on lonely
 task depend lonely --on follower
 task cancel follower --reason "not any more"

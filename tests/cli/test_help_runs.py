@@ -54,6 +54,7 @@ FAKES = {
 
 FILES = {
     "task.toml": '[task]\ntype = "count"\nrequired_capabilities = ["count"]\ndata = {text = "one two"}\n',
+    "review.toml": '[[tasks]]\nname = "draft"\n[[tasks]]\nname = "review"\ndepends_on = ["draft"]\n',
     "agents.toml": '[[agents]]\nid = "carl"\ncapabilities = ["draw"]\n',
     "count.py": "import json, sys\nprint(len(str(json.load(sys.stdin)['data']).split()))\n",
     "mywork.py": "def summarise(work):\n    return str(work.data)[:10]\n",

@@ -28,7 +28,7 @@ from agentorch_cli.store.queries import statements
 from agentorch_cli.store.store import Store
 
 NAMES = {text.strip(): name for name, text in statements().items()}
-ASSIGNED_AT_ONCE = 500
+ASSIGNED_AT_ONCE = 250
 PERIODIC = {"beat", "keep_accounts", "sweep", "missed_endings"}
 """What goes on beside a task, at its own pace."""
 
@@ -133,7 +133,7 @@ async def test_a_submission_of_a_thousand_tasks_sends_what_one_of_a_single_task_
 
 async def test_a_batch_of_assignments_is_two_statements(engine: Engine, sent: Sent) -> None:
     found: dict[int, list[str]] = {}
-    for size in (1, 1, 100, 400, 1000):
+    for size in (1, 1, 100, 250, 1000):
         reply = await submit_tasks(Context(engine.store), specs(size))
         engine.scheduler.hinted(one.task_id for one in reply.tasks)
         with sent.during() as found[size]:

@@ -21,6 +21,7 @@ FILES = (
     "why.sql",
     "ledger.sql",
     "show.sql",
+    "graph.sql",
     "tokens.sql",
     "names.sql",
 )

@@ -4,9 +4,10 @@
 
 
 -- name: waiting_news
--- The moment of a look, and whether there is anything to tidy up after it.
+-- The moment of a look, whether anybody works, and whether there is anything to tidy up after it.
 select
   now() as at,
+  exists (select 1 from task_attempts where status in ('sent', 'accepted')) as has_work,
   exists (select 1 from deadlocks where resolved_at is null) as has_open,
   exists (select 1 from forward_references f join task_distributions t on t.task_id = f.depends_on) as has_arrived;
 
@@ -27,13 +28,35 @@ from agent_registry;
 
 
 -- name: waiting_tasks
--- Everything that is not over.
+-- Those of tasks $1 that are not over, and what is ready that somebody may wait for, or that agents who
+-- are here (away for less than $2 seconds) may not be able to do. All else that is ready holds nothing,
+-- keeps nobody waiting and runs when its turn comes: a backlog of a million such tasks costs nothing here.
+with demands as materialized (
+  select
+    d.pool, d.required_capabilities,
+    exists (
+      select 1 from agent_registry a
+      where a.pool = d.pool and a.capabilities @> d.required_capabilities
+        and (a.node_id is not null or now() - coalesce(a.disconnected_at, a.created_at) < $2 * interval '1 second')
+        and (a.status not in ('paused', 'draining') or a.status_until is not null)
+    ) as is_served
+  from (select distinct pool, required_capabilities from task_distributions where wanted > 0) as d
+),
+seen as (
+  select unnest($1::text[]) as task_id
+  union
+  select t.task_id
+  from task_distributions t
+  join demands d on d.pool = t.pool and d.required_capabilities = t.required_capabilities
+  where t.wanted > 0
+    and (t.has_dependents or t.parent_id is not null or t.max_agents > 1 or t.coverage = 'team' or not d.is_served)
+)
 select
-  task_id, status, pool, required_capabilities, coverage, min_agents, max_agents, on_dependency_failure, priority,
+  t.task_id, status, pool, required_capabilities, coverage, min_agents, max_agents, on_dependency_failure, priority,
   restarts, generation, options ->> 'on_deadlock' as on_deadlock,
   extract(epoch from now() - created_at)::float8 as age_s,
   case when started_at is not null then extract(epoch from now() - started_at)::float8 else 0 end as work_s
-from task_distributions
+from task_distributions t join seen s on s.task_id = t.task_id
 where status in ('blocked', 'pending', 'running');
 
 
