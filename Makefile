@@ -72,12 +72,8 @@ fuzz: $(STAMP)  ## frames, files, settings and texts that nobody should send (EX
 	AGENTORCH_FUZZ=$(or $(EXAMPLES),5000) $(BIN)/python -m pytest tests/fuzz $(ARGS)
 
 .PHONY: bench
-bench: $(STAMP)  ## throughput and latency, real workflow graphs, the deadlock detector, start-up time
-	$(BIN)/python -m bench.throughput
-	$(BIN)/python -m bench.graphs
-	$(BIN)/python -m bench.deadlock
-	$(BIN)/python -m bench.startup
-	$(BIN)/python -m bench.idle
+bench: $(STAMP)  ## measure it all: rates, latency, growth, fleets, graphs, nodes, start-up (ARGS="--only drain")
+	$(BIN)/python -m bench $(ARGS)
 
 .PHONY: tallies
 tallies: $(STAMP)  ## a million random votes: early decision against asking everybody, every rule

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -14,25 +15,28 @@ INTERRUPTED = 128 + signal.SIGINT
 
 def main() -> NoReturn:
     """The command `agentorch`."""
-    _open_closed_streams()
-    for stream in (sys.stdout, sys.stderr):
-        # a terminal that cannot show a letter gets its code instead of an error
-        getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _end)
-    if "_AGENTORCH_COMPLETE" in os.environ:
-        from agentorch_cli.cli import completing
-
-        completing.main()
-        sys.exit(0)
     try:
+        _open_closed_streams()
+        for stream in (sys.stdout, sys.stderr):
+            # a terminal that cannot show a letter gets its code instead of an error
+            getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _end)
+        if "_AGENTORCH_COMPLETE" in os.environ:
+            from agentorch_cli.cli import completing
+
+            completing.main()
+            sys.exit(0)
         code = run(sys.argv[1:])
         sys.stdout.flush()
     except OSError as error:
-        code = _leave_pipe() if isinstance(error, BrokenPipeError) else _give_up_on_output()
+        code = _leave_pipe() if isinstance(error, BrokenPipeError) else _give_up_on_output(error)
     except KeyboardInterrupt:
         code = INTERRUPTED
+    _let_go_of_stderr()
+    with contextlib.suppress(KeyboardInterrupt):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a late Ctrl-C has nothing left to stop
     sys.exit(code)
 
 
@@ -67,6 +71,7 @@ def run(arguments: list[str]) -> int:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EIO) or error.filename is not None:
             return failure.report(failure.from_bug(error, session), wants_json())
+        _leave_pipe()  # what is left in the buffer cannot be written either
         full = Unreachable(f"the output cannot be written: {os.strerror(error.errno).lower()}")
         return failure.report(full, wants_json())
     except Exception as error:
@@ -86,13 +91,23 @@ def _open_closed_streams() -> None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115  it stays open for good
 
 
-def _give_up_on_output() -> int:
+def _give_up_on_output(error: OSError) -> int:
     """What is left in the buffer cannot be written; say so, and do not try again at the very end."""
     from agentorch_cli.errors import Unreachable
 
     _leave_pipe()
-    print("error: the output cannot be written: no space left", file=sys.stderr)  # noqa: T201  the last word
+    with contextlib.suppress(OSError):
+        reason = os.strerror(error.errno or errno.EIO).lower()
+        print(f"error: the output cannot be written: {reason}", file=sys.stderr)  # noqa: T201  the last word
     return Unreachable.exit_code
+
+
+def _let_go_of_stderr() -> None:
+    """What could not be said stays unsaid: the interpreter's last flush would change the exit code."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _leave_pipe() -> int:

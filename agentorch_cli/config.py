@@ -41,7 +41,12 @@ __all__ = ["Settings", "example", "load_settings", "setting_names", "user_config
 PROJECT_FILE: Final = "agentorch.toml"
 CONFIG_VARIABLE: Final = "AGENTORCH_CONFIG"
 
-OTHER_VARIABLES: Final = {"DATABASE_URL": "database.url", "WEBSOCKET_URL": "gateway.hub_url"}
+OTHER_VARIABLES: Final = {
+    "DATABASE_URL": "database.url",
+    "WEBSOCKET_URL": "gateway.hub_url",
+    "AGENTORCH_LOG_LEVEL": "logging.level",
+    "AGENTORCH_LOG_FORMAT": "logging.format",
+}
 """Names that are common elsewhere; the AGENTORCH_ name of the same setting goes first."""
 
 

@@ -201,6 +201,9 @@ class ExecuteTask(Frame):
     task: WorkBody
     inputs: dict[str, Any]
     """Results of the tasks that it depends on, by the name that the file used, or by id."""
+    traceparent: str | None = None
+    """The span that the agent's own are children of, as W3C Trace Context writes it; left out where the
+    task is part of no trace."""
 
 
 class CancelTask(Frame):

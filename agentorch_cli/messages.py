@@ -29,6 +29,7 @@ from typing_extensions import TypedDict  # pydantic takes the standard one only 
 
 from agentorch_cli.core.durations import DURATION_SCHEMA, parse_duration
 from agentorch_cli.core.model import MAX_NAME, MAX_PANEL, Aggregate, Coverage, OnDependencyFailure
+from agentorch_cli.core.tracing import parse_traceparent
 from agentorch_cli.core.vote import Rule
 
 MAX_DEPENDENCIES: Final = 100_000
@@ -341,6 +342,12 @@ class RetryFields(TypedDict, total=False):
     """
 
 
+def _check_traceparent(value: object) -> object:
+    if isinstance(value, str):
+        parse_traceparent(value)
+    return value
+
+
 class TaskFields(TypedDict, total=False):
     """One task, as a file, the wire or the API says it. Defaults are not filled in here."""
 
@@ -539,6 +546,12 @@ class TaskFields(TypedDict, total=False):
 
     Default: `{}`
     Example: labels = { team = "north" }
+    """
+    traceparent: Annotated[str, BeforeValidator(_check_traceparent)]
+    """The span that it is a part of, as W3C Trace Context writes it.
+
+    Default: that of the submission
+    Example: traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     """
     data: Any
     """What the agent gets.

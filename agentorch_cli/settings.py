@@ -53,6 +53,12 @@ def _websocket_url(url: str) -> str:
     return url
 
 
+def _http_url(url: str) -> str:
+    if url and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname):
+        raise ValueError("must begin with http:// or https://")
+    return url
+
+
 def _server(server: str) -> str:
     """The address of a server, or the name of a profile."""
     if "://" not in server:
@@ -306,6 +312,17 @@ class ExecSettings(Section):
     """Most that one may write to stdout, and to stderr; it is killed when it writes more."""
 
 
+class RetentionSettings(Section):
+    """What serve deletes by itself because it is old."""
+
+    tasks: Seconds = 0.0
+    """Tasks that ended longer ago go, with their attempts, votes and events; 0 = they stay for ever."""
+    keep_last: Annotated[int, Field(ge=0, le=1_000_000_000)] = 1000
+    """The newest tasks that have ended stay, however old they are."""
+    interval: Span = 3600.0
+    """How often what is old is looked for."""
+
+
 class LoggingSettings(Section):
     """What is written to stderr."""
 
@@ -313,6 +330,13 @@ class LoggingSettings(Section):
     """The least urgent messages that are written."""
     format: Literal["text", "json"] = "text"
     """Lines for people, or one JSON object a line."""
+
+
+class TracingSettings(Section):
+    """Spans for OpenTelemetry; they need the extra `otel`."""
+
+    endpoint: Annotated[str, AfterValidator(_http_url)] = ""
+    """Base address of an OTLP/HTTP collector, such as http://127.0.0.1:4318; empty = no traces."""
 
 
 class Profile(Section):
@@ -350,7 +374,9 @@ class Settings(Section):
     breaker: BreakerSettings = BreakerSettings()
     gateway: GatewaySettings = GatewaySettings()
     exec: ExecSettings = ExecSettings()
+    retention: RetentionSettings = RetentionSettings()
     logging: LoggingSettings = LoggingSettings()
+    tracing: TracingSettings = TracingSettings()
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
     _profiles: dict[str, Profile] = PrivateAttr(default_factory=dict)

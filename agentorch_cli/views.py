@@ -360,6 +360,8 @@ class TaskView(View):
     failures: int = 0
     assigned_agents: list[str] = Field(default_factory=list)
     progress: float | None = None
+    note: str | None = None
+    """What its agent said of it last; while it runs, in `status`."""
     created_at: datetime | None = None
     started_at: datetime | None = None
     completed_at: datetime | None = None
@@ -623,6 +625,32 @@ class SchemaView(View):
     is_up_to_date: bool = False
 
 
+class TallyView(View):
+    """How far some tasks are."""
+
+    counts: dict[str, int] = Field(default_factory=dict)
+    """By state."""
+    running: list[TaskView] = Field(default_factory=list)
+    """Some of those that run, the ones that began first."""
+
+
+class FlowView(View):
+    """Tasks that came and that ended, of late."""
+
+    in_per_second: float = 0.0
+    """The mean of the last minute."""
+    out_per_second: float = 0.0
+    """The mean of the last `seconds`."""
+    seconds: float = 60.0
+    """Less than a minute where so much happens that only the newest of it is read."""
+    step: int = 0
+    """Number of the newest step, counted in steps since 1970; it is not over yet."""
+    step_seconds: float = 2.0
+    came: list[int | None] = Field(default_factory=list)
+    """By step, oldest first; null: not read."""
+    ended: list[int | None] = Field(default_factory=list)
+
+
 class StatusView(View):
     """The fleet in one document."""
 
@@ -631,11 +659,17 @@ class StatusView(View):
     agents: list[AgentView] = Field(default_factory=list)
     agent_counts: dict[str, int] = Field(default_factory=dict)
     task_counts: dict[str, int] = Field(default_factory=dict)
+    counts_estimated: bool = False
+    """There are so many tasks that those which ended are not counted but estimated."""
+    flow: FlowView = Field(default_factory=FlowView)
     running: list[TaskView] = Field(default_factory=list)
+    """Those that began first in front."""
     recent: list[TaskView] = Field(default_factory=list)
     """Tasks that ended last, newest first."""
     oldest_pending_seconds: float | None = None
     decisions: list[DecisionView] = Field(default_factory=list)
+    deadlocks: list[DeadlockView] = Field(default_factory=list)
+    """Open ones, and those that were resolved within the last hour."""
     spend: SpendView = Field(default_factory=SpendView)
     budgets: list[BudgetView] = Field(default_factory=list)
     """Of labels, and others that tasks wait for."""
@@ -680,3 +714,90 @@ class SubscriptionView(View):
     subscription: int
     cursor: str
     """Where it begins: what comes after this is told."""
+
+
+class TableView(View):
+    """One table of the database."""
+
+    name: str
+    rows: int
+    """About how many."""
+    size_bytes: int
+    """With its indexes."""
+    index_bytes: int
+    dead_rows: int
+    """Versions of rows that nobody sees any more, and that are not cleaned up yet."""
+    vacuumed_at: datetime | None = None
+
+
+class MaintenanceView(View):
+    """Something that was done for the database."""
+
+    what: str
+    """`backup`, `restore` or `prune`."""
+    at: datetime
+    data: dict[str, Any] = Field(default_factory=dict)
+
+
+class DatabaseView(View):
+    """The database as a whole."""
+
+    name: str
+    server_version: str
+    schema_version: int | None = None
+    """None where there is no schema yet."""
+    wanted_version: int
+    started_at: datetime
+    size_bytes: int
+    wal_bytes: int | None = None
+    """Of the write-ahead log; None where the account may not see that."""
+    connections: int
+    max_connections: int
+    applications: dict[str, int] = Field(default_factory=dict)
+    """Connections to this database, by what they call themselves."""
+    oldest_transaction_seconds: float | None = None
+    """How long the oldest open transaction of others has been open: it keeps dead rows alive."""
+    transaction_age: int
+    """Transactions since the last freeze; PostgreSQL cleans up by itself at 200 million."""
+    dead_share: float
+    """Of all rows, 0..1."""
+    tables: list[TableView] = Field(default_factory=list)
+    """Largest first."""
+    maintenance: list[MaintenanceView] = Field(default_factory=list)
+    warnings: list[str] = Field(default_factory=list)
+
+
+class BackupView(View):
+    """A backup, as its manifest says."""
+
+    file: str
+    size_bytes: int
+    rows: int
+    tables: dict[str, int]
+    """Rows of each table."""
+    schema_version: int
+    server_version: str
+    program: str
+    taken_at: datetime
+
+
+class RestoreView(BackupView):
+    """A backup that was restored."""
+
+    applied: list[str] = Field(default_factory=list)
+    """Migrations that are newer than the backup."""
+
+
+class PruneView(View):
+    """What was deleted because it is old, or would be."""
+
+    before: datetime
+    """What ended before this is old."""
+    is_dry_run: bool
+    tasks: int
+    attempts: int
+    events: int
+    decisions: int
+    deadlocks: int
+    place: str | None = None
+    """Where to go on; None: that was all."""

@@ -6,10 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
-import shutil
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
 from typing import Any, Self
@@ -29,6 +26,7 @@ from agentorch_cli.documents import Document
 from agentorch_cli.engine.balancer import Balance
 from agentorch_cli.engine.bus import Bus, News, Subscription
 from agentorch_cli.engine.engine import Engine, Limits
+from agentorch_cli.engine.pruner import Age
 from agentorch_cli.engine.state import Report
 from agentorch_cli.engine.stragglers import Patience
 from agentorch_cli.engine.subtasks import Rules
@@ -46,12 +44,13 @@ from agentorch_cli.gateway.keys import Keys
 from agentorch_cli.gateway.server import Door, Gateway
 from agentorch_cli.identity import new_id
 from agentorch_cli.store.database import Database
-from agentorch_cli.store.embedded import EmbeddedServer, inspect
+from agentorch_cli.store.embedded import EmbeddedServer
 from agentorch_cli.store.migrations import newest_version
 from agentorch_cli.store.names import SEEN, names_of
 from agentorch_cli.store.store import Store
 from agentorch_cli.taskfile import check_budget, read_tasks, task_defaults
 from agentorch_cli.tls import own_context, server_context
+from agentorch_cli.traces import Traces
 from agentorch_cli.views import AgentView, TaskView
 
 log = logging.getLogger("agentorch")
@@ -108,11 +107,14 @@ async def _prepare(database: Database, settings: Settings) -> None:
 @contextlib.asynccontextmanager
 async def open_client(settings: Settings, *, prepare: bool = True) -> AsyncIterator[LocalClient]:
     """A client that runs operations in this process."""
-    async with (
-        open_store(settings, prepare=prepare) as store,
-        LocalClient(context_of(store, settings)) as client,
-    ):
-        yield client
+    traces = traces_of(settings)
+    async with open_store(settings, prepare=prepare) as store:
+        try:
+            async with LocalClient(context_of(store, settings, traces)) as client:
+                yield client
+        finally:
+            if traces is not None:
+                await asyncio.to_thread(traces.close)
 
 
 # --- the engine in a program ----------------------------------------------------------------
@@ -195,6 +197,11 @@ class Orchestrator:
     async def _open(self) -> None:
         settings = self.settings
         engine_id = f"orchestrator_{new_id().hex[-12:]}"
+        traces = traces_of(settings)
+        if traces is not None:
+            traces.open()
+            self._stack.push_async_callback(asyncio.to_thread, traces.close)
+        logs.name_node(engine_id)
         _refuse_open_door(settings)
         gateway = self._gateway = Gateway(door_of(settings), engine_id, report=Report)
         port = await gateway.bind()
@@ -246,12 +253,16 @@ class Orchestrator:
                 deadlock_sweep_interval=settings.engine.deadlock_sweep_interval,
                 deadlock_wait=settings.engine.deadlock_wait,
                 breaker=breaker_of(settings),
+                retention=Age(
+                    settings.retention.tasks, settings.retention.keep_last, settings.retention.interval
+                ),
             ),
         )
         self._engine.state.bus = self._bus
+        self._engine.state.traces = traces
         self._stack.push_async_callback(self._engine.stop)
         await self._engine.start(port)
-        self._context = context_of(self._store, settings)
+        self._context = context_of(self._store, settings, traces)
         self._context.waiting = self._engine.waiting
         gateway.pages = {
             "/healthz": self._healthz,
@@ -514,10 +525,23 @@ class Orchestrator:
         return 200, "text/plain; charset=utf-8", body
 
     async def _metrics(self) -> tuple[int, str, str]:
-        from agentorch_cli.gateway.metrics import render
+        from agentorch_cli import __version__
+        from agentorch_cli.gateway.metrics import Facts, render
 
-        facts = self._engine.desk.facts()
-        facts["sessions"] = len(self._gateway.sessions)
+        engine, state, database = self._engine, self._engine.state, self._store.db
+        facts = Facts(
+            numbers={**engine.desk.facts(), "sessions": len(self._gateway.sessions)},
+            meters=state.meters,
+            fleet=await engine.census.take(),
+            labelled={
+                "leader": {state.pool: float(state.is_leader)},
+                "votes": state.meters.votes,
+                "database_errors": database.errors,
+                "database_connections": database.connections(),
+            },
+            version=__version__,
+            node_id=state.node_id,
+        )
         return 200, "text/plain; version=0.0.4; charset=utf-8", render(facts)
 
 
@@ -554,13 +578,20 @@ def store_of(database: Database, settings: Settings) -> Store:
     )
 
 
-def context_of(store: Store, settings: Settings) -> handlers.Context:
+def traces_of(settings: Settings) -> Traces | None:
+    """Where spans go; None where nobody wants any."""
+    return Traces(settings.tracing.endpoint) if settings.tracing.endpoint else None
+
+
+def context_of(store: Store, settings: Settings, traces: Traces | None = None) -> handlers.Context:
     """What operations work with."""
     return handlers.Context(
         store,
+        traces=traces,
         policy=ladder_of(settings),
         grace=3 * settings.gateway.heartbeat_interval,
         task_defaults=task_defaults(settings),
+        data_dir=None if settings.database.url else settings.data_dir,
     )
 
 
@@ -708,97 +739,11 @@ async def _refuse_door_without_tokens(database: Database, settings: Settings) ->
         )
 
 
-# --- the doctor -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of `doctor`."""
-
-    name: str
-    ok: bool | None
-    """None: neither good nor bad."""
-    text: str
-    fix: str | None = None
-    details: Mapping[str, Any] = field(default_factory=dict)
-
-
-async def examine(settings: Settings) -> list[Finding]:
-    """Look at everything that can be wrong. Raises nothing: what fails is a finding."""
-    findings = [
-        Finding(
-            "python",
-            sys.version_info >= (3, 11),
-            f"Python {sys.version.split()[0]}",
-            "use Python 3.11 or newer",
-        )
-    ]
-    if settings.database.url:
-        findings.append(Finding("database", None, "PostgreSQL at database.url"))
-    else:
-        findings += await _examine_embedded(settings)
-    findings += await _examine_schema(settings)
-    return findings
-
-
-async def _examine_embedded(settings: Settings) -> list[Finding]:
-    seen = await inspect(settings.data_dir)
-    held = seen.holders or ()
-    findings = [
-        Finding("data directory", True, f"{seen.data_dir}, {seen.size_bytes / 1e6:.0f} MB"),
-        Finding(
-            "disk",
-            seen.free_bytes > 1_000_000_000,
-            f"{seen.free_bytes / 1e9:.1f} GB free",
-            "make room: PostgreSQL stops when the disk is full",
-        ),
-        Finding(
-            "embedded PostgreSQL",
-            None if not seen.running else True,
-            f"version {seen.version} runs as {seen.runs_as} (pid {seen.pid}),"
-            f" used by {len(held)} process{'' if len(held) == 1 else 'es'}"
-            if seen.running
-            else "is not running; the next command starts it",
-        ),
-    ]
-    if seen.note:
-        findings.append(Finding("account", None, seen.note))
-    return findings
-
-
-async def _examine_schema(settings: Settings) -> list[Finding]:
-    try:
-        async with open_client(settings, prepare=False) as client:
-            view = await client.call("schema.apply", check=True)
-            nodes = await client.call("node.list")
-    except OrchestratorError as error:
-        return [Finding("database", False, str(error), error.hint)]
-    live = [node for node in nodes if node.is_live]
-    return [
-        Finding(
-            "schema",
-            view.is_up_to_date,
-            f"version {view.current}, this program wants {view.wanted}",
-            "run: agentorch init-db",
-        ),
-        Finding(
-            "serve",
-            True if live else None,
-            f"{len(live)} running: " + ", ".join(f"{n.host}:{n.port}" for n in live)
-            if live
-            else "is not running; start it with: agentorch serve",
-        ),
-        Finding("shell", shutil.which("sh") is not None, "sh runs exec agents", "install a POSIX shell"),
-    ]
-
-
 __all__ = [
     "Agent",
-    "Finding",
     "Handle",
     "News",
     "Orchestrator",
-    "examine",
     "open_client",
     "serve",
 ]

@@ -20,6 +20,7 @@ import subprocess
 import sys
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -168,10 +169,9 @@ class Profiler:
                 " order by total_ms desc limit $1",
                 TOP,
             )
-            names = _names()
             profile.statements = [
                 {
-                    "name": names.get(_shape(row["query"]), _plain(row["query"])[:80]),
+                    "name": _name(row["query"]),
                     "calls": row["calls"],
                     "total_ms": round(row["total_ms"], 2),
                 }
@@ -200,24 +200,32 @@ async def _load_statistics(db: asyncpg.Pool) -> bool:
 
 def added_up(log: str) -> list[dict[str, Any]]:
     """Calls and milliseconds by statement, from lines that log_min_duration_statement wrote."""
-    names = _names()
     calls: Counter[str] = Counter()
     total: defaultdict[str, float] = defaultdict(float)
     for entry in re.split(r"\n(?!\t)", log):
         found = LOGGED.search(entry)
         if found is None:
             continue
-        text = _plain(entry[found.end() :])
-        name = names.get(_shape(text), text[:80])
+        name = _name(entry[found.end() :])
         total[name] += float(found[1])
         calls[name] += bool(found[2] or found[3])
     rows = [{"name": name, "calls": calls[name], "total_ms": round(ms, 2)} for name, ms in total.items()]
     return sorted(rows, key=lambda one: -float(str(one["total_ms"])))[:TOP]
 
 
-def _names() -> dict[str, str]:
-    """The program's own statements: from their shape to their name."""
-    return {_shape(text): name for name, text in statements().items()}
+def _name(text: str) -> str:
+    """What the program calls a statement; the beginning of its text if it is not the program's."""
+    by_text, by_shape = _names()
+    return by_text.get(_plain(text)) or by_shape.get(_shape(text)) or _plain(text)[:80]
+
+
+@lru_cache
+def _names() -> tuple[dict[str, str], dict[str, str]]:
+    """The program's own statements, by their text and by their shape."""
+    own = statements()
+    return {_plain(text): name for name, text in own.items()}, {
+        _shape(text): name for name, text in own.items()
+    }
 
 
 def _plain(text: str) -> str:
@@ -228,7 +236,7 @@ def _plain(text: str) -> str:
 
 def _shape(text: str) -> str:
     """The same with its constants left out, as pg_stat_statements leaves them out."""
-    return re.sub(r"'(?:[^']|'')*'|\$\d+|\b\d+(?:\.\d+)?\b", "$", _plain(text))
+    return re.sub(r"'(?:[^']|'')*'|\$\d+|\b\d+(?:\.\d+)?\b|\b(?:true|false|null)\b", "$", _plain(text))
 
 
 def _log_of(engine: Engine) -> Path:

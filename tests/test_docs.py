@@ -28,7 +28,7 @@ from agentorch_cli.core.consensus import Rule
 from agentorch_cli.core.lifecycle import TASK_BEGINS, TASK_MOVES, mermaid
 from agentorch_cli.core.vote import threshold_count
 from agentorch_cli.documents import Document, Format, load_document
-from agentorch_cli.gateway.metrics import COUNTERS, GAUGES
+from agentorch_cli.gateway.metrics import kinds
 from agentorch_cli.messages import TASKS, Named
 from agentorch_cli.settings import setting_names
 from agentorch_cli.taskfile import read_tasks
@@ -199,11 +199,9 @@ def test_the_table_of_what_a_threshold_asks_for_is_right() -> None:
 
 
 def test_the_metrics_are_those_of_the_page() -> None:
-    listed = {quoted(row[0])[0]: row[1] for row in rows(region(ROOT / "docs/operations.md", "metrics"))}
+    listed = {quoted(row[0])[0]: row[1] for row in rows(region(ROOT / "docs/monitoring.md", "metrics"))}
 
-    assert listed == {f"agentorch_{name}": "gauge" for name in GAUGES} | {
-        f"agentorch_{name}_total": "counter" for name in COUNTERS
-    }
+    assert listed == kinds()
 
 
 async def test_the_columns_of_the_public_tables_are_those_of_the_schema(database_url: str) -> None:

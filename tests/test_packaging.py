@@ -100,6 +100,20 @@ def committed_files() -> list[Path]:
     return [ROOT / "Makefile", ROOT / "pyproject.toml", *LOCKS.values(), *(ROOT / "scripts").iterdir()]
 
 
+def test_the_package_holds_what_it_reads_besides_its_code() -> None:
+    from hatchling.builders.wheel import WheelBuilder
+
+    packed = {one.distribution_path for one in WheelBuilder(str(ROOT)).recurse_included_files()}
+    read = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "agentorch_cli").rglob("*")
+        if path.suffix in (".html", ".css", ".js", ".svg", ".sql")
+    }
+
+    assert {"agentorch_cli/gateway/ui/index.html", "agentorch_cli/gateway/ui/app.js"} <= read
+    assert read <= packed
+
+
 def test_the_changelog_begins_with_this_version() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text()
     headings = re.findall(r"^## (\S+)", changelog, re.MULTILINE)

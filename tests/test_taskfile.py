@@ -75,6 +75,7 @@ aggregate = "merge"
 verifies = "a"
 budget = { cost_usd = 0.5, tokens = 1000 }
 labels = { team = "blue" }
+traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 result_schema = { type = "object", required = ["answer"], properties = { answer = { enum = ["yes", "no"] } } }
 [task.consensus]
 threshold = 0.75
@@ -127,6 +128,7 @@ def test_every_field_arrives() -> None:
         },
         budget={"cost_usd": 0.5, "tokens": 1000},
         labels={"team": "blue"},
+        traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         result_schema={
             "type": "object",
             "required": ["answer"],

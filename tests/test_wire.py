@@ -78,6 +78,7 @@ concurrency_key = "c"
 pool = "gpu"
 concurrency_limit = 3
 labels = {a = "b"}
+traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 retry.rate_limited = {retries = 3, backoff = "5s"}
 result_schema = {type = "object", required = ["b", "a"]}
 [[tasks]]

@@ -27,6 +27,7 @@ from agentorch_cli.agents.text import plain
 from agentorch_cli.agents.threads import Threads
 from agentorch_cli.agents.work import GivenBack, Work, WorkFailed
 from agentorch_cli.errors import InvalidMessage
+from agentorch_cli.logs import about_work, facts
 
 logger = logging.getLogger("agentorch.agent")
 
@@ -261,6 +262,7 @@ class Desk:
         return runner
 
     async def _run(self, work: Work, handler: Handler) -> None:
+        about_work.set((self._agent_id, work.task_id, work.message_id))
         try:
             result = await self._call(handler, work)
         except asyncio.CancelledError:
@@ -307,7 +309,9 @@ class Desk:
     def _fail(self, work: Work, error: BaseException) -> None:
         if work.is_over:
             return
-        logger.info("task %s failed: %s", plain(work.task_id, 200), _sentence(error))
+        if logger.isEnabledFor(logging.INFO):
+            about = facts(task=work.task_id, agent=self._agent_id, attempt=work.message_id)
+            logger.info("task %s failed: %s", plain(work.task_id, 200), _sentence(error), extra=about)
         logger.debug("it was raised here", exc_info=error)
         frame = _error_frame(work.message_id, work.task_id, error)
         if work.usage is not None:

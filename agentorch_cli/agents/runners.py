@@ -120,6 +120,7 @@ def environment(work: Work, env_allow: Sequence[str]) -> dict[str, str]:
         "AGENTORCH_MESSAGE_ID": work.message_id,
         "AGENTORCH_ATTEMPT": str(work.attempt),
         "AGENTORCH_ROLE": work.role or "",
+        **({"TRACEPARENT": work.traceparent} if work.traceparent is not None else {}),
     }
 
 

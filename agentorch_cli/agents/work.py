@@ -128,6 +128,11 @@ class Work:
         return self._task.get("budget") or {}
 
     @property
+    def traceparent(self) -> str | None:
+        """The span that the agent's own are children of (W3C Trace Context); None where there is no trace."""
+        return self._data.get("traceparent")
+
+    @property
     def priority(self) -> int:
         return cast(int, self._task.get("priority", 5))
 

@@ -256,6 +256,14 @@ def run(
     is_insecure: Annotated[
         bool, typer.Option("--insecure", help="Send the token over a connection that is not encrypted.")
     ] = False,
+    log_level: Annotated[
+        str | None,
+        typer.Option("--log-level", metavar="debug|info|warning|error", help="Least urgent lines."),
+    ] = None,
+    log_format: Annotated[
+        str | None,
+        typer.Option("--log-format", metavar="text|json", help="Lines for people, or for programs."),
+    ] = None,
 ) -> None:
     """Be an agent: connect to an engine, on this or another machine, and do its tasks.
 
@@ -269,9 +277,16 @@ def run(
     if (command is None) == (function is None):
         raise UsageError("give either --exec or --python", fix=f"{ctx.command_path} --help")
     spec = _spec(agent_id, type, capabilities, slots, pool, metadata, None)
+    session.more_flags |= {"logging.level": log_level, "logging.format": log_format}
 
+    from agentorch_cli import logs
     from agentorch_cli.agents.agent import PREFETCH, Agent
     from agentorch_cli.agents.runners import exec_handler, python_handler
+
+    is_chosen = session.settings.origin("logging.level") != "default"
+    logs.configure(
+        session.settings.logging.level if is_chosen else "warning", session.settings.logging.format
+    )
 
     handler = (
         python_handler(function)

@@ -29,12 +29,16 @@ class Root(Group):
         "limit": Entry(WORK, "limit", "app", "How many attempts may start in a second, a minute, an hour"),
         "outcome": Entry(WORK, "outcome", "app", "Say whether a result was right: what makes votes honest"),
         "status": Entry(LOOK, "status", "app", "The fleet on one page, or live with --watch"),
+        "ui": Entry(LOOK, "ui", "app", "Where the web page is: the fleet, live, in a browser"),
+        "top": Entry(LOOK, "top", "app", "Move about in the live fleet: filter, sort, open (extra tui)"),
         "node": Entry(LOOK, "node", "app", "The serve processes: which leads, who is connected where"),
         "consensus": Entry(
             LOOK, "consensus", "app", "Votes: open, vote, look, and try rules on recorded ones"
         ),
         "deadlock": Entry(LOOK, "deadlock", "app", "What can never move, why, and what is done about it"),
         "event": Entry(LOOK, "records", "event_app", "Everything that happened, in order"),
+        "db": Entry(SETUP, "database", "app", "The database: how it stands, backup, restore, its address"),
+        "prune": Entry(SETUP, "prune", "app", "Delete history that is old"),
         "config": Entry(SETUP, "settings", "app", "Write a configuration, show where values come from"),
         "doctor": Entry(
             SETUP, "setup", "doctor_app", "Check this installation, with a fix for what is wrong"

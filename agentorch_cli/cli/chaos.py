@@ -16,10 +16,8 @@ from agentorch_cli.errors import Conflict, ProofFailed
 
 if TYPE_CHECKING:
     from agentorch_cli.chaos.trial import Tell, Verdict
+    from agentorch_cli.cli.progress import Progress
     from agentorch_cli.cli.tables import Page
-
-TOLD_EVERY = 10
-"""How often in a trial its progress is told where nothing happens."""
 
 
 def chaos(
@@ -60,6 +58,8 @@ def chaos(
     """
     import secrets
 
+    from agentorch_cli.cli.progress import Progress
+
     session = Session.of(ctx)
     number = secrets.randbelow(10**6) if seed is None else seed
     with _folder(session, should_keep) as folder:
@@ -67,7 +67,8 @@ def chaos(
 
         session.say(f"seed {number}, in {folder}")
         plan = Plan(tasks=tasks, kills=kills, agents=agents, seed=number)
-        verdict = session.run(Trial(plan, folder, _teller(session)).run())
+        with Progress(session, "Tasks ended", tasks) as progress:
+            verdict = session.run(Trial(plan, folder, _teller(progress)).run())
     document = verdict.to_json() | ({"folder": str(folder)} if should_keep or session.data_dir else {})
     session.show(document, lambda page: _draw(page, verdict), [number])
     _refuse(verdict, within)
@@ -92,16 +93,11 @@ def _folder(session: Session, should_keep: bool) -> Iterator[Path]:
             yield Path(name)
 
 
-def _teller(session: Session) -> Tell:
-    told = 0
-
+def _teller(progress: Progress) -> Tell:
     def tell(done: int, wanted: int, news: str | None) -> None:
-        nonlocal told
+        progress.update(done, total=wanted)
         if news is not None:
-            session.say(f"{done:>9,} of {wanted:,}  {news}")
-        elif done * TOLD_EVERY // wanted > told:
-            told = done * TOLD_EVERY // wanted
-            session.say(f"{done:>9,} of {wanted:,}")
+            progress.say(f"{done:>9,} of {wanted:,}  {news}")
 
     return tell
 

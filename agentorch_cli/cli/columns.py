@@ -5,6 +5,7 @@ The most telling columns stand left and stay longest. On a pipe all of them are 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -156,10 +157,11 @@ TASKS = (
 )
 
 RUNNING = (
-    Column("NAME", lambda task, look: look.text(label(task), "bold")),
+    Column("NAME", lambda task, look: look.text(label(task), "bold"), least=20),
     Column("AGENTS", lambda task, look: look.names(task.assigned_agents)),
     Column("PROGRESS", lambda task, look: look.progress(task.progress), 6),
     Column("FOR", took, 7, is_right=True),
+    Column("NOTE", lambda task, look: look.text(task.note, "dim"), 5),
     Column("TASK", lambda task, look: look.text(task.task_id, "dim"), 3, is_id=True),
 )
 
@@ -171,11 +173,13 @@ OUTCOMES = (
     Column("OUTCOME", outcome, 8),
 )
 
+RECENT = (replace(OUTCOMES[0], least=20), *OUTCOMES[1:])
+
 RESULTS = (
     *OUTCOMES[:2],
     Column("TRIES", lambda task, look: Text(str(task.attempts_made)), 2, is_right=True),
     *OUTCOMES[2:],
-    Column("TASK", lambda task, look: look.text(task.task_id, "dim"), 1, is_id=True),
+    Column("TASK", lambda task, look: look.text(task.task_id, "dim"), is_id=True),
 )
 
 ATTEMPTS = (
@@ -275,6 +279,13 @@ DEADLOCKS = (
     ),
     Column("BY", lambda one, look: look.text(one.resolved_by or "-"), 3),
     Column("FOUND", lambda one, look: look.age(one.detected_at), 6),
+)
+
+DEADLOCKS_BRIEFLY = (
+    *DEADLOCKS[1:3],
+    DEADLOCKS[4],
+    DEADLOCKS[3],
+    DEADLOCKS[6],
 )
 
 SCHEDULES = (

@@ -12,7 +12,7 @@ from agentorch_cli.cli.session import Session
 if TYPE_CHECKING:
     from agentorch_cli.cli.tables import Page
     from agentorch_cli.core.deadlock import Report
-    from agentorch_cli.views import DeadlockFinding, DeadlockStep
+    from agentorch_cli.views import DeadlockFinding, DeadlockStep, DeadlockView
 
 app = noun("""$ agentorch deadlock list
 
@@ -61,18 +61,7 @@ def show(
     session = Session.of(ctx)
     found = session.ask("deadlock.get", deadlock_id=deadlock_id)
 
-    def draw(page: Page) -> None:
-        state = "resolved" if found.resolved_at else "open"
-        page.title(state, found.kind, found.deadlock_id)
-        _draw_finding(page, found)
-        if found.resolution:
-            by = f", by {found.resolved_by}" if found.resolved_by else ""
-            page.pairs([("resolution", page.look.text(found.resolution + by))])
-        page.pairs([("found", page.look.age(found.detected_at))])
-        if found.resolved_at:
-            page.pairs([("resolved", page.look.age(found.resolved_at))])
-
-    session.show(found, draw, [found.deadlock_id])
+    session.show(found, lambda page: draw(page, found), [found.deadlock_id])
 
 
 @verb(app, "check")
@@ -151,6 +140,18 @@ def _name(getuser: Any) -> str:
         return str(getuser())
     except (KeyError, OSError):
         return "person"
+
+
+def draw(page: Page, found: DeadlockView) -> None:
+    """The page of a deadlock."""
+    page.title("resolved" if found.resolved_at else "open", found.kind, found.deadlock_id)
+    _draw_finding(page, found)
+    if found.resolution:
+        by = f", by {found.resolved_by}" if found.resolved_by else ""
+        page.pairs([("resolution", page.look.text(found.resolution + by))])
+    page.pairs([("found", page.look.age(found.detected_at))])
+    if found.resolved_at:
+        page.pairs([("resolved", page.look.age(found.resolved_at))])
 
 
 def _draw_finding(page: Page, one: DeadlockFinding) -> None:

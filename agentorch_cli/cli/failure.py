@@ -6,6 +6,7 @@ AGENTORCH_DEBUG=1 meets a traceback: an unexpected one goes to a file, which is 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -45,15 +46,16 @@ MAX_SOURCE = 100
 
 
 def report(error: OrchestratorError, is_json: bool = False, stream: TextIO | None = None) -> int:
-    """Tell the error on stderr; gives the exit code."""
+    """Tell the error on stderr; gives the exit code, also where nobody can be told."""
     stream = stream or sys.stderr
-    if is_json:
-        from agentorch_cli.cli.session import json_text
+    with contextlib.suppress(OSError):
+        if is_json:
+            from agentorch_cli.cli.session import json_text
 
-        print(json_text({"error": redact_value(error.to_json())}), file=stream)
-    else:
-        for line in told(error, _width(stream)):
-            print(_colored(redact(line), stream), file=stream)
+            print(json_text({"error": redact_value(error.to_json())}), file=stream)
+        else:
+            for line in told(error, _width(stream)):
+                print(_colored(redact(line), stream), file=stream)
     return error.exit_code
 
 

@@ -34,13 +34,24 @@ SUFFIXES = (".toml", ".json", ".jsonl", ".ndjson")
 """Files of a directory that are read; others may lie beside them."""
 
 
-def read_submission(names: Sequence[str], settings: Settings, known: Collection[str] | None = None) -> Plan:
+def read_submission(
+    names: Sequence[str],
+    settings: Settings,
+    known: Collection[str] | None = None,
+    begin: Callable[[str, int | None], None] = lambda title, total: None,
+) -> Plan:
     """The tasks of all files as one graph. Raises InvalidFile or InvalidTask; then nothing is submitted.
 
-    `known`: the ids that exist outside of the files, where that is known here.
+    `known`: the ids that exist outside of the files, where that is known here. `begin` is told of each
+    step, and of how many tasks it is about where that is known.
     """
     defaults = task_defaults(settings)
-    return _plan_of([_tasks_of(document, defaults) for document in documents(names)], known)
+    begin("Reading", None)
+    found = documents(names)
+    begin("Checking tasks", None)
+    files = [_tasks_of(document, defaults) for document in found]
+    begin("Ordering tasks", sum(len(file.tasks) for file in files))
+    return _plan_of(files, known)
 
 
 def read_schedule(names: Sequence[str], settings: Settings) -> list[Any]:

@@ -6,8 +6,8 @@ All of it goes to stderr, so that stdout holds nothing but the results.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,7 +18,7 @@ from agentorch_cli.errors import ConsensusNotReached, TaskFailed, command
 if TYPE_CHECKING:
     from agentorch_cli.cli.session import Session
     from agentorch_cli.client import Client
-    from agentorch_cli.views import TaskView
+    from agentorch_cli.views import TallyView, TaskView
 
 FRAME_SECONDS = 0.25
 DUTY = 9
@@ -37,7 +37,7 @@ MOST_RUNNING = 8
 class Display(Protocol):
     """Shows how far a set of tasks is."""
 
-    def update(self, tasks: Sequence[TaskView]) -> None:
+    def update(self, tally: TallyView) -> None:
         """Show this state of the tasks."""
 
 
@@ -100,12 +100,13 @@ async def _watch(client: Client, task_ids: list[str], submission_id: str | None,
     is_noticed = False
     display: Any
     task_id = task_ids[0] if len(task_ids) == 1 else None
+    known = task_ids if submission_id is None else task_ids[:1]
     with _display(session) as display:
         async with Changes(client, task_id=task_id) as changes:
             while True:
                 start = clock()
-                tasks = await _tasks(client, task_ids, submission_id)
-                display.update(tasks)
+                tally = await client.call("task.tally", task_ids=known, submission_id=submission_id)
+                display.update(tally)
                 if not is_noticed and clock() - begin > NOTICE_SECONDS:
                     is_noticed = True
                     for alarm in (await client.call("status.get", limit=1)).alarms:
@@ -113,39 +114,33 @@ async def _watch(client: Client, task_ids: list[str], submission_id: str | None,
                 await changes.rest(max(FRAME_SECONDS, (clock() - start) * DUTY))
 
 
-async def _tasks(client: Client, task_ids: list[str], submission_id: str | None) -> list[TaskView]:
-    if submission_id is not None:
-        return list(await client.call("task.list", submission_id=submission_id, limit=len(task_ids)))
-    return [await client.call("task.get", task_id=task_id) for task_id in task_ids[:MOST_RUNNING]]
-
-
 def _display(session: Session) -> AbstractContextManager[Display]:
     if session.is_quiet:
         return nullcontext(_Silent())
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         return nullcontext(_Lines(session))
     return _Live()
 
 
 class _Silent:
-    def update(self, tasks: Sequence[TaskView]) -> None:
+    def update(self, tally: TallyView) -> None:
         """Nothing to say."""
 
 
 class _Lines:
-    """One plain line every ten seconds, and only when something has changed or time has passed."""
+    """One plain line every ten seconds."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._next = asyncio.get_running_loop().time() + LINE_SECONDS
 
-    def update(self, tasks: Sequence[TaskView]) -> None:
+    def update(self, tally: TallyView) -> None:
         now = asyncio.get_running_loop().time()
         if now < self._next:
             return
         self._next = now + LINE_SECONDS
-        found = Counter(task.status for task in tasks)
-        self._session.say(", ".join(f"{count:,} {state}" for state, count in found.most_common()))
+        found = sorted(tally.counts.items(), key=lambda one: -one[1])
+        self._session.say(", ".join(f"{count:,} {state}" for state, count in found))
 
 
 class _Live:
@@ -166,7 +161,7 @@ class _Live:
     def __exit__(self, *error: Any) -> None:
         self._live.__exit__(*error)
 
-    def update(self, tasks: Sequence[TaskView]) -> None:
+    def update(self, tally: TallyView) -> None:
         from rich.console import Group
 
         from agentorch_cli.cli import board, columns
@@ -174,12 +169,11 @@ class _Live:
         from agentorch_cli.cli.tables import table
 
         look = Look.of(self._page.stream)
-        found = Counter(task.status for task in tasks)
-        done = sum(found[state] for state in ("completed", "failed", "cancelled", "skipped"))
-        bar = look.progress(done / len(tasks) if tasks else 0.0, 20)
-        lines: list[Any] = board.wrapped("Tasks", [bar, *board.counts(found, board.TASK_ORDER, look)], look)
-        running = [task for task in tasks if task.status == "running"]
+        done = sum(tally.counts.get(state, 0) for state in board.ENDED)
+        bar = look.progress(done / (sum(tally.counts.values()) or 1), 20)
+        counts = board.counts(tally.counts, board.TASK_ORDER, look)
+        lines: list[Any] = board.wrapped("Tasks", [bar, *counts], look)
         room = min(MOST_RUNNING, look.height - 4)
-        if running and room > 0:
-            lines.append(table(columns.RUNNING, running[:room], look))
+        if tally.running and room > 0:
+            lines.append(table(columns.RUNNING, tally.running[:room], look))
         self._live.update(Group(*lines), refresh=True)

@@ -74,7 +74,8 @@ def tail(
     last event that was seen; a server that goes away meanwhile is waited for.
     """
     session = Session.of(ctx)
-    session.run(_tail(session, is_following, cursor, limit, task, agent, kinds))
+    following = _tail(session, is_following, cursor, limit, task, agent, kinds)
+    session.run(following, until_unread=is_following)
 
 
 async def _tail(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
 
 COMPARED = ("plurality", "supermajority", "adaptive", "weighted")
 """The rules that are compared where none is named."""
-
-TOLD_EVERY = 0.2
-"""Seconds between two words on how far it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,19 +203,21 @@ def _run(
     session: Session, recorded: Recorded, policy: Policy, seed: int, verified: float, seats: int | None
 ) -> dict[str, Any]:
     """One rule over the record, as the row that is shown."""
+    from agentorch_cli.cli.progress import Progress
     from agentorch_cli.core.replay import replay
 
     began = time.perf_counter()
-    result = replay(
-        recorded.votes,
-        recorded.truth,
-        policy,
-        random.Random(seed),
-        verified,
-        seats,
-        recorded.in_order,
-        _teller(session, str(policy.rule), len(recorded.votes)),
-    )
+    with Progress(session, f"Replaying {policy.rule}", len(recorded.votes)) as progress:
+        result = replay(
+            recorded.votes,
+            recorded.truth,
+            policy,
+            random.Random(seed),
+            verified,
+            seats,
+            recorded.in_order,
+            progress.update,
+        )
     seconds = time.perf_counter() - began
     return {
         "rule": str(policy.rule),
@@ -236,22 +234,3 @@ def _run(
         "verified": verified,
         "seconds": round(seconds, 3),
     }
-
-
-def _teller(session: Session, rule: str, tasks: int) -> Callable[[int], None] | None:
-    """Says on a terminal how far a long run is; silent elsewhere."""
-    if not sys.stderr.isatty() or session.is_quiet:
-        return None
-    told = time.monotonic()
-
-    def tell(done: int) -> None:
-        nonlocal told
-        now = time.monotonic()
-        if done == tasks:
-            sys.stderr.write("\r\x1b[K")
-        elif now - told >= TOLD_EVERY:
-            told = now
-            sys.stderr.write(f"\r{rule}: {done:,} of {tasks:,} votes")
-            sys.stderr.flush()
-
-    return tell

@@ -39,12 +39,21 @@ def serve(
     tls_key: Annotated[
         str | None, typer.Option("--tls-key", metavar="FILE", help="The certificate's private key (PEM).")
     ] = None,
+    log_level: Annotated[
+        str | None,
+        typer.Option("--log-level", metavar="debug|info|warning|error", help="Least urgent lines."),
+    ] = None,
+    log_format: Annotated[
+        str | None,
+        typer.Option("--log-format", metavar="text|json", help="Lines for people, or for programs."),
+    ] = None,
 ) -> None:
     """Run the engine: take agents, give them tasks, keep every step.
 
     $ agentorch serve
     $ agentorch serve --port 0 --data-dir ./fleet
     $ agentorch serve --port 0 --pool gpu
+    $ agentorch serve --port 0 --log-format json --log-level warning
     $ agentorch serve --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem
 
     Listening anywhere but on loopback wants a certificate, and tokens from whoever connects:
@@ -61,6 +70,8 @@ def serve(
         "gateway.insecure": is_insecure or None,
         "gateway.tls_cert": tls_cert,
         "gateway.tls_key": tls_key,
+        "logging.level": log_level,
+        "logging.format": log_format,
     }
     session.only_here("serve", "runs the engine on this machine")
     number = session.run(_serve(session), is_long=True)
@@ -76,6 +87,7 @@ async def _serve(session: Session) -> int | None:
     import asyncio
 
     from agentorch_cli import wiring
+    from agentorch_cli.cli.ui import page_address
 
     stop, stop_now = asyncio.Event(), asyncio.Event()
     second: int | None = None
@@ -91,11 +103,13 @@ async def _serve(session: Session) -> int | None:
             session.say("Stopping: agents finish what they hold. Once more stops at once.")
 
     def on_ready(url: str) -> None:
+        page = page_address(url)
         if session.format == "table":
             session.say(f"agentorch is ready: agents connect to {url}")
+            session.say(f"Look at it in a browser: {page}")
             session.say("Submit work with: agentorch task submit task.toml --wait    Stop with Ctrl-C.")
         else:
-            session.print_json({"event": "ready", "url": url})
+            session.print_json({"event": "ready", "url": url, "ui": page})
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, *heard(ENDINGS)):

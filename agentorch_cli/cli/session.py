@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
@@ -101,19 +103,19 @@ class Session:
         refuse_remote(self.settings, command, reason)
 
     def connect(
-        self, *, prepare: bool = True, is_patient: bool = False
+        self, *, prepare: bool = True, is_patient: bool = False, say: Callable[[str], None] | None = None
     ) -> AbstractAsyncContextManager[Client]:
         """A client: of the server that is chosen, or of the database; the embedded PostgreSQL is started
         where it has to be.
 
         Without `prepare` the schema is left as it is found, even if there is none. With `is_patient`
-        a server that goes away meanwhile is waited for.
+        a server that goes away meanwhile is waited for. `say` is told of that, in place of stderr.
         """
         if self.settings.is_remote:
             from agentorch_cli.cli.target import target_of
             from agentorch_cli.client.remote import RemoteClient
 
-            return RemoteClient(target_of(self.settings), say=self.say, is_patient=is_patient)
+            return RemoteClient(target_of(self.settings), say=say or self.say, is_patient=is_patient)
         from agentorch_cli.wiring import open_client
 
         client: AbstractAsyncContextManager[Client] = open_client(self.settings, prepare=prepare)
@@ -128,11 +130,12 @@ class Session:
 
         return self.run(call())
 
-    def run(self, work: Coroutine[Any, Any, T], *, is_long: bool = False) -> T:
+    def run(self, work: Coroutine[Any, Any, T], *, is_long: bool = False, until_unread: bool = False) -> T:
         """Run to the end; Ctrl-C, SIGTERM and SIGHUP cancel it, so that it can clean up.
 
-        `is_long` is for work that moves many messages, and gets the faster loop.
-        Raises KeyboardInterrupt, or SystemExit(143) after SIGTERM, 129 after SIGHUP.
+        `is_long` is for work that moves many messages, and gets the faster loop. `until_unread` is for
+        work that follows: it ends when nobody reads the pipe any more, without waiting for the next line.
+        Raises KeyboardInterrupt, or SystemExit(143) after SIGTERM, 129 after SIGHUP; BrokenPipeError.
         """
         import asyncio
 
@@ -152,12 +155,15 @@ class Session:
 
             for number in heard(ENDINGS):
                 asyncio.get_running_loop().add_signal_handler(number, end, number)
-            return await work
+            with _watching_the_pipe(lambda: end(signal.SIGPIPE)) if until_unread else nullcontext():
+                return await work
 
         try:
             with asyncio.Runner(loop_factory=_fast_loop() if is_long else None) as runner:
                 return runner.run(guarded())
         except asyncio.CancelledError:
+            if ended_by == signal.SIGPIPE:
+                raise BrokenPipeError from None
             if ended_by is not None:
                 raise SystemExit(128 + ended_by) from None
             raise
@@ -198,6 +204,30 @@ class Session:
         """Talk to the person: on stderr, so that stdout holds data only. Silent with `-q`."""
         if not self.is_quiet:
             write(one_line(sentence), sys.stderr)
+
+
+@contextmanager
+def _watching_the_pipe(gone: Callable[[], None]) -> Iterator[None]:
+    """Calls when whoever read our output is gone; does nothing where the system cannot tell."""
+    import asyncio
+    import select
+
+    try:
+        is_pipe = stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode)
+        watched = select.epoll() if is_pipe else None
+    except (AttributeError, OSError, ValueError):
+        watched = None
+    if watched is None:
+        yield
+        return
+    with watched:
+        watched.register(sys.stdout.fileno(), 0)  # asked for nothing, it tells of hang-ups all the same
+        loop = asyncio.get_running_loop()
+        loop.add_reader(watched.fileno(), gone)
+        try:
+            yield
+        finally:
+            loop.remove_reader(watched.fileno())
 
 
 def check_form(form: str, known: Sequence[str]) -> None:

@@ -75,11 +75,11 @@ def doctor(
     The bundle is for whoever helps: passwords, tokens and keys are taken out of it. It holds no
     task, no result and no name of an agent, but what logs say of them.
     """
-    from agentorch_cli import wiring
+    from agentorch_cli.doctor import examine
 
     session = Session.of(ctx)
     session.only_here("doctor", "looks at this machine")
-    findings = session.run(wiring.examine(session.settings))
+    findings = session.run(examine(session.settings))
 
     def draw(page: Page) -> None:
         from agentorch_cli.cli import columns

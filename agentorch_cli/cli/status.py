@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,12 +12,16 @@ from agentorch_cli.cli.session import Session
 
 if TYPE_CHECKING:
     from agentorch_cli.cli.tables import Page
+    from agentorch_cli.views import StatusView
 
 
 def status(
     ctx: typer.Context,
     is_watching: Annotated[
-        bool, typer.Option("--watch", "-w", help="Follow live; on a pipe, one JSON line per change. q quits.")
+        bool,
+        typer.Option(
+            "--watch", "-w", help="Follow live (p pauses, q quits); on a pipe, a line of JSON per change."
+        ),
     ] = False,
     limit: Annotated[
         int, typer.Option("--limit", metavar="N", min=1, max=10_000, help="Most tasks and votes per table.")
@@ -29,7 +34,7 @@ def status(
     """
     session = Session.of(ctx)
     if is_watching:
-        session.run(_watch(session))
+        session.run(_watch(session), until_unread=True)
         return
     found = session.ask("status.get", limit=limit)
     server = session.server_shown
@@ -48,13 +53,24 @@ app = single(status)
 
 
 async def _watch(session: Session) -> None:
-    from agentorch_cli.cli.session import json_text, write
-    from agentorch_cli.cli.watch import watch
+    from agentorch_cli.cli.watch import Notes, watch
 
-    async with session.connect(is_patient=True) as client:
-        await watch(
-            client,
-            lambda document: write(json_text(document)),
-            session.format == "table",
-            session.server_shown,
-        )
+    notes = Notes(session.say, session.server_shown)
+    async with session.connect(is_patient=True, say=notes.say) as client:
+        await watch(client, lambda status: _emit(session, status), session.format == "table", notes)
+
+
+def _emit(session: Session, status: StatusView) -> None:
+    """A change, where no screen can be drawn: JSON for programs, else the page, at a plain terminal."""
+    from agentorch_cli.cli.session import json_text, write
+
+    if session.format != "table" or not sys.stdout.isatty():
+        write(json_text(status))
+        return
+    from agentorch_cli.cli import board
+    from agentorch_cli.cli.tables import Page
+
+    page = Page(sys.stdout)
+    board.draw(page, status)
+    page.gap()
+    sys.stdout.flush()

@@ -46,6 +46,8 @@ class Column:
     fold_at: int = 36
     """Where an id folds, if the table does not fit as it is: the length of a UUID."""
     is_right: bool = False
+    least: int = SHORT_TEXT
+    """To how many letters a text is shortened while there are columns that could be left out."""
 
 
 class Page:
@@ -160,9 +162,9 @@ def fit(columns: Sequence[Column], natural: Sequence[int], width: int) -> tuple[
         return sum(widths[index] for index in kept) + GAP * (len(kept) - 1) - width
 
     def texts() -> list[int]:
-        return [index for index in kept if not columns[index].is_id and widths[index] > SHORT_TEXT]
+        return [index for index in kept if not columns[index].is_id and widths[index] > columns[index].least]
 
-    while excess() > sum(widths[index] - SHORT_TEXT for index in texts()):
+    while excess() > sum(widths[index] - columns[index].least for index in texts()):
         lightest = min(kept, key=lambda index: (columns[index].weight, -index))
         if columns[lightest].weight == KEPT:
             break

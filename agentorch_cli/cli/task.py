@@ -65,6 +65,12 @@ def submit(
             help="The most tokens that they may use together.",
         ),
     ] = None,
+    traceparent: Annotated[
+        str | None,
+        typer.Option(
+            "--traceparent", metavar="TEXT", help="The span that they are a part of; else TRACEPARENT's."
+        ),
+    ] = None,
 ) -> None:
     """Submit the tasks of files (TOML, JSON or JSONL): all of them, or none.
 
@@ -76,15 +82,18 @@ def submit(
     With --wait the exit code is 3 if a task fails.
     """
     from agentorch_cli.cli.files import read_submission
+    from agentorch_cli.cli.progress import Progress
 
     session = Session.of(ctx)
     seconds = _seconds(timeout)
-    plan = read_submission(files, session.settings)
+    with Progress(session, "Reading") as progress:
+        plan = read_submission(files, session.settings, begin=progress.begin)
     budget = dict(plan.budget or {})
     if budget_usd is not None:
         budget["cost_usd"] = budget_usd
     if budget_tokens is not None:
         budget["tokens"] = budget_tokens
+    span = _traceparent(traceparent)
     if is_dry_run:
         from agentorch_cli.cli.setup import has_database
 
@@ -100,8 +109,11 @@ def submit(
             asked: dict[str, Any] = {"allow_forward": True} if allow_forward else {}
             if budget:
                 asked["budget"] = budget
+            if span is not None:
+                asked["traceparent"] = span
             try:
-                reply = await client.call("task.submit", tasks=plan.tasks, **asked)
+                with Progress(session, "Storing tasks", len(plan.tasks)):
+                    reply = await client.call("task.submit", tasks=plan.tasks, **asked)
             except NotFound as error:
                 plan.refuse_unknown(error.details.get("missing", ()))
                 raise
@@ -119,6 +131,24 @@ def submit(
         _show_results(session, answer)
     else:
         show_submitted(session, answer)
+
+
+def _traceparent(given: str | None) -> str | None:
+    """The span that was named; a variable that names none is as good as not there. Raises UsageError."""
+    import os
+
+    from agentorch_cli.core.tracing import parse_traceparent
+
+    text = given or os.environ.get("TRACEPARENT")
+    if not text:
+        return None
+    try:
+        parse_traceparent(text)
+    except ValueError as error:
+        if given:
+            raise UsageError(f"--traceparent {error}") from None
+        return None
+    return text
 
 
 @verb(app, "validate")

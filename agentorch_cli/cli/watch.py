@@ -1,31 +1,22 @@
-"""The fleet, live: the page of `status`, again and again, until q or Ctrl-C.
+"""The fleet, live: the board, again and again, until q or Ctrl-C.
 
-At most four frames a second, and never more rows than the terminal has: a table of 2,000
-rows would take longer to draw than to be wanted. Not on a terminal, each change of the
-fleet is one line of JSON.
+At most four frames a second, and only where something has changed. Not on a terminal, each
+change of the fleet is one line of JSON.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
-import termios
-import tty
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, ConsoleDimensions, Group, RenderableType
-from rich.live import Live
-from rich.segment import Segment, Segments
-from rich.style import Style
-from rich.text import Text
-
-from agentorch_cli.cli import board
 from agentorch_cli.cli.changes import Changes
-from agentorch_cli.cli.look import Look
-from agentorch_cli.cli.tables import Page, table
+from agentorch_cli.cli.frame import frame
+from agentorch_cli.cli.screen import Screen
+from agentorch_cli.cli.sparks import History
 
 if TYPE_CHECKING:
     from agentorch_cli.client import Client
@@ -34,148 +25,160 @@ if TYPE_CHECKING:
 FRAME_SECONDS = 0.25
 """Least time between two frames."""
 
+IDLE_SECONDS = 1.0
+"""Between two looks at a fleet in which nothing has changed from one to the next."""
+
 DUTY = 4
-"""A frame may take a fifth of the time at most: a slow database is asked less often."""
+"""A look may take a fifth of the time at most: a slow database is asked less often."""
 
-HEAD_LINES = 3
-"""Of each part: an empty line, its title, the names of its columns."""
+MOST_ROWS = 60
+"""Tasks and votes that are asked for: more rows than most terminals have."""
+
+NOTE_SECONDS = 15.0
+"""How long a note stays."""
 
 
-async def watch(
-    client: Client, emit: Callable[[Any], None], is_page: bool, server: str | None = None
-) -> None:
+async def watch(client: Client, emit: Callable[[Any], None], is_page: bool, notes: Notes) -> None:
     """Show the fleet until the person has seen enough.
-
-    `server`: where it is, for the last line; None where it is here.
 
     `emit` prints a document where there is no terminal, or where JSON was asked for.
     """
-    if not (is_page and sys.stdout.isatty()):
-        await _emit_changes(client, emit)
-        return
-    page = Page(sys.stdout)
-    with (
-        _keys() as pressed,
-        Live(console=page.console, screen=True, auto_refresh=False, redirect_stderr=False) as live,
-    ):
-        async for status in _looks(client, pressed):
-            look = Look.of(page.stream)
-            page.console.size = ConsoleDimensions(look.width, look.height)
-            live.update(frame(status, page.console, look, server), refresh=True)
-
-
-def frame(status: StatusView, console: Console, look: Look, server: str | None = None) -> RenderableType:
-    """One frame, exactly as high as the terminal, with the keys on its last line."""
-    options = console.options.update(width=look.width)
-
-    def height(renderable: RenderableType) -> int:
-        return len(console.render_lines(renderable, options, pad=False))
-
-    lines = console.render_lines(Group(*_body(status, look, height)), options, pad=False)
-    lines = [*lines[: look.height - 1], *[[Segment("")]] * (look.height - 1 - len(lines))]
-    at = status.at.astimezone().strftime("%H:%M:%S")
-    where = f"   {look.text(server).plain}" if server else ""
-    keys = [Segment(f"{at}   q quits{where}"[: look.width], Style(dim=True))]
-    return Segments([segment for line in lines for segment in (*line, Segment.line())] + keys)
-
-
-def _body(status: StatusView, look: Look, height: Callable[[RenderableType], int]) -> list[RenderableType]:
-    """The lines on top, and as much of each table as has room."""
-    lines: list[RenderableType] = [*board.head(status, look)]
-    room = look.height - height(Group(*lines)) - 1
-    parts = board.parts(status)
-    for index, (title, columns, rows) in enumerate(parts):
-        share = _share(room, [len(rows) for _, _, rows in parts[index:]])
-        shown = rows[: max(share - HEAD_LINES, 0)]
-        grid = table(columns, shown, look)
-        while shown and (excess := height(grid) + HEAD_LINES - 1 - share) > 0:  # ids have folded
-            shown = shown[:-excess]
-            grid = table(columns, shown, look)
-        if shown:
-            more = f" ({len(shown)} of {len(rows)})" if len(shown) < len(rows) else f" ({len(rows)})"
-            lines += [Text(""), Text(title + more, "bold"), grid]
-            room -= height(grid) + HEAD_LINES - 1
-    return lines
-
-
-def _share(room: int, sizes: list[int]) -> int:
-    """Lines for the first of the parts that follow: what it needs, or a fair share."""
-    needs = [size + HEAD_LINES for size in sizes]
-    fair = room // len(needs)
-    return min(needs[0], max(room - sum(min(need, fair) for need in needs[1:]), 0))
-
-
-async def _looks(client: Client, pressed: asyncio.Event) -> AsyncIterator[StatusView]:
-    clock = asyncio.get_running_loop().time
-    async with Changes(client) as changes:
-        while not pressed.is_set():
-            start = clock()
-            status = asyncio.ensure_future(client.call("status.get", limit=50))
-            if not await _before(pressed, status):
-                return
-            yield await status
-            pause = max(FRAME_SECONDS, (clock() - start) * DUTY)
-            await _before(pressed, asyncio.ensure_future(changes.rest(pause)))
-
-
-async def _before(pressed: asyncio.Event, work: asyncio.Future[Any]) -> bool:
-    """Whether the work was done before a key was pressed; else it is left."""
-    key = asyncio.ensure_future(pressed.wait())
-    try:
-        await asyncio.wait({key, work}, return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            work.result()
-            return True
-        return False
-    finally:
-        key.cancel()
-        work.cancel()
-        await asyncio.gather(key, work, return_exceptions=True)
-
-
-async def _emit_changes(client: Client, emit: Callable[[Any], None]) -> None:
-    before: object = None
-    async for status in _looks(client, asyncio.Event()):
-        now = _essence(status)
-        if now != before:
+    if is_page and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
+        await _Viewer(client, notes).run()
+    else:
+        async for status in _changes(client):
             emit(status)
-        before = now
 
 
-def _essence(status: StatusView) -> object:
+class Notes:
+    """What would go to stderr, and where it goes while a screen is shown: for people, for a while."""
+
+    def __init__(self, say: Callable[[str], None], server: str | None = None) -> None:
+        self._say = say
+        self.server = server
+        self.heard: Callable[[], None] | None = None
+        self._last = ""
+        self._until = 0.0
+
+    def say(self, sentence: str) -> None:
+        """For whoever is there to read it."""
+        if self.heard is None:
+            self._say(sentence)
+            return
+        self._last, self._until = sentence, asyncio.get_running_loop().time() + NOTE_SECONDS
+        self.heard()
+
+    @property
+    def shown(self) -> str | None:
+        return self._last if asyncio.get_running_loop().time() < self._until else None
+
+
+class _Viewer:
+    """A person at a terminal."""
+
+    def __init__(self, client: Client, notes: Notes) -> None:
+        self._client = client
+        self._notes = notes
+        self._status: StatusView | None = None
+        self._history = History()
+        self._dirty = asyncio.Event()
+        self._done = asyncio.Event()
+        self._going = asyncio.Event()
+        self._going.set()
+        self._screen = Screen(self._press, self._dirty.set)
+
+    async def run(self) -> None:
+        """Until q, or an error of the client."""
+        self._notes.heard = self._dirty.set
+        with self._screen.taken():
+            work = [asyncio.ensure_future(one) for one in (self._look(), self._draw(), self._done.wait())]
+            try:
+                ended, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for one in work:
+                    one.cancel()
+                await asyncio.gather(*work, return_exceptions=True)
+                self._notes.heard = None
+            for one in ended:
+                one.result()
+
+    def _press(self, key: str) -> None:
+        if key in ("q", "Q", ""):
+            self._done.set()
+        elif key in ("p", "P", " "):
+            if self._going.is_set():
+                self._going.clear()
+            else:
+                self._going.set()
+            self._dirty.set()
+
+    async def _look(self) -> None:
+        async for status in looks(self._client, self._going):
+            if not self._going.is_set():
+                continue
+            self._status = status
+            self._history.add(status.flow)
+            self._dirty.set()
+
+    async def _draw(self) -> None:
+        while True:
+            await self._dirty.wait()
+            self._dirty.clear()
+            if self._status is None:
+                continue
+            look = self._screen.look
+            self._screen.draw(
+                frame(
+                    self._status,
+                    self._screen.page.console,
+                    look,
+                    self._notes.server,
+                    history=self._history,
+                    is_paused=not self._going.is_set(),
+                    note=self._notes.shown,
+                )
+            )
+            await asyncio.sleep(FRAME_SECONDS)
+
+
+async def looks(client: Client, going: asyncio.Event) -> AsyncGenerator[StatusView]:
+    """The state of the fleet, as often as it is worth it; none while `going` is not set."""
+    clock = asyncio.get_running_loop().time
+    before: object = None
+    async with Changes(client) as changes:
+        while True:
+            await going.wait()
+            start = clock()
+            status: StatusView = await client.call("status.get", limit=MOST_ROWS)
+            took = clock() - start
+            yield status
+            now = essence(status)
+            least = FRAME_SECONDS if now != before or client.is_remote else IDLE_SECONDS
+            before = now
+            await changes.rest(max(least, took * DUTY))
+
+
+async def _changes(client: Client) -> AsyncIterator[StatusView]:
+    """Only what differs from the one before."""
+    before: object = None
+    going = asyncio.Event()
+    going.set()
+    async with contextlib.aclosing(looks(client, going)) as found:
+        async for status in found:
+            now = essence(status)
+            if now != before:
+                yield status
+            before = now
+
+
+def essence(status: StatusView) -> object:
     """What counts as a change: not the time, and not that somebody was seen again."""
     return status.model_dump(
         exclude={
             "at": True,
             "oldest_pending_seconds": True,
+            "flow": True,
             "nodes": {"__all__": {"heartbeat_at"}},
             "agents": {"__all__": {"last_heartbeat"}},
         }
     )
-
-
-@contextmanager
-def _keys() -> Iterator[asyncio.Event]:
-    """Listens for q while the screen is ours, and gives the terminal back as it was."""
-    pressed = asyncio.Event()
-    if not sys.stdin.isatty():
-        yield pressed
-        return
-    stdin = sys.stdin.fileno()
-    before = termios.tcgetattr(stdin)
-    loop = asyncio.get_running_loop()
-
-    def read() -> None:
-        typed = os.read(stdin, 64)
-        if not typed:  # the terminal is gone
-            loop.remove_reader(stdin)
-        if not typed or b"q" in typed.lower():
-            pressed.set()
-
-    try:
-        tty.setcbreak(stdin)  # keeps Ctrl-C a signal
-        loop.add_reader(stdin, read)
-        yield pressed
-    finally:
-        loop.remove_reader(stdin)
-        termios.tcsetattr(stdin, termios.TCSADRAIN, before)

@@ -184,6 +184,8 @@ class TaskSpec:
     """The dependency (by the name that the file used, or its id) whose result this task checks."""
     compares: dict[str, Any] | None = None
     """The two answers of a vote that this task holds against each other."""
+    traceparent: str | None = None
+    """The span that it is a part of (`core.tracing`)."""
     remaining_path: float = 1.0
     """Length of the longest chain from this task to the end of its graph, itself included."""
 

@@ -21,6 +21,7 @@ import orjson
 from agentorch_cli.core.model import AttemptStatus
 from agentorch_cli.engine.inspector import Inspector, Undecided
 from agentorch_cli.engine.state import Report
+from agentorch_cli.logs import facts
 from agentorch_cli.schemas import Fault, Fit, Fits
 
 log = logging.getLogger("agentorch.checks")
@@ -80,10 +81,17 @@ class Checks:
             if fault is not None:
                 checked = _misfit(checked, fault)
         except Undecided as error:
-            log.warning("the result of attempt %s could not be checked: %s", report.message_id, error)
+            log.warning(
+                "the result of attempt %s could not be checked: %s",
+                report.message_id,
+                error,
+                extra=_about(report),
+            )
             checked = _failed(checked, f"the result could not be checked against its schema: {error}")
         except Exception:
-            log.exception("the result of attempt %s could not be checked", report.message_id)
+            log.exception(
+                "the result of attempt %s could not be checked", report.message_id, extra=_about(report)
+            )
             checked = _failed(checked, "the result could not be checked against its schema")
         self._aside.pop(report.message_id, None)
         self._come_back(checked)
@@ -104,3 +112,7 @@ def _misfit(report: Report, fault: Fault) -> Report:
 def _failed(report: Report, message: str, *, retryable: bool = True) -> Report:
     error = {"code": "invalid_result", "message": message[:1_000], "retryable": retryable}
     return replace(report, status=AttemptStatus.FAILED, result=None, error=error, is_checked=True)
+
+
+def _about(report: Report) -> dict[str, Any]:
+    return facts(task=report.task_id, agent=report.agent_id, attempt=report.message_id)

@@ -24,6 +24,7 @@ from agentorch_cli.engine.settler import Settler
 from agentorch_cli.engine.state import Report, State
 from agentorch_cli.errors import DatabaseUnreachable, NotAllowed
 from agentorch_cli.frames import dumps
+from agentorch_cli.logs import facts
 from agentorch_cli.store.records import Delivery
 from agentorch_cli.store.store import Store
 
@@ -217,7 +218,11 @@ class Desk:
             "reclaim_agents", list(mine), list(mine.values()), self.store.node_id
         )
         for row in rows:
-            log.warning("agent %r was taken for gone with this node, but is here", row["agent_id"])
+            log.warning(
+                "agent %r was taken for gone with this node, but is here",
+                row["agent_id"],
+                extra=facts(agent=row["agent_id"]),
+            )
             member = self.state.roster.members.get(row["agent_id"])
             if member is not None and row["agent_id"] in self._sessions:
                 member.node_id = self.state.node_id
@@ -322,5 +327,9 @@ class Desk:
             "agents_excluded": sum(m.excluded is not None for m in self.state.roster.members.values()),
             "attempts_live": len(self.state.deliveries),
             "tasks_ready": len(self.state.backlog),
+            "chief": float(self.state.is_chief),
+            "spend_usd": self.state.meters.cost_usd,
+            "spend_tokens": self.state.meters.tokens,
+            "spend_unknown": self.state.meters.unknown_costs,
             **self.state.counters,
         }

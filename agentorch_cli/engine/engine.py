@@ -22,6 +22,7 @@ from agentorch_cli.core.matching import Member, Roster
 from agentorch_cli.core.model import DEFAULT_POOL, AgentStatus
 from agentorch_cli.core.scoring import Weights
 from agentorch_cli.engine.balancer import Balance, Balancer
+from agentorch_cli.engine.census import Census
 from agentorch_cli.engine.deadlocks import Monitor
 from agentorch_cli.engine.desk import Desk
 from agentorch_cli.engine.exclusions import Exclusions
@@ -31,6 +32,7 @@ from agentorch_cli.engine.ledger import Bookkeeper
 from agentorch_cli.engine.lifeline import Lifeline
 from agentorch_cli.engine.peers import Peers, seat
 from agentorch_cli.engine.proposals import Proposals
+from agentorch_cli.engine.pruner import Age, Pruner
 from agentorch_cli.engine.relay import AGENTS, FREED, LATE, WORK, Relay
 from agentorch_cli.engine.scheduler import Scheduler
 from agentorch_cli.engine.settler import Settler
@@ -39,6 +41,7 @@ from agentorch_cli.engine.stragglers import Patience, Stragglers
 from agentorch_cli.engine.subtasks import Rules, Subtasks
 from agentorch_cli.engine.timetable import Timetable
 from agentorch_cli.errors import DatabaseUnreachable
+from agentorch_cli.logs import facts
 from agentorch_cli.store.deadlocks import Deadlocks
 from agentorch_cli.store.records import Delivery
 from agentorch_cli.store.store import DELAYED, Store
@@ -89,6 +92,7 @@ class Limits:
     deadlock_sweep_interval: float = 30.0
     deadlock_wait: float = 1.0
     breaker: breaker.Rules = field(default_factory=breaker.Rules)
+    retention: Age = field(default_factory=Age)
 
 
 class Engine:
@@ -167,6 +171,8 @@ class Engine:
         self.timetable = Timetable(self.state, store, defaults=limits.task_defaults)
         self.lifeline.on_due = self.timetable.wake
         self.historian = Historian(store)
+        self.census = Census(self.state, store.db)
+        self.pruner = Pruner(self.state, store.db, limits.retention)
         self.leader = Leader(
             self.state,
             store,
@@ -210,6 +216,7 @@ class Engine:
             run(self.exclusions.run(), name="exclusions"),
             run(self.timetable.run(), name="timetable"),
             run(self.historian.run(lambda: self.state.is_chief), name="historian"),
+            run(self.pruner.run(), name="pruner"),
             run(self._follow_changes(), name="changes"),
             run(self._follow_peers(), name="peers"),
             run(self.relay.run(), name="relay"),
@@ -437,7 +444,8 @@ class Engine:
         for delivery in await self.store.held_work(here):
             known = self.state.deliveries.get(delivery.message_id)
             if known is None:
-                log.info("attempt %s was assigned but not sent; sending it", delivery.message_id)
+                about = facts(task=delivery.task_id, agent=delivery.agent_id, attempt=delivery.message_id)
+                log.info("attempt %s was assigned but not sent; sending it", delivery.message_id, extra=about)
                 self.desk.take_up(delivery)
                 self.courier.deliver(delivery)
             elif known.is_parked and not delivery.is_parked:  # it has its slot again, and nobody was told

@@ -32,6 +32,7 @@ from agentorch_cli.core.matching import Member
 from agentorch_cli.core.model import AttemptStatus
 from agentorch_cli.engine.state import Report, State
 from agentorch_cli.errors import DatabaseUnreachable
+from agentorch_cli.logs import facts
 from agentorch_cli.store.records import Assignment
 from agentorch_cli.store.store import Store
 from agentorch_cli.store.submission import array_literal
@@ -98,7 +99,8 @@ class Exclusions:
 
     def probed(self, probe: Assignment) -> None:
         """An agent that was excluded is given one task, to see how it is."""
-        log.info("agent %r is probed with task %s", probe.agent_id, probe.task_id)
+        about = facts(agent=probe.agent_id, task=probe.task_id, attempt=probe.message_id)
+        log.info("agent %r is probed with task %s", probe.agent_id, probe.task_id, extra=about)
         self.state.count("agent_probed")
         self.state.bus.publish("agent_probed", agent_id=probe.agent_id, task_id=probe.task_id)
         self._probes.append(probe)
@@ -181,7 +183,13 @@ class Exclusions:
         said = one_line((error or {}).get("message") or "no reason given", MOST_TOLD)
         self._reasons[agent_id] = f"{breaker.failures} failures in a row, the last: {said}"
         seconds = exclusion_seconds(breaker.trips, self.rules)
-        log.warning("agent %r is excluded for %g s: %s", agent_id, seconds, self._reasons[agent_id])
+        log.warning(
+            "agent %r is excluded for %g s: %s",
+            agent_id,
+            seconds,
+            self._reasons[agent_id],
+            extra=facts(agent=agent_id),
+        )
         self._wake_in(agent_id, seconds)
         self._apply_to(agent_id)
         self.state.count("agent_excluded")
@@ -191,7 +199,9 @@ class Exclusions:
         self._something.set()
 
     def _readmit(self, agent_id: str) -> None:
-        log.info("agent %r did well when it was probed, and gets work again", agent_id)
+        log.info(
+            "agent %r did well when it was probed, and gets work again", agent_id, extra=facts(agent=agent_id)
+        )
         self._apply_to(agent_id)
         self.state.count("agent_readmitted")
         self.state.bus.publish("agent_readmitted", agent_id=agent_id)
@@ -266,7 +276,7 @@ class Exclusions:
             await self._write_counts()
         if self._is_pause_over:
             for row in await self.store.db.fetch("end_pauses", self.store.node_id):
-                log.info("the pause of agent %r is over", row["agent_id"])
+                log.info("the pause of agent %r is over", row["agent_id"], extra=facts(agent=row["agent_id"]))
             self._is_pause_over = False
 
     async def _write_exclusions(self, opened: Mapping[str, Breaker]) -> None:

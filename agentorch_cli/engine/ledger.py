@@ -35,6 +35,10 @@ READ_EVERY = 3_600.0
 """Seconds after which the whole ledger is read again: time has faded it."""
 
 
+END_SECONDS = 5.0
+"""How long the end of the process waits for what is being written."""
+
+
 class Bookkeeper:
     """The loop that keeps the ledger."""
 
@@ -70,14 +74,30 @@ class Bookkeeper:
                 await self._write()
 
     async def _write(self) -> None:
+        """Whoever is cancelled meanwhile waits for the end: what was stored may not be told again."""
         accounts, self.state.accounts = self.state.accounts, {}
         self._has_recent_work = True
+        keeping = asyncio.ensure_future(keep_accounts(self.store, entries(accounts)))
         try:
-            await keep_accounts(self.store, entries(accounts))
-        except (DatabaseUnreachable, asyncio.CancelledError):
-            for key, account in accounts.items():
-                self.state.accounts.setdefault(key, Account()).plus(account)
+            await asyncio.shield(keeping)
+        except asyncio.CancelledError:
+            await asyncio.wait([keeping], timeout=END_SECONDS)
+            if _is_away(keeping):
+                self._keep(accounts)
+            keeping.cancel()
             raise
+        except DatabaseUnreachable:
+            self._keep(accounts)
+            raise
+        meters = self.state.meters
+        for account in accounts.values():
+            meters.cost_usd += account.cost_usd
+            meters.tokens += account.tokens
+            meters.unknown_costs += account.cost_unknown
+
+    def _keep(self, accounts: dict[AccountKey, Account]) -> None:
+        for key, account in accounts.items():
+            self.state.accounts.setdefault(key, Account()).plus(account)
 
     async def lead(self, now: float) -> None:
         """What only whoever leads, or the chief, does, each when its time has come; `now` is the loop's."""
@@ -118,6 +138,11 @@ class Bookkeeper:
         """Bring the scores of the fleet up to date, and drop what is too old or too much."""
         active = await reckon(self.store)
         self._has_recent_work = active > 0 or any(m.used for m in self.state.roster.members.values())
+
+
+def _is_away(keeping: asyncio.Future[None]) -> bool:
+    """Whether it ended because the database was out of reach."""
+    return keeping.done() and not keeping.cancelled() and isinstance(keeping.exception(), DatabaseUnreachable)
 
 
 def entries(accounts: dict[AccountKey, Account]) -> list[Entry]:

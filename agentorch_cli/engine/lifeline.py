@@ -25,6 +25,7 @@ from agentorch_cli.engine.scheduler import LATE_AFTER, PATIENCE
 from agentorch_cli.engine.settler import DEADLINE, QUEUE_TIMEOUT, Settler
 from agentorch_cli.engine.state import Report, State
 from agentorch_cli.errors import DatabaseUnreachable
+from agentorch_cli.logs import facts
 from agentorch_cli.store.records import Delivery
 from agentorch_cli.store.store import Store
 from agentorch_cli.store.why import why_unstarted
@@ -72,9 +73,12 @@ class Lifeline:
         """For ever: look at the deliveries of this node."""
         loop = asyncio.get_running_loop()
         while True:
+            asleep = loop.time()
             await asyncio.sleep(LOOK_EVERY)
+            now = loop.time()
+            self.state.meters.lag.observe(now - asleep - LOOK_EVERY)
             if self.state.deliveries or self.state.gone_since:
-                self.watch_once(loop.time())
+                self.watch_once(now)
 
     def watch_once(self, now: float) -> None:
         """Report what is overdue at `now`, on the loop's clock. Each attempt is reported once."""
@@ -218,7 +222,7 @@ class Lifeline:
         except DatabaseUnreachable:
             raise
         except Exception:
-            log.exception("the vote of task %s cannot be looked at", task_id)
+            log.exception("the vote of task %s cannot be looked at", task_id, extra=facts(task=task_id))
 
     async def _end_starved(self) -> None:
         """Ready tasks that nobody took in time end, and say what they waited for."""
@@ -240,4 +244,6 @@ class Lifeline:
         except DatabaseUnreachable:
             raise
         except Exception:
-            log.exception("task %s is past a time limit but cannot be ended", task_id)
+            log.exception(
+                "task %s is past a time limit but cannot be ended", task_id, extra=facts(task=task_id)
+            )

@@ -545,6 +545,8 @@ class Scheduler:
 
     async def _commit_plainly(self, pairs: Sequence[Pair]) -> None:
         batch = [seat for task, seats in pairs for seat in self._assignments(task, seats)]
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
             claimed = await self.store.assign(batch)
         except asyncpg.UniqueViolationError:
@@ -557,6 +559,7 @@ class Scheduler:
             self._take_back(pairs)
             await self._one_by_one(pairs)
             return
+        self.state.meters.assign.observe(loop.time() - began)
         self._send(pairs, batch, claimed)
 
     def _was_quicker(self, pairs: Sequence[Pair]) -> NoReturn:
@@ -655,6 +658,8 @@ class Scheduler:
 
     def _send(self, pairs: Sequence[Pair], batch: Sequence[Assignment], claimed: dict[str, Claimed]) -> None:
         assignments = iter(batch)
+        waited = self.state.meters.queue
+        self.state.meters.assign_size.observe(len(batch))
         now = asyncio.get_running_loop().time()
         for task, seats in pairs:
             row = claimed.get(task.task_id)
@@ -680,6 +685,10 @@ class Scheduler:
                         "task_assigned", task_id=task.task_id, agent_id=assignment.agent_id
                     )
             if row is not None:
+                if task.status == "pending":
+                    waited.observe(row.waited)
+                    if self.state.traces is not None and "traceparent" in task.options:
+                        self._trace_queue(task, row)
                 self._refused.discard(task.task_id)
                 if "consensus" in task.options and len(seats) < task.want.most:
                     self._hinted.add(task.task_id)  # a vote may be given fewer agents than it wants
@@ -689,6 +698,20 @@ class Scheduler:
             self._refused.add(task.task_id)
         self.state.has_worked = True
         self.state.count("assigned", len(batch))
+
+    def _trace_queue(self, task: Ready, row: Claimed) -> None:
+        assert self.state.traces is not None
+        assigned = row.now.timestamp()
+        self.state.traces.end(
+            "queue",
+            None,
+            task.options["traceparent"],
+            assigned - row.waited,
+            assigned,
+            task_id=task.task_id,
+            task_type=task.type,
+            task_pool=task.want.pool,
+        )
 
     def _hand_over(self, task: Ready, assignment: Assignment, *, is_ahead: bool) -> None:
         """The agent is on another node: that one sends the work."""
@@ -830,6 +853,7 @@ def _delivery(task: Ready, assignment: Assignment, row: Claimed) -> Delivery:
         inputs=joined(row.inputs, task.brief),
         name=row.name,
         result_schema=schema_in(options),
+        traceparent=options.get("traceparent"),
         vote=vote_in(options),
         deadline=earliest(row.now, task.timeout_seconds, row.deadline),
     )

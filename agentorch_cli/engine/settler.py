@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -32,6 +33,7 @@ from agentorch_cli.engine.state import Courier, Report, State
 from agentorch_cli.engine.votes import Votes
 from agentorch_cli.errors import DatabaseUnreachable
 from agentorch_cli.frames import dumps
+from agentorch_cli.logs import facts
 from agentorch_cli.store.database import Transaction
 from agentorch_cli.store.records import AttemptRow, Delivery, Ending, LockedTask
 from agentorch_cli.store.store import Store, as_uuid, hint
@@ -76,6 +78,8 @@ class Settler:
         self.votes = Votes(state, store)
         self.checks = Checks(self._put_checked)
         self._wake = asyncio.Event()
+        self._began = 0.0
+        """When the batch that is settled now was begun, on the loop's clock."""
         self._has_room = asyncio.Event()
         self._has_room.set()
         self._is_idle = asyncio.Event()
@@ -158,7 +162,11 @@ class Settler:
                 wait = min(1.0, wait * 2)
             except Exception:
                 if len(batch) == 1:
-                    log.exception("the result of attempt %s cannot be stored", batch[0].message_id)
+                    log.exception(
+                        "the result of attempt %s cannot be stored",
+                        batch[0].message_id,
+                        extra=_about(batch[0]),
+                    )
                     self._quarantine(batch[0])
                     return
                 log.exception("a batch of %d results failed; trying them one by one", len(batch))
@@ -212,6 +220,8 @@ class Settler:
         """Settle one batch."""
         simple: dict[str, tuple[Report, Delivery]] = {}
         careful: list[Report] = []
+        loop = asyncio.get_running_loop()
+        began = self._began = loop.time()
         for report in batch:
             delivery = self.state.deliveries.get(report.message_id)
             if delivery is not None and delivery.result_schema is not None:
@@ -236,6 +246,8 @@ class Settler:
             careful = await self._settle_simple(simple) + careful
         if careful:
             await self._settle_carefully(careful)
+        self.state.meters.settle.observe(loop.time() - began)
+        self.state.meters.settle_size.observe(len(batch))
 
     def _checked(self, report: Report, schema: str, is_ballot: bool) -> Report | None:
         """The report, or the failure that it is because its result does not fit; None: it comes back."""
@@ -338,7 +350,10 @@ class Settler:
         """
         now = asyncio.get_running_loop().time()
         outcomes: dict[tuple[str, str, str], list[int]] = {}
+        meters = self.state.meters.attempts
         for report, delivery in ended:
+            if delivery.traceparent is not None and self.state.traces is not None:
+                self._trace(report, delivery, now)
             if report.status is AttemptStatus.CANCELLED:
                 continue
             self.on_ended(report, delivery.task_id, delivery.is_probe)
@@ -348,6 +363,9 @@ class Settler:
             skill = skill_shown(delivery.required_capabilities, delivery.role)
             account = self.state.account(delivery.agent_id, skill, delivery.type)
             account.add(report.status, now - delivery.begun, report.usage, is_ballot=is_ballot)
+            meter = meters.get(report.status)
+            if meter is not None:
+                meter.observe(now - delivery.begun)
             if is_ballot and went_well:
                 continue  # the vote will say
             if self.state.relay is not None and self.state.is_for_others(delivery):
@@ -357,6 +375,32 @@ class Settler:
             count[1] += 1
         for (agent_id, skill, type), (good, number) in outcomes.items():
             self.state.reputation.outcomes(agent_id, skill, type, good, number)
+
+    def _trace(self, report: Report, delivery: Delivery, now: float) -> None:
+        traces, told = self.state.traces, delivery.traceparent_told
+        assert traces is not None and told is not None
+        ended, error = time.time(), report.error or {}
+        traces.end(
+            "attempt",
+            told,
+            delivery.traceparent,
+            ended - (now - delivery.begun),
+            ended,
+            kind="PRODUCER",
+            error=None
+            if report.status is AttemptStatus.COMPLETED
+            else str(error.get("message", report.status)),
+            task_id=delivery.task_id,
+            task_type=delivery.type,
+            agent_id=delivery.agent_id,
+            attempt_id=delivery.message_id,
+            attempt_number=delivery.attempt,
+            attempt_status=report.status.value,
+            error_code=error.get("code"),
+        )
+        traces.end(
+            "settle", None, told, ended - (now - self._began), ended, kind="CLIENT", task_id=delivery.task_id
+        )
 
     def _remember_stray(self, report: Report, task: LockedTask) -> None:
         """The same of an attempt that was given up although this node did not carry it.
@@ -474,7 +518,7 @@ class Settler:
         try:
             await self._settle_task(task_id, reports, ended_by, gone)
         except (TypeError, ValueError, AttributeError, LookupError) as error:
-            log.exception("task %s cannot be decided upon", task_id)
+            log.exception("task %s cannot be decided upon", task_id, extra=facts(task=task_id))
             await self.end_sick(task_id, str(error))
             self._tell(None, reports, None, [], set())
 
@@ -482,7 +526,7 @@ class Settler:
         """Fail a task that cannot be handled."""
         message = f"the task cannot be handled: {visible(reason, 500)}"
         if await self.end_early(task_id, {"code": "unreadable", "message": message, "retryable": False}):
-            log.error("task %s failed: %s", task_id, message)
+            log.error("task %s failed: %s", task_id, message, extra=facts(task=task_id))
 
     async def end_early(self, task_id: str, error: dict[str, Any]) -> bool:
         """Fail a task whatever it does, and call its attempts off; False where it has ended already."""
@@ -699,6 +743,10 @@ class Settler:
             if move.wanted:
                 self.scheduler.hint([task.task_id], delayed=move.delay_seconds > 0)
         self.scheduler.wake()
+
+
+def _about(report: Report) -> dict[str, Any]:
+    return facts(task=report.task_id, agent=report.agent_id, attempt=report.message_id)
 
 
 def _size(report: Report) -> int:

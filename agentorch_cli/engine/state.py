@@ -20,10 +20,12 @@ from agentorch_cli.core.limits import LimitGates
 from agentorch_cli.core.matching import Roster
 from agentorch_cli.core.model import DEFAULT_POOL, AttemptStatus
 from agentorch_cli.engine.bus import Bus
+from agentorch_cli.engine.meters import Meters
 from agentorch_cli.engine.relay import PARKED, Relay
 from agentorch_cli.engine.reputation import Reputation
 from agentorch_cli.engine.shelf import Shelf
 from agentorch_cli.store.records import Delivery
+from agentorch_cli.traces import Traces
 
 QUICK_SECONDS = 0.25
 """An agent whose last attempt took no longer, and went well, may be handed work beyond its slots."""
@@ -245,6 +247,9 @@ class State:
     """It does what is there once for all pools: sweeps, deadlocks, schedules, scores."""
     is_stopping: bool = False
     counters: dict[str, int] = field(default_factory=dict)
+    meters: Meters = field(default_factory=Meters)
+    traces: Traces | None = None
+    """Where spans go; None: nowhere."""
     reputation: Reputation = field(init=False)
     _is_empty: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -275,6 +280,8 @@ class State:
         """A live attempt is on this node."""
         if delivery.message_id not in self.deliveries and not delivery.is_waiting:
             self._count_in(delivery)
+        if delivery.traceparent is not None:
+            self._tell_trace(delivery)
         self.deliveries[delivery.message_id] = delivery
         self.held_by.setdefault(delivery.agent_id, set()).add(delivery.message_id)
         if delivery.is_waiting:
@@ -285,6 +292,14 @@ class State:
             required = frozenset(delivery.required_capabilities)
             self.shelf.put(delivery.message_id, delivery.agent_id, required, is_ahead=True)
             self._begin_next(delivery.agent_id)
+
+    def _tell_trace(self, delivery: Delivery) -> None:
+        assert delivery.traceparent is not None
+        delivery.traceparent_told = (
+            self.traces.attempt(delivery.traceparent, delivery.message_id)
+            if self.traces is not None
+            else delivery.traceparent
+        )
 
     def waits(self, delivery: Delivery, does_wait: bool) -> None:
         """It waits for its sub-tasks, or does so no more: what waits does not count as running."""

@@ -30,6 +30,7 @@ from agentorch_cli.documents import Document
 from agentorch_cli.engine.state import State
 from agentorch_cli.errors import DatabaseUnreachable, NotAllowed, OrchestratorError
 from agentorch_cli.identity import new_id
+from agentorch_cli.logs import facts
 from agentorch_cli.store.records import Delivery
 from agentorch_cli.store.store import Store
 from agentorch_cli.store.submission import Stored, insert
@@ -103,7 +104,11 @@ class Subtasks:
         except OrchestratorError as error:
             requester.refuse(error.code, str(error), request_id=frame.request_id)
         except Exception:
-            log.exception("a sub-task of agent %r could not be submitted", agent_id)
+            log.exception(
+                "a sub-task of agent %r could not be submitted",
+                agent_id,
+                extra=facts(agent=agent_id, attempt=frame.parent_message_id),
+            )
             requester.refuse("bug", "the sub-task could not be stored", request_id=frame.request_id)
         finally:
             self._per_agent[agent_id] -= 1
@@ -118,6 +123,8 @@ class Subtasks:
         defaults = {**self.defaults, "pool": parent.pool} if parent is not None else self.defaults
         file = read_tasks(document, new_id=lambda: str(new_id()), defaults=defaults)
         specs = [replace(spec, parent_id=parent_id) for spec in plan(file.tasks, where=file.where).tasks]
+        if parent is not None and parent.traceparent_told is not None and specs[0].traceparent is None:
+            specs[0] = replace(specs[0], traceparent=parent.traceparent_told)
         if parent_id is not None:
             specs[0] = await _surely(lambda: self._check_lineage(parent_id, specs[0]))
         stored = await self._insert(specs)

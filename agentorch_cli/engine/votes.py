@@ -189,10 +189,12 @@ class Votes:
             escalation=escalation,
         )
         await close(tx, poll, closing, self.store)
+        is_reached = ruling.verdict.status is VoteStatus.REACHED
+        self.state.meters.votes["reached" if is_reached else "failed"] += 1
         self.state.bus.publish(
             "consensus_decided",
             task_id=case.task_id,
-            reached=ruling.verdict.status is VoteStatus.REACHED,
+            reached=is_reached,
             decided_by=ruling.decided_by,
         )
 

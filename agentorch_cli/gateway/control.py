@@ -5,16 +5,22 @@ what comes beyond that waits in the network, so nobody's haste fills our memory.
 subscription are read from the log when the last ones have been taken, never ahead: a consumer
 that is slow falls behind in the log and not in here, and one that takes nothing at all is cut
 off. Either goes on from the cursor of the last event that it saw.
+
+Whoever comes with an `Origin` is a browser, and may only read, whatever its token allows: the page of
+`/ui` has nothing to change, so a script that got into it should have nothing either. Pages are told
+that something has happened, not what, and then ask for what they show; those that ask the same at the
+same time get one answer. So an open page costs the same in a storm of events as on a busy day.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import asyncpg
 import orjson
@@ -33,10 +39,11 @@ from agentorch_cli.errors import (
     UsageError,
 )
 from agentorch_cli.frames import PROTOCOL_VERSION
+from agentorch_cli.gateway.drawing import MOST_DRAWN, drawn
 from agentorch_cli.gateway.keys import Caller, Keys, Rate
 from agentorch_cli.gateway.session import close
 from agentorch_cli.handlers import Context
-from agentorch_cli.handlers.access import ACCESS, SUBSCRIBE, Access
+from agentorch_cli.handlers.access import ACCESS, SUBSCRIBE, WAITS, Access
 from agentorch_cli.handlers.events import event_view
 from agentorch_cli.handlers.wire import Operation, operation, read_parameters, write_answer
 from agentorch_cli.payloads import decode
@@ -91,6 +98,8 @@ class _Params(BaseModel):
 
 P = TypeVar("P", bound=_Params)
 
+Reading = Callable[[], Coroutine[Any, Any, Any]]
+
 
 class Hello(_Params):
     """Who calls."""
@@ -108,12 +117,21 @@ class Subscribe(_Params):
     task_id: str | None = Field(default=None, max_length=200)
     agent_id: str | None = Field(default=None, max_length=200)
     cursor: str | None = Field(default=None, max_length=100)
+    hints: bool = False
+    """Only say that the log has moved, a few times a second at most."""
 
 
 class Unsubscribe(_Params):
     """The end of a subscription."""
 
     subscription: int
+
+
+class Picture(_Params):
+    """What is to be drawn: for pages, which draw nothing themselves."""
+
+    of: Literal["task.graph", "task.timeline"]
+    task_id: str = Field(max_length=200)
 
 
 class Control:
@@ -126,6 +144,22 @@ class Control:
         self.engine_id = engine_id
         self.pulse = Pulse(context.db)
         self.conversations: set[Conversation] = set()
+        self._reads: dict[tuple[str, str], asyncio.Task[Any]] = {}
+
+    async def read_once(self, method: str, given: Mapping[str, Any], read: Reading) -> Any:
+        """The answer to a question that several may ask at the same time: all get the same one."""
+        key = (method, json.dumps(given, sort_keys=True))
+        task = self._reads.get(key)
+        if task is None:
+            task = self._reads[key] = asyncio.create_task(read(), name=f"read {method}")
+
+            def done(read: asyncio.Task[Any]) -> None:
+                del self._reads[key]
+                if not read.cancelled():
+                    read.exception()  # all who asked may have gone
+
+            task.add_done_callback(done)
+        return await asyncio.shield(task)
 
     async def converse(self, connection: ServerConnection, token: str | None) -> None:
         """Serve one connection to its end. `token`: as its upgrade request showed it."""
@@ -150,6 +184,8 @@ class Conversation:
         self._subscriptions: dict[int, asyncio.Task[None]] = {}
         self._next_subscription = 1
         self._is_over = False
+        request = connection.request
+        self.is_browser = request is not None and "Origin" in request.headers
 
     async def run(self, token: str | None) -> None:
         """Until the connection ends."""
@@ -180,7 +216,7 @@ class Conversation:
     async def _authenticate(self, token: str | None) -> Any:
         """Know the caller, by the upgrade request or by a first `hello`; gives that frame, if it was read."""
         if token is not None or not self.control.keys.is_required:
-            self.caller = await self.control.keys.admit(token)
+            self.caller = self._limited(await self.control.keys.admit(token))
             return None
         self.connection.protocol.max_message_size = STRANGER_BYTES
         try:
@@ -191,8 +227,11 @@ class Conversation:
         frame = decode(raw, max_bytes=STRANGER_BYTES) if isinstance(raw, str) else None
         params = frame.get("params") if isinstance(frame, dict) and frame.get("method") == "hello" else None
         shown = params.get("token") if isinstance(params, dict) else None
-        self.caller = await self.control.keys.admit(shown if isinstance(shown, str) else None)
+        self.caller = self._limited(await self.control.keys.admit(shown if isinstance(shown, str) else None))
         return raw
+
+    def _limited(self, caller: Caller) -> Caller:
+        return caller.only_reading() if self.is_browser else caller
 
     def _hang_up(self, reason: str) -> None:
         """The token has ended: nothing more is read, and the connection is closed."""
@@ -273,6 +312,8 @@ class Conversation:
                 return await self._subscribe(_read(Subscribe, params))
             case "unsubscribe":
                 return self._unsubscribe(_read(Unsubscribe, params))
+            case "picture":
+                return await self._draw(_read(Picture, params))
         access, known = ACCESS.get(method), operation(method)
         if access is None or known is None:
             error = NotFound(f"there is no operation {method[:100]!r} (this is agentorch {__version__})")
@@ -288,6 +329,24 @@ class Conversation:
         except UsageError as error:
             raise _Refused(INVALID_PARAMS, error) from error
         self._refuse_commands(read)
+        if self.is_browser and method not in WAITS:
+            return await self.control.read_once(method, given, lambda: self._ask(known, read))
+        return await self._ask(known, read)
+
+    async def _draw(self, wanted: Picture) -> Any:
+        """A graph or a timeline as a tree of shapes; see `gateway.drawing`."""
+        self._require(wanted.of, ACCESS[wanted.of])
+        given = {"task_id": wanted.task_id, "limit": MOST_DRAWN}
+
+        async def draw() -> Any:
+            known = operation(wanted.of)
+            assert known is not None
+            answer = await self._ask(known, given)
+            return await asyncio.to_thread(drawn, wanted.of, write_answer(known, answer.value))
+
+        return await self.control.read_once(f"picture {wanted.of}", given, draw)
+
+    async def _ask(self, known: Operation, read: Mapping[str, Any]) -> _Answer:
         return _Answer(known, await known.handler(self.control.context, **read))
 
     def _require(self, method: str, access: Access) -> None:
@@ -344,6 +403,8 @@ class Conversation:
                 hint="unsubscribe, or set gateway.max_subscriptions",
             )
         read_cursor(wanted.cursor)
+        if wanted.hints and (wanted.kinds or wanted.task_id or wanted.agent_id or wanted.cursor):
+            raise UsageError("hints tell of the whole log from now on: they take no filter and no cursor")
         number = self._next_subscription
         self._next_subscription += 1
         self._subscriptions[number] = placeholder = asyncio.create_task(asyncio.sleep(0))
@@ -355,10 +416,9 @@ class Conversation:
 
         def begin() -> None:
             if self._subscriptions.get(number) is placeholder:
-                self._subscriptions[number] = asyncio.create_task(
-                    self._tell(number, cursor, Filter(wanted.task_id, wanted.kinds, wanted.agent_id)),
-                    name="subscription",
-                )
+                chosen = Filter(wanted.task_id, wanted.kinds, wanted.agent_id)
+                telling = self._hint(number) if wanted.hints else self._tell(number, cursor, chosen)
+                self._subscriptions[number] = asyncio.create_task(telling, name="subscription")
 
         return _Begun(views.SubscriptionView(subscription=number, cursor=cursor), begin)
 
@@ -385,6 +445,21 @@ class Conversation:
             log.exception("a subscription failed")
             with contextlib.suppress(ConnectionClosed):
                 await self._notify("subscription_ended", {"subscription": number, "cursor": cursor})
+
+    async def _hint(self, number: int) -> None:
+        """Say whenever the log has moved, for ever; however much it was, that is one word."""
+        pulse = self.control.pulse
+        async with pulse.following():
+            moved = asyncio.ensure_future(pulse.next())
+            try:
+                while True:
+                    await moved
+                    moved = asyncio.ensure_future(pulse.next())  # what happens meanwhile is not missed
+                    await self._notify("moved", {"subscription": number})
+            except ConnectionClosed:
+                pass
+            finally:
+                moved.cancel()
 
     # --- sending ----------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agentorch_cli.errors import DatabaseUnreachable, NotAllowed, Unauthorized
 from agentorch_cli.store.database import Database
@@ -55,6 +55,10 @@ class Caller:
 
     def may(self, scope: str) -> bool:
         return allows(self.scopes, scope)
+
+    def only_reading(self) -> Caller:
+        """The same caller, who may look and no more."""
+        return replace(self, scopes=("read",) if self.may("read") else ())
 
     def may_be(self, agent_id: str) -> bool:
         """Whether it may speak as this agent."""

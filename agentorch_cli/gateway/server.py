@@ -39,8 +39,10 @@ from agentorch_cli.errors import (
 )
 from agentorch_cli.frames import ErrorBody, Register, read_frame
 from agentorch_cli.gateway.keys import INSIDE, Caller, Keys, Rate, refuse_agent
+from agentorch_cli.gateway.page import page_of
 from agentorch_cli.gateway.session import Session, close, error_frame
 from agentorch_cli.identity import new_id
+from agentorch_cli.logs import facts
 from agentorch_cli.payloads import decode
 from agentorch_cli.store.records import Delivery
 
@@ -64,6 +66,8 @@ MOST_READ_AHEAD = 8
 """Frames of a connection that are read before they are handled; each may have max_message_bytes."""
 
 PLAIN = "text/plain; charset=utf-8"
+
+_PATHS = "there is /agents, /control, /ui, /healthz, /readyz, /metrics, /names/KIND\n"
 
 _UNKNOWN_NAME = (
     "this server does not go by that name; where it is one of its names, add it to gateway.allowed_hosts\n"
@@ -215,7 +219,9 @@ class Gateway:
                 )
             return _page(status, kind, body)
         if path not in ("/agents", "/control"):
-            return _page(404, PLAIN, "there is /agents, /control, /healthz, /readyz, /metrics, /names/KIND\n")
+            if (part := page_of(path, request)) is not None:
+                return part
+            return _page(404, PLAIN, _PATHS)
         if _is_foreign(request.headers.get_all("Origin"), hosts):
             return _page(403, PLAIN, "pages of other sites may not connect here\n")
         if self.is_closing or self.desk is None or self._open >= self.door.most_connections:
@@ -317,7 +323,9 @@ class Gateway:
         try:
             caller = await self._authenticate(connection, register)
         except OrchestratorError as error:
-            log.warning("agent %r is refused: %s", register.agent_id, error)
+            log.warning(
+                "agent %r is refused: %s", register.agent_id, error, extra=facts(agent=register.agent_id)
+            )
             await connection.send(error_frame(error.code, error.message), text=True)
             code = 1013 if isinstance(error, DatabaseUnreachable) else 1008
             await close(connection, code, "try again in a moment" if code == 1013 else error.message)
@@ -352,7 +360,11 @@ class Gateway:
         old = self.sessions.get(agent.agent_id)
         self.sessions[agent.agent_id] = session
         if old is not None:
-            log.info("agent %r connected anew; its old session ends", agent.agent_id)
+            log.info(
+                "agent %r connected anew; its old session ends",
+                agent.agent_id,
+                extra=facts(agent=agent.agent_id),
+            )
             self._run(old.close(1008, "this agent connected anew"))
         try:
             welcome = await self._desk.welcome(agent, session.session_id, register.resume)
@@ -362,7 +374,9 @@ class Gateway:
             self._forget(session)
             if not isinstance(error, OrchestratorError):
                 raise
-            log.warning("agent %r cannot register: %s", agent.agent_id, error)
+            log.warning(
+                "agent %r cannot register: %s", agent.agent_id, error, extra=facts(agent=agent.agent_id)
+            )
             await connection.send(error_frame(error.code, error.message), text=True)
             code = 1013 if isinstance(error, DatabaseUnreachable) else 1008
             await close(connection, code, "try again in a moment" if code == 1013 else error.message)
@@ -388,7 +402,7 @@ class Gateway:
 
     def _bar(self, session: Session, reason: str) -> None:
         """The session's token has ended: nothing more of it is taken."""
-        log.info("agent %r: %s", session.agent_id, reason)
+        log.info("agent %r: %s", session.agent_id, reason, extra=facts(agent=session.agent_id))
         session.is_barred = True
         self._run(close(session.connection, 1008, reason, seconds=1.0))
 
@@ -561,7 +575,11 @@ class Gateway:
         """End an agent's session without a word to the engine: it has a newer one, on another node."""
         session = self.sessions.pop(agent_id, None)
         if session is not None:
-            log.info("agent %r connected to another node; its session here ends", agent_id)
+            log.info(
+                "agent %r connected to another node; its session here ends",
+                agent_id,
+                extra=facts(agent=agent_id),
+            )
             self._run(session.close(1008, "this agent connected anew"))
 
     def session_of(self, agent_id: str) -> Session | None:
@@ -588,7 +606,12 @@ class Gateway:
                 if session.is_held:
                     continue
                 if silent > 3 * interval:
-                    log.warning("agent %r has been silent for %.0f s", session.agent_id, silent)
+                    log.warning(
+                        "agent %r has been silent for %.0f s",
+                        session.agent_id,
+                        silent,
+                        extra=facts(agent=session.agent_id),
+                    )
                     self._run(session.close(1011, "silent for too long"))
                 elif silent > 0.9 * interval:
                     self._run(self._ping(session))
@@ -676,10 +699,10 @@ def _is_named(hosts: Sequence[str], names: Collection[str]) -> bool:
 
 
 def _is_foreign(origins: Sequence[str], hosts: Sequence[str]) -> bool:
-    """Whether a browser asks on behalf of another site's page; programs send no Origin.
+    """Whether a browser asks on behalf of another site's page; programs need not send an Origin.
 
-    A page may connect only to where it came from, and only by address or as localhost: a name
-    can be made to point here by whoever owns it (DNS rebinding), and then origin and host agree.
+    A page may connect only to where it came from. That this is no name which somebody else has made
+    to point here (DNS rebinding: origin and host agree then) was seen before, by the host.
     """
     if not origins:
         return False
@@ -687,14 +710,9 @@ def _is_foreign(origins: Sequence[str], hosts: Sequence[str]) -> bool:
         return True
     try:
         page = urlsplit(origins[0])
-        name = page.hostname or ""
-        if page.netloc != hosts[0] or page.scheme not in ("http", "https"):
-            return True
-        if name != "localhost":
-            ip_address(name)
     except ValueError:
         return True
-    return False
+    return page.netloc != hosts[0] or page.scheme not in ("http", "https")
 
 
 def _page(status: int, kind: str, body: str) -> Response:

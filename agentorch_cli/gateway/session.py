@@ -22,6 +22,7 @@ from websockets.protocol import State
 
 from agentorch_cli.core.model import AgentSpec
 from agentorch_cli.gateway.keys import ANYBODY, Caller
+from agentorch_cli.logs import facts
 from agentorch_cli.store.records import Delivery
 
 log = logging.getLogger("agentorch.gateway")
@@ -182,7 +183,9 @@ class Session:
         except ConnectionClosed:
             pass
         except TimeoutError:
-            log.warning("agent %r does not read; cutting it off", self.agent_id)
+            log.warning(
+                "agent %r does not read; cutting it off", self.agent_id, extra=facts(agent=self.agent_id)
+            )
             self.abort()
 
     # --- the end ----------------------------------------------------------------------------
@@ -239,6 +242,8 @@ def execute_frame(delivery: Delivery) -> bytes:
         "task": task,
         "inputs": orjson.Fragment(delivery.inputs) if delivery.inputs is not None else {},
     }
+    if delivery.traceparent_told is not None:
+        data["traceparent"] = delivery.traceparent_told
     if delivery.is_ahead:
         data["ahead"] = True
     return orjson.dumps(

@@ -20,9 +20,11 @@ from agentorch_cli.handlers.agents import (
 )
 from agentorch_cli.handlers.budgets import get_budget, list_budgets, remove_budgets, set_budget
 from agentorch_cli.handlers.context import Context, Handler
+from agentorch_cli.handlers.database import back_up_database, get_database, restore_database
 from agentorch_cli.handlers.deadlocks import check_deadlocks, get_deadlock, list_deadlocks, resolve_deadlocks
 from agentorch_cli.handlers.events import list_events
 from agentorch_cli.handlers.graphs import graph_of_task, timeline_of_task
+from agentorch_cli.handlers.history import prune_history
 from agentorch_cli.handlers.limits import list_limits, remove_limits, set_limit
 from agentorch_cli.handlers.outcomes import say_outcome, say_outcomes
 from agentorch_cli.handlers.schedules import (
@@ -36,6 +38,7 @@ from agentorch_cli.handlers.schedules import (
 )
 from agentorch_cli.handlers.schema import apply_schema
 from agentorch_cli.handlers.status import get_status, list_nodes
+from agentorch_cli.handlers.tally import tally_tasks
 from agentorch_cli.handlers.tasks import (
     cancel_tasks,
     depend_on,
@@ -73,6 +76,7 @@ HANDLERS: dict[str, Handler] = {
     "task.list": list_tasks,
     "task.get": get_task,
     "task.wait": wait_for_tasks,
+    "task.tally": tally_tasks,
     "task.cancel": cancel_tasks,
     "task.retry": retry_tasks,
     "task.depend": depend_on,
@@ -108,6 +112,10 @@ HANDLERS: dict[str, Handler] = {
     "reliability.list": list_reliabilities,
     "outcome.say": say_outcome,
     "outcome.say_many": say_outcomes,
+    "db.status": get_database,
+    "db.backup": back_up_database,
+    "db.restore": restore_database,
+    "history.prune": prune_history,
     "node.list": list_nodes,
     "status.get": get_status,
     "token.create": create_token,

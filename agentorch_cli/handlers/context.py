@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from agentorch_cli.core.ladder import Policy
 from agentorch_cli.store.database import Database
 from agentorch_cli.store.store import Store
 from agentorch_cli.store.waiting import Waiting
+from agentorch_cli.traces import Traces
 
 MOST_SHOWN = 1_000
 
@@ -28,6 +30,10 @@ class Context:
     """Seconds for which an agent that went away still counts as there."""
     task_defaults: Mapping[str, Any] = field(default_factory=dict)
     """TaskSpec fields for scheduled tasks that are silent about them."""
+    data_dir: Path | None = None
+    """Where the embedded database keeps its files; None for one whose disk cannot be seen from here."""
+    traces: Traces | None = None
+    """Where spans go; None: nowhere."""
     on_close: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
     @property

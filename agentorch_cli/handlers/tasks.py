@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 from uuid import UUID
 
@@ -12,9 +13,10 @@ import asyncpg
 import orjson
 
 from agentorch_cli import views
+from agentorch_cli.core import tracing
 from agentorch_cli.core.model import Coverage, TaskSpec, TaskStatus
 from agentorch_cli.core.team import advice, shortfall
-from agentorch_cli.errors import Conflict, NotFound, WaitTimedOut, command
+from agentorch_cli.errors import Conflict, NotFound, UsageError, WaitTimedOut, command
 from agentorch_cli.handlers.budgets import find_budgets, find_funding, usage_of
 from agentorch_cli.handlers.context import MOST_SHOWN, Context
 from agentorch_cli.handlers.deadlocks import find_deadlocks
@@ -35,6 +37,7 @@ async def submit_tasks(
     budget: Mapping[str, Any] | None = None,
     submission_id: UUID | None = None,
     again: bool = False,
+    traceparent: str | None = None,
 ) -> views.SubmitReply:
     """Store a submission, whole or not at all. Raises Conflict, NotFound (an unknown dependency).
 
@@ -42,8 +45,13 @@ async def submit_tasks(
     `budget`: what they may use together, as `[budget]` of a task file says it.
     `again`: the same request was sent before, with this `submission_id`, and its answer was lost:
     if it was stored, this is its answer.
+    `traceparent`: the span that all of them are a part of, but for those that name one themselves.
     """
     submission_id = submission_id or new_id()
+    span = _begin_span(context, traceparent)
+    began = time.time()
+    if span is not None:
+        tasks = [one if one.traceparent else replace(one, traceparent=str(span)) for one in tasks]
     stored = await find(context.store, submission_id, tasks) if again else None
     if stored is None:
         try:
@@ -61,8 +69,22 @@ async def submit_tasks(
             for one in stored
         ],
     )
+    if context.traces is not None and span is not None:
+        context.traces.end(
+            "submit", span, traceparent, began, submission_id=str(submission_id), submission_tasks=len(tasks)
+        )
     reply.warnings = await _unserved(context, tasks)
     return reply
+
+
+def _begin_span(context: Context, traceparent: str | None) -> tracing.Context | None:
+    """The span that the tasks are a part of; None where they are part of no trace. Raises UsageError."""
+    try:
+        if context.traces is not None:
+            return context.traces.begin(traceparent)
+        return tracing.parse_traceparent(traceparent) if traceparent is not None else None
+    except ValueError as error:
+        raise UsageError(f"traceparent {error}") from None
 
 
 async def _unserved(context: Context, tasks: Sequence[TaskSpec]) -> list[str]:

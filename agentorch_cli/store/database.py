@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -38,6 +38,11 @@ _BY_KEY = {
     "enable_mergejoin": "off",
     "plan_cache_mode": "force_generic_plan",
 }
+
+DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
+KINDS = ("unreachable", "deadlock", "lock_timeout", "statement_timeout", "conflict", "other")
+"""Of failed statements; `conflict` is a unique index that refused, which callers expect."""
 
 OnNotice = Callable[[str, str], None]
 """Called with channel and payload."""
@@ -70,6 +75,8 @@ class Database:
         self._pool: asyncpg.Pool | None = None
         self._by_key: asyncpg.Pool | None = None
         self._opening = asyncio.Lock()
+        self.errors: dict[str, int] = dict.fromkeys(KINDS, 0)
+        """Statements that failed, by kind."""
         self._sql = statements()
 
     async def open(self) -> None:
@@ -100,6 +107,12 @@ class Database:
                 except (TimeoutError, OSError, asyncpg.PostgresError):
                     pool.terminate()
         self._pool = self._by_key = None
+
+    def connections(self) -> dict[str, float]:
+        """How many connections are at work, and how many wait for some."""
+        pools = [pool for pool in (self._pool, self._by_key) if pool is not None]
+        idle = sum(pool.get_idle_size() for pool in pools)
+        return {"busy": float(sum(pool.get_size() for pool in pools) - idle), "idle": float(idle)}
 
     @property
     def pool(self) -> asyncpg.Pool:
@@ -148,12 +161,26 @@ class Database:
             yield Transaction(connection, self._sql)
 
     @contextlib.asynccontextmanager
+    async def connected(self) -> AsyncIterator[Any]:
+        """A connection of one's own for a while: for what is no named statement, such as a copy."""
+        async with self._translated(), self.pool.acquire() as connection:
+            yield connection
+
+    @contextlib.asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:
         """The driver's errors as ours."""
         try:
             yield
         except OrchestratorError:
             raise
+        except (*DRIVER_ERRORS, OSError, TimeoutError) as error:
+            self.errors[_kind_of(error)] += 1
+            self._translate(error)
+
+    def _translate(self, failure: Exception) -> NoReturn:
+        """Raises the error in our words; what nobody expects passes as it is."""
+        try:
+            raise failure
         except asyncpg.UndefinedTableError as error:
             raise SchemaMismatch(
                 "the database has no agentorch schema yet", fix="agentorch init-db"
@@ -211,27 +238,31 @@ class Database:
         Two at once are safe: the second waits for the first and finds nothing to do.
         Raises SchemaMismatch where the schema is newer than this program.
         """
-        applied: list[str] = []
         async with self._translated(), self.pool.acquire() as connection, connection.transaction():
             await connection.execute("set local lock_timeout = '60s'")
-            await connection.execute("select pg_advisory_xact_lock($1)", _MIGRATION_LOCK)
-            await connection.execute(
-                "create table if not exists schema_migrations ("
-                " version integer primary key, name text not null,"
-                " applied_at timestamptz not null default now())"
-            )
-            done = {row[0] for row in await connection.fetch("select version from schema_migrations")}
-            if done and max(done) > newest_version():
-                raise self._newer(max(done))
-            for step in migrations():
-                if step.version not in done:
-                    await connection.execute(step.sql, timeout=600)
-                    await connection.execute(
-                        "insert into schema_migrations (version, name) values ($1, $2)",
-                        step.version,
-                        step.name,
-                    )
-                    applied.append(f"{step.version:04}_{step.name}")
+            return await self.apply(connection)
+
+    async def apply(self, connection: Any, up_to: int | None = None) -> list[str]:
+        """The same inside the caller's transaction, as far as the migration of that number."""
+        applied: list[str] = []
+        await connection.execute("select pg_advisory_xact_lock($1)", _MIGRATION_LOCK)
+        await connection.execute(
+            "create table if not exists schema_migrations ("
+            " version integer primary key, name text not null,"
+            " applied_at timestamptz not null default now())"
+        )
+        done = {row[0] for row in await connection.fetch("select version from schema_migrations")}
+        if done and max(done) > newest_version():
+            raise self._newer(max(done))
+        for step in migrations():
+            if step.version not in done and (up_to is None or step.version <= up_to):
+                await connection.execute(step.sql, timeout=600)
+                await connection.execute(
+                    "insert into schema_migrations (version, name) values ($1, $2)",
+                    step.version,
+                    step.name,
+                )
+                applied.append(f"{step.version:04}_{step.name}")
         return applied
 
     async def require_schema(self) -> None:
@@ -319,6 +350,24 @@ class Transaction:
         """The first row."""
         row: asyncpg.Record | None = await self._connection.fetchrow(self._sql[name], *args)
         return row
+
+
+def _kind_of(error: Exception) -> str:
+    match error:
+        case asyncpg.DeadlockDetectedError():
+            return "deadlock"
+        case asyncpg.LockNotAvailableError():
+            return "lock_timeout"
+        case asyncpg.QueryCanceledError() | TimeoutError():
+            return "statement_timeout"
+        case asyncpg.UniqueViolationError():
+            return "conflict"
+        case asyncpg.PostgresConnectionError() | asyncpg.InterfaceError() | OSError():
+            return "unreachable"
+        case asyncpg.CannotConnectNowError() | asyncpg.AdminShutdownError() | asyncpg.CrashShutdownError():
+            return "unreachable"
+        case _:
+            return "other"
 
 
 async def _keep_as_it_is(connection: Any) -> None:

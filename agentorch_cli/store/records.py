@@ -47,6 +47,10 @@ class Delivery:
     """Where the result is a ballot: what the wire says about it."""
     budget: dict[str, Any] | None = None
     """What it may use, as its agent is told: `costUsd`, `tokens`."""
+    traceparent: str | None = None
+    """The span that its task is a part of."""
+    traceparent_told: str | None = None
+    """What its agent is told: the attempt's own span where there are traces, else that of the task."""
     deadline: datetime | None = None
     """When the attempt is taken away, on the database's clock: its timeout, or the task's deadline."""
     is_accepted: bool = False
@@ -101,6 +105,8 @@ class Claimed:
     deadline: datetime | None
     now: datetime
     name: str | None
+    waited: float
+    """Seconds since it became ready."""
 
 
 @dataclass(slots=True)

@@ -368,7 +368,7 @@ def _unless_empty(values: list[Any]) -> list[Any]:
 
 
 def _claimed(rows: Sequence[asyncpg.Record]) -> dict[str, Claimed]:
-    return {row[0]: Claimed(row[1], row[3], row[2], row[4], row[5]) for row in rows}
+    return {row[0]: Claimed(row[1], row[3], row[2], row[4], row[5], row[6]) for row in rows}
 
 
 def _seat_voters(task: Ready, vote: asyncpg.Record) -> None:
@@ -520,6 +520,7 @@ def _delivery_of(row: asyncpg.Record) -> Delivery:
         name=row["name"],
         result_schema=schema_in(options),
         vote=vote_in(options),
+        traceparent=options.get("traceparent"),
         deadline=earliest(row["sent_at"], row["timeout_seconds"], row["deadline"]),
         is_accepted=row["status"] == AttemptStatus.ACCEPTED,
         is_parked=row["is_parked"],

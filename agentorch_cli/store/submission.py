@@ -368,6 +368,8 @@ def _options(task: TaskSpec) -> str:
             options["concurrency_limit"] = task.concurrency_limit
     if task.labels:
         options["labels"] = task.labels
+    if task.traceparent is not None:
+        options["traceparent"] = task.traceparent
     return orjson.dumps(options).decode() if options else "{}"
 
 

@@ -101,6 +101,9 @@ class Engine:
     async def prepare(self) -> None:
         if SURROUNDINGS.server:
             self.database_url = await _new_database(SURROUNDINGS.server, self.data_dir.parent.name)
+            setup = run_program(self, "init-db", stdout=subprocess.DEVNULL)
+            if await asyncio.to_thread(setup.wait, 120):
+                raise RuntimeError(f"init-db ended with {setup.returncode}")
 
     def start_node(self, environment: Mapping[str, str] | None = None) -> Serve:
         """One more `serve`."""

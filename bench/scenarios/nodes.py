@@ -93,6 +93,10 @@ def _explain(found: Findings, name: str, cpu: dict[str, float], rate: float, wal
     found.notes.append(f"{name}: cores used: {told}; the limit: {reason}")
 
 
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def _ratios(found: Findings, rates: dict[int, float], what: str) -> None:
     first = min(rates)
     for number, rate in rates.items():

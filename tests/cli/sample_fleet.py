@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from agentorch_cli.views import (
     AgentView,
     AttemptView,
+    DeadlockView,
     DecisionView,
     EventView,
     NodeView,
@@ -170,6 +171,17 @@ def story() -> TaskView:
             "depends_on": ["count"],
             "labels": {"team": "north"},
         }
+    )
+
+
+def deadlock() -> DeadlockView:
+    return DeadlockView(
+        deadlock_id=task_id(99),
+        kind="circular_dependency",
+        members=["ring-a", "ring-b"],
+        reason="ring-a waits for ring-b, which waits for ring-a",
+        waited_s=3.0,
+        detected_at=ago(4),
     )
 
 

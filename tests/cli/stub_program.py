@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import types
 from contextlib import asynccontextmanager
@@ -11,13 +12,19 @@ from typing import Any
 
 import sample_fleet as sample
 
+from agentorch_cli.errors import DatabaseUnreachable
+
 
 class Desk:
     is_remote = False
+    looks = 0
 
     async def call(self, method: str, **parameters: Any) -> Any:
         match method:
             case "status.get":
+                self.looks += 1
+                if self.looks > int(os.environ.get("STUB_LOOKS", "1000000")):
+                    raise DatabaseUnreachable("the database went away")
                 sample.NOW = datetime.now(UTC)
                 return sample.status()
             case "task.list":

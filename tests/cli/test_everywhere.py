@@ -33,6 +33,8 @@ HERE_ONLY = {
     "agentorch help", "agentorch explain", "agentorch schema task", "agentorch schema agents",
     "agentorch schema config", "agentorch completion bash", "agentorch completion zsh",
     "agentorch completion fish",
+    "agentorch db status", "agentorch db upgrade", "agentorch db backup", "agentorch db restore",
+    "agentorch db url", "agentorch db stop",
     "agentorch profile add", "agentorch profile use", "agentorch profile list", "agentorch profile remove",
 }  # fmt: skip
 """Commands about this machine, its files, or an agent of its own."""
@@ -155,6 +157,7 @@ outcome one --wrong
 outcome missing --right
 outcome --from outcomes.jsonl
 status --limit 3
+top
 consensus list
 consensus show voted
 consensus show nothing
@@ -168,6 +171,10 @@ consensus reliability
 consensus reliability --agent anna
 consensus replay
 node list
+ui
+prune --older-than 1d --keep-last 5 --dry-run
+prune --older-than nonsense
+prune --older-than 1d
 deadlock list
 deadlock show nothing
 deadlock check
@@ -239,6 +246,7 @@ def places(home: Path, empty_databases: Callable[[int], list[str]]) -> Iterator[
         "AGENTORCH_ENGINE_DRAIN_TIMEOUT": "0",
         "AGENTORCH_DATABASE_POOL_SIZE": "4",
         "AGENTORCH_DEADLOCKS_RESOLVE": "false",
+        "AGENTORCH_MATCHING_EXPLORATION": "0",  # how often it draws depends on how tasks fall together
         "AGENTORCH_ENGINE_DEADLOCK_SWEEP_INTERVAL": "0.5",
         "HOME": str(home),
     }
@@ -318,6 +326,8 @@ def _said(place: Place, capsys: pytest.CaptureFixture[str]) -> Iterator[tuple[st
             out = [{**one, "status": "whether serve has started it yet"} for one in out]
         if line == "node list":  # where it runs, and since when, is not the same
             out = [sorted(one) for one in out]
+        if line == "ui":  # likewise
+            out = sorted(out)
         if line == "deadlock list":  # how often the same one was seen anew depends on the clock
             out = sorted({one["kind"]: sorted(one) for one in out}.items())
         yield line, Told(code, _ordered(out), _ordered(_parsed(_without_notes(printed.err))))
@@ -358,7 +368,7 @@ MEASURED = {
     "success_rate", "last_heartbeat", "tokens", "spare", "left", "available", "started_at",
     "waits_since", "last_used_at", "message_id", "decision_id", "submission_id", "recent",
     "latency", "next_run_at", "upcoming", "ledger", "confidence", "p50_ms", "p95_ms", "estimate",
-    "evidence", "standing",
+    "evidence", "standing", "flow", "deadlocks", "performance", "performance_hourly",
 }  # fmt: skip
 """What depends on the clock, on chance, or on how far the heartbeats are."""
 

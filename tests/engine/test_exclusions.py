@@ -129,9 +129,12 @@ async def test_a_task_that_only_an_excluded_agent_can_do_says_until_when(
     assert reason.startswith(f"is excluded until {agent.excluded_until:%H:%M:%S} UTC (for ")
     assert reason.endswith(" more) after 4 failures in a row, the last: the machine is broken")
     assert 55 < (agent.excluded_until - agent.excluded_since).total_seconds() <= 60
-    (alarm,) = (await orchestrator.call("status.get")).alarms
-    assert alarm.endswith(
+    waits, excluded_one = (await orchestrator.call("status.get")).alarms
+    assert waits.endswith(
         f"those who could are set aside: bad (excluded until {agent.excluded_until:%T} UTC)"
+    )
+    assert excluded_one.startswith(
+        f"agent bad is excluded until {agent.excluded_until:%T} UTC: 4 failures in"
     )
 
 

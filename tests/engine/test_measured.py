@@ -13,6 +13,7 @@ from crew import Crew, Gate, Hand
 from agentorch_cli import WorkFailed
 from agentorch_cli.core.ledger import weight_of
 from agentorch_cli.errors import DatabaseUnreachable
+from agentorch_cli.store.ledger import keep_accounts
 from agentorch_cli.views import AgentView, LedgerView
 
 WORK = {"required_capabilities": ["work"]}
@@ -359,6 +360,31 @@ async def test_what_could_not_be_written_is_written_the_next_time(
         await _done(orchestrator, data={})
 
     assert _counts(_row(await _known(orchestrator, "a"))) == (2, 0, 0)
+
+
+async def test_what_is_being_written_when_the_node_stops_is_counted_once(
+    start_engine: Any, crew_of: Callable[[Any], Crew], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await start_engine()
+    ledger, is_stored = first._engine.ledger, asyncio.Event()
+
+    async def slow(*args: Any) -> None:
+        await keep_accounts(*args)
+        is_stored.set()
+        await asyncio.sleep(0.3)
+
+    await crew_of(first).join("a", does=answers)
+    await _done(first, data={})
+    await first._engine.settler.idle()
+    with monkeypatch.context() as patch:
+        patch.setattr("agentorch_cli.engine.ledger.keep_accounts", slow)
+        writing = asyncio.create_task(ledger.write())
+        await is_stored.wait()
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+    await first.stop()
+
+    assert _counts(_row(await _known(await start_engine(), "a"))) == (1, 0, 0)
 
 
 async def test_an_account_that_cannot_be_written_stops_nothing(

@@ -19,7 +19,8 @@ from pydantic import BaseModel
 
 from agentorch_cli import errors, views
 from agentorch_cli.chaos.trial import Plan, Verdict
-from agentorch_cli.cli import board, chaos, columns, portrait, story, watch
+from agentorch_cli.cli import board, chaos, columns, portrait, story
+from agentorch_cli.cli import frame as live
 from agentorch_cli.cli.failure import told
 from agentorch_cli.cli.look import Look
 from agentorch_cli.cli.session import json_text
@@ -86,7 +87,7 @@ def view(model: type[BaseModel]) -> st.SearchStrategy[Any]:
 
 
 def frame(page: Page, status: Any) -> None:
-    page.console.print(watch.frame(status, page.console, page.look))
+    page.console.print(live.frame(status, page.console, page.look))
 
 
 Draw = Callable[[Page, Any], None]

@@ -24,6 +24,7 @@ FILES = (
     "graph.sql",
     "tokens.sql",
     "names.sql",
+    "retention.sql",
 )
 
 _HEADING = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)

@@ -165,7 +165,7 @@ claimed as (
     and (w.number <= t.wanted or t.status = 'pending' or t.coverage = 'team')
     and (select count(*) from locked) > 0
   returning
-    t.task_id, t.task_data, t.deadline, t.name,
+    t.task_id, t.task_data, t.deadline, t.name, extract(epoch from now() - t.run_at)::float8 as waited,
     case when cardinality(t.depends_on) > 0 then (
       select json_object_agg(x.name, d.result)
       from unnest(t.depends_on, t.dependency_names) as x (dependency_id, name)
@@ -182,7 +182,7 @@ logged as (
   select 'task_assigned', i.task_id, i.agent_id, i.message_id, i.node_id
   from input i join claimed c on c.task_id = i.task_id
 )
-select task_id, task_data, deadline, inputs, now() as now, name from claimed;
+select task_id, task_data, deadline, inputs, now() as now, name, waited from claimed;
 
 
 -- name: settle_batch

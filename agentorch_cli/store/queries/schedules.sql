@@ -28,6 +28,14 @@ where $1::text[] is null or name = any($1)
 order by name;
 
 
+-- name: failing_schedules
+-- Those that cannot run, and why.
+select name, error, retry_at from schedules
+where error is not null and not is_paused
+order by name
+limit $1;
+
+
 -- name: due_schedule
 -- Lock the schedule that has been due for longest, unless another node is at it.
 select name, cron, time_zone, tasks, missed, overlap, next_at, last_tasks, error, now() as now

@@ -85,8 +85,72 @@ where submission_id = $1 and task_id = any($2::text[]);
 
 
 -- name: count_tasks
--- How many tasks there are in each state.
+-- How many tasks there are in each state: reads every task, so only where there are not too many.
 select status, count(*) as number from task_distributions group by status;
+
+
+-- name: size_of_tasks
+-- About how many tasks are stored, from the size of their table.
+select
+  case when c.reltuples > 0 and c.relpages > 0 then c.reltuples / c.relpages else 20 end::float8
+  * pg_relation_size(c.oid) / current_setting('block_size')::integer as number
+from pg_class c where c.oid = 'task_distributions'::regclass;
+
+
+-- name: estimate_tasks
+-- The same for a table of about $1 tasks without reading those that have ended: open ones are counted by
+-- the indexes that hold nothing else, ended ones are shared out as the statistics of the table say.
+with
+ready as (
+  select count(*) filter (where status = 'pending') as pending, count(*) filter (where status = 'running') as running
+  from task_distributions where wanted > 0
+),
+delayed as (
+  select count(*) as number from task_distributions where is_delayed and wanted = 0
+),
+live as (
+  select count(distinct a.task_id) as number from task_attempts a where a.status in ('sent', 'accepted')
+    and not exists (select 1 from task_distributions t where t.task_id = a.task_id and t.wanted > 0)
+),
+blocked as (
+  select count(*) as number from (select distinct task_id from task_dependencies) d
+),
+opened (status, number) as (
+  select 'pending', r.pending + d.number from ready r, delayed d
+  union all
+  select 'running', r.running + l.number from ready r, live l
+  union all
+  select 'blocked', number from blocked
+),
+shares (status, share) as (
+  select u.status, u.share
+  from pg_stats s, unnest(s.most_common_vals::text::text[], s.most_common_freqs) as u (status, share)
+  where s.tablename = 'task_distributions' and s.attname = 'status'
+    and s.schemaname = (
+      select n.nspname from pg_class c join pg_namespace n on n.oid = c.relnamespace
+      where c.oid = 'task_distributions'::regclass)
+    and u.status in ('completed', 'failed', 'cancelled', 'skipped')
+)
+select status, number from opened
+union all
+select
+  s.status,
+  round(greatest(0, $1::float8 - (select sum(number) from opened)) * s.share / (select sum(share) from shares))::bigint
+from shares s;
+
+
+-- name: flow
+-- How many tasks came and how many ended in each step of $2 seconds, among the newest $1 events.
+select
+  floor(extract(epoch from at) / $2::float8)::bigint as step,
+  count(*) filter (where kind in ('task_submitted', 'task_retried'))::integer as came,
+  count(*) filter (where kind in ('task_completed', 'task_failed', 'task_cancelled', 'task_skipped'))::integer as ended,
+  count(*)::integer as events,
+  min(at) as first
+from (select at, kind from events order by events.tx desc, event_id desc limit $1) newest
+where at > now() - $3::float8 * interval '1 second'
+group by 1
+order by 1;
 
 
 -- name: oldest_pending
@@ -128,15 +192,97 @@ order by count(*) desc
 limit 50;
 
 
+-- name: came_lately
+-- About how many tasks came within the last $1 seconds: where they begin is found by halving the span of seq.
+with recursive halves (low, high, step) as (
+  select min(seq), max(seq), 0 from task_distributions
+  union all
+  select
+    case when m.created_at < now() - $1::float8 * interval '1 second' then m.seq + 1 else h.low end,
+    case when m.created_at < now() - $1::float8 * interval '1 second' then h.high else h.low + (h.high - h.low) / 2 end,
+    h.step + 1
+  from halves h, lateral (
+    select t.seq, t.created_at from task_distributions t
+    where t.seq >= h.low + (h.high - h.low) / 2 order by t.seq limit 1
+  ) m
+  where h.low < h.high and h.step < 64
+)
+select coalesce(max(t.seq) - max(h.low) + 1, 0)::bigint as number
+from halves h, (select max(seq) as seq from task_distributions) t
+where h.low >= h.high
+  and exists (
+    select 1 from task_distributions l
+    where l.seq = t.seq and l.created_at >= now() - $1::float8 * interval '1 second');
+
+
+-- name: running_tasks
+-- Tasks that agents hold, those that began first in front: how far each is, and what its agent said last.
+select
+  t.task_id, t.name, t.pool, t.task_type as type, t.status, t.priority, t.required_capabilities, t.assigned_agents,
+  t.attempts_made, t.failures, t.created_at, t.started_at, t.deadline, l.progress, l.note
+from (
+  select
+    task_id, max(progress) as progress, min(sent_at) as since,
+    (array_agg(note order by accepted_at desc nulls last) filter (where note is not null))[1] as note
+  from task_attempts where status in ('sent', 'accepted')
+  group by task_id
+  order by min(sent_at), task_id
+  limit $1
+) l
+join task_distributions t on t.task_id = l.task_id
+where t.status = 'running'
+order by l.since, t.task_id;
+
+
+-- name: tally_submission
+-- How many tasks of a submission are in each state; none of them is older than its first task, $2.
+select t.status, count(*) as number
+from task_distributions t
+where t.submission_id = $1
+  and t.seq >= (select f.seq from task_distributions f where f.task_id = $2)
+group by t.status;
+
+
+-- name: tally_tasks
+-- The same for these tasks.
+select status, count(*) as number from task_distributions where task_id = any($1::text[]) group by status;
+
+
+-- name: running_among
+-- Tasks of a submission, or these, that agents hold: those that began first in front.
+select
+  t.task_id, t.name, t.pool, t.task_type as type, t.status, t.priority, t.required_capabilities, t.assigned_agents,
+  t.attempts_made, t.failures, t.created_at, t.started_at, t.deadline, l.progress, l.note
+from (
+  select
+    task_id, max(progress) as progress, min(sent_at) as since,
+    (array_agg(note order by accepted_at desc nulls last) filter (where note is not null))[1] as note
+  from task_attempts where status in ('sent', 'accepted')
+  group by task_id
+) l
+join task_distributions t on t.task_id = l.task_id
+where t.status = 'running' and (t.submission_id = $1 or t.task_id = any($2::text[]))
+order by l.since, t.task_id
+limit $3;
+
+
 -- name: recent_tasks
--- Tasks that ended last; results only where they are short.
+-- Tasks that ended last, among what the newest events and the newest tasks tell; results only where they
+-- are short.
 select
   task_id, name, pool, task_type as type, status, priority, assigned_agents, attempts_made, failures, created_at,
   started_at, completed_at, error::text as error,
   case when octet_length(result::text) <= 1000 then result end as result
-from (select * from task_distributions order by seq desc limit 1000) t
+from task_distributions t
 where completed_at is not null
-order by completed_at desc
+  and task_id in (
+    (select task_id from (
+      select task_id, kind from events order by events.tx desc, event_id desc limit 2000) e
+    where kind in ('task_completed', 'task_failed', 'task_cancelled', 'task_skipped')
+    limit $1)
+    union all
+    (select task_id from task_distributions order by seq desc limit $1))
+order by completed_at desc, task_id
 limit $1;
 
 
@@ -230,3 +376,18 @@ order by attempt;
 -- name: capability_sets
 -- What the fleet can do, each set of each pool once, with the first of those who have it.
 select pool, min(agent_id) as agent_id, capabilities from agent_registry group by pool, capabilities;
+
+
+-- name: census
+-- The fleet in numbers, each from an index that holds only what is open.
+select
+  (select count(*) from task_distributions where wanted > 0 and not is_delayed) as ready,
+  (select count(*) from task_distributions where is_delayed) as delayed,
+  (select count(*) from task_distributions
+   where depends_on <> '{}' and status <> 'completed' and status = 'blocked') as blocked,
+  (select count(distinct task_id) from task_attempts where status in ('sent', 'accepted')) as running,
+  (select coalesce(extract(epoch from now() - min(run_at)), 0)::float8
+   from task_distributions where wanted > 0 and not is_delayed and status = 'pending') as oldest_ready_seconds,
+  (select count(*) from deadlocks where resolved_at is null) as deadlocks_open,
+  (select count(*) from consensus_decisions where status = 'pending') as votes_open,
+  pg_database_size(current_database()) as database_size_bytes;

@@ -1,0 +1,28 @@
+"""Asking a person before something is gone for good; a program says --yes beforehand."""
+
+from __future__ import annotations
+
+import sys
+
+from agentorch_cli.cli.session import Session, write
+from agentorch_cli.errors import NotAllowed, UsageError
+from agentorch_cli.text import one_line
+
+
+def ask_first(session: Session, question: str, *, yes: bool, word: str = "y") -> None:
+    """Returns once the person agreed: with `word`, or with --yes beforehand.
+
+    Raises UsageError where nobody can be asked, NotAllowed where the person does not agree.
+    """
+    if yes:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(
+            f"{question} There is no terminal to ask at.", hint="say --yes if that is what is wanted"
+        )
+    write(one_line(question), sys.stderr)
+    sys.stderr.write("Type y to go on: " if word == "y" else f"Type {word} to go on: ")
+    sys.stderr.flush()
+    answer = sys.stdin.readline().strip()
+    if answer.lower() != word and not (word == "y" and answer.lower() == "yes"):
+        raise NotAllowed("nothing was changed: that was not agreed to")
