@@ -548,7 +548,7 @@ class TaskFields(TypedDict, total=False):
     Example: labels = { team = "north" }
     """
     traceparent: Annotated[str, BeforeValidator(_check_traceparent)]
-    """The span that it is a part of, as W3C Trace Context writes it.
+    """The span that it is a part of.
 
     Default: that of the submission
     Example: traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

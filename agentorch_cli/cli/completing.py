@@ -56,6 +56,8 @@ ARGUMENTS: dict[str, tuple[str | None, ...]] = {
     "consensus close": ("vote",),
     "deadlock show": ("deadlock",),
     "deadlock resolve": ("deadlock",),
+    "db backup": (FILES,),
+    "db restore": (FILES,),
     "config init": (FILES,),
     "config show": (None,),
     "profile add": (None,),

@@ -34,14 +34,20 @@ ELSEWHERE = {
     "agentorch demo --data-dir .demo": "tests/test_demo.py runs it",
     "agentorch chaos --tasks 500 --kills 3": "tests/chaos runs it",
     "agentorch chaos --tasks 100000 --kills 50 --seed 7 --json": "make chaos runs it; it takes an hour",
+    "agentorch db restore fleet.backup --data-dir ./restored": "tests/cli/test_db_commands.py runs it",
+    "agentorch db restore fleet.backup --database-url postgresql://me@localhost/fleet": (
+        "tests/cli/test_db_commands.py runs it"
+    ),
+    "agentorch db stop": "tests/cli/test_db_commands.py runs it",
 }
-"""Examples that take long, and which tests run them."""
+"""Examples that take long, or take a fleet away, and which tests run them."""
 
 UNTIL = {
     "agentorch serve": "is ready",
     "agentorch agent run": "connected",
     "agentorch event tail -f": "task_failed",
     "agentorch status --watch": "anna|alice",
+    "agentorch top": "anna|alice|worker",
     "agentorch agent attach alice -c approve -c human": "human",
 }
 """Examples that run until they are stopped, and what they say once they do."""
@@ -340,7 +346,10 @@ def stopped(words: list[str], sign: str, port: str) -> tuple[int, str]:
     child.logfile_read = log
     try:
         child.expect(sign)
-        child.sendcontrol("d" if "attach" in words else "c")  # a person's line wants Ctrl-C twice
+        if "top" in words:
+            child.send("q")
+        else:
+            child.sendcontrol("d" if "attach" in words else "c")  # a person's line wants Ctrl-C twice
         child.expect(pexpect.EOF)
         child.close()
     except (pexpect.EOF, pexpect.TIMEOUT):
