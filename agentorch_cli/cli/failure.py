@@ -70,8 +70,9 @@ def told(error: OrchestratorError, width: int = LONGEST_LINE) -> list[str]:
     """The lines that tell an error: what and where, the source line with a caret, why, and what to do.
 
     A file's mistakes come together, one after the other. The first line is short enough for a
-    narrow place, such as the summary of a log. A mistake in what was typed or written explains itself:
-    there, `why` is told only where it is the error's own.
+    narrow place, such as the summary of a log. What could be said of every error of its class is left to the
+    JSON form and to docs/errors.md: here are `why` and `fix` of this very error, or else the usual fix where
+    nothing else says what to do.
     """
     several = error.details.get("errors")
     entries = several if isinstance(several, list) and several else [_entry(error)]
@@ -81,11 +82,12 @@ def told(error: OrchestratorError, width: int = LONGEST_LINE) -> list[str]:
     rest = error.details.get("error_count", len(entries)) - len(entries[:MOST_ERRORS])
     if rest > 0:
         lines.append(f"error: and {rest:,} more like these")
-    if error.knows_why or not isinstance(error, UsageError):
+    if error.knows_why:
         lines += _wrapped("why", error.why, width)
     if error.hint:
         lines += _wrapped("hint", error.hint, width)
-    lines.append(f"fix: {one_line(error.fix)}")
+    if error.knows_fix or not error.hint:
+        lines.append(f"fix: {one_line(error.fix)}")
     return lines
 
 

@@ -75,7 +75,6 @@ def test_an_error_says_what_where_why_and_which_command_to_run() -> None:
 
     assert told(error) == [
         "error: fleet.toml:3:1: there is no agent 'ana'",
-        f"why: {NotFound.usual_why}",
         "fix: agentorch agent list",
     ]
 
@@ -120,6 +119,7 @@ def test_the_json_form_has_every_part(capsys: pytest.CaptureFixture[str]) -> Non
 
     assert code == 8
     assert json.loads(capsys.readouterr().err) == {
+        "schema_version": 1,
         "error": {
             "code": "conflict",
             "message": "it is there",

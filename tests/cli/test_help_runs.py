@@ -38,6 +38,12 @@ ELSEWHERE = {
     "agentorch db restore fleet.backup --database-url postgresql://me@localhost/fleet": (
         "tests/cli/test_db_commands.py runs it"
     ),
+    "agentorch init": "tests/scenarios/test_up.py runs it",
+    "agentorch up agents.toml": "tests/scenarios/test_up.py runs it",
+    "agentorch up -d": "tests/scenarios/test_up.py runs it",
+    "agentorch up --scale greeter=3": "tests/scenarios/test_up.py runs it",
+    "agentorch logs greeter": "tests/scenarios/test_up.py runs it",
+    "agentorch logs greeter-1 serve -n 20 -f": "tests/scenarios/test_up.py runs it",
     "agentorch db stop": "tests/cli/test_db_commands.py runs it",
 }
 """Examples that take long, or take a fleet away, and which tests run them."""
@@ -92,6 +98,14 @@ FILES = {
         id = "nightly-export"
         required_capabilities = ["export"]
     """,
+    "imports.toml": """
+        [[tasks]]
+        id = "import-a"
+        required_capabilities = ["count"]
+        [[tasks]]
+        id = "import-b"
+        required_capabilities = ["count"]
+    """,
     "ask.toml": '[task]\nid = "ask-1"\nrequired_capabilities = ["approve"]\n',
 }
 
@@ -104,6 +118,7 @@ WORKERS = {
 
 BEFORE: list[tuple[str, list[str]]] = [
     (r"agent (show|remove|pause|drain|resume) ", ["agent register alice -c summarise"]),
+    (r"task wait import-a", ["task submit imports.toml"]),
     (r"agent resume", ["agent pause alice"]),
     (r"agent attach alice -c approve$", ["task submit ask.toml"]),
     (r"(budget) (show|remove|list)", ["budget set team=ml --cost-usd 50"]),
