@@ -135,11 +135,41 @@ def toml_index(text: str) -> dict[Path, int]:
     return _TomlScanner(text).run()
 
 
+class TomlPair(NamedTuple):
+    """`key = value` in a text: what it sets, and where its parts begin and end."""
+
+    path: Path
+    start: int
+    """Of the key."""
+    value: int
+    end: int
+    """Behind the value."""
+    table: Path | None
+    """The header that it stands below, `()` before the first one; None inside of an inline table."""
+
+
+class TomlHeader(NamedTuple):
+    """`[table]` in a text."""
+
+    path: Path
+    start: int
+    end: int
+
+
+def toml_layout(text: str) -> tuple[list[TomlPair], list[TomlHeader]]:
+    """The pairs and the headers of valid TOML, in their order; for whoever changes the text."""
+    scanner = _TomlScanner(text)
+    scanner.run()
+    return sorted(scanner.pairs, key=lambda pair: pair.start), scanner.headers
+
+
 class _TomlScanner:
     def __init__(self, text: str) -> None:
         self._text = text
         self._at = 0
         self._index: dict[Path, int] = {}
+        self.pairs: list[TomlPair] = []
+        self.headers: list[TomlHeader] = []
         self._counts: dict[Path, int] = {}
         """How many `[[headers]]` each array of tables has had so far."""
 
@@ -149,7 +179,7 @@ class _TomlScanner:
             if self._text.startswith("[", self._at):
                 table = self._header()
             else:
-                self._pair(table)
+                self._pair(table, table)
         return self._index
 
     def _header(self) -> Path:
@@ -169,15 +199,22 @@ class _TomlScanner:
                 self._index[table] = start
             elif table in self._counts:
                 table = (*table, self._counts[table] - 1)
+        self.headers.append(TomlHeader(table, start, self._at))
         return table
 
-    def _pair(self, table: Path) -> None:
+    def _pair(self, path: Path, table: Path | None = None) -> None:
+        """`table` is the header above; inside of an inline table there is none."""
+        start = self._at
         for part, offset in self._key():
-            table = (*table, part)
-            self._index.setdefault(table, offset)
+            path = (*path, part)
+            self._index.setdefault(path, offset)
         self._at += 1  # the equals sign
-        self._skip(_BLANK)
-        self._value(table)
+        value = self._skip(_BLANK)
+        self._value(path)
+        end = self._at
+        while self._text[end - 1] in " \t":  # a number or a word is read with the blanks behind it
+            end -= 1
+        self.pairs.append(TomlPair(path, start, value, end, table))
 
     def _key(self) -> list[tuple[str, int]]:
         """A dotted key: its parts with their offsets; ends after the blanks behind it."""

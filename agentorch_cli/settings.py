@@ -13,10 +13,18 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    WithJsonSchema,
+)
 from pydantic.fields import FieldInfo
 
-from agentorch_cli.core.durations import parse_duration
+from agentorch_cli.core.durations import DURATION_SCHEMA, parse_duration
 from agentorch_cli.core.hints import did_you_mean
 from agentorch_cli.core.model import DEFAULT_POOL, MAX_NAME
 from agentorch_cli.errors import InvalidConfig
@@ -25,6 +33,8 @@ APP: Final = "agentorch"
 PREFIX: Final = "AGENTORCH_"
 USER_FILE: Final = "config.toml"
 HIDDEN: Final = "***"
+DEFAULT: Final = "default"
+"""The origin of what nobody said."""
 
 
 def _longer_than_zero(seconds: float) -> float:
@@ -84,11 +94,23 @@ def _names(names: str) -> str:
     return ",".join(name.strip() for name in names.split(",") if name.strip())
 
 
-Seconds = Annotated[float, BeforeValidator(parse_duration)]
-Span = Annotated[float, BeforeValidator(parse_duration), AfterValidator(_longer_than_zero)]
+def _joined(names: object) -> object:
+    """A list of names is as good as a text with commas."""
+    if isinstance(names, list) and all(isinstance(name, str) and "," not in name for name in names):
+        return ",".join(names)
+    return names
+
+
+Seconds = Annotated[float, BeforeValidator(parse_duration), WithJsonSchema(DURATION_SCHEMA)]
+Span = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    AfterValidator(_longer_than_zero),
+    WithJsonSchema(DURATION_SCHEMA),
+]
 Share = Annotated[float, Field(ge=0, le=1)]
-Names = Annotated[str, Field(max_length=10_000), AfterValidator(_names)]
-"""Names with commas between them."""
+Names = Annotated[str, BeforeValidator(_joined), Field(max_length=10_000), AfterValidator(_names)]
+"""Names with commas between them, or a list of names."""
 
 PATHS: Final = frozenset({"data_dir", "ca", "gateway.tls_cert", "gateway.tls_key"})
 """Settings that name a file or a folder; a relative one in a file counts from the folder of that file."""
@@ -299,6 +321,23 @@ class ExecSettings(Section):
     """Most that one may write to stdout, and to stderr; it is killed when it writes more."""
 
 
+class UpSettings(Section):
+    """The fleet that `agentorch up` runs."""
+
+    backoff: Span = 0.5
+    """Wait before an agent that ended is started again; doubles each time that it ends soon."""
+    max_backoff: Span = 30.0
+    """Longest wait before a start."""
+    steady: Span = 10.0
+    """An agent that ran for so long did not end soon: the waits begin anew."""
+    stop_timeout: Seconds = 30.0
+    """How long an agent that is stopped may finish what it does, before it gives it back."""
+    log_bytes: Annotated[int, Field(ge=1024, le=1 << 40)] = 5_000_000
+    """Size at which the log of an agent is put aside and a new one begun."""
+    log_files: Annotated[int, Field(ge=0, le=100)] = 2
+    """So many logs that were put aside are kept of each agent."""
+
+
 class RetentionSettings(Section):
     """What serve deletes by itself because it is old."""
 
@@ -361,14 +400,16 @@ class Settings(Section):
     breaker: BreakerSettings = BreakerSettings()
     gateway: GatewaySettings = GatewaySettings()
     exec: ExecSettings = ExecSettings()
+    up: UpSettings = UpSettings()
     retention: RetentionSettings = RetentionSettings()
     logging: LoggingSettings = LoggingSettings()
     tracing: TracingSettings = TracingSettings()
 
-    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+    _origins: dict[str, list[tuple[str, Any]]] = PrivateAttr(default_factory=dict)
+    """Of each setting that is not only the default: who says it and what, the one that counts at the end."""
     _profiles: dict[str, Profile] = PrivateAttr(default_factory=dict)
 
-    def with_origins(self, origins: Mapping[str, str]) -> Settings:
+    def with_origins(self, origins: Mapping[str, list[tuple[str, Any]]]) -> Settings:
         """The same settings, knowing where their values came from."""
         self._origins.update(origins)
         return self
@@ -391,7 +432,17 @@ class Settings(Section):
     def origin(self, name: str) -> str:
         """Where the value of a setting came from: `default`, a file with its line, a variable, a flag."""
         find_setting(name)
-        return self._origins.get(name, "default")
+        said = self._origins.get(name)
+        return said[-1][0] if said else DEFAULT
+
+    def origins(self, name: str) -> list[tuple[str, Any]]:
+        """Everybody who says something about a setting, with what they say, fit to be shown.
+
+        The first one counts; the default is last.
+        """
+        info = find_setting(name)
+        said = [(origin, _plain(name, value)) for origin, value in reversed(self._origins.get(name, []))]
+        return [*said, (DEFAULT, _plain(name, info.get_default(call_default_factory=True)))]
 
     def shown(self) -> list[tuple[str, Any, str]]:
         """Name, value and origin of every setting, fit to be shown: secrets are hidden, paths are text."""

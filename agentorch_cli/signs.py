@@ -29,6 +29,11 @@ STYLES: Final[dict[str, tuple[str, str, str]]] = {
     "active": ("●", "*", "green"),
     "failing": ("✗", "x", "red"),
     "ended": ("○", ".", "dim"),
+    "starting": ("◌", ".", "yellow"),
+    "waiting": ("◌", "-", "yellow"),
+    "crashing": ("✗", "x", "red"),
+    "stopping": ("◐", ">", "yellow"),
+    "stopped": ("○", ".", "dim"),
     "planned": ("○", ".", ""),
     "unknown": ("?", "?", "magenta"),
 }

@@ -20,7 +20,7 @@ from agentorch_cli.core.model import AgentSpec, Aggregate, Coverage, TaskSpec
 from agentorch_cli.core.plan import MOST_ERRORS, Plan, Problem, examine, plan, refuse
 from agentorch_cli.core.vote import OPTION_RULES, SEQUENTIAL_RULES, Rule
 from agentorch_cli.documents import Document, Format, show_path
-from agentorch_cli.messages import AGENTS, BUDGETS, TASKS, Table
+from agentorch_cli.messages import AGENTS, BUDGETS, FOR_UP, TASKS, Table
 from agentorch_cli.payloads import first_fault
 from agentorch_cli.schemas import problems_of
 from agentorch_cli.sentences import explain, found
@@ -167,9 +167,17 @@ def plain_items(items: Sequence[Any]) -> list[Any]:
 
 def read_agents(document: Document) -> list[AgentSpec]:
     """The agents of an agents file: `[[agents]]`, `[agent]`, or the same as JSON. Raises InvalidTask."""
+    return [agent for agent, _ in read_agent_tables(document)]
+
+
+def read_agent_tables(document: Document) -> list[tuple[AgentSpec, dict[str, Any]]]:
+    """Each agent of an agents file with its table: how `up` runs it is no part of the agent itself.
+
+    Raises InvalidTask with every error.
+    """
     paths, items = _entries(document, "agent")
     reader = _Reader(document, AGENTS, paths, items)
-    agents: list[AgentSpec] = []
+    agents: list[tuple[AgentSpec, dict[str, Any]]] = []
     first_at: dict[str, int] = {}
     for position, table in reader.tables():
         if "id" not in table:
@@ -180,10 +188,19 @@ def read_agents(document: Document) -> list[AgentSpec]:
         if first != position:
             message = f'the id "{agent.agent_id}" is there twice'
             reader.problems.append(Problem(position, ("id",), message, (first,)))
-        agents.append(agent)
+        reader.problems += [Problem(position, (key,), text) for key, text in _agent_contradictions(table)]
+        agents.append((agent, table))
     if reader.problems:
         refuse(reader.problems, reader.where)
     return agents
+
+
+def _agent_contradictions(table: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if "exec" in table and "python" in table:
+        return [("python", "and exec are both there: one of them does the work")]
+    if "exec" in table or "python" in table:
+        return []
+    return [(key, "is for agents with exec or python") for key in FOR_UP if key in table]
 
 
 def _entries(document: Document, noun: str) -> tuple[list[Path], list[Any]]:
@@ -192,6 +209,8 @@ def _entries(document: Document, noun: str) -> tuple[list[Path], list[Any]]:
     problems: list[tuple[Path, str]] = []
     paths: list[Path] = []
     items: list[Any] = []
+    if isinstance(value, dict) and isinstance(value.get("$schema"), str):  # for editors
+        value = {key: one for key, one in value.items() if key != "$schema"}
     if document.format is None:
         fault = first_fault(value, strings=True, also=_DATES)
         if fault:
@@ -469,8 +488,8 @@ def _vote(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, An
 
 
 def _agent(table: dict[str, Any]) -> AgentSpec:
-    fields = {**table, "agent_id": table["id"]}
-    del fields["id"]
+    fields = {key: value for key, value in table.items() if key not in (*FOR_UP, "python", "id")}
+    fields["agent_id"] = table["id"]
     if "capabilities" in fields:
         fields["capabilities"] = tuple(dict.fromkeys(fields["capabilities"]))
     if "metadata" in fields:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +18,11 @@ from typing import Any
 
 import pytest
 
+from agentorch_cli.cli.demo import _data_dir, _see_out
 from agentorch_cli.cli.demo_page import in_brief
 from agentorch_cli.cli.fleet import SCRIPTS, examples_folder
+from agentorch_cli.cli.session import Session
+from agentorch_cli.errors import DatabaseUnreachable
 from agentorch_cli.store.embedded import EmbeddedServer
 
 DOCUMENTS = examples_folder() / "documents"
@@ -142,3 +148,58 @@ def test_a_result_is_told_in_brief() -> None:
     result = {"kind": "facts", "dates": [1, 2], "names": {"a": 1}, "verdict": "supported", "document": "x.md"}
 
     assert in_brief(result) == "2 dates, 1 names, verdict supported"
+
+
+def test_what_is_removed_is_removed_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    remove = shutil.rmtree
+
+    def interrupted(folder: Any, **rest: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        remove(folder, **rest)
+
+    monkeypatch.setattr(shutil, "rmtree", interrupted)
+    with pytest.raises(KeyboardInterrupt), _data_dir(Session()):
+        assert len(list(tmp_path.iterdir())) == 1
+
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_an_engine_that_stops_is_not_cut_off() -> None:
+    stop_now = asyncio.Event()
+    is_whole = False
+
+    async def stop_slowly() -> None:
+        nonlocal is_whole
+        await stop_now.wait()
+        await asyncio.sleep(0.05)
+        is_whole = True
+
+    serving = asyncio.create_task(stop_slowly())
+    seeing_out = asyncio.create_task(_see_out(serving, stop_now))
+    await asyncio.sleep(0)
+    seeing_out.cancel()
+    await stop_now.wait()
+    seeing_out.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await seeing_out
+
+    assert is_whole and serving.done()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("is_long", [True, False])
+def test_what_fails_because_it_was_interrupted_was_interrupted(number: signal.Signals, is_long: bool) -> None:
+    async def work() -> None:
+        try:
+            signal.raise_signal(number)
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise DatabaseUnreachable("cut off") from None
+
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit) as caught:
+        Session().run(work(), is_long=is_long)
+
+    assert getattr(caught.value, "code", 130) == 128 + number
+    assert signal.getsignal(number) is before, "the next Ctrl-C would be lost"

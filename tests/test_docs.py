@@ -28,8 +28,9 @@ from agentorch_cli.core.consensus import Rule
 from agentorch_cli.core.lifecycle import TASK_BEGINS, TASK_MOVES, mermaid
 from agentorch_cli.core.vote import threshold_count
 from agentorch_cli.documents import Document, Format, load_document
+from agentorch_cli.fleetfile import read_fleet
 from agentorch_cli.gateway.metrics import kinds
-from agentorch_cli.messages import TASKS, Named
+from agentorch_cli.messages import AGENTS, TASKS, Named
 from agentorch_cli.settings import setting_names
 from agentorch_cli.taskfile import read_tasks
 from agentorch_cli.wiring import Orchestrator
@@ -183,6 +184,12 @@ def test_the_defaults_of_task_fields_are_those_of_a_task_that_says_nothing() -> 
     assert (task.min_agents, task.max_agents, vote.min_agents, vote.max_agents) == (1, 1, 2, 3)
 
 
+def test_the_table_of_agent_fields_is_that_of_the_models() -> None:
+    listed = [quoted(row[0])[0] for row in rows(region(ROOT / "docs/operations.md", "agent-fields"))]
+
+    assert sorted(listed) == sorted(AGENTS.keys)
+
+
 def test_the_rules_of_votes_are_those_of_the_program() -> None:
     section = (ROOT / "docs/consensus.md").read_text().split("\n## Rules\n")[1].split("\n## ")[0]
     listed = [quoted(row[0])[0] for row in rows(section)]
@@ -264,6 +271,9 @@ def test_files_that_are_shown_are_valid(page: Path, tmp_path: Path) -> None:
         path = tmp_path / f"{number}.{kind}"
         path.write_text(text)
         values: Any = tomllib.loads(text) if kind == "toml" else load_document(path, Format(kind)).value
+        if isinstance(values, dict) and values.keys() & {"agent", "agents"}:
+            read_fleet(load_document(path), tmp_path)
+            continue
         if isinstance(values, dict) and not values.keys() & {"task", "tasks"}:
             if kind == "toml":
                 load_settings({}, {}, path, tmp_path)  # a configuration

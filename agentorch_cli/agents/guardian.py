@@ -6,6 +6,9 @@ because whoever held its other end is gone, it kills the groups that are left, a
 /proc, whatever else bears the mark of a run (see `strays`). Unlike PR_SET_PDEATHSIG this needs no
 code between fork and exec (which threads make unsafe), works on every POSIX system, and reaches
 grandchildren.
+
+A process that has something of its own to put in order (an engine with its PostgreSQL) is held
+gently: it is asked to end, asked again to end at once, and killed only after 10 s.
 """
 
 from __future__ import annotations
@@ -21,20 +24,33 @@ from agentorch_cli.agents.strays import NAME, RUNNER
 
 _SCRIPT = """
 trap '' HUP INT TERM
-held=
+held= gentle=
 while read -r sign group; do
   case $sign in
     +) held="$held $group" ;;
+    '~') gentle="$gentle $group" ;;
     -) rest=
        for other in $held; do [ "$other" = "$group" ] || rest="$rest $other"; done
-       held=$rest ;;
+       held=$rest rest=
+       for other in $gentle; do [ "$other" = "$group" ] || rest="$rest $other"; done
+       gentle=$rest ;;
   esac
 done
+for group in $gentle; do kill -s TERM -- "-$group" 2>/dev/null; done
 for group in $held; do kill -s KILL -- "-$group" 2>/dev/null; done
 for file in $(grep -ls "$1" /proc/[0-9]*/environ 2>/dev/null); do
   pid=${file#/proc/}
   kill -s KILL "${pid%/environ}" 2>/dev/null
 done
+looks=0
+while [ -n "$gentle" ] && [ $looks -lt 100 ]; do
+  rest=
+  for group in $gentle; do kill -s 0 -- "-$group" 2>/dev/null && rest="$rest $group"; done
+  gentle=$rest looks=$((looks + 1))
+  [ $looks -eq 3 ] && for group in $gentle; do kill -s TERM -- "-$group" 2>/dev/null; done
+  [ -n "$gentle" ] && sleep 0.1
+done
+for group in $gentle; do kill -s KILL -- "-$group" 2>/dev/null; done
 """
 
 
@@ -43,7 +59,7 @@ class Guardian:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._groups: set[int] = set()
+        self._groups: dict[int, str] = {}
         self._shell: subprocess.Popen[bytes] | None = None
 
     @property
@@ -55,16 +71,16 @@ class Guardian:
         with self._lock:
             self._pipe()
 
-    def hold(self, group: int) -> None:
+    def hold(self, group: int, *, gently: bool = False) -> None:
         """The group lives from now on; call it before the process does anything. Raises OSError."""
         with self._lock:
-            self._groups.add(group)
-            self._tell(f"+ {group}\n")
+            self._groups[group] = sign = "~" if gently else "+"
+            self._tell(f"{sign} {group}\n")
 
     def release(self, group: int) -> None:
         """The group is over; call it before its number can be used again."""
         with self._lock:
-            self._groups.discard(group)
+            self._groups.pop(group, None)
             with contextlib.suppress(OSError):  # it cannot be started again: nothing is held either
                 self._tell(f"- {group}\n")
 
@@ -98,8 +114,8 @@ class Guardian:
 
     def _greet(self, shell: subprocess.Popen[bytes]) -> None:
         assert shell.stdin is not None
-        for group in self._groups:
-            os.write(shell.stdin.fileno(), f"+ {group}\n".encode())
+        for group, sign in self._groups.items():
+            os.write(shell.stdin.fileno(), f"{sign} {group}\n".encode())
 
     def _end(self) -> None:
         shell, self._shell = self._shell, None
@@ -109,7 +125,7 @@ class Guardian:
         with contextlib.suppress(OSError):
             shell.stdin.close()
         try:
-            shell.wait(timeout=2)
+            shell.wait(timeout=2 if "~" not in self._groups.values() else 15)
         except subprocess.TimeoutExpired:
             shell.kill()
             shell.wait()

@@ -10,7 +10,7 @@ from typer.main import get_command
 from agentorch_cli import __version__
 from agentorch_cli.cli.help import Entry, Group
 
-START, WORK, LOOK, SETUP = "Start here", "Agents and tasks", "Look", "Set up"
+START, WORK, LOOK, SETUP, READ = "Start here", "Agents and tasks", "Look", "Set up", "Read"
 
 
 class Root(Group):
@@ -18,6 +18,9 @@ class Root(Group):
 
     entries = {  # noqa: RUF012 - the table of commands
         "demo": Entry(START, "demo", "app", "Run a small fleet on real work, from nothing to results"),
+        "init": Entry(START, "project", "app", "Write a small project that runs as it is"),
+        "up": Entry(START, "up", "up_app", "Run a declared fleet, and keep it running"),
+        "down": Entry(START, "up", "down_app", "Stop what up runs"),
         "init-db": Entry(START, "setup", "init_db_app", "Create or upgrade the database"),
         "serve": Entry(START, "serve", "app", "Run the engine; agents connect to it"),
         "agent": Entry(WORK, "agent", "app", "Register agents, list them, run one"),
@@ -36,10 +39,11 @@ class Root(Group):
             LOOK, "consensus", "app", "Votes: open, vote, look, and try rules on recorded ones"
         ),
         "deadlock": Entry(LOOK, "deadlock", "app", "What can never move, why, and what is done about it"),
+        "logs": Entry(LOOK, "logbook", "app", "What the agents that up runs have written"),
         "event": Entry(LOOK, "records", "event_app", "Everything that happened, in order"),
         "db": Entry(SETUP, "database", "app", "The database: how it stands, backup, restore, its address"),
         "prune": Entry(SETUP, "prune", "app", "Delete history that is old"),
-        "config": Entry(SETUP, "settings", "app", "Write a configuration, show where values come from"),
+        "config": Entry(SETUP, "settings", "app", "Change settings, show where values come from"),
         "doctor": Entry(
             SETUP, "setup", "doctor_app", "Check this installation, with a fix for what is wrong"
         ),
@@ -48,7 +52,11 @@ class Root(Group):
         "chaos": Entry(
             SETUP, "chaos", "app", "Prove that nothing is lost: run a fleet and kill it at random"
         ),
-        "protocol": Entry(SETUP, "protocol", "app", "What agents and the engine say to each other"),
+        "help": Entry(READ, "topics", "app", "A topic in a page: task files, votes, deadlocks, exit codes"),
+        "explain": Entry(READ, "explain", "app", "What a field of a file means, its type, range and default"),
+        "schema": Entry(READ, "schema", "app", "JSON Schemas of the files, for editors"),
+        "completion": Entry(READ, "completion", "app", "The script that completes words in your shell"),
+        "protocol": Entry(READ, "protocol", "app", "What agents and the engine say to each other"),
     }
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

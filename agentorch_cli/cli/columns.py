@@ -50,6 +50,12 @@ def reason(error: dict[str, Any]) -> str:
     return str(error.get("message") or error.get("code") or error)
 
 
+def coded(error: dict[str, Any]) -> str:
+    """The same behind its code, which rules of retries are about."""
+    code, said = str(error.get("code") or ""), reason(error)
+    return f"{code}: {said}" if code and code != said else said
+
+
 def label(task: TaskView) -> str:
     """What a person calls the task."""
     return task.name or task.type
@@ -326,11 +332,24 @@ PLANNED_WITH_AGENTS = (
 )
 
 SETTINGS = (
-    Column("SETTING", lambda row, look: look.text(row["name"], "bold"), is_id=True),
-    Column("VALUE", lambda row, look: _setting(row["value"], look), is_id=True),
+    Column("SETTING", lambda row, look: _name_of_setting(row, look), is_id=True),
+    Column(
+        "VALUE",
+        lambda row, look: _dimmed(_setting(row["value"], look), bool(row.get("is_beaten"))),
+        is_id=True,
+    ),
     Column(
         "FROM", lambda row, look: look.text(row["origin"], "dim" if row["origin"] == "default" else "cyan")
     ),
+)
+
+PROCESSES = (
+    Column("PROCESS", lambda row, look: look.text(row["name"], "bold"), is_id=True),
+    Column("STATE", lambda row, look: _process_state(row["state"], look)),
+    Column("PID", lambda row, look: look.number(row["pid"]), 4, is_right=True),
+    Column("STARTS", lambda row, look: look.number(row["starts"]), 3, is_right=True),
+    Column("SINCE", lambda row, look: look.age(row["since"]), 2),
+    Column("NOTE", lambda row, look: look.text(row["note"]), 1),
 )
 
 PROFILES = (
@@ -389,7 +408,7 @@ def _exactly(share: float | None, look: Look) -> Text:
 
 def _brought(attempt: AttemptView, look: Look) -> Text:
     if attempt.error:
-        return look.text(reason(attempt.error), "red")
+        return look.text(coded(attempt.error), "red")
     if attempt.result is not None:
         return look.json(attempt.result, 200)
     if attempt.progress is not None and attempt.finished_at is None:
@@ -410,6 +429,24 @@ def _next(schedule: ScheduleView, look: Look) -> Text:
     return look.age(schedule.next_at) if schedule.state in ("active", "failing") else look.nothing()
 
 
+def _process_state(state: str, look: Look) -> Text:
+    """A process that runs is as it should be; a task that runs is on its way."""
+    if state != "running" or not look.is_terminal:
+        return look.state(state)
+    return look.sign("online") + Text(" ") + look.text(state, "green")
+
+
+def _name_of_setting(row: Any, look: Look) -> Text:
+    """On a terminal the layers that a value goes before stand below it without its name."""
+    return Text("") if row.get("is_beaten") and look.is_terminal else look.text(row["name"], "bold")
+
+
+def _dimmed(text: Text, is_dim: bool) -> Text:
+    if is_dim:
+        text.stylize("dim")
+    return text
+
+
 def _setting(value: Any, look: Look) -> Text:
     """A value as a configuration file would say it."""
     if isinstance(value, bool):
@@ -423,3 +460,10 @@ def _checked(finding: Any, look: Look) -> Text:
     state = {True: "completed", False: "failed", None: "pending"}[finding.ok]
     word = {True: "ok", False: "fail", None: "note"}[finding.ok]
     return look.sign(state) if look.is_terminal else Text(word)
+
+
+FIELDS = (
+    Column("FIELD", lambda row, look: look.text(row["name"], "bold"), is_id=True),
+    Column("TYPE", lambda row, look: look.text(row["type"], "cyan"), weight=2),
+    Column("MEANING", lambda row, look: look.text(row["meaning"])),
+)

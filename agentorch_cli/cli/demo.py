@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
+import signal
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from agentorch_cli.cli.help import single
-from agentorch_cli.cli.session import Session
+from agentorch_cli.cli.session import ENDINGS, Session
 from agentorch_cli.errors import WaitTimedOut
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 FRAME_SECONDS = 0.1
 """Between two looks at the fleet; the whole demonstration takes a few seconds."""
 
-JOIN_SECONDS = 30.0
+JOIN_SECONDS = 60.0
 """For all agents to connect: on a busy machine a dozen interpreters take a while to start."""
 
 WORK_SECONDS = 120.0
@@ -71,9 +73,22 @@ def _data_dir(session: Session) -> Iterator[bool]:
     if session.data_dir is not None:
         yield True
         return
-    with tempfile.TemporaryDirectory(prefix="agentorch-demo-", ignore_cleanup_errors=True) as folder:
-        session.data_dir = folder
+    session.data_dir = folder = tempfile.mkdtemp(prefix="agentorch-demo-")
+    try:
         yield False
+    finally:
+        with _signals_held():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """They come when the block is over: what is half removed would stay for ever."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *ENDINGS})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 async def _run(session: Session) -> Outcome:
@@ -121,8 +136,23 @@ async def _engine(session: Session) -> AsyncIterator[str]:
         raise
     finally:
         stop.set()
-        await asyncio.wait({serving})
+        await _see_out(serving, stop_now)
     await serving
+
+
+async def _see_out(serving: asyncio.Task[None], stop_now: asyncio.Event) -> None:
+    """Until the engine has stopped. A signal makes that quicker, and does not cut it off: an engine that
+    stops halfway leaves its PostgreSQL behind.
+    """
+    cut_off: asyncio.CancelledError | None = None
+    while not serving.done():
+        try:
+            await asyncio.wait({serving})
+        except asyncio.CancelledError as error:
+            cut_off = error
+            stop_now.set()
+    if cut_off is not None:
+        raise cut_off
 
 
 async def _all_online(client: Client, fleet: Fleet) -> int:

@@ -47,6 +47,8 @@ class Session:
         self.database_url: str | None = None
         self.server: str | None = None
         self.ca: str | None = None
+        self.pairs: dict[str, str] = {}
+        """What `--set KEY=VALUE` says."""
         self.command = ""
         """What was asked for, such as `task list`."""
         self.more_flags: dict[str, Any] = {}
@@ -61,6 +63,13 @@ class Session:
 
     def take(self, option: str, value: Any) -> None:
         """Remember a common option. Raises UsageError for a form of output that there is not."""
+        if option == "pairs":
+            for pair in [value] if isinstance(value, str) else value:
+                key, sign, text = pair.partition("=")
+                if not key or not sign:
+                    raise UsageError(f'--set "{pair}" is not KEY=VALUE', hint="--set gateway.port=3002")
+                self.pairs[key.strip()] = text
+            return
         if option == "output":
             check_form(value, (*FORMATS, *PICTURES))
         setattr(self, option, value)
@@ -76,7 +85,7 @@ class Session:
         from agentorch_cli.config import load_settings
 
         path = Path(self.config) if self.config is not None else None
-        return load_settings(self.flags, os.environ, path, Path.cwd())
+        return load_settings(self.flags, os.environ, path, Path.cwd(), self.pairs)
 
     @property
     def flags(self) -> dict[str, Any]:
@@ -139,7 +148,8 @@ class Session:
 
         `is_long` is for work that moves many messages, and gets the faster loop. `until_unread` is for
         work that follows: it ends when nobody reads the pipe any more, without waiting for the next line.
-        Raises KeyboardInterrupt, or SystemExit(143) after SIGTERM, 129 after SIGHUP; BrokenPipeError.
+        Raises KeyboardInterrupt, or SystemExit(143) after SIGTERM, 129 after SIGHUP; BrokenPipeError. The
+        same where the work, as it was cut off, failed in another way: that is no failure of its own.
         """
         import asyncio
 
@@ -147,17 +157,22 @@ class Session:
 
         hush()
         ended_by: int | None = None
+        numbers = heard((signal.SIGINT, *ENDINGS))
+        before = {number: signal.getsignal(number) for number in numbers}
 
         async def guarded() -> T:
             task = asyncio.current_task()
 
             def end(number: int) -> None:
                 nonlocal ended_by
+                if number == ended_by == signal.SIGINT:  # the clean-up takes too long for the person
+                    asyncio.get_running_loop().remove_signal_handler(number)
+                    signal.raise_signal(number)
                 ended_by = number
                 if task is not None:
                     task.cancel()
 
-            for number in heard(ENDINGS):
+            for number in numbers:
                 asyncio.get_running_loop().add_signal_handler(number, end, number)
             with _watching_the_pipe(lambda: end(signal.SIGPIPE)) if until_unread else nullcontext():
                 return await work
@@ -165,12 +180,17 @@ class Session:
         try:
             with asyncio.Runner(loop_factory=_fast_loop() if is_long else None) as runner:
                 return runner.run(guarded())
-        except asyncio.CancelledError:
+        except BaseException:
+            if ended_by is None:
+                raise
+            if ended_by == signal.SIGINT:
+                raise KeyboardInterrupt from None
             if ended_by == signal.SIGPIPE:
                 raise BrokenPipeError from None
-            if ended_by is not None:
-                raise SystemExit(128 + ended_by) from None
-            raise
+            raise SystemExit(128 + ended_by) from None
+        finally:
+            for number, handler in before.items():  # a loop that is closed would hear them, and do nothing
+                signal.signal(number, handler)
 
     def show(
         self,

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as given_settings
 from hypothesis import strategies as st
 
 from agentorch_cli.cli import userfile
@@ -111,6 +112,7 @@ def test_a_file_in_another_form_is_left_alone() -> None:
     assert path.read_text() == 'profiles = {a = {url = "wss://a"}}\n'
 
 
+@given_settings(deadline=None)  # the disk is waited for
 @given(st.lists(st.tuples(st.sampled_from(["a", "b.c", "d-e"]), st.booleans()), max_size=8))
 def test_any_order_of_changes_leaves_what_was_meant(steps: list[tuple[str, bool]]) -> None:
     user_config_path().parent.mkdir(parents=True, exist_ok=True)

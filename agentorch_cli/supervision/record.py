@@ -1,0 +1,238 @@
+"""What a process writes, kept in files: a line with its time each, nothing in it that a terminal would obey.
+
+A file that has grown to its limit becomes `NAME.log.1`, the one before it `NAME.log.2`, and so on;
+the oldest goes away. Reading puts them together again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import quote
+
+from agentorch_cli.redaction import redact
+from agentorch_cli.text import one_line
+
+LONGEST_LINE = 8_000
+"""Bytes; a longer line is cut into several."""
+
+LONGEST_NAME = 200
+
+
+def folder_of(data_dir: Path) -> Path:
+    """Where the logs of the agents are."""
+    return data_dir / "logs" / "agents"
+
+
+def file_of(data_dir: Path, name: str) -> Path:
+    """The log of one process; agents may be called anything, their files may not."""
+    safe = quote(name, safe=" @+").replace("%20", " ")
+    safe = "%2E" + safe[1:] if safe.startswith(".") else safe
+    if len(safe) > LONGEST_NAME:
+        safe = f"{safe[: LONGEST_NAME - 17]}~{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    return folder_of(data_dir) / f"{safe}.log"
+
+
+class Record:
+    """The log of one process through all of its lives."""
+
+    def __init__(self, path: Path, most_bytes: int, files: int) -> None:
+        self.path = path
+        self._last: deque[str] = deque(maxlen=5)
+        """The last lines that said something."""
+        self._most = most_bytes
+        self._files = files
+        self._rest = b""
+        self._file: BinaryIO | None = None
+
+    @property
+    def said(self) -> str:
+        """What the process said at last: its error where it named one, else its last line."""
+        errors = [line.removeprefix("error: ") for line in self._last if line.startswith("error: ")]
+        return (errors or list(self._last) or [""])[-1]
+
+    def take(self, chunk: bytes) -> None:
+        """What was read from the process; lines may come in pieces."""
+        lines = (self._rest + chunk).split(b"\n")
+        self._rest = lines.pop()
+        while len(self._rest) > LONGEST_LINE:
+            lines.append(self._rest[:LONGEST_LINE])
+            self._rest = self._rest[LONGEST_LINE:]
+        self._keep(lines)
+
+    def end(self) -> None:
+        """The process is gone: what it wrote without a line's end is a line."""
+        rest, self._rest = self._rest, b""
+        if rest:
+            self._keep([rest])
+
+    def begin(self) -> None:
+        """A new life begins: what the last one said is over."""
+        self._last.clear()
+
+    def note(self, sentence: str) -> None:
+        """A word of the supervisor's own, between what the process wrote."""
+        self._write([f"-- {one_line(sentence)}"])
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.end()
+        self._shut()
+
+    def _shut(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _keep(self, lines: list[bytes]) -> None:
+        shown = []
+        for line in lines:
+            for start in range(0, max(len(line), 1), LONGEST_LINE):
+                piece = line[start : start + LONGEST_LINE].decode("utf-8", "replace").rstrip("\r")
+                shown.append(one_line(redact(piece)))
+        self._last.extend(line for line in shown[-100:] if line.strip())
+        if shown:
+            self._write(shown)
+
+    def _write(self, lines: list[str]) -> None:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        data = "".join(f"{now} {line}\n" for line in lines).encode("utf-8", "backslashreplace")
+        with contextlib.suppress(OSError):  # a full disk stops the writing of logs, not the agents
+            self._open().write(data)
+            if self._open().tell() >= self._most:
+                self._put_aside()
+
+    def _open(self) -> BinaryIO:
+        if self._file is None:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(
+                self.path,
+                os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC,
+                0o600,
+            )
+            self._file = os.fdopen(descriptor, "ab", buffering=0)
+        return self._file
+
+    def _put_aside(self) -> None:
+        self._shut()
+        if not self._files:
+            self.path.unlink()
+            return
+        for number in range(self._files, 0, -1):
+            older = self.path.with_name(f"{self.path.name}.{number}")
+            newer = self.path.with_name(f"{self.path.name}.{number - 1}") if number > 1 else self.path
+            if newer.exists():
+                newer.replace(older)
+
+
+# --- reading ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Line:
+    """One line of a log."""
+
+    at: str
+    """ISO 8601, UTC."""
+    name: str
+    line: str
+
+
+def names_in(data_dir: Path) -> dict[str, Path]:
+    """The processes that have a log, with their files; names as they were cut for the files."""
+    from urllib.parse import unquote
+
+    found = sorted(folder_of(data_dir).glob("*.log"), key=lambda path: _natural(path.stem))
+    return {unquote(path.stem): path for path in found}
+
+
+def _natural(name: str) -> list[object]:
+    return [(part.isdecimal(), int(part) if part.isdecimal() else part) for part in re.split(r"(\d+)", name)]
+
+
+def last_lines(files: dict[str, Path], most: int) -> list[Line]:
+    """The last lines of these logs together, oldest first."""
+    found: list[Line] = []
+    for name, path in files.items():
+        kept: deque[Line] = deque(maxlen=most)
+        for part in _parts(path):
+            with (
+                contextlib.suppress(FileNotFoundError),
+                part.open(encoding="utf-8", errors="replace") as file,
+            ):
+                kept.extend(_line(name, text) for text in file)
+        found += kept
+    return sorted(found, key=lambda line: line.at)[-most:] if most else []
+
+
+def _parts(path: Path) -> list[Path]:
+    """The files of one log, the oldest first."""
+    aside = [
+        other
+        for other in path.parent.glob(f"{_escaped(path.name)}.*")
+        if other.suffix[1:].isdecimal() and other.stem == path.name
+    ]
+    return [*sorted(aside, key=lambda other: -int(other.suffix[1:])), path]
+
+
+def _escaped(name: str) -> str:
+    import glob
+
+    return glob.escape(name)
+
+
+def _line(name: str, text: str) -> Line:
+    at, _, line = text.rstrip("\n").partition(" ")
+    return Line(at, name, line)
+
+
+class Follower:
+    """Gives what is written into these logs from now on, also into those that are made meanwhile."""
+
+    def __init__(self, data_dir: Path, wanted: Callable[[str], bool]) -> None:
+        """`wanted(name)` says which of the logs are followed."""
+        self._data_dir = data_dir
+        self._wanted = wanted
+        self._open: dict[str, tuple[BinaryIO, int, bytes]] = {}
+        self._refresh(at_end=True)
+
+    def read(self) -> list[Line]:
+        """What has come since the last time, in the order of its times."""
+        lines = sorted(self._read(), key=lambda line: line.at)
+        self._refresh(at_end=False)
+        return lines
+
+    def _refresh(self, *, at_end: bool) -> None:
+        """Open what is new; what was put aside is read to its end first, by `_read`."""
+        for name, path in names_in(self._data_dir).items():
+            if not self._wanted(name):
+                continue
+            try:
+                inode = path.stat().st_ino
+                known = self._open.get(name)
+                if known is not None and known[1] == inode:
+                    continue
+                file = path.open("rb")
+            except FileNotFoundError:
+                continue
+            if known is not None:
+                known[0].close()
+            elif at_end:
+                file.seek(0, os.SEEK_END)
+            self._open[name] = (file, inode, b"")
+
+    def _read(self) -> list[Line]:
+        found = []
+        for name, (file, inode, rest) in list(self._open.items()):
+            *lines, rest = (rest + file.read()).split(b"\n")
+            self._open[name] = (file, inode, rest)
+            found += [_line(name, line.decode("utf-8", "replace")) for line in lines]
+        return found

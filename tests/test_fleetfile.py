@@ -1,0 +1,180 @@
+"""An agents file as `agentorch up` reads it, and the parts of supervision that need no processes."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentorch_cli.documents import Document
+from agentorch_cli.errors import InvalidTask, NotAllowed, OrchestratorError, UsageError
+from agentorch_cli.fleetfile import Restart, read_fleet, read_scale, replicas_of
+from agentorch_cli.supervision import control
+from agentorch_cli.supervision.child import Pace
+from agentorch_cli.supervision.record import LONGEST_LINE, Record, file_of, last_lines, names_in
+
+
+def fleet(*agents: dict[str, Any]) -> Any:
+    return read_fleet(Document({"agents": list(agents)}, "agents.toml"), Path("/srv/fleet"))
+
+
+def test_an_agent_that_says_nothing_runs_once_beside_its_file() -> None:
+    (agent,) = fleet({"id": "a", "exec": ["wc", "-w x"]})
+
+    assert (agent.replicas, agent.restart, agent.cwd, agent.env) == (1, Restart.ALWAYS, "/srv/fleet", ())
+    assert (agent.spec.exec, agent.is_run) == ("wc '-w x'", True)
+
+
+def test_what_it_says_is_taken() -> None:
+    (agent,) = fleet(
+        {"id": "a", "python": "m:f", "replicas": 3, "cwd": "deep", "env": ["B", "B"], "restart": "on-failure"}
+    )
+
+    assert (agent.python, agent.spec.exec, agent.replicas) == ("m:f", None, 3)
+    assert (agent.cwd, agent.env, agent.restart) == ("/srv/fleet/deep", ("B",), Restart.ON_FAILURE)
+
+
+@pytest.mark.parametrize(
+    ("agent", "field", "said"),
+    [
+        ({"exec": "x", "python": "m:f"}, "python", "one of them"),
+        ({"replicas": 2}, "replicas", "is for agents with exec or python"),
+        ({"exec": "x", "replicas": -1}, "replicas", "at least 0"),
+        ({"exec": "x", "restart": "sometimes"}, "restart", "always"),
+        ({"exec": "x", "env": ["A=1"]}, "env", "name of a variable"),
+        ({"python": "function"}, "python", "module:function"),
+        ({"exec": "x", "replica": 2}, "replica", 'did you mean "replicas"'),
+    ],
+)
+def test_what_cannot_be_is_refused_with_its_place(agent: dict[str, Any], field: str, said: str) -> None:
+    with pytest.raises(InvalidTask) as caught:
+        fleet({"id": "a", **agent})
+
+    (error,) = caught.value.details["errors"]
+    assert f"agents[0].{field}" in error["where"] and said in error["message"]
+
+
+def test_processes_are_called_by_number_and_scale_goes_before_the_file() -> None:
+    agents = fleet({"id": "a", "exec": "x", "replicas": 2}, {"id": "b", "exec": "x"}, {"id": "c"})
+
+    assert list(replicas_of(agents, {}, "f")) == ["a-1", "a-2", "b-1"]
+    assert list(replicas_of(agents, {"a": 0, "b": 2}, "f")) == ["b-1", "b-2"]
+    with pytest.raises(UsageError, match='no agent "c"'):
+        replicas_of(agents, {"c": 1}, "f")
+    with pytest.raises(InvalidTask, match="more than 200 characters"):
+        replicas_of(fleet({"id": "x" * 200, "exec": "x"}), {}, "f")
+
+
+@pytest.mark.parametrize("word", ["a", "=1", "a=", "a=x", "a=-1", "a=1.5", "a=99999999", "a=1001"])
+def test_a_scale_that_is_none_is_refused(word: str) -> None:
+    with pytest.raises(UsageError, match="--scale"):
+        read_scale([word])
+
+
+def test_the_last_scale_of_a_name_counts() -> None:
+    assert read_scale(["a=1", "b=c=2", "a=3"]) == {"a": 3, "b=c": 2}
+
+
+def test_waits_double_up_to_the_longest() -> None:
+    pace = Pace(0.5, 30, 10)
+
+    assert [pace.wait(lives) for lives in (0, 1, 2, 3, 7, 8, 1000)] == [0.5, 0.5, 1, 2, 30, 30, 30]
+
+
+# --- records --------------------------------------------------------------------------------------
+
+
+def test_lines_are_kept_in_whatever_pieces_they_come(tmp_path: Path) -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    draw = random.Random(seed)
+    written = [f"line {number} ä\u202e\x1b[31m {'x' * draw.randrange(50)}" for number in range(300)]
+    data = "".join(line + "\n" for line in written).encode()
+    record = Record(file_of(tmp_path, "a-1"), 4_000, 50)
+
+    while data:
+        size = draw.randrange(1, 500)
+        record.take(data[:size])
+        data = data[size:]
+    record.take(b"the end")
+    record.close()
+
+    lines = [line.line for line in last_lines(names_in(tmp_path), 1000)]
+    assert lines == [*map(_shown, written), "the end"]
+    assert len(list((tmp_path / "logs/agents").iterdir())) > 3
+
+
+def _shown(line: str) -> str:
+    return line.replace("\u202e", "\\u{202e}").replace("\x1b", "\\x1b")
+
+
+def test_a_line_without_an_end_does_not_fill_the_memory(tmp_path: Path) -> None:
+    record = Record(file_of(tmp_path, "a"), 1 << 30, 1)
+
+    for _ in range(40):
+        record.take(b"x" * LONGEST_LINE)
+    record.close()
+
+    assert sum(len(line.line) for line in last_lines(names_in(tmp_path), 1000)) == 40 * LONGEST_LINE
+
+
+def test_secrets_and_tricks_do_not_reach_the_file(tmp_path: Path) -> None:
+    record = Record(file_of(tmp_path, "a"), 1 << 20, 1)
+
+    record.take(b"password=hunter2 \x1b]52;c;x\x07 \xff\nerror: it broke\nhint: mend it\n")
+    record.close()
+
+    assert record.said == "it broke"
+    text = file_of(tmp_path, "a").read_text()
+    assert "hunter2" not in text and "\x1b" not in text and "\x07" not in text
+
+
+@pytest.mark.parametrize("name", ["a/../../b", ".hidden", "ä" * 199, "x" * 200, "a b", "%41", "~"])
+def test_any_name_has_a_file_of_its_own_in_the_folder(tmp_path: Path, name: str) -> None:
+    path = file_of(tmp_path, name)
+
+    assert path.parent == tmp_path / "logs/agents" and len(path.name.encode()) < 240
+    assert path != file_of(tmp_path, name + "x") and not path.name.startswith(".")
+    if len(name) < 20:
+        record = Record(path, 100, 1)
+        record.note("x")
+        record.close()
+        assert list(names_in(tmp_path)) == [name]
+
+
+# --- control --------------------------------------------------------------------------------------
+
+
+async def test_one_supervisor_at_a_time_is_asked_over_its_socket(tmp_path: Path) -> None:
+    import asyncio
+    import os
+
+    data_dir = tmp_path / ("deep" * 40)  # longer than the path of a socket may be
+
+    async def answer(request: dict[str, Any]) -> dict[str, Any]:
+        if request["do"] == "fail":
+            raise NotAllowed("no", hint="never")
+        return {"did": request["do"]}
+
+    lock, other = control.Lock(data_dir), control.Lock(data_dir)
+    assert lock.take() and not other.take()
+    assert control.supervisor_pid(data_dir) == os.getpid()
+    async with control.answering(data_dir, answer):
+        assert await asyncio.to_thread(control.ask, data_dir, {"do": "x"}, 5) == {"did": "x"}
+        with pytest.raises(NotAllowed, match="no") as caught:
+            await asyncio.to_thread(control.ask, data_dir, {"do": "fail"}, 5)
+        assert caught.value.hint == "never"
+    lock.release()
+    assert control.supervisor_pid(data_dir) is None and other.take()
+    other.release()
+    with pytest.raises(OrchestratorError, match="cannot be asked"):
+        control.ask(data_dir, {"do": "x"}, 5)
+
+
+def test_a_folder_that_others_may_enter_is_refused(tmp_path: Path) -> None:
+    control.folder_of(tmp_path).mkdir(mode=0o755)
+
+    with pytest.raises(NotAllowed, match="not yours alone"):
+        control.Lock(tmp_path).take()
