@@ -446,13 +446,15 @@ MEASURED = {
 }  # fmt: skip
 """What depends on the clock, on chance, or on how far the heartbeats are."""
 
-OF_EQUALS = {"assigned_agents", "votes", "voters"}
+OF_EQUALS = {"votes", "voters"}
 """Agents that do the same: who comes first depends on how quick each has been."""
 
 
 def _ordered(value: Any, key: str = "") -> Any:
     if key in MEASURED:
         return f"<{key}>"
+    if key == "assigned_agents":  # which of those that can depends on how quick each has been
+        return len(value)
     if isinstance(value, dict):
         return {name: _ordered(one, name) for name, one in value.items()}
     if isinstance(value, list):
