@@ -56,6 +56,7 @@ def values(name: str) -> Iterator[Any]:
         yield from itertools.cycle([not info.default, info.default])
     elif info.annotation is str:
         scheme = {"database.url": "postgresql://h", "gateway.hub_url": "ws://h", "server": "wss://h"}
+        scheme["tracing.endpoint"] = "http://h"
         yield from (f"{scheme.get(name, 'name')}{number}" for number in itertools.count())
     else:
         low, high = bounds(info.metadata)
