@@ -79,6 +79,10 @@ bench: $(STAMP)  ## measure it all: rates, latency, growth, fleets, graphs, node
 tallies: $(STAMP)  ## a million random votes: early decision against asking everybody, every rule
 	AGENTORCH_TALLIES=60000 $(BIN)/python -m pytest tests/core/test_consensus_early.py $(ARGS)
 
+.PHONY: schemas
+schemas: $(STAMP)  ## write the JSON Schemas of what commands print anew
+	$(BIN)/python scripts/output-schemas
+
 .PHONY: format
 format: $(STAMP)  ## put the code into its form and repair what lint can repair
 	$(BIN)/ruff check --fix .

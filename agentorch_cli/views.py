@@ -110,6 +110,8 @@ class AgentView(View):
     """By skill and task type, everything first; filled by `agent show`, likewise `trend`."""
     trend: list[TrendView] = Field(default_factory=list)
     """The last hour, oldest first."""
+    cursor: str | None = None
+    """Where a list goes on after it; only in lists."""
 
 
 class LimitView(View):
@@ -294,6 +296,8 @@ class DecisionView(View):
     closed_by: str | None = None
     verified: bool | None = None
     """Whether the decision is known to be right; None where nobody has said."""
+    cursor: str | None = None
+    """Where a list goes on after it; only in lists."""
 
 
 class HistoryView(View):
@@ -381,6 +385,19 @@ class TaskView(View):
     usage: UsageView | None = None
     budgets: list[BudgetView] = Field(default_factory=list)
     """That it is charged to."""
+    cursor: str | None = None
+    """Where a list goes on after it; only in lists."""
+
+
+class TaskRef(View):
+    """A task by its names, where there may be very many."""
+
+    task_id: str
+    name: str | None = None
+    type: str
+    status: str
+    cursor: str | None = None
+    """Where the list goes on after it."""
 
 
 class NodeView(View):
@@ -418,6 +435,8 @@ class SubmittedTask(View):
     status: str
     is_new: bool = True
     """False where the idempotency key was known: the task that had it is named instead."""
+    differs: list[str] = Field(default_factory=list)
+    """Fields in which what was sent is another task than the one that has its key."""
 
 
 class SubmitReply(View):
@@ -435,6 +454,12 @@ class ChangeReply(View):
     changed: list[str] = Field(default_factory=list)
     unchanged: dict[str, str] = Field(default_factory=dict)
     """Id to the reason why nothing was done."""
+
+
+class ResolvedView(View):
+    """Whole ids in the place of their parts."""
+
+    ids: dict[str, str] = Field(default_factory=dict)
 
 
 class ScheduleView(View):
@@ -464,6 +489,8 @@ class ScheduleView(View):
     upcoming: list[datetime] = Field(default_factory=list)
     tasks: list[Any] = Field(default_factory=list)
     """As the task file said them."""
+    cursor: str | None = None
+    """Where a list goes on after it; only in lists."""
 
 
 class PlanView(View):
@@ -591,6 +618,8 @@ class DeadlockView(DeadlockFinding):
     node_id: str | None = None
     detected_at: datetime
     resolved_at: datetime | None = None
+    cursor: str | None = None
+    """Where a list goes on after it; only in lists."""
 
 
 class DeadlockStep(DeadlockFinding):
@@ -744,8 +773,8 @@ class DatabaseView(View):
 
     name: str
     server_version: str
-    schema_version: int | None = None
-    """None where there is no schema yet."""
+    database_version: int | None = None
+    """Of its schema; None where there is none yet."""
     wanted_version: int
     started_at: datetime
     size_bytes: int
@@ -775,7 +804,8 @@ class BackupView(View):
     rows: int
     tables: dict[str, int]
     """Rows of each table."""
-    schema_version: int
+    database_version: int
+    """Of the schema that it was taken of."""
     server_version: str
     program: str
     taken_at: datetime

@@ -364,3 +364,37 @@ async def test_the_agents_of_the_readme_do_its_first_task(
     finally:
         process.kill()
         await process.communicate()
+
+
+async def test_the_recipes_for_scripts_print_what_the_page_says(
+    orchestrator: Orchestrator, database_url: str, tmp_path: Path
+) -> None:
+    recipes = BLOCK.findall(region(ROOT / "docs/scripting.md", "recipes"))
+    assert [kind for kind, _ in recipes] == ["bash", "text"] * (len(recipes) // 2)
+    (tmp_path / "agentorch").write_text(f'#!/bin/sh\nexec {sys.executable} -m agentorch_cli "$@"\n')
+    (tmp_path / "agentorch").chmod(0o755)
+    (tmp_path / "count.py").write_text(
+        "import json, sys\n"
+        'data = json.load(sys.stdin)["data"]\n'
+        'sys.exit(1) if data == "FAIL" else print(json.dumps({"words": len(data.split())}))\n'
+    )
+    await orchestrator.register_agent(
+        "counter", capabilities=["count"], exec=f"{sys.executable} {tmp_path}/count.py"
+    )
+    variables = environment(database_url, tmp_path)
+    variables["PATH"] = f"{tmp_path}:{variables['PATH']}"
+    variables["PYTHONPATH"] = str(ROOT)
+
+    for (_, script), (_, expected) in zip(recipes[::2], recipes[1::2], strict=True):
+        process = await asyncio.create_subprocess_exec(
+            "bash",
+            "-e",
+            "-c",
+            script,
+            cwd=tmp_path,
+            env=variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        stdout, stderr = await asyncio.wait_for(process.communicate(), 120)
+        assert stdout.decode() == expected, (script, stderr.decode())

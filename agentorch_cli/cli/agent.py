@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agentorch_cli.cli import lists
+from agentorch_cli.cli.consent import Yes, ask_first, word_for
 from agentorch_cli.cli.help import noun, verb
 from agentorch_cli.cli.session import Session
 from agentorch_cli.errors import UsageError
@@ -68,7 +70,10 @@ def register(
         typer.Option("--exec", metavar="CMD", help="serve runs this for each task: JSON in, JSON out."),
     ] = None,
     file: Annotated[
-        str | None, typer.Option("--from", metavar="FILE", help="Register all agents of a file.")
+        str | None,
+        typer.Option(
+            "--from", metavar="FILE", help='Register all agents of a file, a directory, or stdin ("-").'
+        ),
     ] = None,
 ) -> None:
     """Register an agent, or all agents of a file. An agent that is known is changed.
@@ -98,26 +103,42 @@ def register(
 @verb(app, "list")
 def list_agents(
     ctx: typer.Context,
-    status: Annotated[
-        str | None, typer.Option("--status", metavar="STATUS", help="online, offline, draining or paused.")
-    ] = None,
-    capability: Annotated[
-        str | None, typer.Option("-c", "--capability", metavar="CAP", help="Only who can this.")
-    ] = None,
+    status: lists.Status = None,
+    capabilities: lists.Capabilities = None,
+    label: lists.Labels = None,
+    type: Annotated[str | None, typer.Option("--type", "-t", metavar="TYPE", help="Only this type.")] = None,
     pool: Annotated[
         str | None, typer.Option("--pool", metavar="NAME", help="Only agents of this pool.")
     ] = None,
+    since: lists.Since = None,
+    until: lists.Until = None,
+    sort: lists.Sort = None,
+    limit: lists.Limit = 100_000,
+    cursor: lists.Cursor = None,
 ) -> None:
-    """List the agents of the fleet.
+    """List the agents of the fleet, by id.
 
     $ agentorch agent list --status online
-    $ agentorch agent list --pool gpu
+    $ agentorch agent list -c summarise --sort -load --limit 5
+
+    --label is about --metadata, --since and --until about when an agent was registered. It sorts by
+    id, created, seen, status, type, load, score, completed or failed.
     """
-    from agentorch_cli.cli.choices import known_agent_status
+    from agentorch_cli.core.model import AgentStatus
 
     session = Session.of(ctx)
-    agents = session.ask("agent.list", status=known_agent_status(status), capability=capability, pool=pool)
+    given = {
+        "status": lists.states(status, list(AgentStatus), "status"),
+        "capability": capabilities,
+        "label": lists.labels(label),
+        "type": type,
+        "pool": pool,
+        **lists.times(since, until),
+        **lists.page_of(limit, sort, cursor),
+    }
+    agents = session.ask("agent.list", **{key: one for key, one in given.items() if one is not None})
     _show_agents(session, agents, "There are no such agents; agentorch agent register adds one.")
+    lists.tell_more(session, agents, limit)
 
 
 @verb(app, "show")
@@ -144,14 +165,30 @@ def remove(
     is_forced: Annotated[
         bool, typer.Option("--force", help="Even agents that hold work; it is given to others.")
     ] = False,
+    is_sure: Yes = False,
 ) -> None:
     """Remove agents from the fleet.
 
     $ agentorch agent remove alice
+    $ agentorch agent remove alice --force --yes
+
+    --force asks where agents hold work.
     """
     from agentorch_cli.cli.task import show_change
 
     session = Session.of(ctx)
+    if is_forced and not is_sure:
+        wanted = set(agent_ids)
+        held = {one.agent_id: len(one.working_on) for one in session.ask("agent.list")}
+        tasks = sum(number for agent_id, number in held.items() if agent_id in wanted)
+        if tasks:
+            who = ", ".join(sorted(one for one in wanted if held.get(one)))
+            ask_first(
+                session,
+                f"This removes {who}, and gives {tasks:,} running tasks to others.",
+                yes=False,
+                word=word_for(tasks),
+            )
     reply = session.ask("agent.remove", agent_ids=list(dict.fromkeys(agent_ids)), force=is_forced)
     show_change(session, reply, "removed")
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agentorch_cli.cli.consent import Yes
 from agentorch_cli.cli.help import noun, verb
 from agentorch_cli.cli.session import Session
 
@@ -129,16 +130,39 @@ def remove(
             metavar="KEY…", help="Labels as NAME=VALUE, or ids of tasks and submissions.", show_default=False
         ),
     ],
+    is_sure: Yes = False,
 ) -> None:
     """Lift budgets: what waited for them starts, and what they spent is forgotten.
 
     $ agentorch budget remove team=ml
+
+    It asks where something was spent already.
     """
+    from agentorch_cli.cli.consent import ask_first
     from agentorch_cli.cli.task import show_change
 
     session = Session.of(ctx)
+    if not is_sure and (spent := _spent(session, keys)):
+        ask_first(session, f"What was spent is forgotten: {', '.join(spent)}.", yes=False)
     reply = session.ask("budget.remove", keys=list(dict.fromkeys(keys)))
     show_change(session, reply, "is not limited any more")
+
+
+def _spent(session: Session, keys: list[str]) -> list[str]:
+    """What the tasks of these budgets have used, in words; those that used nothing are left out."""
+    from agentorch_cli.errors import NotFound
+
+    told = []
+    for key in dict.fromkeys(keys):
+        try:
+            one = session.ask("budget.get", key=key)
+        except NotFound:
+            continue
+        parts = [f"${one.spent_usd:,.2f}"] if one.spent_usd else []
+        parts += [f"{one.spent_tokens:,} tokens"] if one.spent_tokens else []
+        parts += [f"{one.running:,} running attempts"] if one.running else []
+        told += [f"{key} {' and '.join(parts)}"] if parts else []
+    return told
 
 
 def _draw_all(page: Page, found: list[BudgetView]) -> None:

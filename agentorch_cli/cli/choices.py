@@ -5,20 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from agentorch_cli.core.hints import did_you_mean
-from agentorch_cli.core.model import AgentStatus, TaskStatus
 from agentorch_cli.errors import UsageError
-
-
-def known_states(words: Iterable[str] | None) -> list[str] | None:
-    """States of tasks; several may stand in one word, with commas. Raises UsageError."""
-    if not words:
-        return None
-    return [_known(one, list(TaskStatus), "state") for word in words for one in word.split(",")]
-
-
-def known_agent_status(word: str | None) -> str | None:
-    """A status of agents. Raises UsageError."""
-    return None if word is None else _known(word, list(AgentStatus), "status")
 
 
 def known_policy(word: str, known: Collection[str], option: str) -> str:

@@ -150,6 +150,13 @@ TASKS = (
     Column("AGE", lambda task, look: look.age(task.created_at), 6),
 )
 
+MEANT = (
+    Column("TASK", lambda task, look: look.text(task.task_id, "bold"), is_id=True),
+    Column("STATUS", lambda task, look: look.state(task.status)),
+    Column("NAME", lambda task, look: look.text(task.name) if task.name else look.nothing(), 8),
+    Column("TYPE", lambda task, look: look.text(task.type), 6),
+)
+
 RUNNING = (
     Column("NAME", lambda task, look: look.text(label(task), "bold"), least=20),
     Column("AGENTS", lambda task, look: look.names(task.assigned_agents)),

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agentorch_cli.cli import lists
 from agentorch_cli.cli.help import noun, verb
 from agentorch_cli.cli.outcome import as_json
 from agentorch_cli.cli.replay import replay_votes
-from agentorch_cli.cli.session import Session
+from agentorch_cli.cli.session import Part, Session
 from agentorch_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,16 +30,38 @@ DecisionId = Annotated[
 @verb(app, "list")
 def list_decisions(
     ctx: typer.Context,
-    limit: Annotated[
-        int, typer.Option("--limit", metavar="N", min=1, max=100_000, help="How many, newest first.")
-    ] = 50,
+    status: lists.Status = None,
+    agent: Annotated[
+        str | None, typer.Option("--agent", metavar="ID", help="Only votes in which it may vote.")
+    ] = None,
+    capability: Annotated[
+        str | None, typer.Option("-c", "--capability", metavar="CAP", help="Only votes of this capability.")
+    ] = None,
+    label: lists.Labels = None,
+    since: lists.Since = None,
+    until: lists.Until = None,
+    sort: lists.Sort = None,
+    limit: lists.Limit = 50,
+    cursor: lists.Cursor = None,
 ) -> None:
     """List votes, newest first.
 
     $ agentorch consensus list --limit 10
+    $ agentorch consensus list --status failed --since 1d
+
+    They are pending, reached or failed. --label is that of the task, --since and --until are about when
+    a vote was opened. It sorts by created, decided, confidence, votes or status.
     """
     session = Session.of(ctx)
-    decisions = session.ask("consensus.list", limit=limit)
+    given = {
+        "status": lists.states(status, ("pending", "reached", "failed")),
+        "agent": agent,
+        "capability": capability,
+        "label": lists.labels(label),
+        **lists.times(since, until),
+        **lists.page_of(limit, sort, cursor),
+    }
+    decisions = session.ask("consensus.list", **{key: one for key, one in given.items() if one is not None})
 
     def draw(page: Page) -> None:
         from agentorch_cli.cli import columns
@@ -46,7 +69,8 @@ def list_decisions(
         page.table(columns.DECISIONS, decisions)
 
     ids = [decision.decision_id for decision in decisions]
-    session.show(decisions, draw, ids, "There were no votes yet.")
+    session.show(decisions, draw, ids, "There are no such votes.")
+    lists.tell_more(session, decisions, limit)
 
 
 @verb(app, "show")
@@ -56,7 +80,7 @@ def show_decision(ctx: typer.Context, decision_id: DecisionId) -> None:
     $ agentorch consensus show 019a8f2e-7b1c-7d10-a3f4-52c8e09b1d6f
     """
     session = Session.of(ctx)
-    decision = session.ask("consensus.get", decision_id=decision_id)
+    decision = session.ask("consensus.get", decision_id=Part("vote", decision_id))
     session.show(decision, lambda page: _draw_decision(page, decision), [decision.decision_id])
 
 
@@ -213,7 +237,7 @@ def cast_vote(
         value = as_json(option[0]) if len(option) == 1 else [as_json(one) for one in option]
     counted = session.ask(
         "consensus.vote",
-        decision_id=decision_id,
+        decision_id=Part("vote", decision_id),
         agent_id=voter,
         vote=value,
         confidence=confidence,
@@ -235,7 +259,7 @@ def close_vote(
     $ agentorch consensus close 019a8f2e-7b1c-7d10-a3f4-52c8e09b1d6f
     """
     session = Session.of(ctx)
-    decision = session.ask("consensus.close", decision_id=decision_id, closed_by=closed_by)
+    decision = session.ask("consensus.close", decision_id=Part("vote", decision_id), closed_by=closed_by)
     session.show(decision, lambda page: _draw_decision(page, decision), [decision.decision_id])
 
 

@@ -1,12 +1,26 @@
-"""Asking a person before something is gone for good; a program says --yes beforehand."""
+"""Asking a person before something is gone for good, the more of it the less by the way; a program says
+--yes beforehand. Where nobody can answer, nothing is asked and nothing is done."""
 
 from __future__ import annotations
 
 import sys
+from typing import Annotated
+
+import typer
 
 from agentorch_cli.cli.session import Session, write
 from agentorch_cli.errors import NotAllowed, UsageError
 from agentorch_cli.text import one_line
+
+MANY = 100
+"""From more things than this on, their number itself is to be typed."""
+
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
+
+
+def word_for(number: int) -> str:
+    """What is typed to agree to something that is done to so many."""
+    return str(number) if number > MANY else "y"
 
 
 def ask_first(session: Session, question: str, *, yes: bool, word: str = "y") -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agentorch_cli.cli.consent import Yes, ask_first
 from agentorch_cli.cli.help import noun, verb
 from agentorch_cli.cli.session import Session
 from agentorch_cli.cli.setup import has_database, init_db
@@ -62,8 +63,8 @@ def _draw_status(page: Page, view: DatabaseView, place: str) -> None:
     from agentorch_cli.cli.tables import Column
 
     look = page.look
-    schema = f"version {view.schema_version}" if view.schema_version is not None else "none"
-    if view.schema_version != view.wanted_version:
+    schema = f"version {view.database_version}" if view.database_version is not None else "none"
+    if view.database_version != view.wanted_version:
         schema += f", this program wants {view.wanted_version}"
     done = {one.what: one for one in view.maintenance}
 
@@ -171,9 +172,7 @@ def restore(
     is_forced: Annotated[
         bool, typer.Option("--force", help="Also where something is there; it is gone then.")
     ] = False,
-    is_agreed: Annotated[
-        bool, typer.Option("--yes", help="Do not ask before replacing what is there.")
-    ] = False,
+    is_agreed: Yes = False,
 ) -> None:
     """Restore a backup into an empty data directory or database: all of it, or nothing.
 
@@ -186,8 +185,6 @@ def restore(
     if not Path(file).is_file():
         raise NotFound(f"there is no file {file}")
     if is_forced and has_database(session.settings):
-        from agentorch_cli.cli.consent import ask_first
-
         ask_first(
             session, f"Everything in {_place(session)} will be replaced.", yes=is_agreed, word="replace"
         )
@@ -202,7 +199,7 @@ def _draw_backup(page: Page, view: BackupView | RestoreView, done: str) -> None:
         look.sign("completed"),
         look.text(
             f" {done} {view.file}: {view.rows:,} rows, {tasks:,} tasks, {amount(view.size_bytes)},"
-            f" schema {view.schema_version}, taken "
+            f" schema {view.database_version}, taken "
         ),
         look.age(view.taken_at),
     )
@@ -236,7 +233,7 @@ def url(
     if session.format == "table":
         write(shown)
     else:
-        session.print_json({"url": shown, "is_embedded": not address})
+        session.print_document({"url": shown, "is_embedded": not address})
 
 
 def _embedded_url(session: Session) -> str:

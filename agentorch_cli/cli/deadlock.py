@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agentorch_cli.cli import lists
 from agentorch_cli.cli.help import noun, verb
-from agentorch_cli.cli.session import Session
+from agentorch_cli.cli.session import Part, Session
 
 if TYPE_CHECKING:
     from agentorch_cli.cli.tables import Page
@@ -22,21 +23,41 @@ What can never move, why, and what is done about it.""")
 @verb(app, "list")
 def list_deadlocks(
     ctx: typer.Context,
-    is_open: Annotated[bool, typer.Option("--open", help="Only those that are not resolved.")] = False,
+    status: lists.Status = None,
+    is_open: Annotated[
+        bool, typer.Option("--open", help="Only those that are not resolved: --status open.")
+    ] = False,
+    kinds: Annotated[
+        list[str] | None,
+        typer.Option("--kind", metavar="KIND", help="Only these, such as hold_and_wait; may be repeated."),
+    ] = None,
     task: Annotated[
         str | None, typer.Option("--task", metavar="ID", help="Only those in which this task is.")
     ] = None,
-    limit: Annotated[
-        int, typer.Option("--limit", metavar="N", min=1, max=100_000, help="How many, newest first.")
-    ] = 50,
+    since: lists.Since = None,
+    until: lists.Until = None,
+    sort: lists.Sort = None,
+    limit: lists.Limit = 50,
+    cursor: lists.Cursor = None,
 ) -> None:
     """List deadlocks that were found, newest first, with what was done about each.
 
     $ agentorch deadlock list
-    $ agentorch deadlock list --open
+    $ agentorch deadlock list --status open --sort -waited
+
+    They are open or resolved. --since and --until are about when one was found. It sorts by created,
+    resolved, waited or kind.
     """
     session = Session.of(ctx)
-    found = session.ask("deadlock.list", only_open=is_open, task_id=task, limit=limit)
+    given = {
+        "status": lists.states(status, ("open", "resolved")),
+        "kind": kinds,
+        "task_id": Part("task", task) if task is not None else None,
+        **lists.times(since, until),
+        **lists.page_of(limit, sort, cursor),
+    }
+    asked = {key: one for key, one in given.items() if one is not None}
+    found = session.ask("deadlock.list", only_open=is_open, **asked)
 
     def draw(page: Page) -> None:
         from agentorch_cli.cli import columns
@@ -44,6 +65,7 @@ def list_deadlocks(
         page.table(columns.DEADLOCKS, found)
 
     session.show(found, draw, [one.deadlock_id for one in found], "There are no deadlocks.")
+    lists.tell_more(session, found, limit)
 
 
 @verb(app, "show")
@@ -59,7 +81,7 @@ def show(
     $ agentorch deadlock show nightly-report
     """
     session = Session.of(ctx)
-    found = session.ask("deadlock.get", deadlock_id=deadlock_id)
+    found = session.ask("deadlock.get", deadlock_id=Part("deadlock", deadlock_id))
 
     session.show(found, lambda page: draw(page, found), [found.deadlock_id])
 
@@ -122,7 +144,9 @@ def resolve(
     from getpass import getuser
 
     session = Session.of(ctx)
-    steps = session.ask("deadlock.resolve", deadlock_id=deadlock_id, dry_run=is_dry_run, by=_name(getuser))
+    steps = session.ask(
+        "deadlock.resolve", deadlock_id=Part("deadlock", deadlock_id), dry_run=is_dry_run, by=_name(getuser)
+    )
 
     def draw(page: Page) -> None:
         for one in steps:

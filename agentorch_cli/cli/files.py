@@ -85,13 +85,15 @@ def _plan_of(files: Sequence[TaskFile], known: Collection[str] | None = None) ->
 
 
 def read_agent_file(name: str) -> list[AgentSpec]:
-    """The agents of a file. Raises InvalidFile or InvalidTask."""
-    document = load_document("-" if name == "-" else Path(name))
-    try:
-        return read_agents(document)
-    except InvalidTask as error:
-        add_source(error, document)
-        raise
+    """The agents of a file, of all files of a directory, or of stdin. Raises InvalidFile or InvalidTask."""
+    found: list[AgentSpec] = []
+    for document in documents([name]):
+        try:
+            found += read_agents(document)
+        except InvalidTask as error:
+            add_source(error, document)
+            raise
+    return found
 
 
 def documents(names: Sequence[str]) -> list[Document]:
@@ -100,9 +102,21 @@ def documents(names: Sequence[str]) -> list[Document]:
         raise UsageError('stdin ("-") can be read once only')
     sources: list[Path | Literal["-"]] = []
     for name in names:
+        if not name.strip():
+            raise UsageError("the name of a file is empty", hint='"." names the directory that you are in')
         path = Path(name)
         sources += ["-"] if name == "-" else _files_of(path) if path.is_dir() else [path]
+    _refuse_twice(sources)
     return [load_document(source) for source in sources]
+
+
+def _refuse_twice(sources: Sequence[Path | Literal["-"]]) -> None:
+    """A file that is named twice, itself or by its directory, would bring each of its tasks twice."""
+    seen: dict[Path, Path] = {}
+    for source in sources:
+        if isinstance(source, Path) and (first := seen.setdefault(source.resolve(), source)) is not source:
+            also = f", the other time as {first}" if str(first) != str(source) else ""
+            raise UsageError(f"{source} is named twice{also}", hint="name each file once")
 
 
 def add_source(error: InvalidTask, document: Document) -> None:

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agentorch_cli.cli.changes import Changes
+from agentorch_cli.core.goal import Goal
 from agentorch_cli.errors import ConsensusNotReached, TaskFailed
 
 if TYPE_CHECKING:
@@ -47,10 +48,16 @@ async def follow(
     submission_id: str | None,
     timeout: float | None,
     session: Session,
+    goal: Goal = Goal.COMPLETED,
+    *,
+    is_any: bool = False,
 ) -> list[TaskView]:
-    """Wait until the tasks have ended, in whatever way. Raises WaitTimedOut."""
+    """Wait until each task has reached the goal or no longer can, or one has. Raises WaitTimedOut."""
+    wanted: dict[str, Any] = {} if goal is Goal.COMPLETED else {"until": goal}
+    if is_any:
+        wanted["any"] = True
     waiting = asyncio.ensure_future(
-        client.call("task.wait", task_ids=list(task_ids), timeout_seconds=timeout)
+        client.call("task.wait", task_ids=list(task_ids), timeout_seconds=timeout, **wanted)
     )
     watching = asyncio.ensure_future(_watch(client, list(task_ids), submission_id, session))
     try:
@@ -65,10 +72,11 @@ async def follow(
         await asyncio.gather(waiting, watching, return_exceptions=True)
 
 
-def check_outcomes(tasks: Sequence[TaskView]) -> None:
-    """Raises TaskFailed or ConsensusNotReached unless every task has completed."""
-    missed = [task for task in tasks if task.status != "completed"]
-    if not missed:
+def check_outcomes(tasks: Sequence[TaskView], goal: Goal | None = None, *, is_any: bool = False) -> None:
+    """Raises TaskFailed or ConsensusNotReached unless every task has reached the goal, or one has."""
+    goal = goal or Goal.COMPLETED
+    missed = [task for task in tasks if not goal.decided(task.status)]
+    if not missed or (is_any and len(missed) < len(tasks)):
         return
     votes = [task for task in missed if (task.error or {}).get("code") == "consensus_not_reached"]
     kind = ConsensusNotReached if len(votes) == len(missed) else TaskFailed
@@ -76,8 +84,10 @@ def check_outcomes(tasks: Sequence[TaskView]) -> None:
     name = first.name or first.task_id
     if len(tasks) == 1:
         message = f'the task "{name}" is {first.status}'
-    else:
+    elif goal is Goal.COMPLETED:
         message = f"{len(missed)} of {len(tasks)} tasks did not complete"
+    else:
+        message = f"{len(missed)} of {len(tasks)} tasks are not {goal}"
     raise kind(
         message, hint=f"agentorch task show {first.task_id}", task_ids=[task.task_id for task in missed]
     )

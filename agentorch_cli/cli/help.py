@@ -205,7 +205,7 @@ def _option(*names: str, **rest: Any) -> Any:
 def _common(
     as_json: Annotated[bool, _option("--json", help="Print JSON.")] = False,
     output: Annotated[
-        str | None, _option("-o", "--output", metavar="table|json|jsonl", help="Form of the answer.")
+        str | None, _option("-o", "--output", metavar="FORM", help="table, json, jsonl, csv or none.")
     ] = None,
     is_quiet: Annotated[bool, _option("-q", "--quiet", help="Print ids only.")] = False,
     data_dir: Annotated[

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agentorch_cli.cli.help import single
-from agentorch_cli.cli.session import Session
+from agentorch_cli.cli.session import Part, Session
 from agentorch_cli.errors import InvalidFile, Partial, UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +32,9 @@ def outcome(
     file: Annotated[
         str | None,
         typer.Option(
-            "--from", metavar="FILE", help="Many: CSV or JSONL with task and right, or task and answer."
+            "--from",
+            metavar="FILE",
+            help='Many: CSV or JSONL ("-": stdin) with task and right, or task and answer.',
         ),
     ] = None,
     said_by: Annotated[str | None, typer.Option("--as", metavar="NAME", help="Who says so.")] = None,
@@ -60,7 +62,7 @@ def outcome(
     said: dict[str, Any] = (
         {"right": is_right} if answer is None else {"answer": as_json(answer), "has_answer": True}
     )
-    learned = session.ask("outcome.say", task_id=task, said_by=said_by, **said)
+    learned = session.ask("outcome.say", task_id=Part("task", task), said_by=said_by, **said)
 
     def draw(page: Page) -> None:
         from agentorch_cli.cli import story
@@ -97,10 +99,12 @@ def read_outcomes(name: str) -> list[dict[str, Any]]:
     """The outcomes of a CSV or JSONL file, as `outcome.say` takes them. Raises InvalidFile."""
     import csv
     import json
+    import sys
     from pathlib import Path
 
     try:
-        text = Path(name).read_text(encoding="utf-8-sig")
+        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        text = data.decode("utf-8-sig")
     except OSError as error:
         raise InvalidFile(f"cannot be read: {error.strerror}", where=name) from error
     except UnicodeDecodeError as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agentorch_cli.cli.session import FORMATS, PICTURES, Session, json_text
+from agentorch_cli.cli.session import FORMATS, PICTURES, Part, Session, json_text
 from agentorch_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ENDINGS = {
     ".svg": "svg", ".html": "html", ".htm": "html", ".mmd": "mermaid", ".mermaid": "mermaid", ".dot": "dot",
-    ".gv": "dot", ".json": "json", ".jsonl": "jsonl", ".txt": "table",
+    ".gv": "dot", ".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".txt": "table",
 }  # fmt: skip
 """What the name of a file says about its form, where -o says nothing."""
 
@@ -60,7 +60,7 @@ def graph(
     session = Session.of(ctx)
     if (task_id is None) == (not files):
         raise UsageError("give either the id of a task or --file", hint=f"{ctx.command_path} --help")
-    found = _planned(session, files) if files else session.ask("task.graph", task_id=task_id)
+    found = _planned(session, files) if files else session.ask("task.graph", task_id=Part("family", task_id))
 
     def drawn(form: str) -> str:
         from agentorch_cli.pictures import dot, mermaid, page, svg
@@ -105,7 +105,7 @@ def timeline(
     tasks that took the longest is marked: to be done sooner, one of these has to be quicker.
     """
     session = Session.of(ctx)
-    found = session.ask("task.timeline", task_id=task_id)
+    found = session.ask("task.timeline", task_id=Part("family", task_id))
 
     def drawn(form: str) -> str:
         from agentorch_cli.pictures import dot, mermaid, page, svg
@@ -176,7 +176,8 @@ def _answer(
     form = session.format
     if save is not None:
         path = Path(save)
-        form = session.output or ("json" if session.as_json else ENDINGS.get(path.suffix.lower(), "table"))
+        named = session.output if session.output != "none" else None
+        form = named or ("json" if session.as_json else ENDINGS.get(path.suffix.lower(), "table"))
         _write(path, _content(form, document, drawn, letters))
         session.say(f"Wrote {save}.")
         return
@@ -204,11 +205,15 @@ def _content(
         return drawn(form)
     if form == "table":
         return letters(ON_PIPE, False).plain + "\n"
+    if form == "csv":
+        from agentorch_cli.cli.forms import csv_lines
+
+        return "".join(csv_lines(document, None))
     return json_text(document, indent=None if form == "jsonl" else 2) + "\n"
 
 
 def _write(path: Path, content: str) -> None:
     try:
-        path.write_text(content, "utf-8")
+        path.write_text(content, "utf-8", newline="")
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror or error}") from error

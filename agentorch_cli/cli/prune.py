@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agentorch_cli.cli.consent import Yes, ask_first
 from agentorch_cli.cli.help import single
 from agentorch_cli.cli.session import Session
 from agentorch_cli.errors import UsageError
@@ -26,7 +27,7 @@ def prune(
         int, typer.Option("--keep-last", metavar="N", min=0, help="Keep the newest N that have ended.")
     ] = 0,
     is_dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how much that is.")] = False,
-    is_agreed: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,
+    is_agreed: Yes = False,
 ) -> None:
     """Delete old history: ended tasks with their attempts, votes and events.
 
@@ -40,8 +41,6 @@ def prune(
     session = Session.of(ctx)
     asked = {"older_than_seconds": _seconds(older_than), "keep_last": keep_last}
     if not (is_dry_run or is_agreed):
-        from agentorch_cli.cli.consent import ask_first
-
         found = session.run(_prune(session, asked, dry_run=True))
         ask_first(session, f"This deletes {_in_words(found)}, for good.", yes=False)
     found = session.run(_prune(session, asked, dry_run=is_dry_run))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agentorch_cli.cli import lists
 from agentorch_cli.cli.help import noun, verb
 from agentorch_cli.cli.session import Session
 
@@ -84,13 +85,30 @@ def add(
 
 
 @verb(app, "list")
-def list_schedules(ctx: typer.Context) -> None:
+def list_schedules(
+    ctx: typer.Context,
+    status: lists.Status = None,
+    since: lists.Since = None,
+    until: lists.Until = None,
+    sort: lists.Sort = None,
+    limit: lists.Limit = 100_000,
+    cursor: lists.Cursor = None,
+) -> None:
     """List the schedules: when each runs next, when it ran last, and why one cannot.
 
     $ agentorch schedule list
+    $ agentorch schedule list --status failing,paused --sort next
+
+    They are active, paused, failing or ended. --since and --until are about when one was added. It sorts
+    by name, created, next, last or status.
     """
     session = Session.of(ctx)
-    schedules = session.ask("schedule.list")
+    given = {
+        "status": lists.states(status, ("active", "paused", "failing", "ended")),
+        **lists.times(since, until),
+        **lists.page_of(limit, sort, cursor),
+    }
+    schedules = session.ask("schedule.list", **{key: one for key, one in given.items() if one is not None})
 
     def draw(page: Page) -> None:
         from agentorch_cli.cli import columns
@@ -98,6 +116,7 @@ def list_schedules(ctx: typer.Context) -> None:
         page.table(columns.SCHEDULES, schedules)
 
     session.show(schedules, draw, [one.name for one in schedules], "There are no schedules.")
+    lists.tell_more(session, schedules, limit)
 
 
 @verb(app, "show")

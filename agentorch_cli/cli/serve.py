@@ -109,7 +109,7 @@ async def _serve(session: Session) -> int | None:
             session.say(f"Look at it in a browser: {page}")
             session.say("Submit work with: agentorch task submit task.toml --wait    Stop with Ctrl-C.")
         else:
-            session.print_json({"event": "ready", "url": url, "ui": page})
+            session.print_document({"event": "ready", "url": url, "ui": page})
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, *heard(ENDINGS)):

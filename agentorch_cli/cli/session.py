@@ -10,11 +10,11 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, TypeVar, cast
 
 from agentorch_cli.core.hints import did_you_mean
 from agentorch_cli.errors import UsageError
-from agentorch_cli.text import escape_json, one_line
+from agentorch_cli.text import one_line
 
 if TYPE_CHECKING:
     import asyncio
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-FORMATS = ("table", "json", "jsonl")
+FORMATS = ("table", "json", "jsonl", "csv", "none")
 PICTURES = ("svg", "html", "mermaid", "dot")
 """Forms that only commands which draw can give."""
 ENDINGS = (signal.SIGTERM, signal.SIGHUP)
@@ -49,13 +49,17 @@ class Session:
         self.ca: str | None = None
         self.pairs: dict[str, str] = {}
         """What `--set KEY=VALUE` says."""
+        self.command = ""
+        """What was asked for, such as `task list`."""
         self.more_flags: dict[str, Any] = {}
         """Configuration keys that a command's own options set, such as `gateway.port`."""
 
     @staticmethod
     def of(ctx: typer.Context) -> Session:
         """The session of the invocation that the command runs in."""
-        return cast("Session", ctx.obj)
+        session = cast("Session", ctx.obj)
+        session.command = ctx.command_path.partition(" ")[2]
+        return session
 
     def take(self, option: str, value: Any) -> None:
         """Remember a common option. Raises UsageError for a form of output that there is not."""
@@ -72,7 +76,7 @@ class Session:
 
     @property
     def format(self) -> str:
-        """`table`, `json` or `jsonl`; of a command that draws also one of PICTURES."""
+        """One of FORMATS; of a command that draws also one of PICTURES."""
         return self.output or ("json" if self.as_json else "table")
 
     @cached_property
@@ -131,11 +135,11 @@ class Session:
         return client
 
     def ask(self, method: str, *, prepare: bool = True, **parameters: Any) -> Any:
-        """Call one operation and give its answer."""
+        """Call one operation and give its answer; a `Part` among the parameters is made whole first."""
 
         async def call() -> Any:
             async with self.connect(prepare=prepare) as client:
-                return await client.call(method, **parameters)
+                return await client.call(method, **await whole(client, parameters))
 
         return self.run(call())
 
@@ -199,6 +203,8 @@ class Session:
 
         An empty list says its kind sentence on stderr instead of an empty table.
         """
+        if self.format == "none":
+            return
         if self.is_quiet:
             for one in ids:
                 write(one_line(one))
@@ -210,19 +216,29 @@ class Session:
 
             draw(Page(sys.stdout))
         else:
-            self.print_json(document)
+            self.print_document(document)
 
-    def print_json(self, document: Any) -> None:
-        """Print views as JSON: one document, or with `jsonl` one line each."""
-        if self.format == "jsonl" and isinstance(document, list):
-            for item in document:
-                write(json_text(item))
-        else:
-            write(json_text(document, indent=None if self.format == "jsonl" else 2))
+    def print_document(self, document: Any) -> None:
+        """Print views in the form for programs: JSON, with `jsonl` one line each, or CSV."""
+        match self.format:
+            case "none":
+                return
+            case "csv":
+                from agentorch_cli.cli.forms import csv_lines
+                from agentorch_cli.cli.outputs import row_kind
+
+                for line in csv_lines(document, row_kind(self.command), is_terminal=sys.stdout.isatty()):
+                    sys.stdout.write(line)
+                sys.stdout.flush()
+            case "jsonl" if isinstance(document, list):
+                for item in document:
+                    write(json_text(item))
+            case _:
+                write(json_text(document, indent=None if self.format == "jsonl" else 2))
 
     def say(self, sentence: str) -> None:
-        """Talk to the person: on stderr, so that stdout holds data only. Silent with `-q`."""
-        if not self.is_quiet:
+        """Talk to the person: on stderr, so that stdout holds data only. Silent with `-q` and `-o none`."""
+        if not self.is_quiet and self.format != "none":
             write(one_line(sentence), sys.stderr)
 
 
@@ -275,23 +291,43 @@ def write(line: str, stream: TextIO | None = None) -> None:
 
 
 def json_text(document: Any, indent: int | None = None) -> str:
-    """Views, lists and plain values as JSON in which nothing hidden is left."""
-    import json
+    """Views, lists and plain values as JSON; see `forms`, which is imported when something is printed."""
+    from agentorch_cli.cli import forms
 
-    return escape_json(json.dumps(to_plain(document), ensure_ascii=False, indent=indent, default=str))
+    return forms.json_text(document, indent)
 
 
-def to_plain(document: Any) -> Any:
-    """Views as dictionaries; each says the version of its schema."""
-    from pydantic import BaseModel
+class Part(NamedTuple):
+    """Words that a person typed for ids of this kind: perhaps only the beginning or the end of each."""
 
-    from agentorch_cli.views import SCHEMA_VERSION
+    noun: str
+    """`task`, `vote`, `deadlock`, `submission`, or `family`: a task or a submission."""
+    words: str | list[str] | None
 
-    if isinstance(document, BaseModel):
-        return {"schema_version": SCHEMA_VERSION, **document.model_dump(mode="json")}
-    if isinstance(document, Sequence) and not isinstance(document, str):
-        return [to_plain(item) for item in document]
-    return document
+
+SHORTEST_PART, WHOLE = 4, 36
+"""Letters of a part at least, and of an id that the engine made."""
+
+
+async def whole(client: Client, parameters: dict[str, Any]) -> dict[str, Any]:
+    """The parameters with whole ids. Raises Conflict where a part is that of several."""
+    return {
+        name: await whole_ids(client, value) if isinstance(value, Part) else value
+        for name, value in parameters.items()
+    }
+
+
+async def whole_ids(client: Client, part: Part) -> Any:
+    """The whole ids, a word or a list as it was typed; a word that nothing is called stays."""
+    if part.words is None:
+        return None
+    words = [part.words] if isinstance(part.words, str) else part.words
+    asked = [word for word in words if SHORTEST_PART <= len(word) < WHOLE]
+    ids: dict[str, str] = {}
+    if asked:
+        ids = (await client.call("id.resolve", noun=part.noun, ids=asked)).ids
+    found = list(dict.fromkeys(ids.get(word, word) for word in words))
+    return found[0] if isinstance(part.words, str) else found
 
 
 def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -21,6 +21,9 @@ def init_db(
     is_check: Annotated[
         bool, typer.Option("--check", help="Change nothing; exit code 5 if the schema is not up to date.")
     ] = False,
+    is_verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="A line for each step that was applied.")
+    ] = False,
 ) -> None:
     """Create the database's schema, or upgrade it. Doing it again changes nothing.
 
@@ -36,10 +39,12 @@ def init_db(
     schema = session.ask("schema.apply", prepare=False, check=is_check)
 
     def draw(page: Page) -> None:
-        for name in schema.applied:
+        for name in schema.applied if is_verbose else ():
             page.line(page.look.sign("completed"), " applied ", page.look.text(name))
         state = "is up to date" if schema.is_up_to_date else f"is not version {schema.wanted}"
-        page.line(f"The schema {state}: version {schema.current if schema.current is not None else 'none'}.")
+        version = schema.current if schema.current is not None else "none"
+        steps = f", after {len(schema.applied)} steps" if schema.applied else ""
+        page.line(f"The schema {state}: version {version}{steps}.")
 
     session.show(schema, draw, schema.applied)
     if not schema.is_up_to_date:

@@ -9,6 +9,7 @@ import typer
 
 from agentorch_cli.cli.help import single
 from agentorch_cli.cli.session import Session
+from agentorch_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from agentorch_cli.cli.tables import Page
@@ -33,6 +34,11 @@ def status(
     $ agentorch status --watch
     """
     session = Session.of(ctx)
+    if is_watching and session.format in ("csv", "none"):
+        raise UsageError(
+            f"--watch goes on for ever, which -o {session.format} cannot show",
+            hint="-o jsonl: a line per change",
+        )
     if is_watching:
         session.run(_watch(session), until_unread=True)
         return

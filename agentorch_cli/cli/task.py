@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agentorch_cli.cli import pictures
+from agentorch_cli.cli import lists, pictures
+from agentorch_cli.cli.consent import Yes
 from agentorch_cli.cli.help import Drawing, noun, verb
-from agentorch_cli.cli.session import Session
+from agentorch_cli.cli.session import Part, Session, whole_ids
 from agentorch_cli.errors import Conflict, NotFound, Partial, UsageError
 
 if TYPE_CHECKING:
     from agentorch_cli.cli.tables import Page
+    from agentorch_cli.core.goal import Goal
     from agentorch_cli.views import ChangeReply, PlanView, TaskView
 
 MOST_ROWS = 40
@@ -23,10 +25,26 @@ app = noun("""$ agentorch task submit task.toml --wait
 Submit tasks, follow them, cancel, retry.""")
 
 Ids = Annotated[list[str], typer.Argument(metavar="ID…", help="Ids of tasks.", show_default=False)]
+SomeIds = Annotated[
+    list[str] | None, typer.Argument(metavar="[ID…]", help="Ids of tasks.", show_default=False)
+]
 Timeout = Annotated[
     str | None,
     typer.Option("--timeout", metavar="TIME", help='Give up waiting after this ("30s", "5m"): exit code 6.'),
 ]
+WaitFor = Annotated[
+    str | None,
+    typer.Option(
+        "--for", metavar="STATE", help="running, completed, failed, cancelled, skipped, or final: any end."
+    ),
+]
+WaitAny = Annotated[bool, typer.Option("--any", help="Return once one of them is there.")]
+WaitAll = Annotated[bool, typer.Option("--all", help="Return once all of them are there; so it is anyway.")]
+Where = Annotated[
+    str | None,
+    typer.Option("--where", metavar="EXPR", help='Only those that fit: "status=failed and age>1h".'),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show which tasks are meant, change nothing.")]
 
 
 @verb(app, "submit")
@@ -39,6 +57,9 @@ def submit(
         ),
     ],
     should_wait: Annotated[bool, typer.Option("--wait", help="Wait for the results and show them.")] = False,
+    goal: WaitFor = None,
+    is_any: WaitAny = False,
+    is_all: WaitAll = False,
     timeout: Timeout = None,
     is_dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check and show the plan, submit nothing.")
@@ -79,12 +100,18 @@ def submit(
     $ agentorch task submit task.toml --budget-usd 2.50
 
     Tasks of several files are one submission and may depend on each other by name.
-    With --wait the exit code is 3 if a task fails.
+    With --wait the exit code is 3 if a task fails. --for, --any, --all and --timeout are those of
+    agentorch task wait.
     """
     from agentorch_cli.cli.files import read_submission
     from agentorch_cli.cli.progress import Progress
 
     session = Session.of(ctx)
+    if not should_wait and (goal or is_any or is_all or timeout):
+        raise UsageError(
+            "--for, --any, --all and --timeout are for --wait", hint=f"{ctx.command_path} --help"
+        )
+    wanted = _goal(goal, is_any=is_any, is_all=is_all)
     seconds = _seconds(timeout)
     with Progress(session, "Reading") as progress:
         plan = read_submission(files, session.settings, begin=progress.begin)
@@ -124,11 +151,11 @@ def submit(
             from agentorch_cli.cli.follow import follow
 
             ids = [task.task_id for task in reply.tasks]
-            return await follow(client, ids, reply.submission_id, seconds, session)
+            return await follow(client, ids, reply.submission_id, seconds, session, wanted, is_any=is_any)
 
     answer = session.run(work())
     if should_wait:
-        _show_results(session, answer)
+        _show_results(session, answer, wanted, is_any=is_any)
     else:
         show_submitted(session, answer)
 
@@ -182,14 +209,13 @@ def validate(
 @verb(app, "list")
 def list_tasks(
     ctx: typer.Context,
-    status: Annotated[
-        list[str] | None,
-        typer.Option("--status", metavar="STATE", help="Only these states; may be repeated."),
-    ] = None,
+    status: lists.Status = None,
     type: Annotated[str | None, typer.Option("--type", metavar="TYPE", help="Only this type.")] = None,
     agent: Annotated[
         str | None, typer.Option("--agent", metavar="ID", help="Only tasks of this agent.")
     ] = None,
+    capabilities: lists.Capabilities = None,
+    label: lists.Labels = None,
     submission: Annotated[
         str | None,
         typer.Option("--submission", metavar="ID", help="Only tasks that were submitted together."),
@@ -197,30 +223,42 @@ def list_tasks(
     pool: Annotated[
         str | None, typer.Option("--pool", metavar="NAME", help="Only tasks of this pool.")
     ] = None,
-    limit: Annotated[
-        int, typer.Option("--limit", metavar="N", min=1, max=100_000, help="How many, newest first.")
-    ] = 50,
+    where: Where = None,
+    since: lists.Since = None,
+    until: lists.Until = None,
+    sort: lists.Sort = None,
+    limit: lists.Limit = 50,
+    cursor: lists.Cursor = None,
 ) -> None:
     """List tasks, newest first.
 
     $ agentorch task list --status failed
-    $ agentorch task list --pool gpu --limit 10
+    $ agentorch task list --label team=ml --since 1h --sort -priority
+    $ agentorch task list --where 'status=failed and name~"etl-*" and age<2d'
+
+    --since and --until are about when a task was submitted. It sorts by created, started, completed,
+    priority, attempts, status, type or name. Each task has the cursor where the list goes on.
     """
-    from agentorch_cli.cli.choices import known_states
+    from agentorch_cli.core.model import TaskStatus
 
     session = Session.of(ctx)
-    tasks = session.ask(
-        "task.list",
-        status=known_states(status),
-        type=type,
-        agent=agent,
-        submission_id=submission,
-        limit=limit,
-        pool=pool,
-    )
+    given = {
+        "status": lists.states(status, list(TaskStatus)),
+        "type": type,
+        "agent": agent,
+        "capability": capabilities,
+        "label": lists.labels(label),
+        "pool": pool,
+        "where": _checked(where),
+        **lists.times(since, until),
+        **lists.page_of(limit, sort, cursor),
+    }
+    asked = {key: value for key, value in given.items() if value is not None}
+    if submission is not None:
+        asked["submission_id"] = Part("submission", submission)
+    tasks = session.ask("task.list", **asked)
     session.show(tasks, lambda page: _draw_tasks(page, tasks), _ids(tasks), "There are no such tasks.")
-    if len(tasks) == limit and session.format == "table":
-        session.say(f"These are the newest {limit}; --limit shows more.")
+    lists.tell_more(session, tasks, limit)
 
 
 @verb(app, "show")
@@ -233,7 +271,7 @@ def show(
     $ agentorch task show 019a8f2e-7b1c-7d10-a3f4-52c8e09b1d6f
     """
     session = Session.of(ctx)
-    task = session.ask("task.get", task_id=task_id)
+    task = session.ask("task.get", task_id=Part("task", task_id))
 
     def draw(page: Page) -> None:
         from agentorch_cli.cli import story
@@ -244,42 +282,59 @@ def show(
 
 
 @verb(app, "wait")
-def wait(ctx: typer.Context, task_ids: Ids, timeout: Timeout = None) -> None:
+def wait(
+    ctx: typer.Context,
+    task_ids: Ids,
+    goal: WaitFor = None,
+    is_any: WaitAny = False,
+    is_all: WaitAll = False,
+    timeout: Timeout = None,
+) -> None:
     """Wait until tasks have ended, and show what came of them.
 
     $ agentorch task wait nightly-report --timeout 10m
+    $ agentorch task wait import-a import-b --any --for running
 
-    The exit code is 0 if all completed, 3 if one did not, 6 if the time ran out.
+    Without --for they are to complete. The exit code is 0 if all did (with --any: if one did), 3 if
+    that cannot be any more, 6 if the time ran out. --for final is content with any end.
     """
     from agentorch_cli.cli.follow import follow
 
     session = Session.of(ctx)
+    wanted = _goal(goal, is_any=is_any, is_all=is_all)
     seconds = _seconds(timeout)
 
     async def work() -> list[TaskView]:
         async with session.connect(is_patient=True) as client:
-            return await follow(client, list(dict.fromkeys(task_ids)), None, seconds, session)
+            ids = await whole_ids(client, Part("task", task_ids))
+            return await follow(client, ids, None, seconds, session, wanted, is_any=is_any)
 
-    _show_results(session, session.run(work()))
+    _show_results(session, session.run(work()), wanted, is_any=is_any)
 
 
 @verb(app, "cancel")
 def cancel(
     ctx: typer.Context,
-    task_ids: Ids,
+    task_ids: SomeIds = None,
+    where: Where = None,
     reason: Annotated[
         str | None, typer.Option("--reason", metavar="TEXT", help="Why; kept with the task.")
     ] = None,
+    is_dry_run: DryRun = False,
+    is_sure: Yes = False,
 ) -> None:
     """Call tasks off; agents that work on them are told to stop.
 
     $ agentorch task cancel nightly-report --reason "wrong input"
+    $ agentorch task cancel --where 'status=pending and label.team=ml' --dry-run
 
-    The exit code is 9 if some could not be cancelled, 8 if none could, 7 if there are no such tasks.
+    --where means those that have not ended. The exit code is 9 if some could not be cancelled, 8 if
+    none could, 7 if there are no such tasks.
     """
+    from agentorch_cli.cli.bulk import CANCEL, change
+
     session = Session.of(ctx)
-    reply = session.ask("task.cancel", task_ids=list(dict.fromkeys(task_ids)), reason=reason)
-    show_change(session, reply, "cancelled")
+    change(session, CANCEL, task_ids, _checked(where), is_dry_run, is_sure, reason=reason)
 
 
 @verb(app, "why")
@@ -296,7 +351,7 @@ def why(
     from agentorch_cli.cli import story
 
     session = Session.of(ctx)
-    found = session.ask("task.why", task_id=task_id)
+    found = session.ask("task.why", task_id=Part("task", task_id))
     session.show(found, lambda page: story.draw_why(page, found), [found.task_id])
 
 
@@ -316,20 +371,26 @@ def depend(
     What would close a circle is refused, with the circle: exit code 8.
     """
     session = Session.of(ctx)
-    task = session.ask("task.depend", task_id=task_id, on=on)
+    task = session.ask("task.depend", task_id=Part("task", task_id), on=Part("task", on))
     session.show(task, lambda page: _draw_tasks(page, [task]), [task.task_id])
 
 
 @verb(app, "retry")
-def retry(ctx: typer.Context, task_ids: Ids) -> None:
+def retry(
+    ctx: typer.Context,
+    task_ids: SomeIds = None,
+    where: Where = None,
+    is_dry_run: DryRun = False,
+    is_sure: Yes = False,
+) -> None:
     """Try failed, cancelled or skipped tasks again, from the beginning.
 
     $ agentorch task retry nightly-report
+    $ agentorch task retry --where 'status=failed and completed>1d and error=timed_out' --yes
     """
-    session = Session.of(ctx)
-    show_change(
-        session, session.ask("task.retry", task_ids=list(dict.fromkeys(task_ids))), "to be tried again"
-    )
+    from agentorch_cli.cli.bulk import RETRY, change
+
+    change(Session.of(ctx), RETRY, task_ids, _checked(where), is_dry_run, is_sure)
 
 
 verb(app, "graph", Drawing)(pictures.graph)
@@ -372,6 +433,28 @@ def _seconds(timeout: str | None) -> float | None:
         raise UsageError(f'--timeout "{timeout}" {error}') from error
 
 
+def _goal(word: str | None, *, is_any: bool, is_all: bool) -> Goal:
+    """What is waited for. Raises UsageError."""
+    from agentorch_cli.core.goal import Goal
+
+    if is_any and is_all:
+        raise UsageError("--any and --all are both there: one of them says when the wait is over")
+    if word is None:
+        return Goal.COMPLETED
+    lists.states([word], list(Goal), "state to wait for")
+    return Goal(word)
+
+
+def _checked(where: str | None) -> str | None:
+    """An expression that can be read: a mistake is told before anything is started. Raises UsageError."""
+    if where is not None:
+        from agentorch_cli.core.where import parse_where
+        from agentorch_cli.store.listings import TASKS
+
+        parse_where(where, TASKS.fields)
+    return where
+
+
 def _ids(tasks: list[TaskView]) -> list[str]:
     return [task.task_id for task in tasks]
 
@@ -382,7 +465,9 @@ def _draw_tasks(page: Page, tasks: list[TaskView]) -> None:
     page.table(columns.TASKS, tasks)
 
 
-def _show_results(session: Session, tasks: list[TaskView]) -> None:
+def _show_results(
+    session: Session, tasks: list[TaskView], goal: Goal | None = None, *, is_any: bool = False
+) -> None:
     """The results, and by the exit code whether all is well."""
     from agentorch_cli.cli.follow import check_outcomes
 
@@ -399,7 +484,7 @@ def _show_results(session: Session, tasks: list[TaskView]) -> None:
             )
 
     session.show(tasks, draw, _ids(tasks))
-    check_outcomes(tasks)
+    check_outcomes(tasks, goal, is_any=is_any)
 
 
 def show_submitted(session: Session, reply: Any) -> None:

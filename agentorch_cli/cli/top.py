@@ -24,8 +24,8 @@ def top(
     $ agentorch top
     $ agentorch top --write
 
-    / filters, s sorts, Enter tells the story of a task, why it waits, its votes and its graph; ? lists the
-    keys. Nothing can be changed without --write. Comes with the extra "tui".
+    / filters, s sorts, Enter tells the story of a task, why it waits, its votes, graph
+    and timeline; ? lists the keys. Nothing can be changed without --write. Comes with the extra "tui".
     """
     session = Session.of(ctx)
     if find_spec("textual") is None:

@@ -25,6 +25,7 @@ from agentorch_cli.handlers.deadlocks import check_deadlocks, get_deadlock, list
 from agentorch_cli.handlers.events import list_events
 from agentorch_cli.handlers.graphs import graph_of_task, timeline_of_task
 from agentorch_cli.handlers.history import prune_history
+from agentorch_cli.handlers.ids import resolve_ids
 from agentorch_cli.handlers.limits import list_limits, remove_limits, set_limit
 from agentorch_cli.handlers.outcomes import say_outcome, say_outcomes
 from agentorch_cli.handlers.schedules import (
@@ -44,6 +45,7 @@ from agentorch_cli.handlers.tasks import (
     depend_on,
     get_task,
     list_tasks,
+    match_tasks,
     plan_tasks,
     retry_tasks,
     submit_tasks,
@@ -74,6 +76,7 @@ HANDLERS: dict[str, Handler] = {
     "agent.resume": resume_agents,
     "task.submit": submit_tasks,
     "task.list": list_tasks,
+    "task.match": match_tasks,
     "task.get": get_task,
     "task.wait": wait_for_tasks,
     "task.tally": tally_tasks,
@@ -118,6 +121,7 @@ HANDLERS: dict[str, Handler] = {
     "history.prune": prune_history,
     "node.list": list_nodes,
     "status.get": get_status,
+    "id.resolve": resolve_ids,
     "token.create": create_token,
     "token.list": list_tokens,
     "token.revoke": revoke_tokens,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import asyncpg
 import orjson
@@ -16,8 +16,11 @@ from agentorch_cli.core.model import AgentSpec
 from agentorch_cli.errors import Conflict, NotFound, UsageError, WaitTimedOut
 from agentorch_cli.frames import dumps
 from agentorch_cli.handlers.context import Context
+from agentorch_cli.handlers.lists import labelled, within_time
 from agentorch_cli.payloads import is_storable
 from agentorch_cli.store.ledger import evidence_of
+from agentorch_cli.store.listing import Clauses, among, both, cursor_from
+from agentorch_cli.store.listings import AGENTS
 from agentorch_cli.store.submission import array_literal
 
 PIECES = 12
@@ -50,10 +53,33 @@ async def register_agents(context: Context, agents: Sequence[AgentSpec]) -> list
 
 
 async def list_agents(
-    context: Context, status: str | None = None, capability: str | None = None, pool: str | None = None
+    context: Context,
+    status: str | Sequence[str] | None = None,
+    capability: str | Sequence[str] | None = None,
+    pool: str | None = None,
+    type: str | None = None,
+    label: Mapping[str, str] | None = None,
+    since: str | None = None,
+    until: str | None = None,
+    sort: str | None = None,
+    cursor: str | None = None,
+    limit: int | None = None,
 ) -> list[views.AgentView]:
-    """The fleet, by id."""
-    return await find_agents(context, status=status, capability=capability, pool=pool)
+    """The fleet, by id, or in the order of `sort`; each with the cursor of what comes after it.
+
+    `capability`: all of these. `label`: of its metadata. `since`, `until`: when it was registered.
+    Raises UsageError, NotFound (a bad cursor).
+    """
+    capabilities = [capability] if isinstance(capability, str) else capability or ()
+    wanted = both(
+        among("status", status),
+        among("pool", pool),
+        among("type", type),
+        *labelled(label),
+        *within_time(since, until),
+        *(among("capability", one) for one in capabilities),
+    )
+    return await find_agents(context, within=Clauses(AGENTS, wanted, sort, cursor), limit=limit)
 
 
 async def get_agent(context: Context, agent_id: str) -> views.AgentView:
@@ -169,17 +195,17 @@ async def find_agents(
     context: Context,
     *,
     ids: Sequence[str] | None = None,
-    status: str | None = None,
-    capability: str | None = None,
-    pool: str | None = None,
+    within: Clauses | None = None,
+    limit: int | None = None,
 ) -> list[views.AgentView]:
     wanted = list(ids) if ids is not None else None
-    rows = await context.db.fetch("show_agents", wanted, status, capability, pool)
+    rows = await context.db.fetch("show_agents", wanted, None, limit, within=within)
     found = []
     for row in rows:
         facts = dict(row)
         facts["metadata"] = orjson.loads(facts["metadata"])
         facts["load"] = facts["busy"] / facts["slots"]
+        facts["cursor"] = cursor_from(row["place"]) if row["place"] is not None else None
         found.append(views.AgentView(**facts, **_latencies(row["latency"])))
     return found
 

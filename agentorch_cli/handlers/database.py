@@ -48,7 +48,7 @@ def _shown(archive: backup.Archive) -> dict[str, Any]:
         "size_bytes": archive.size_bytes,
         "rows": archive.rows,
         "tables": {name: int(one["rows"]) for name, one in archive.tables.items()},
-        "schema_version": archive.schema_version,
+        "database_version": archive.schema_version,
         "server_version": archive.server_version,
         "program": archive.program,
         "taken_at": archive.taken_at,

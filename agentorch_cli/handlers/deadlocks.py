@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import orjson
 
 from agentorch_cli import views
 from agentorch_cli.core.ladder import Finding
 from agentorch_cli.errors import NotFound
 from agentorch_cli.handlers.context import Context
+from agentorch_cli.handlers.lists import within_time
 from agentorch_cli.store.deadlocks import Deadlocks
+from agentorch_cli.store.listing import Clauses, among, both, cursor_from
+from agentorch_cli.store.listings import DEADLOCKS
 
 
 async def list_deadlocks(
-    context: Context, only_open: bool = False, task_id: str | None = None, limit: int = 50
+    context: Context,
+    only_open: bool = False,
+    task_id: str | None = None,
+    limit: int = 50,
+    status: str | Sequence[str] | None = None,
+    kind: str | Sequence[str] | None = None,
+    since: str | None = None,
+    until: str | None = None,
+    sort: str | None = None,
+    cursor: str | None = None,
 ) -> list[views.DeadlockView]:
-    """Deadlocks, newest first."""
-    return await find_deadlocks(context, only_open=only_open, task_id=task_id, limit=limit)
+    """Deadlocks, newest first, or in the order of `sort`; each with the cursor of what comes after it.
+
+    `status`: `open` or `resolved`. Raises UsageError, NotFound (a bad cursor).
+    """
+    wanted = both(
+        among("status", status), among("kind", kind), among("task", task_id), *within_time(since, until)
+    )
+    within = Clauses(DEADLOCKS, wanted, sort, cursor)
+    return await find_deadlocks(context, only_open=only_open, limit=limit, within=within)
 
 
 async def get_deadlock(context: Context, deadlock_id: str) -> views.DeadlockView:
@@ -37,11 +58,13 @@ async def find_deadlocks(
     only_open: bool = False,
     task_id: str | None = None,
     limit: int = 1,
+    within: Clauses | None = None,
 ) -> list[views.DeadlockView]:
-    rows = await context.db.fetch("show_deadlocks", deadlock_id, only_open, task_id, limit)
+    rows = await context.db.fetch("show_deadlocks", deadlock_id, only_open, task_id, limit, within=within)
     return [
         views.DeadlockView(
-            **{**dict(row), "edges": orjson.loads(row["edges"]), "cost": orjson.loads(row["cost"])}
+            **{**dict(row), "edges": orjson.loads(row["edges"]), "cost": orjson.loads(row["cost"])},
+            cursor=cursor_from(row["place"]) if row["place"] is not None else None,
         )
         for row in rows
     ]

@@ -10,6 +10,8 @@ from agentorch_cli.core.timeline import Try, Work, longest_chain, stretches
 from agentorch_cli.handlers.context import Context
 from agentorch_cli.handlers.tasks import task_view
 from agentorch_cli.store.graph import family
+from agentorch_cli.store.listing import Clauses, among, both
+from agentorch_cli.store.listings import TASKS
 
 MOST_DRAWN = 5_000
 """Tasks of one picture."""
@@ -23,7 +25,7 @@ async def graph_of_task(context: Context, task_id: str, limit: int = MOST_DRAWN)
     sub-tasks, and theirs. Of more than `limit` the nearest. Raises NotFound."""
     found = await family(context.store, task_id, min(limit, MOST_DRAWN))
     ids = found.task_ids
-    rows = await context.db.fetch("show_tasks", None, None, None, None, len(ids), ids, None)
+    rows = await context.db.fetch("show_tasks", len(ids), within=Clauses(TASKS, both(among("id", ids))))
     tasks = [task_view(row) for row in reversed(rows)]
     nodes = [
         views.GraphNodeView(

@@ -16,7 +16,10 @@ from agentorch_cli.core.hints import did_you_mean
 from agentorch_cli.documents import Document
 from agentorch_cli.errors import Conflict, UsageError
 from agentorch_cli.handlers.context import Context
+from agentorch_cli.handlers.lists import within_time
 from agentorch_cli.identity import new_id
+from agentorch_cli.store.listing import Clauses, among, both, cursor_from
+from agentorch_cli.store.listings import SCHEDULES
 from agentorch_cli.store.schedules import run_now, unknown_schedule, zone_of
 from agentorch_cli.taskfile import plain_items, read_template
 
@@ -68,14 +71,28 @@ async def add_schedule(
     return await get_schedule(context, name)
 
 
-async def list_schedules(context: Context) -> list[views.ScheduleView]:
-    """All schedules, by name."""
-    return [_schedule_view(row) for row in await context.db.fetch("show_schedules", None)]
+async def list_schedules(
+    context: Context,
+    status: str | Sequence[str] | None = None,
+    since: str | None = None,
+    until: str | None = None,
+    sort: str | None = None,
+    cursor: str | None = None,
+    limit: int | None = None,
+) -> list[views.ScheduleView]:
+    """Schedules, by name, or in the order of `sort`; each with the cursor of what comes after it.
+
+    Raises UsageError, NotFound (a bad cursor).
+    """
+    wanted = both(among("status", status), *within_time(since, until))
+    within = Clauses(SCHEDULES, wanted, sort, cursor)
+    rows = await context.db.fetch("show_schedules", None, limit, within=within)
+    return [_schedule_view(row) for row in rows]
 
 
 async def get_schedule(context: Context, name: str) -> views.ScheduleView:
     """One schedule with its next times and its tasks. Raises NotFound."""
-    rows = await context.db.fetch("show_schedules", [name])
+    rows = await context.db.fetch("show_schedules", [name], 1)
     if not rows:
         raise await unknown_schedule(context.store, name)
     schedule = _schedule_view(rows[0])
@@ -157,7 +174,8 @@ def _schedule_view(row: asyncpg.Record) -> views.ScheduleView:
         state = "failing"
     else:
         state = "active" if row["next_at"] is not None else "ended"
-    return views.ScheduleView(**{**dict(row), "tasks": [], "state": state})
+    cursor = cursor_from(row["place"]) if row["place"] is not None else None
+    return views.ScheduleView(**{**dict(row), "tasks": [], "state": state, "cursor": cursor})
 
 
 def _upcoming(schedule: views.ScheduleView, now: datetime) -> list[datetime]:
@@ -170,7 +188,7 @@ def _upcoming(schedule: views.ScheduleView, now: datetime) -> list[datetime]:
 
 
 async def _names(context: Context) -> list[str]:
-    return [row["name"] for row in await context.db.fetch("show_schedules", None)]
+    return [row["name"] for row in await context.db.fetch("show_schedules", None, None)]
 
 
 async def _changed(

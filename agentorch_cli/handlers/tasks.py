@@ -14,19 +14,27 @@ import orjson
 
 from agentorch_cli import views
 from agentorch_cli.core import tracing
+from agentorch_cli.core.goal import Goal
 from agentorch_cli.core.model import Coverage, TaskSpec, TaskStatus
 from agentorch_cli.core.team import advice, shortfall
+from agentorch_cli.core.where import parse_where
 from agentorch_cli.errors import Conflict, NotFound, UsageError, WaitTimedOut
 from agentorch_cli.handlers.budgets import find_budgets, find_funding, usage_of
 from agentorch_cli.handlers.context import MOST_SHOWN, Context
 from agentorch_cli.handlers.deadlocks import find_deadlocks
 from agentorch_cli.handlers.events import event_view
+from agentorch_cli.handlers.lists import labelled, within_time
 from agentorch_cli.handlers.votes import find_decisions
 from agentorch_cli.identity import new_id
 from agentorch_cli.store.dependencies import add_dependency
+from agentorch_cli.store.listing import Clauses, among, both, cursor_from
+from agentorch_cli.store.listings import TASKS
 from agentorch_cli.store.store import as_uuid, hint
-from agentorch_cli.store.submission import find, insert
+from agentorch_cli.store.submission import Stored, find, insert
 from agentorch_cli.store.why import in_pool, registered, who_could, why
+
+MOST_TOLD = 10
+"""Warnings of one kind."""
 
 
 async def submit_tasks(
@@ -64,7 +72,13 @@ async def submit_tasks(
     reply = views.SubmitReply(
         submission_id=str(submission_id),
         tasks=[
-            views.SubmittedTask(task_id=one.task_id, name=one.name, status=one.status, is_new=one.is_new)
+            views.SubmittedTask(
+                task_id=one.task_id,
+                name=one.name,
+                status=one.status,
+                is_new=one.is_new,
+                differs=list(one.differs),
+            )
             for one in stored
         ],
     )
@@ -72,7 +86,7 @@ async def submit_tasks(
         context.traces.end(
             "submit", span, traceparent, began, submission_id=str(submission_id), submission_tasks=len(tasks)
         )
-    reply.warnings = await _unserved(context, tasks)
+    reply.warnings = [*_other_content(tasks, stored), *await _unserved(context, tasks)]
     return reply
 
 
@@ -84,6 +98,18 @@ def _begin_span(context: Context, traceparent: str | None) -> tracing.Context | 
         return tracing.parse_traceparent(traceparent) if traceparent is not None else None
     except ValueError as error:
         raise UsageError(f"traceparent {error}") from None
+
+
+def _other_content(tasks: Sequence[TaskSpec], stored: Sequence[Stored]) -> list[str]:
+    """Sentences about tasks whose key stands for something else already."""
+    told = [
+        f"the idempotency key {task.idempotency_key!r} is that of task {one.task_id}, which has another"
+        f" {' and '.join(one.differs)}: that task stays as it is, and this one is not submitted"
+        for task, one in zip(tasks, stored, strict=True)
+        if one.differs
+    ]
+    more = len(told) - MOST_TOLD
+    return told if more <= 0 else [*told[:MOST_TOLD], f"and {more:,} more keys stand for other tasks"]
 
 
 async def _unserved(context: Context, tasks: Sequence[TaskSpec]) -> list[str]:
@@ -125,14 +151,48 @@ async def list_tasks(
     submission_id: str | None = None,
     limit: int = 50,
     pool: str | None = None,
+    capability: Sequence[str] | None = None,
+    label: Mapping[str, str] | None = None,
+    since: str | None = None,
+    until: str | None = None,
+    where: str | None = None,
+    sort: str | None = None,
+    cursor: str | None = None,
 ) -> list[views.TaskView]:
-    """Tasks, newest first. Raises NotFound where the submission's id is none."""
+    """Tasks, newest first, or in the order of `sort`; each with the cursor of what comes after it.
+
+    `capability`: required ones, all of these. `since`, `until`: when it was submitted. `where`: an
+    expression, see `core.where`. Raises NotFound where the submission's id is none, UsageError.
+    """
     if submission_id is not None and as_uuid(submission_id) is None:
         raise NotFound(f"there is no submission {submission_id!r}", hint="task submit --json names it")
-    rows = await context.db.fetch(
-        "show_tasks", list(status) if status else None, type, agent, submission_id, limit, None, pool
+    wanted = both(
+        among("status", status),
+        among("type", type),
+        among("agent", agent),
+        among("submission", submission_id),
+        among("pool", pool),
+        *labelled(label),
+        *within_time(since, until),
+        *(among("capability", one) for one in capability or ()),
+        parse_where(where, TASKS.fields) if where is not None else None,
     )
+    within = Clauses(TASKS, wanted, sort, cursor)
+    rows = await context.db.fetch("show_tasks", limit, within=within)
     return [task_view(row) for row in rows]
+
+
+async def match_tasks(
+    context: Context,
+    where: str,
+    status: Sequence[str] | None = None,
+    limit: int = 1_000,
+    cursor: str | None = None,
+) -> list[views.TaskRef]:
+    """The tasks that an expression means, oldest first, by their names only. Raises UsageError, NotFound."""
+    wanted = both(parse_where(where, TASKS.fields), among("status", status))
+    rows = await context.db.fetch("match_tasks", limit, within=Clauses(TASKS, wanted, "created", cursor))
+    return [views.TaskRef(**dict(row), cursor=cursor_from(row["place"])) for row in rows]
 
 
 async def get_task(context: Context, task_id: str) -> views.TaskView:
@@ -155,9 +215,17 @@ async def get_task(context: Context, task_id: str) -> views.TaskView:
 
 
 async def wait_for_tasks(
-    context: Context, task_ids: Sequence[str], timeout_seconds: float | None = None
+    context: Context,
+    task_ids: Sequence[str],
+    timeout_seconds: float | None = None,
+    until: Goal = Goal.COMPLETED,
+    any: bool = False,
 ) -> list[views.TaskView]:
-    """Return the tasks once all are final. Raises NotFound, WaitTimedOut."""
+    """Return the tasks once each has reached the state `until`, or has ended so that it never will.
+
+    `any`: once one has reached it; only those that have are returned, or all if none can any more.
+    Raises NotFound, WaitTimedOut.
+    """
     ids = list(dict.fromkeys(task_ids))
     known = {row["task_id"] for row in await context.db.fetch("statuses", ids)}
     unknown = [task_id for task_id in ids if task_id not in known]
@@ -166,16 +234,19 @@ async def wait_for_tasks(
     try:
         async with asyncio.timeout(timeout_seconds):
             async with context.hearing() as waiting:
-                await waiting.until_final(ids)
+                await waiting.until(ids, until, is_any=any)
     except TimeoutError:
-        left = [row["task_id"] for row in await context.db.fetch("standing", ids)]
+        rows = await context.db.fetch("statuses", ids)
+        left = [row["task_id"] for row in rows if until.decided(row["status"]) is None]
+        have = "have not ended" if not until.begins else "have not begun"
         raise WaitTimedOut(
-            f"{len(left)} of {len(ids)} tasks have not ended after {timeout_seconds:g} s",
+            f"{len(left)} of {len(ids)} tasks {have} after {timeout_seconds:g} s",
             hint=f"agentorch task show {left[0]}" if left else None,
             task_ids=left[:100],
         ) from None
-    rows = {row["task_id"]: row for row in await context.db.fetch("results", ids)}
-    return [task_view(rows[task_id]) for task_id in ids]
+    found = {row["task_id"]: row for row in await context.db.fetch("results", ids)}
+    tasks = [task_view(found[task_id]) for task_id in ids if task_id in found]
+    return [task for task in tasks if any and until.decided(task.status)] or tasks
 
 
 async def cancel_tasks(
@@ -304,6 +375,12 @@ def task_view(row: asyncpg.Record) -> views.TaskView:
     for key in ("error", "options", "result"):
         if facts.get(key) is not None:
             facts[key] = orjson.loads(facts[key])
+    if facts.get("place") is not None:
+        facts["cursor"] = cursor_from(facts["place"])
+    if isinstance(facts.get("labels"), str):
+        facts["labels"] = orjson.loads(facts["labels"])
+    elif "labels" in facts:
+        del facts["labels"]
     if facts.get("task_data") is not None:
         facts["data"] = orjson.loads(facts["task_data"])
     if "options" in facts:

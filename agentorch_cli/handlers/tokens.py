@@ -9,6 +9,7 @@ import asyncpg
 from agentorch_cli import tokens, views
 from agentorch_cli.errors import Conflict, UsageError
 from agentorch_cli.handlers.context import Context
+from agentorch_cli.handlers.ids import SHORTEST
 
 MOST_SCOPES = 100
 LONGEST_LIFE = 100 * 366 * 86_400.0
@@ -61,8 +62,11 @@ async def list_tokens(context: Context, every: bool = False) -> list[views.Token
 
 
 async def revoke_tokens(context: Context, names: Sequence[str]) -> views.ChangeReply:
-    """End tokens, by name or id; connections that they opened are closed at once."""
-    asked = list(dict.fromkeys(names))
+    """End tokens, by name, id or the beginning of an id; connections that they opened are closed at once.
+
+    Raises Conflict where several ids begin so.
+    """
+    asked = await _whole(context, list(dict.fromkeys(names)))
     rows = await context.db.fetch("revoke_tokens", asked, context.store.node_id)
     gone = {row["token_id"]: row["name"] for row in rows}
     return views.ChangeReply(
@@ -71,6 +75,24 @@ async def revoke_tokens(context: Context, names: Sequence[str]) -> views.ChangeR
             one: "there is no such token" for one in asked if one not in gone and one not in gone.values()
         },
     )
+
+
+async def _whole(context: Context, names: Sequence[str]) -> list[str]:
+    """Ids in the place of their beginnings, of at least four letters; anything else as it is."""
+    known = [(row["token_id"], row["name"]) for row in await context.db.fetch("show_tokens", False)]
+    words = {word for pair in known for word in pair}
+    found = []
+    for name in names:
+        meant = [one for one, _ in known if one.startswith(name)]
+        if name in words or len(name) < SHORTEST or not meant:
+            found.append(name)
+        elif len(meant) == 1:
+            found.append(meant[0])
+        else:
+            raise Conflict(
+                f"{name!r} begins {len(meant)} ids of tokens: {', '.join(meant[:10])}", candidates=meant[:10]
+            )
+    return found
 
 
 def _facts(row: asyncpg.Record) -> dict[str, object]:

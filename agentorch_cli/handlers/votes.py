@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -16,14 +16,36 @@ from agentorch_cli.core.equivalence import merged
 from agentorch_cli.core.reliability import Record
 from agentorch_cli.errors import NotFound
 from agentorch_cli.handlers.context import Context
+from agentorch_cli.handlers.lists import labelled, within_time
 from agentorch_cli.store import proposals
+from agentorch_cli.store.listing import Clauses, among, both, cursor_from
+from agentorch_cli.store.listings import DECISIONS
 
 
 async def list_decisions(
-    context: Context, limit: int = 50, status: str | None = None
+    context: Context,
+    limit: int = 50,
+    status: str | Sequence[str] | None = None,
+    agent: str | None = None,
+    capability: str | None = None,
+    label: Mapping[str, str] | None = None,
+    since: str | None = None,
+    until: str | None = None,
+    sort: str | None = None,
+    cursor: str | None = None,
 ) -> list[views.DecisionView]:
-    """Votes, newest first."""
-    return await find_decisions(context, limit=limit, status=status)
+    """Votes, newest first, or in the order of `sort`; each with the cursor of what comes after it.
+
+    `agent`: who may vote. `label`: of its task. Raises UsageError, NotFound (a bad cursor).
+    """
+    wanted = both(
+        among("status", status),
+        among("agent", agent),
+        among("capability", capability),
+        *labelled(label),
+        *within_time(since, until),
+    )
+    return await find_decisions(context, limit=limit, within=Clauses(DECISIONS, wanted, sort, cursor))
 
 
 async def get_decision(context: Context, decision_id: str) -> views.DecisionView:
@@ -42,9 +64,9 @@ async def find_decisions(
     task_id: str | None = None,
     decision_id: str | None = None,
     limit: int = 50,
-    status: str | None = None,
+    within: Clauses | None = None,
 ) -> list[views.DecisionView]:
-    rows = await context.db.fetch("show_decisions", task_id, decision_id, limit, status)
+    rows = await context.db.fetch("show_decisions", task_id, decision_id, limit, within=within)
     ballots: dict[str, list[asyncpg.Record]] = {}
     for ballot in await context.db.fetch("show_ballots", [UUID(row["decision_id"]) for row in rows]):
         ballots.setdefault(ballot["decision_id"], []).append(ballot)
@@ -53,6 +75,7 @@ async def find_decisions(
 
 def _decision(row: asyncpg.Record, ballots: Sequence[asyncpg.Record]) -> views.DecisionView:
     facts = dict(row)
+    facts["cursor"] = cursor_from(facts["place"]) if facts["place"] is not None else None
     for key in (
         "votes",
         "dissent",

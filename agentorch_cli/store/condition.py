@@ -31,7 +31,7 @@ class Condition:
 
     name: str
     server_version: str
-    schema_version: int | None
+    database_version: int | None
     started_at: datetime
     size_bytes: int
     wal_bytes: int | None
@@ -53,9 +53,9 @@ class Condition:
     def warnings(self) -> list[str]:
         """What deserves a look, each with what to do behind its last colon."""
         found = []
-        if self.schema_version != self.wanted_version:
+        if self.database_version != self.wanted_version:
             found.append(
-                f"the schema has version {self.schema_version or 'none'}, this program wants"
+                f"the schema has version {self.database_version or 'none'}, this program wants"
                 f" {self.wanted_version}: agentorch db upgrade"
             )
         if self.connections > 0.8 * self.max_connections:
@@ -96,7 +96,7 @@ async def condition_of(db: Database) -> Condition:
         applications=json.loads(row["by_application"] or "{}"),
     )
     found.tables = [dict(one) for one in await db.fetch("show_tables", tables_of(newest_version()))]
-    if found.schema_version == found.wanted_version:
+    if found.database_version == found.wanted_version:
         found.maintenance = [
             {"what": one["what"], "at": one["at"], "data": json.loads(one["data"])}
             for one in await db.fetch("show_maintenance")

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from agentorch_cli.errors import DatabaseUnreachable, OrchestratorError, SchemaMismatch
+from agentorch_cli.store.listing import Clauses
 from agentorch_cli.store.migrations import migrations, newest_version
 from agentorch_cli.store.queries import statements
 
@@ -120,10 +121,14 @@ class Database:
             raise DatabaseUnreachable("the database connection is closed")
         return self._pool
 
-    async def fetch(self, name: str, *args: Any) -> list[asyncpg.Record]:
-        """Run a named statement; all its rows."""
+    async def fetch(self, name: str, *args: Any, within: Clauses | None = None) -> list[asyncpg.Record]:
+        """Run a named statement; all its rows. `within`: which of them, in which order."""
+        sql = self._sql[name]
+        if within is not None:
+            sql = within.put_into(sql, len(args))
+            args = (*args, *within.values)
         async with self._translated():
-            rows: list[asyncpg.Record] = await self.pool.fetch(self._sql[name], *args)
+            rows: list[asyncpg.Record] = await self.pool.fetch(sql, *args)
             return rows
 
     async def fetch_one(self, name: str, *args: Any) -> asyncpg.Record | None:

@@ -14,12 +14,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Sequence
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import asyncpg
 
 from agentorch_cli.errors import DatabaseUnreachable, NotFound
 from agentorch_cli.store.database import Database
+from agentorch_cli.store.listing import like
 
 log = logging.getLogger("agentorch.store")
 
@@ -32,8 +34,12 @@ MOST_AT_ONCE = 500
 LAST = (1 << 63) - 1
 
 
+LONGEST_TRANSACTION = timedelta(minutes=10)
+"""By so much the times of events may be out of the order of their transactions."""
+
+
 class Filter(NamedTuple):
-    """Which events are wanted; None: all."""
+    """Which events are wanted; None: all. Kinds may be patterns, such as `task_*`."""
 
     task_id: str | None = None
     kinds: Sequence[str] | None = None
@@ -64,6 +70,32 @@ async def now_cursor(db: Database) -> str:
     row = await db.fetch_one("event_horizon")
     assert row is not None
     return f"{int(row['tx']) - 1}:{LAST}"
+
+
+async def place_before(db: Database, moment: datetime) -> tuple[str, int]:
+    """A place in the log that lies before everything since this moment, and not long before it.
+
+    There is no index on times: the place is found by halving, since transactions are numbered in
+    the order in which they begin.
+    """
+    ends = await db.fetch_one("ends_of_events")
+    assert ends is not None
+    if ends["first"] is None:
+        return "0", 0
+    before, after = int(ends["first"]) - 1, int(ends["last"])
+    while after - before > 1:
+        middle = (before + after) // 2
+        row = await db.fetch_one("event_near", str(middle))
+        if row is not None and row["at"] < moment - LONGEST_TRANSACTION:
+            before = middle
+        else:
+            after = middle
+    return str(before), 0
+
+
+def patterns(kinds: Sequence[str] | None) -> list[str] | None:
+    """Kinds as the statements take them."""
+    return [like(kind) for kind in kinds] if kinds else None
 
 
 class Pulse:
@@ -121,6 +153,7 @@ async def follow(
     """
     tx, event_id = read_cursor(cursor)
     at = (int(tx), event_id)
+    kinds = patterns(wanted.kinds)
     async with pulse.following():
         while True:
             moved = asyncio.ensure_future(pulse.next())
@@ -132,8 +165,10 @@ async def follow(
                     str(at[0]),
                     at[1],
                     MOST_AT_ONCE,
-                    _list(wanted.kinds),
+                    kinds,
                     wanted.agent_id,
+                    None,
+                    None,
                 )
                 if rows:
                     at = (int(rows[-1]["tx"]), int(rows[-1]["event_id"]))
@@ -146,7 +181,3 @@ async def follow(
                 await asyncio.sleep(1)
             finally:
                 moved.cancel()
-
-
-def _list(kinds: Sequence[str] | None) -> list[str] | None:
-    return list(kinds) if kinds else None

@@ -88,7 +88,7 @@ async def open_proposal(
 async def _voters(store: Store, voters: Sequence[str], capability: str | None) -> list[str]:
     names = list(dict.fromkeys(voters))
     if not names:
-        rows = await store.db.fetch("show_agents", None, None, capability, None)
+        rows = await store.db.fetch("show_agents", None, capability, None)
         names = [row["agent_id"] for row in rows]
     if not names:
         who = (

@@ -112,7 +112,7 @@ async def run_now(store: Store, name: str, defaults: Mapping[str, Any]) -> Run:
 
 async def unknown_schedule(store: Store, name: str) -> NotFound:
     """The error that says so, with the name that was probably meant."""
-    names = [row["name"] for row in await store.db.fetch("show_schedules", None)]
+    names = [row["name"] for row in await store.db.fetch("show_schedules", None, None)]
     return NotFound(
         f"there is no schedule {name!r}{did_you_mean(name, names)}", hint="agentorch schedule list"
     )

@@ -35,6 +35,8 @@ class Stored:
     name: str | None
     status: str
     is_new: bool = True
+    differs: Sequence[str] = ()
+    """Fields in which a task with a known key is another than the one that is stored."""
 
 
 async def insert(
@@ -135,14 +137,22 @@ async def _known(
 ) -> tuple[dict[str, Stored], Sequence[TaskSpec]]:
     """Those whose idempotency key is stored already, by the id that was asked for, and the rest,
     pointing at them."""
-    keys = [task.idempotency_key for task in tasks if task.idempotency_key is not None]
-    if not keys:
+    keyed = [task for task in tasks if task.idempotency_key is not None]
+    if not keyed:
         return {}, tasks
-    rows = {row["idempotency_key"]: row for row in await db.fetch("known_keys", keys)}
+    found = await db.fetch(
+        "compare_with_known",
+        [task.idempotency_key for task in keyed],
+        [task.type for task in keyed],
+        [array_literal(task.required_capabilities) for task in keyed],
+        [task.priority for task in keyed],
+        [orjson.dumps(task.data).decode() if task.data is not None else None for task in keyed],
+    )
+    rows = {row["idempotency_key"]: row for row in found}
     if not rows:
         return {}, tasks
     known = {
-        task.task_id: Stored(row["task_id"], row["name"], row["status"], is_new=False)
+        task.task_id: Stored(row["task_id"], row["name"], row["status"], is_new=False, differs=row["differs"])
         for task in tasks
         if (row := rows.get(task.idempotency_key)) is not None
     }

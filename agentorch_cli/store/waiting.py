@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 
+from agentorch_cli.core.goal import Goal
 from agentorch_cli.store.database import Database
 
 LOOK_EVERY = 5.0
 """Seconds after which a waiter looks although no hint came."""
+
+BEGIN_EVERY = 0.25
+"""Seconds between looks for tasks that begin: of that nobody hints."""
 
 
 class _Waiter:
@@ -46,6 +50,28 @@ class Waiting:
 
     async def until_final(self, task_ids: Iterable[str]) -> None:
         """Returns once all of these are final. Raises DatabaseUnreachable."""
+        async for _ in self._ends(task_ids):
+            pass
+
+    async def until(self, task_ids: Iterable[str], goal: Goal, *, is_any: bool) -> None:
+        """Returns once each of these has reached the goal or can no longer; with `is_any`, once one has
+        reached it, or none can any more. Raises DatabaseUnreachable.
+        """
+        if not (is_any or goal.begins):
+            await self.until_final(task_ids)
+            return
+        left = set(task_ids)
+        looks = self._looks(left) if goal.begins else self._ends(left)
+        async with contextlib.aclosing(looks):
+            async for some in looks:
+                rows = await self._db.fetch("statuses", sorted(some))
+                decided = {row["task_id"]: goal.decided(row["status"]) for row in rows}
+                left -= {task_id for task_id in some if decided.get(task_id, False) is not None}
+                if not left or (is_any and True in decided.values()):
+                    return
+
+    async def _ends(self, task_ids: Iterable[str]) -> AsyncGenerator[set[str], None]:
+        """Those that have ended, as they end; over when all have."""
         waiter = _Waiter(task_ids)
         self._waiters.add(waiter)
         try:
@@ -53,16 +79,34 @@ class Waiting:
                 ended, waiter.ended = waiter.ended, set()
                 waiter.wake.clear()
                 if ended:
-                    still = {row["task_id"] for row in await self._db.fetch("standing", list(ended))}
-                    waiter.left -= ended - still
+                    ended -= {row["task_id"] for row in await self._db.fetch("standing", list(ended))}
+                    waiter.left -= ended
+                    if ended:
+                        yield ended
                 if waiter.left and not waiter.ended:
-                    await self._rest(waiter)
+                    await self._rest(waiter, LOOK_EVERY)
         finally:
             self._waiters.discard(waiter)
 
-    async def _rest(self, waiter: _Waiter) -> None:
+    async def _looks(self, left: set[str]) -> AsyncGenerator[set[str], None]:
+        """All that are left, when one has ended and every now and then, for ever."""
+        waiter = _Waiter(left)
+        waiter.left = left
+        self._waiters.add(waiter)
+        clock = asyncio.get_running_loop().time
+        try:
+            while True:
+                waiter.wake.clear()
+                began = clock()
+                yield set(left)
+                # looking may take a tenth of the time at most
+                await self._rest(waiter, max(BEGIN_EVERY, 9 * (clock() - began)))
+        finally:
+            self._waiters.discard(waiter)
+
+    async def _rest(self, waiter: _Waiter, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_EVERY):
+            async with asyncio.timeout(seconds):
                 await waiter.wake.wait()
                 return
         waiter.ended = set(waiter.left)

@@ -52,14 +52,14 @@ class Faulty:
         return mode
 
     def _wrapped(self, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def call(name: str, *arguments: Any) -> Any:
+        async def call(name: str, *arguments: Any, **options: Any) -> Any:
             mode = self.mode_for(name)
             if mode is None:
-                return await method(name, *arguments)
+                return await method(name, *arguments, **options)
             if mode == "undone":
                 await self._undo(name, *arguments)
             elif mode == "stored":
-                await method(name, *arguments)
+                await method(name, *arguments, **options)
             raise failure(name, mode)
 
         return call

@@ -7,11 +7,14 @@ import types
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from agentorch_cli.__main__ import run
+from agentorch_cli.views import ResolvedView
 
 
 @dataclass
@@ -24,6 +27,8 @@ class Desk:
     is_remote: bool = False
 
     async def call(self, method: str, **parameters: Any) -> Any:
+        if method == "id.resolve" and method not in self.answers:  # every id is whole
+            return ResolvedView(ids={one: one for one in parameters["ids"]})
         self.calls.append((method, parameters))
         answer = self.answers[method]
         if callable(answer):
@@ -72,6 +77,39 @@ def agentorch(desk: Desk, capsys: pytest.CaptureFixture[str]) -> Callable[..., O
             code = run(list(arguments))
         except SystemExit as end:
             code = int(end.code or 0)
+        printed = capsys.readouterr()
+        return Outcome(code, printed.out, printed.err)
+
+    return call
+
+
+FILL = (Path(__file__).parents[1] / "data" / "some_of_everything.sql").read_text()
+
+
+@pytest.fixture
+async def full(database_url: str) -> str:
+    """The address of a database with something of everything."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        await connection.execute(FILL)
+    finally:
+        await connection.close()
+    return database_url
+
+
+@pytest.fixture
+def agentorch_at(
+    full: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> Callable[..., Any]:
+    """Run a command line on the full database."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATABASE_URL", full)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+
+    def call(*arguments: str) -> Any:
+        capsys.readouterr()
+        code = run(list(arguments))
         printed = capsys.readouterr()
         return Outcome(code, printed.out, printed.err)
 

@@ -13,6 +13,7 @@ from typing import Any
 import sample_fleet as sample
 
 from agentorch_cli.errors import DatabaseUnreachable
+from agentorch_cli.views import ChangeReply, ResolvedView, TaskRef
 
 
 class Desk:
@@ -21,6 +22,16 @@ class Desk:
 
     async def call(self, method: str, **parameters: Any) -> Any:
         match method:
+            case "id.resolve":
+                return ResolvedView(ids={one: one for one in parameters["ids"]})
+            case "task.match":
+                number = 3 if parameters["where"] == "name=few" else 250
+                return [
+                    TaskRef(task_id=f"task-{n}", type="t", status="pending", cursor=str(n))
+                    for n in range(number)
+                ]
+            case "task.cancel":
+                return ChangeReply(changed=parameters["task_ids"])
             case "status.get":
                 self.looks += 1
                 if self.looks > int(os.environ.get("STUB_LOOKS", "1000000")):

@@ -115,7 +115,9 @@ def test_budgets_are_listed_shown_and_lifted(agentorch: Callable[..., Any], desk
     assert agentorch("budget", "list").err == "There are no budgets.\n"
     shown = agentorch("budget", "show", "team=ml").out
     assert "left\t$0.12" in shown and "anew each day" in shown and "3 tasks" in shown
-    assert agentorch("budget", "remove", "team=ml", "x").code == 9
+    refused = agentorch("budget", "remove", "team=ml", "x")
+    assert refused.code == 2 and "--yes" in refused.err  # something was spent, and nobody can be asked
+    assert agentorch("budget", "remove", "team=ml", "x", "--yes").code == 9
 
 
 def test_a_submission_is_given_a_budget_by_its_file_and_by_options(

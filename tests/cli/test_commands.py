@@ -235,11 +235,8 @@ def test_filters_reach_the_operation(agentorch: Run, desk: Any) -> None:
             "task.list",
             {
                 "status": ["failed", "running", "skipped"],
-                "type": None,
                 "agent": "a",
-                "submission_id": None,
                 "limit": 7,
-                "pool": None,
             },
         )
     ]

@@ -76,7 +76,7 @@ async def test_an_old_schema_and_dead_rows_are_told(database_url: str) -> None:
     condition = await condition_of(db)
     assert condition.warnings() == []
     condition.tables[0]["dead_rows"] = MANY_DEAD + 1
-    condition.schema_version = 1
+    condition.database_version = 1
     condition.connections = condition.max_connections
     condition.oldest_transaction_seconds = 3600.0
     condition.transaction_age = 2_000_000_000

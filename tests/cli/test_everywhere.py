@@ -19,9 +19,11 @@ from typing import Any, NamedTuple
 
 import asyncpg
 import pytest
+from jsonschema_rs import validator_for
 
 from agentorch_cli.__main__ import run
 from agentorch_cli.cli.app import build
+from agentorch_cli.cli.outputs import OUTPUTS, document_name, make_schema
 from bench.fleet.processes import Serve, new_data_dir, remove
 
 PLACES = ("embedded", "postgres", "server")
@@ -32,6 +34,7 @@ HERE_ONLY = {
     "agentorch config init", "agentorch config show", "agentorch protocol schema",
     "agentorch init", "agentorch up", "agentorch down", "agentorch logs",
     "agentorch config get", "agentorch config set", "agentorch config unset",
+    "agentorch protocol output",
     "agentorch db status", "agentorch db upgrade", "agentorch db backup", "agentorch db restore",
     "agentorch db url", "agentorch db stop",
     "agentorch profile add", "agentorch profile use", "agentorch profile list", "agentorch profile remove",
@@ -113,6 +116,24 @@ task list
 task list --status completed --limit 2
 task list --submission nonsense
 task list --agent nobody
+task list --where 'label.team=north and priority>=7 or name~"sec*"' --sort priority
+task list --where 'status=failed and nme=x'
+task list --label team=north --capability count --since 1h --sort -priority
+task list --status skipped -o csv
+task list -o none
+task list --cursor nonsense
+task list --sort -created --cursor priority:1:1
+task show follo
+task show nowh
+task wait one --for final
+task wait one lonely --any --for completed
+task wait one --for failed
+task wait one --any --all
+task cancel --where 'name=nobody'
+task cancel --where 'status=pending'
+task retry --where 'status=completed' --dry-run
+task cancel --where 'id=free' --dry-run
+task cancel
 task show one
 task show missing
 task why lonely
@@ -129,6 +150,8 @@ task retry one
 task cancel lonely free x
 task wait follower --timeout 0.1
 task wait missing
+agent list --sort -created --limit 1 -q
+agent list --label room=7 -c check -q
 limit set type:crawl 2/s --burst 10
 budget set team=ml --cost-usd 50 --period day
 budget set nothing --cost-usd 50
@@ -146,6 +169,8 @@ schedule add nightly nightly.toml --cron "0 2 * * *" --time-zone Europe/Berlin
 schedule add nightly nightly.toml --cron "0 2 * * *"
 schedule add wrong nightly.toml --cron "99 2 * * *"
 schedule list
+schedule list --status active,paused --sort next -q
+schedule list --status broken
 schedule pause nightly nothing
 schedule resume nightly
 schedule show nightly
@@ -158,6 +183,8 @@ outcome --from outcomes.jsonl
 status --limit 3
 top
 consensus list
+consensus list --status reached --capability count -q
+consensus list --status pending -o csv
 consensus show voted
 consensus show nothing
 consensus open --topic tea --question tea? --voters ada,ben --option tea --option coffee --as ada
@@ -175,6 +202,7 @@ prune --older-than 1d --keep-last 5 --dry-run
 prune --older-than nonsense
 prune --older-than 1d
 deadlock list
+deadlock list --status resolved --kind timeout
 deadlock show nothing
 deadlock check
 deadlock resolve --dry-run
@@ -189,6 +217,9 @@ event list --task one
 event list --kind task_completed --limit 2
 event tail -n 2 --task one
 event list --cursor nonsense
+event list --since 1h --until 0s --kind "task_com*" --limit 2
+event tail --since 1h --kind task_submitted
+event list --since yesterday
 agent show anna
 agent remove carl
 agent remove carl
@@ -277,12 +308,47 @@ def test_every_command_prints_the_same_json_everywhere(
 ) -> None:
     told = {place.name: [told for _, told in _said(place, capsys)] for place in places}
 
+    _as_it_was(told["embedded"])
     different = []
     for number, line in enumerate(CORPUS):
         embedded, postgres, server = (told[name][number] for name in PLACES)
         if not embedded == postgres == server:
             different.append("\n".join((line, f"  {embedded}", f"  {postgres}", f"  {server}")))
     assert not different, "\n".join(different)
+
+
+GOLDEN = Path(__file__).parents[1] / "data" / "golden_commands.jsonl"
+"""What each command of the corpus prints, in order: AGENTORCH_WRITE_GOLDEN=1 writes it anew."""
+
+WRITES_GOLDEN = os.environ.get("AGENTORCH_WRITE_GOLDEN") == "1"
+
+
+def _as_it_was(told: list[Told]) -> None:
+    """Compare with what was printed before; a change here is one that every script has to live with."""
+    lines = [
+        json.dumps({"line": line, **one._asdict()}, ensure_ascii=False, sort_keys=True)
+        for line, one in zip(CORPUS, told, strict=True)
+    ]
+    if WRITES_GOLDEN:
+        GOLDEN.write_text("\n".join(lines) + "\n")
+    before = GOLDEN.read_text().splitlines()
+    assert [line for line in lines if line not in before] == [line for line in before if line not in lines]
+
+
+def _fits(line: str, printed: str) -> None:
+    """What a command has printed as JSON is what its schema says."""
+    words = _words(line)
+    name = next(name for name in (" ".join(words[:2]), words[0]) if name in OUTPUTS)
+    documents = json.loads(printed)
+    of_lists: dict[bool, list[Any]] = {True: [], False: []}
+    for output in OUTPUTS[name]:
+        of_lists[output.is_list].append(output.kind)
+    for document in documents if isinstance(documents, list) else [documents]:
+        faults = [
+            next(validator_for(make_schema(document_name(kind))).iter_errors(document), None)
+            for kind in of_lists[isinstance(documents, list)]
+        ]
+        assert None in faults, (line, faults)
 
 
 def test_the_corpus_has_every_command_that_a_server_can_do() -> None:
@@ -320,6 +386,11 @@ def _said(place: Place, capsys: pytest.CaptureFixture[str]) -> Iterator[tuple[st
             _until(place, capsys, ["agent", "list", "--status", "online"])
         if line in NOTICED:
             _until(place, capsys, *NOTICED[line])
+        if is_json and printed.out:
+            _fits(line, printed.out)
+        if is_json and code != 0 and "{" in printed.err:
+            error = json.loads(printed.err[printed.err.index("{") :])
+            assert validator_for(make_schema("error")).is_valid(error), line
         out = _parsed(printed.out)
         if words[:2] == ["agent", "register"] and isinstance(out, list):
             out = [{**one, "status": "whether serve has started it yet"} for one in out]
@@ -337,7 +408,8 @@ def _until(place: Place, capsys: pytest.CaptureFixture[str], words: list[str], n
     for _ in range(200):
         capsys.readouterr()
         run([*place.arguments, *words, "--json"])
-        if len(json.loads(capsys.readouterr().out)) == number:
+        found = len(json.loads(capsys.readouterr().out))
+        if found == number or found > number > 0:  # one that was seen anew is there twice
             return
     raise AssertionError(f"{' '.join(words)} does not come to {number}")
 
@@ -367,9 +439,12 @@ MEASURED = {
     "success_rate", "last_heartbeat", "tokens", "spare", "left", "available", "started_at",
     "waits_since", "last_used_at", "message_id", "decision_id", "submission_id", "recent",
     "latency", "next_run_at", "upcoming", "ledger", "confidence", "p50_ms", "p95_ms", "estimate",
-    "evidence", "standing", "flow", "deadlocks", "performance", "performance_hourly",
+    "evidence", "standing", "flow", "deadlocks", "performance", "performance_hourly", "host", "version",
 }  # fmt: skip
 """What depends on the clock, on chance, or on how far the heartbeats are."""
+
+OF_EQUALS = {"assigned_agents", "votes", "voters"}
+"""Agents that do the same: who comes first depends on how quick each has been."""
 
 
 def _ordered(value: Any, key: str = "") -> Any:
@@ -379,7 +454,8 @@ def _ordered(value: Any, key: str = "") -> Any:
         return {name: _ordered(one, name) for name, one in value.items()}
     if isinstance(value, list):
         # a quick command is done before its acceptance is written down
-        return [_ordered(one, key) for one in value if not _is_acceptance(one)]
+        found = [_ordered(one, key) for one in value if not _is_acceptance(one)]
+        return sorted(found, key=json.dumps) if key in OF_EQUALS else found
     if isinstance(value, str):
         if MOMENT.match(value) and "2031" not in value:
             return "<moment>"

@@ -60,7 +60,7 @@ def test_serve_ends_gracefully_at_the_first_signal_and_at_once_at_the_second(
     slow = start(environment, "serve", "--port", "7", "-o", "jsonl")
     for process in (graceful, slow):
         assert process.stdout is not None
-        ready = "".join(process.stdout.readline() for _ in range(4 if process is graceful else 1))
+        ready = "".join(process.stdout.readline() for _ in range(6 if process is graceful else 1))
         assert json.loads(ready)["url"] == "ws://127.0.0.1:1/agents"
 
     graceful.send_signal(number)

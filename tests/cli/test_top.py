@@ -28,7 +28,17 @@ from agentorch_cli.cli.cockpit.app import READ_ONLY, Cockpit
 from agentorch_cli.cli.cockpit.grid import Grid
 from agentorch_cli.cli.cockpit.pages import Detail, Help, Question
 from agentorch_cli.errors import Conflict, DatabaseUnreachable
-from agentorch_cli.views import ChangeReply, StatusView, WhyLink, WhyView
+from agentorch_cli.views import (
+    BarView,
+    ChangeReply,
+    GraphEdgeView,
+    GraphNodeView,
+    GraphView,
+    StatusView,
+    TimelineView,
+    WhyLink,
+    WhyView,
+)
 
 SIZE = (120, 40)
 
@@ -59,6 +69,23 @@ class Client:
             case "task.why":
                 link = WhyLink(task_id=parameters["task_id"], code="x", sentence="waits for the printer")
                 return WhyView(task_id=link.task_id, status="pending", is_clear=False, links=[link])
+            case "task.graph":
+                nodes = [
+                    GraphNodeView(task_id=one, name=one, status="completed", type="x")
+                    for one in ("root", "leaf")
+                ]
+                return GraphView(nodes=nodes, edges=[GraphEdgeView(before="root", after="leaf")])
+            case "task.timeline":
+                bar = BarView(
+                    task_id="t",
+                    name="slow-part",
+                    task_status="completed",
+                    status="completed",
+                    start=sample.ago(9),
+                    end=sample.ago(2),
+                    agent="reader-1",
+                )
+                return TimelineView(task_id="t", bars=[bar], start=sample.ago(9), end=sample.NOW)
             case "agent.get":
                 return sample.agents()[0]
             case "consensus.get":
@@ -191,7 +218,13 @@ async def test_enter_opens_a_task_with_its_story_why_votes_and_graph() -> None:
         await pilot.press("enter")
         await until(pilot, lambda: isinstance(cockpit.screen, Detail))
 
-        for key, text in (("1", "STORY"), ("2", "waits for the printer"), ("3", "Ballots"), ("4", "AFTER")):
+        for key, text in (
+            ("1", "STORY"),
+            ("2", "waits for the printer"),
+            ("3", "Ballots"),
+            ("4", "leaf"),
+            ("5", "slow-part"),
+        ):
             await pilot.press(key)
             await until(pilot, partial(is_written, cockpit, text))
 
@@ -348,6 +381,26 @@ def test_no_other_command_loads_textual(
 
     assert agentorch("status").code == 0
     assert agentorch("top", "--help").code == 0
+
+
+def test_a_terminal_that_goes_away_ends_it(tmp_path: Path) -> None:
+    kept = {key: os.environ[key] for key in ("PATH", "PYTHONPATH") if key in os.environ}
+    child = pexpect.spawn(
+        sys.executable,
+        [STUB, "top"],
+        env={**kept, "HOME": str(tmp_path), "TERM": "xterm-256color", "LC_ALL": "C.UTF-8"},
+        encoding="utf-8",
+        timeout=30,
+        dimensions=(30, 100),
+    )
+    child.expect_exact("reader-1")
+
+    os.close(child.child_fd)
+
+    pid, status = os.waitpid(child.pid, 0)
+    assert pid == child.pid
+    assert os.waitstatus_to_exitcode(status) in (129, 120), "120: what was left could not be written"
+    child.closed, child.child_fd, child.terminated = True, -1, True
 
 
 @pytest.mark.parametrize(("ending", "code"), [("q", 0), ("\x03", 130), (signal.SIGTERM, 143)])

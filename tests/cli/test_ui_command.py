@@ -73,7 +73,7 @@ def test_the_address_is_that_of_the_serve_here_that_answers(desk: Any, agentorch
         desk.answers["node.list"] = nodes
 
         assert agentorch("ui").out == f"http://127.0.0.1:{port}/ui\n"
-        assert json.loads(agentorch("ui", "--json").out) == {"url": f"http://127.0.0.1:{port}/ui"}
+        assert json.loads(agentorch("ui", "--json").out)["url"] == f"http://127.0.0.1:{port}/ui"
         assert agentorch("-q", "ui").out == f"http://127.0.0.1:{port}/ui\n"
 
 
@@ -133,6 +133,7 @@ def test_serve_tells_where_its_page_is(
 
     assert "Look at it in a browser: https://127.0.0.1:4000/ui\n" in agentorch("serve").err
     assert json.loads(agentorch("serve", "--json").out) == {
+        "schema_version": 1,
         "event": "ready",
         "url": "wss://127.0.0.1:4000/agents",
         "ui": "https://127.0.0.1:4000/ui",

@@ -44,7 +44,8 @@ def environment(tmp_path: Path) -> dict[str, str]:
 def watched(environment: dict[str, str]) -> Iterator[Watched]:
     one = Watched([STUB, "status", "--watch"], environment)
     yield one
-    one.child.close(force=True)
+    if not one.child.closed:
+        one.child.close(force=True)
 
 
 def is_high(rows: int, lines: list[str]) -> bool:
@@ -127,6 +128,16 @@ def test_a_signal_ends_the_view_with_the_terminal_as_it_was(watched: Watched, nu
 
     assert watched.end() == code
     assert watched.is_given_back
+
+
+def test_a_terminal_that_goes_away_ends_the_view(watched: Watched) -> None:
+    watched.until("q quits")
+
+    os.close(watched.child.child_fd)
+
+    _, status = os.waitpid(watched.child.pid, 0)
+    watched.child.closed, watched.child.child_fd, watched.child.terminated = True, -1, True
+    assert os.waitstatus_to_exitcode(status) in (129, 120), "120: what was left could not be written"
 
 
 def test_an_error_ends_the_view_with_the_terminal_as_it_was(environment: dict[str, str]) -> None:

@@ -338,11 +338,11 @@ async def test_an_agent_that_trips_while_the_database_is_away_gets_nothing_and_i
     database, fetch = orchestrator.store.db, orchestrator.store.db.fetch
     machine, refused = Machine(), []
 
-    async def flaky(name: str, *args: Any) -> Any:
+    async def flaky(name: str, *args: Any, **options: Any) -> Any:
         if name == "exclude_agents" and len(refused) < 2:
             refused.append(list(machine.served))
             raise DatabaseUnreachable("the database is away")
-        return await fetch(name, *args)
+        return await fetch(name, *args, **options)
 
     monkeypatch.setattr(database, "fetch", flaky)
     await crew_of(orchestrator).join("bad", does=machine)

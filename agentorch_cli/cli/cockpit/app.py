@@ -18,6 +18,7 @@ from agentorch_cli.cli import board
 from agentorch_cli.cli.cockpit.grid import Grid
 from agentorch_cli.cli.cockpit.lists import LISTINGS, Listing, State
 from agentorch_cli.cli.cockpit.pages import Detail, Help, Question
+from agentorch_cli.cli.cockpit.terminal import Terminal
 from agentorch_cli.cli.look import Look
 from agentorch_cli.cli.sparks import History
 from agentorch_cli.cli.watch import looks
@@ -40,7 +41,7 @@ KEYS = (
     ("tab", "the next of them"),
     ("/", "filter: every word must be there, !word must not; Esc takes it away"),
     ("s", "sort by the next column; S turns it round"),
-    ("enter", "open: a task's story, why it waits, its votes, its graph"),
+    ("enter", "open: a task's story, why it waits, its votes, graph, timeline"),
     ("p", "pause, go on"),
     ("q", "quit, or back"),
 )
@@ -94,7 +95,7 @@ class Cockpit(App[None]):
     ]
 
     def __init__(self, client: Client, *, may_write: bool = False, server: str | None = None) -> None:
-        super().__init__()
+        super().__init__(driver_class=Terminal)
         self.client = client
         self.may_write = may_write
         self.going = asyncio.Event()

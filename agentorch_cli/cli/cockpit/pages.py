@@ -1,4 +1,4 @@
-"""What Enter opens: a task with its story, why it waits, its votes, its graph; an agent, vote, deadlock."""
+"""What Enter opens: a task with its story, why it waits, votes, graph and times; an agent, vote, deadlock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from agentorch_cli.cli import columns, deadlock, portrait, story
 from agentorch_cli.cli.look import Look
 from agentorch_cli.cli.tables import Page
 from agentorch_cli.errors import NotFound, OrchestratorError
-from agentorch_cli.views import TaskView
 
 if TYPE_CHECKING:
     from agentorch_cli.cli.cockpit.app import Cockpit
@@ -29,8 +28,11 @@ if TYPE_CHECKING:
 EVERY = 1.0
 """Seconds between two looks at what is open."""
 
-MOST_NEAR = 100
-"""Tasks of a graph that are shown beside the one that is open."""
+DUTY = 4
+"""A look, with its drawing, may take a fifth of the time at most."""
+
+MOST_HELD = 100
+"""Tasks of an agent that are shown."""
 
 Draw = Callable[[Page], None]
 
@@ -109,6 +111,9 @@ class Detail(Screen[None]):
     def key_4(self) -> None:
         self._open(3)
 
+    def key_5(self) -> None:
+        self._open(4)
+
     @property
     def _cockpit(self) -> Cockpit:
         from agentorch_cli.cli.cockpit.app import Cockpit
@@ -126,8 +131,10 @@ class Detail(Screen[None]):
 
     async def _follow(self) -> None:
         """Ask again and again for what is open, until it is left."""
+        clock = asyncio.get_running_loop().time
         while True:
             self._again.clear()
+            start = clock()
             try:
                 self._draw = await self._sheet.ask(self._cockpit.client, self.key)
             except NotFound as error:
@@ -136,8 +143,8 @@ class Detail(Screen[None]):
                 self._cockpit.give_up(error)
                 return
             self._show()
-            try:
-                async with asyncio.timeout(EVERY):
+            try:  # a large graph is asked for less often
+                async with asyncio.timeout(max(EVERY, DUTY * (clock() - start))):
                     await self._again.wait()
             except TimeoutError:
                 await self._cockpit.going.wait()
@@ -216,31 +223,29 @@ async def _vote_of_task(client: Client, task_id: str) -> Draw:
 
 
 async def _graph(client: Client, task_id: str) -> Draw:
-    """What it depends on, and how that stands."""
-    task = await client.call("task.get", task_id=task_id)
-
-    async def find(one: str) -> TaskView | str:
-        try:
-            found: TaskView = await client.call("task.get", task_id=one)
-        except NotFound:
-            return one
-        return found
-
-    near = await asyncio.gather(*(find(one) for one in task.depends_on[:MOST_NEAR]))
+    """All that it hangs together with, in layers."""
+    found = await client.call("task.graph", task_id=task_id)
 
     def draw(page: Page) -> None:
+        from agentorch_cli.pictures.graph_text import graph_text
+        from agentorch_cli.pictures.model import Graph
+
         look = page.look
-        page.title(task.status, columns.label(task), task.task_id)
-        if not near:
-            page.line(look.text("It depends on no other task.", "dim"))
-            return
-        page.heading(f"AFTER ({len(task.depends_on)})")
-        page.table(columns.RESULTS, [one for one in near if isinstance(one, TaskView)])
-        for one in near:
-            if isinstance(one, str):
-                page.line(look.text(one, "bold"), look.text("  does not exist yet", "yellow"))
-        if len(near) < len(task.depends_on):
-            page.line(look.text(f"… and {len(task.depends_on) - len(near):,} more", "dim"))
+        page.show(graph_text(Graph.of(found.model_dump()), look.width, is_ascii=look.is_ascii))
+
+    return draw
+
+
+async def _times(client: Client, task_id: str) -> Draw:
+    """When which agent worked on it, and on what it hangs together with."""
+    found = await client.call("task.timeline", task_id=task_id)
+
+    def draw(page: Page) -> None:
+        from agentorch_cli.pictures.model import Timeline
+        from agentorch_cli.pictures.timeline_text import timeline_text
+
+        look = page.look
+        page.show(timeline_text(Timeline.of(found.model_dump()), look.width, is_ascii=look.is_ascii))
 
     return draw
 
@@ -252,7 +257,7 @@ async def _agent(client: Client, agent_id: str) -> Draw:
 
 async def _work(client: Client, agent_id: str) -> Draw:
     agent = await client.call("agent.get", agent_id=agent_id)
-    tasks = [await client.call("task.get", task_id=one) for one in agent.working_on[:MOST_NEAR]]
+    tasks = [await client.call("task.get", task_id=one) for one in agent.working_on[:MOST_HELD]]
 
     def draw(page: Page) -> None:
         if tasks:
@@ -279,6 +284,7 @@ SHEETS: dict[str, tuple[Sheet, ...]] = {
         Sheet("Why", _why),
         Sheet("Votes", _vote_of_task),
         Sheet("Graph", _graph),
+        Sheet("Timeline", _times),
     ),
     "agent": (Sheet("Agent", _agent), Sheet("Work", _work)),
     "vote": (Sheet("Vote", _vote),),

@@ -23,6 +23,7 @@ FILES = (
     "show.sql",
     "graph.sql",
     "tokens.sql",
+    "ids.sql",
     "retention.sql",
 )
 

@@ -310,11 +310,11 @@ select
   final_decision, votes, votes_used, votes_not_asked, margin, confidence, confidence_basis, decided_by, dissent,
   created_at, decided_at, question, options::text as options, participating_agents, capability, voters, lost_agents,
   escalation, compared, stage, answer, raw_confidence, deadline, opened_by, closed_by,
-  (select o.is_right from task_outcomes o where o.task_id = d.task_id) as verified
+  (select o.is_right from task_outcomes o where o.task_id = d.task_id) as verified, null::text /*cursor*/ as place
 from consensus_decisions d
 where ($1::text is null or task_id = $1) and ($2::text is null or decision_id::text = $2)
-  and ($4::text is null or status = $4)
-order by created_at desc
+  and true /*filter*/
+order by d.created_at desc /*order*/
 limit $3;
 
 

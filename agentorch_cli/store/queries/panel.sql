@@ -237,6 +237,23 @@ select idempotency_key, task_id, name, status, submission_id
 from task_distributions where idempotency_key = any($1::text[]);
 
 
+-- name: compare_with_known
+-- The same tasks for keys $1, and in what the new ones differ: type ($2),
+-- required capabilities ($3), priority ($4), data ($5).
+select
+  t.idempotency_key, t.task_id, t.name, t.status, t.submission_id,
+  array_remove(array[
+    case when t.task_type <> n.task_type then 'type' end,
+    case when t.required_capabilities <> n.required_capabilities::text[] then 'required_capabilities' end,
+    case when t.priority <> n.priority then 'priority' end,
+    case when t.task_data::jsonb is distinct from n.task_data::jsonb then 'data' end
+  ], null) as differs
+from unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::text[])
+  as n (idempotency_key, task_type, required_capabilities, priority, task_data)
+join task_distributions t on t.idempotency_key = n.idempotency_key
+where t.idempotency_key = any($1::text[]);
+
+
 -- name: log_events
 -- One row per transition.
 insert into events (kind, task_id, agent_id, message_id, node_id, data)

@@ -22,10 +22,13 @@ select s.name from stored s, hinted;
 -- Schedules by name; those of names $1, or all.
 select
   name, cron, time_zone, tasks, missed, overlap, is_paused, next_at, retry_at, error, last_at,
-  last_submission_id::text as last_submission_id, last_tasks, runs, skipped, created_at, updated_at, now() as now
-from schedules
-where $1::text[] is null or name = any($1)
-order by name;
+  last_submission_id::text as last_submission_id, last_tasks, runs, skipped, created_at, updated_at, now() as now,
+  null::text /*cursor*/ as place
+from schedules s
+where ($1::text[] is null or name = any($1))
+  and true /*filter*/
+order by s.name /*order*/
+limit $2;
 
 
 -- name: failing_schedules

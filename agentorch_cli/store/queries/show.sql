@@ -11,7 +11,7 @@ select
   least(coalesce(l.busy, 0), a.slots) as busy, greatest(coalesce(l.busy, 0) - a.slots, 0) as queued,
   coalesce(l.tasks, '{}') as working_on,
   agentorch_score(coalesce(o.rights, 0), coalesce(o.trials, 0)) as performance_score, o.latency,
-  o.completed / nullif(o.completed + o.failed + o.lost, 0) as success_rate
+  o.completed / nullif(o.completed + o.failed + o.lost, 0) as success_rate, null::text /*cursor*/ as place
 from agent_registry a
 left join agent_ledger o on o.agent_id = a.agent_id and o.skill = '' and o.task_type = ''
 left join (
@@ -20,10 +20,10 @@ left join (
   from task_attempts where status in ('sent', 'accepted') group by agent_id
 ) l on l.agent_id = a.agent_id
 where ($1::text[] is null or a.agent_id = any($1))
-  and ($2::text is null or a.status = $2)
-  and ($3::text is null or $3 = any(a.capabilities))
-  and ($4::text is null or a.pool = $4)
-order by a.agent_id;
+  and ($2::text is null or $2 = any(a.capabilities))
+  and true /*filter*/
+order by a.agent_id /*order*/
+limit $3;
 
 
 -- name: show_tasks
@@ -31,18 +31,23 @@ order by a.agent_id;
 select
   task_id, name, pool, task_type as type, status, priority, required_capabilities, depends_on, waiting_on, attempts_made,
   failures, assigned_agents, created_at, started_at, completed_at, run_at, deadline, error::text as error,
-  submission_id::text as submission_id, parent_id, idempotency_key,
+  submission_id::text as submission_id, parent_id, idempotency_key, options -> 'labels' as labels,
+  null::text /*cursor*/ as place,
   (select max(a.progress) from task_attempts a
    where a.task_id = t.task_id and a.status in ('sent', 'accepted') and t.status = 'running') as progress
 from task_distributions t
-where ($1::text[] is null or status = any($1))
-  and ($2::text is null or task_type = $2)
-  and ($3::text is null or $3 = any(assigned_agents))
-  and ($4::uuid is null or submission_id = $4)
-  and ($6::text[] is null or task_id = any($6))
-  and ($7::text is null or pool = $7)
-order by seq desc
-limit $5;
+where true /*filter*/
+order by t.seq desc /*order*/
+limit $1;
+
+
+-- name: match_tasks
+-- The same tasks by their names only: there may be very many.
+select task_id, name, task_type as type, status, null::text /*cursor*/ as place
+from task_distributions t
+where true /*filter*/
+order by t.seq desc /*order*/
+limit $1;
 
 
 -- name: show_task
@@ -287,14 +292,16 @@ limit $1;
 
 
 -- name: show_events
--- The log after a cursor, up to the oldest transaction that is still open.
+-- The log after a cursor, up to the oldest transaction that is still open; kinds are patterns of LIKE.
 select tx::text as tx, event_id, at, kind, task_id, agent_id, message_id, node_id, data
 from events
 where ($1::text is null or task_id = $1)
   and (tx, event_id) > ($2::text::xid8, $3::bigint)
   and tx < pg_snapshot_xmin(pg_current_snapshot())
-  and ($5::text[] is null or kind = any($5))
+  and ($5::text[] is null or kind like any($5))
   and ($6::text is null or agent_id = $6)
+  and ($7::timestamptz is null or at >= $7)
+  and ($8::timestamptz is null or at < $8)
 order by events.tx, event_id
 limit $4;
 
@@ -305,10 +312,26 @@ select tx::text as tx, event_id, at, kind, task_id, agent_id, message_id, node_i
 from events
 where ($1::text is null or task_id = $1)
   and tx < pg_snapshot_xmin(pg_current_snapshot())
-  and ($2::text[] is null or kind = any($2))
+  and ($2::text[] is null or kind like any($2))
   and ($3::text is null or agent_id = $3)
+  and ($5::timestamptz is null or at >= $5)
+  and ($6::timestamptz is null or at < $6)
 order by events.tx desc, event_id desc
 limit $4;
+
+
+-- name: ends_of_events
+-- The first and the last transaction of the log.
+select
+  (select tx::text from events order by events.tx, event_id limit 1) as first,
+  (select tx::text from events order by events.tx desc, event_id desc limit 1) as last;
+
+
+-- name: event_near
+-- When the first event was written whose transaction is not before $1.
+select at from events where tx >= $1::text::xid8
+order by tx, event_id
+limit 1;
 
 
 -- name: event_horizon
