@@ -23,6 +23,11 @@ def main() -> NoReturn:
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, _end)
+        if "_AGENTORCH_COMPLETE" in os.environ:
+            from agentorch_cli.cli import completing
+
+            completing.main()
+            sys.exit(0)
         code = run(sys.argv[1:])
         sys.stdout.flush()
     except OSError as error:
@@ -52,8 +57,6 @@ def run(arguments: list[str]) -> int:
 
     try:
         command = build()
-        if "_AGENTORCH_COMPLETE" in os.environ:
-            command.main(arguments, prog_name="agentorch")
         with command.make_context("agentorch", arguments, obj=session) as ctx:
             command.invoke(ctx)
         return 0

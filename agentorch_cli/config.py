@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 from agentorch_cli.core.durations import parse_duration, show_duration
 from agentorch_cli.core.hints import did_you_mean
 from agentorch_cli.documents import Document, Format, load_document
-from agentorch_cli.errors import InvalidConfig, InvalidFile
+from agentorch_cli.errors import InvalidConfig, InvalidFile, command
 from agentorch_cli.sentences import explain, found
 from agentorch_cli.settings import (
     LOCAL,
@@ -145,27 +145,25 @@ class _Layers:
             raise InvalidConfig(error.message, hint=error.hint, where=error.where, **error.details) from error
         for key, value in document.value.items():
             if is_found and key in ("server", "ca", "profiles") and value:
-                self._refuse(
-                    document.where((key,)),
-                    "may stand only in your own file: agentorch profile add writes it there",
+                self._refuse_in(
+                    document, (key,), "may stand only in your own file: agentorch profile add writes it there"
                 )
             elif key == "profiles":
                 self._take_profiles(document, value)
             elif key not in Settings.model_fields:
-                self._refuse(
-                    document.where((key,)), f"unknown setting{did_you_mean(key, Settings.model_fields)}"
-                )
+                meant = did_you_mean(key, Settings.model_fields)
+                self._refuse_in(document, (key,), f"unknown setting{meant}")
             elif (section := section_of(Settings.model_fields[key])) is None:
                 self._take_from_file(document, (key,), value)
             elif not isinstance(value, dict):
-                self._refuse(document.where((key,)), "must be a table")
+                self._refuse_in(document, (key,), "must be a table", key)
             else:
                 for name, inner in value.items():
                     if name in section.model_fields:
                         self._take_from_file(document, (key, name), inner)
                     else:
                         hint = did_you_mean(name, section.model_fields)
-                        self._refuse(document.where((key, name)), f"unknown setting{hint}")
+                        self._refuse_in(document, (key, name), f"unknown setting{hint}", key)
 
     def environment(self, environ: Mapping[str, str]) -> None:
         known = {variable(name): name for name in setting_names()}
@@ -198,7 +196,7 @@ class _Layers:
             raise InvalidConfig(
                 first["message"] + more,
                 where=first["where"],
-                hint="See config.example.toml, or run: agentorch config show",
+                fix=command("explain", f"config.{first['name']}") if first["name"] else None,
                 errors=self.errors,
             )
         tree: dict[str, Any] = {}
@@ -212,7 +210,7 @@ class _Layers:
         for name, table in tables.items() if isinstance(tables, dict) else ():
             place = ("profiles", name)
             if not is_profile_name(name) or name == LOCAL:
-                self._refuse(document.where(place), "is no name for a profile")
+                self._refuse_in(document, place, "is no name for a profile", "profiles")
                 continue
             try:
                 profile = Profile.model_validate(table, strict=True)
@@ -222,7 +220,7 @@ class _Layers:
                     message = explain(fault)
                     if fault["type"] == "extra_forbidden":
                         message = f"unknown key{did_you_mean(step[-1], Profile.model_fields)}"
-                    self._refuse(document.where((*place, *step)), message)
+                    self._refuse_in(document, (*place, *step), message, "profiles")
                 continue
             files = {
                 key: str(base / Path(value).expanduser())
@@ -231,13 +229,18 @@ class _Layers:
             }
             self.profiles[name] = profile.model_copy(update=files)
         if not isinstance(tables, dict):
-            self._refuse(document.where(("profiles",)), "must be a table of profiles: [profiles.NAME]")
+            self._refuse_in(
+                document, ("profiles",), "must be a table of profiles: [profiles.NAME]", "profiles"
+            )
 
     def _take_from_file(self, document: Document, path: tuple[str, ...], value: Any) -> None:
         where, place = document.where(path), document.locate(path)
         line = f":{place.line}" if place else ""
         base = Path(document.name).parent
+        before = len(self.errors)
         self._set(".".join(path), value, f"file {document.name}{line}", where, base, strict=True)
+        if len(self.errors) > before:
+            self._locate(document, path)
 
     def _take(self, name: str, value: Any, origin: str, key: str | None) -> None:
         self._set(name, value, origin, origin if key else f"{origin} ({name})", self.cwd, strict=False)
@@ -249,13 +252,13 @@ class _Layers:
         try:
             self.values[name] = _adapter(find_setting(name)).validate_python(value, strict=strict)
         except ValidationError as error:
-            self._refuse(where, explain(error.errors(include_url=False)[0], hide=is_secret(name)))
+            self._refuse(where, explain(error.errors(include_url=False)[0], hide=is_secret(name)), name)
         else:
             self.origins.setdefault(name, []).append((origin, self.values[name]))
 
     def _set_path(self, name: str, value: Any, origin: str, where: str, base: Path) -> None:
         if not isinstance(value, str | Path) or "\0" in str(value):
-            self._refuse(where, f"must be a path, not {found(value)}")
+            self._refuse(where, f"must be a path, not {found(value)}", name)
         elif str(value):
             self.values[name] = (base / Path(value).expanduser()).absolute()
             self.origins.setdefault(name, []).append((origin, self.values[name]))
@@ -263,8 +266,22 @@ class _Layers:
             self.values.pop(name, None)
             self.origins.pop(name, None)
 
-    def _refuse(self, where: str, message: str) -> None:
-        self.errors.append({"where": where, "message": message})
+    def _refuse(self, where: str, message: str, name: str = "") -> None:
+        """Note what is wrong; `name` is the setting, or the section, that it is about."""
+        self.errors.append({"where": where, "message": message, "name": name})
+
+    def _refuse_in(self, document: Document, path: tuple[str, ...], message: str, name: str = "") -> None:
+        """The same for a place in a file, with its line."""
+        self._refuse(document.where(path), message, name)
+        self._locate(document, path)
+
+    def _locate(self, document: Document, path: tuple[str, ...]) -> None:
+        """Add the line of the last error; not where it may hold a password."""
+        place = document.locate(path)
+        if place is not None and not is_secret(".".join(path)):
+            source = document.lines.line(place.line)
+            self.errors[-1] |= {"line": place.line, "column": place.column, "source": source}
+        self.errors[-1]["field"] = ".".join(path)
 
 
 def example() -> str:

@@ -215,7 +215,7 @@ async def _database(settings: Settings) -> list[Finding]:
     try:
         async with asyncio.timeout(DATABASE_SECONDS), _opened(settings) as database:
             view = await condition_of(database)
-            has_nodes = view.schema_version == view.wanted_version
+            has_nodes = view.database_version == view.wanted_version
             nodes = [dict(row) for row in await database.fetch("show_nodes")] if has_nodes else []
     except TimeoutError:
         text = f"there was no answer within {DATABASE_SECONDS:g} s: it is starting, recovering, or too busy"
@@ -228,10 +228,10 @@ async def _database(settings: Settings) -> list[Finding]:
 
 
 def _schema(view: Condition) -> Finding:
-    text = f"version {view.schema_version}, this program wants {view.wanted_version}"
-    if view.schema_version is not None and view.schema_version > view.wanted_version:
+    text = f"version {view.database_version}, this program wants {view.wanted_version}"
+    if view.database_version is not None and view.database_version > view.wanted_version:
         return Finding("schema", False, text, "upgrade this program: pip install --upgrade agentorch-cli")
-    return Finding("schema", view.schema_version == view.wanted_version, text, "run: agentorch init-db")
+    return Finding("schema", view.database_version == view.wanted_version, text, "run: agentorch init-db")
 
 
 def _warnings(view: Condition) -> list[Finding]:

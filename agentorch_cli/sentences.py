@@ -57,7 +57,7 @@ def explain(fault: ErrorDetails, *, hide: bool = False) -> str:
     template = _SENTENCES.get(kind, f"is not valid ({kind})")
     if hide:
         template = template.removesuffix(", not {found}")
-    return template.format(found=found(value), **context)
+    return template.format(found=found(value), **{key: _short(one) for key, one in context.items()})
 
 
 def found(value: Any) -> str:
@@ -78,6 +78,11 @@ def found(value: Any) -> str:
             return "null"
         case _:
             return f"a {type(value).__name__}"
+
+
+def _short(bound: Any) -> Any:
+    """1.0 as 1."""
+    return int(bound) if isinstance(bound, float) and bound.is_integer() else bound
 
 
 def _one_of(choices: Sequence[str], value: Any) -> str:

@@ -13,10 +13,18 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    WithJsonSchema,
+)
 from pydantic.fields import FieldInfo
 
-from agentorch_cli.core.durations import parse_duration
+from agentorch_cli.core.durations import DURATION_SCHEMA, parse_duration
 from agentorch_cli.core.hints import did_you_mean
 from agentorch_cli.core.model import DEFAULT_POOL, MAX_NAME
 from agentorch_cli.errors import InvalidConfig
@@ -93,8 +101,13 @@ def _joined(names: object) -> object:
     return names
 
 
-Seconds = Annotated[float, BeforeValidator(parse_duration)]
-Span = Annotated[float, BeforeValidator(parse_duration), AfterValidator(_longer_than_zero)]
+Seconds = Annotated[float, BeforeValidator(parse_duration), WithJsonSchema(DURATION_SCHEMA)]
+Span = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    AfterValidator(_longer_than_zero),
+    WithJsonSchema(DURATION_SCHEMA),
+]
 Share = Annotated[float, Field(ge=0, le=1)]
 Names = Annotated[str, BeforeValidator(_joined), Field(max_length=10_000), AfterValidator(_names)]
 """Names with commas between them, or a list of names."""

@@ -209,6 +209,8 @@ def _entries(document: Document, noun: str) -> tuple[list[Path], list[Any]]:
     problems: list[tuple[Path, str]] = []
     paths: list[Path] = []
     items: list[Any] = []
+    if isinstance(value, dict) and isinstance(value.get("$schema"), str):  # for editors
+        value = {key: one for key, one in value.items() if key != "$schema"}
     if document.format is None:
         fault = first_fault(value, strings=True, also=_DATES)
         if fault:

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
 from ipaddress import ip_address
 from typing import Any, Self
 
@@ -45,6 +46,7 @@ from agentorch_cli.identity import new_id
 from agentorch_cli.store.database import Database
 from agentorch_cli.store.embedded import EmbeddedServer
 from agentorch_cli.store.migrations import newest_version
+from agentorch_cli.store.names import SEEN, names_of
 from agentorch_cli.store.store import Store
 from agentorch_cli.taskfile import check_budget, read_tasks, task_defaults
 from agentorch_cli.tls import own_context, server_context
@@ -266,6 +268,7 @@ class Orchestrator:
             "/healthz": self._healthz,
             "/readyz": self._readyz,
             "/metrics": self._metrics,
+            **{f"/names/{kind}": partial(self._names, kind) for kind in SEEN},
         }
         gateway.on_submit = self._engine.subtasks.take
         gateway.on_vote = self._engine.proposals.take
@@ -515,6 +518,12 @@ class Orchestrator:
             return 503, "text/plain; charset=utf-8", f"{error}\n"
         return 200, "text/plain; charset=utf-8", "ready\n"
 
+    async def _names(self, kind: str) -> tuple[int, str, str]:
+        """For the completion of shells: an id a line, and what else tells it apart."""
+        known = await names_of(self._store.db, kind)
+        body = "".join(f"{one}\t{' '.join(also.split())}\n" for one, also in known.items())
+        return 200, "text/plain; charset=utf-8", body
+
     async def _metrics(self) -> tuple[int, str, str]:
         from agentorch_cli import __version__
         from agentorch_cli.gateway.metrics import Facts, render
@@ -725,7 +734,8 @@ async def _refuse_door_without_tokens(database: Database, settings: Settings) ->
     if row is None or not row["has_token"]:
         raise NotAllowed(
             f"serve would listen on {settings.gateway.host}, and there is no token to come in with",
-            hint="agentorch token create NAME --scope admin, here, against the same database",
+            hint="make one here, against the same database",
+            fix="agentorch token create NAME --scope admin",
         )
 
 

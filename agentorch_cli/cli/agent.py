@@ -11,11 +11,13 @@ from agentorch_cli.cli import lists
 from agentorch_cli.cli.consent import Yes, ask_first, word_for
 from agentorch_cli.cli.help import noun, verb
 from agentorch_cli.cli.session import Session
+from agentorch_cli.core.hints import shortened
 from agentorch_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from agentorch_cli.agents import Agent
     from agentorch_cli.cli.tables import Page
+    from agentorch_cli.client.remote import Target
     from agentorch_cli.core.model import AgentSpec
     from agentorch_cli.views import AgentView
 
@@ -87,7 +89,7 @@ def register(
     """
     session = Session.of(ctx)
     if (agent_id is None) == (file is None):
-        raise UsageError("give an ID, or --from with a file", hint=f"{ctx.command_path} --help")
+        raise UsageError("give an ID, or --from with a file", fix=f"{ctx.command_path} --help")
     if file is not None and any((type, capabilities, slots, pool, metadata, command)):
         raise UsageError("--from takes everything from the file, and goes with no other option of an agent")
     if file is not None and _is_for_up(file):
@@ -243,7 +245,7 @@ def drain(
     session = Session.of(ctx)
     seconds = _seconds(timeout, "--timeout")
     if seconds is not None and not is_waiting:
-        raise UsageError("--timeout is for --wait", hint=f"{ctx.command_path} --help")
+        raise UsageError("--timeout is for --wait", fix=f"{ctx.command_path} --help")
     reply = session.ask(
         "agent.drain",
         agent_ids=list(dict.fromkeys(agent_ids)),
@@ -313,7 +315,7 @@ def run(
     """
     session = Session.of(ctx)
     if (command is None) == (function is None):
-        raise UsageError("give either --exec or --python", hint=f"{ctx.command_path} --help")
+        raise UsageError("give either --exec or --python", fix=f"{ctx.command_path} --help")
     spec = _spec(agent_id, type, capabilities, slots, pool, metadata, None)
     session.more_flags |= {"logging.level": log_level, "logging.format": log_format}
 
@@ -326,7 +328,11 @@ def run(
         session.settings.logging.level if is_chosen else "warning", session.settings.logging.format
     )
 
-    handler = exec_handler(command, env_allow=allowed or ()) if command else python_handler(str(function))
+    handler = (
+        python_handler(function)
+        if function is not None
+        else exec_handler(str(command), env_allow=allowed or ())
+    )
     agent = Agent(
         spec.agent_id,
         type=spec.type,
@@ -391,12 +397,9 @@ def attach(
 
 async def _attend(session: Session, agent: Agent, url: str | None, is_insecure: bool) -> int:
     from agentorch_cli.cli.attach import attend
-    from agentorch_cli.cli.target import engine_of
     from agentorch_cli.tls import context_for
 
-    target = engine_of(session.settings, url or agents_url(session.settings), is_named=url is not None)
-    if not is_insecure:
-        target.refuse_to_tell_everybody()
+    target = _engine(session, url, is_insecure)
     tls = context_for(target.url, target.ca)
     return await attend(agent, target.url, target.token, tls=tls, as_json=session.format != "table")
 
@@ -405,17 +408,26 @@ async def _work(
     session: Session, agent: Agent, handler: Any, url: str | None, is_insecure: bool
 ) -> int | None:
     from agentorch_cli.agents.worker import run_worker
-    from agentorch_cli.cli.target import engine_of
     from agentorch_cli.tls import context_for
 
     def tell(state: str, reason: str) -> None:
         session.say(f"{agent.agent_id}: {str(state).replace('_', ' ')}{f' ({reason})' if reason else ''}")
 
+    target = _engine(session, url, is_insecure)
+    tls = context_for(target.url, target.ca)
+    return await run_worker(agent, handler, url=target.url, token=target.token, on_connection=tell, tls=tls)
+
+
+def _engine(session: Session, url: str | None, is_insecure: bool) -> Target:
+    """The engine to connect to. Raises UsageError, NotAllowed."""
+    from agentorch_cli.cli.target import engine_of
+
+    if url is not None and not url.startswith(("ws://", "wss://")):
+        raise UsageError(f"--url must begin with ws:// or wss://, not {shortened(url)!r}")
     target = engine_of(session.settings, url or agents_url(session.settings), is_named=url is not None)
     if not is_insecure:
         target.refuse_to_tell_everybody()
-    tls = context_for(target.url, target.ca)
-    return await run_worker(agent, handler, url=target.url, token=target.token, on_connection=tell, tls=tls)
+    return target
 
 
 def agents_url(settings: Any) -> str:

@@ -10,7 +10,7 @@ from typer.main import get_command
 from agentorch_cli import __version__
 from agentorch_cli.cli.help import Entry, Group
 
-START, WORK, LOOK, SETUP = "Start here", "Agents and tasks", "Look", "Set up"
+START, WORK, LOOK, SETUP, READ = "Start here", "Agents and tasks", "Look", "Set up", "Read"
 
 
 class Root(Group):
@@ -52,7 +52,11 @@ class Root(Group):
         "chaos": Entry(
             SETUP, "chaos", "app", "Prove that nothing is lost: run a fleet and kill it at random"
         ),
-        "protocol": Entry(SETUP, "protocol", "app", "What agents and the engine say to each other"),
+        "help": Entry(READ, "topics", "app", "A topic in a page: task files, votes, deadlocks, exit codes"),
+        "explain": Entry(READ, "explain", "app", "What a field of a file means, its type, range and default"),
+        "schema": Entry(READ, "schema", "app", "JSON Schemas of the files, for editors"),
+        "completion": Entry(READ, "completion", "app", "The script that completes words in your shell"),
+        "protocol": Entry(READ, "protocol", "app", "What agents and the engine say to each other"),
     }
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

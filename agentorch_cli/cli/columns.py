@@ -50,6 +50,12 @@ def reason(error: dict[str, Any]) -> str:
     return str(error.get("message") or error.get("code") or error)
 
 
+def coded(error: dict[str, Any]) -> str:
+    """The same behind its code, which rules of retries are about."""
+    code, said = str(error.get("code") or ""), reason(error)
+    return f"{code}: {said}" if code and code != said else said
+
+
 def label(task: TaskView) -> str:
     """What a person calls the task."""
     return task.name or task.type
@@ -402,7 +408,7 @@ def _exactly(share: float | None, look: Look) -> Text:
 
 def _brought(attempt: AttemptView, look: Look) -> Text:
     if attempt.error:
-        return look.text(reason(attempt.error), "red")
+        return look.text(coded(attempt.error), "red")
     if attempt.result is not None:
         return look.json(attempt.result, 200)
     if attempt.progress is not None and attempt.finished_at is None:
@@ -454,3 +460,10 @@ def _checked(finding: Any, look: Look) -> Text:
     state = {True: "completed", False: "failed", None: "pending"}[finding.ok]
     word = {True: "ok", False: "fail", None: "note"}[finding.ok]
     return look.sign(state) if look.is_terminal else Text(word)
+
+
+FIELDS = (
+    Column("FIELD", lambda row, look: look.text(row["name"], "bold"), is_id=True),
+    Column("TYPE", lambda row, look: look.text(row["type"], "cyan"), weight=2),
+    Column("MEANING", lambda row, look: look.text(row["meaning"])),
+)

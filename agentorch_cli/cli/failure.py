@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shutil
 import sys
 import tempfile
 import traceback
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -26,6 +29,18 @@ if TYPE_CHECKING:
 MOST_ERRORS = 10
 """Mistakes of one file that are told; the rest is counted."""
 
+COLORS = {"error:": "1;31", "why:": "1;33", "hint:": "1;36", "fix:": "1;32"}
+"""The words that lines begin with, and how they are painted."""
+
+BESIDE = re.compile(r" +[0-9]* \| |  --> ")
+"""Lines that show the place: of the source, and where it is."""
+
+LONGEST_LINE = 100
+"""Characters of a line that tells an error."""
+
+NARROWEST = 40
+"""Columns below which a terminal breaks the lines itself."""
+
 MAX_SOURCE = 100
 """Characters of a source line that an error shows."""
 
@@ -39,27 +54,40 @@ def report(error: OrchestratorError, is_json: bool = False, stream: TextIO | Non
 
             print(json_text({"error": redact_value(error.to_json())}), file=stream)
         else:
-            for line in told(error):
+            for line in told(error, _width(stream)):
                 print(_colored(redact(line), stream), file=stream)
     return error.exit_code
 
 
-def told(error: OrchestratorError) -> list[str]:
-    """The lines that tell an error: what and where, the source line with a caret, the hint.
+def _width(stream: TextIO) -> int:
+    """Of the lines that tell an error: those of a terminal, if it is narrower."""
+    if not stream.isatty():
+        return LONGEST_LINE
+    return max(NARROWEST, min(LONGEST_LINE, shutil.get_terminal_size().columns))
 
-    A file's mistakes come together, one after the other.
+
+def told(error: OrchestratorError, width: int = LONGEST_LINE) -> list[str]:
+    """The lines that tell an error: what and where, the source line with a caret, why, and what to do.
+
+    A file's mistakes come together, one after the other. The first line is short enough for a
+    narrow place, such as the summary of a log. What could be said of every error of its class is left to the
+    JSON form and to docs/errors.md: here are `why` and `fix` of this very error, or else the usual fix where
+    nothing else says what to do.
     """
     several = error.details.get("errors")
     entries = several if isinstance(several, list) and several else [_entry(error)]
     lines: list[str] = []
     for entry in entries[:MOST_ERRORS]:
-        where = f"{entry['where']}: " if entry.get("where") else ""
-        lines += [f"error: {visible(where + str(entry['message']))}", *_source_lines(entry)]
+        lines += [*_headline(entry, width), *_source_lines(entry)]
     rest = error.details.get("error_count", len(entries)) - len(entries[:MOST_ERRORS])
     if rest > 0:
         lines.append(f"error: and {rest:,} more like these")
+    if error.knows_why:
+        lines += _wrapped("why", error.why, width)
     if error.hint:
-        lines.append(f"hint: {visible(error.hint)}")
+        lines += _wrapped("hint", error.hint, width)
+    if error.knows_fix or not error.hint:
+        lines.append(f"fix: {one_line(error.fix)}")
     return lines
 
 
@@ -67,7 +95,33 @@ def _entry(error: OrchestratorError) -> dict[str, Any]:
     return {**error.details, "message": error.message, "where": error.where}
 
 
-def _source_lines(details: dict[str, Any]) -> list[str]:
+def _headline(entry: Mapping[str, Any], width: int) -> list[str]:
+    """What went wrong and where, the place in a line of its own where both do not fit into one."""
+    where, message = str(entry.get("where") or ""), str(entry["message"])
+    whole = visible(redact(f"{where}: {message}" if where else message))
+    if "\n" not in whole and len(whole) <= width - len("error: "):
+        return [f"error: {whole}"]
+    place, _, field = where.rpartition(": ") if entry.get("field") else (where, "", "")
+    lines = _wrapped("error", f"{field}: {message}" if field and place else message, width)
+    return lines if not place else [lines[0], *lines[1:], f"  --> {one_line(place)}"]
+
+
+def _wrapped(word: str, text: str, width: int) -> list[str]:
+    """A sentence behind its word, in lines that are not too long; the lines of the text stay lines."""
+    import textwrap
+
+    first, margin = f"{word}: ", " " * (len(word) + 2)
+    lines: list[str] = []
+    for line in visible(redact(text)).split("\n"):
+        before = first if not lines else margin
+        # a path is kept whole, so that it can be copied, unless it is the first word of all
+        wrap = textwrap.TextWrapper(width, before, margin, break_on_hyphens=False)
+        wrap.break_long_words = not lines and len(before) + len(line.partition(" ")[0]) > width
+        lines += wrap.wrap(line) or [before.rstrip()]
+    return lines
+
+
+def _source_lines(details: Mapping[str, Any]) -> list[str]:
     source, number, column = (details.get(key) for key in ("source", "line", "column"))
     if not isinstance(source, str) or not isinstance(number, int):
         return []
@@ -82,10 +136,10 @@ def _source_lines(details: dict[str, Any]) -> list[str]:
 def _colored(line: str, stream: TextIO) -> str:
     if not stream.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return line
-    for word, color in (("error:", "1;31"), ("hint:", "1;36")):
+    for word, color in COLORS.items():
         if line.startswith(word):
             return f"\x1b[{color}m{word}\x1b[0m{line[len(word) :]}"
-    return f"\x1b[2m{line}\x1b[0m"
+    return f"\x1b[2m{line}\x1b[0m" if BESIDE.match(line) else line
 
 
 def from_parser(error: Any) -> UsageError:
@@ -98,10 +152,41 @@ def from_parser(error: Any) -> UsageError:
     message = str(error.format_message()).strip()
     option = getattr(error, "option_name", None)
     if option and message.startswith("No such option"):
-        known = [name for param in ctx.command.get_params(ctx) for name in param.opts] if ctx else []
-        message = f"there is no option {option}{did_you_mean(option, known)}"
+        message = f"there is no option {option}{did_you_mean(option, _options_of(ctx))}"
+    elif (said := _value_fault(error)) is not None:
+        message = said
     message = " ".join(message[:1].lower().__add__(message[1:]).rstrip(".").split())
-    return UsageError(message, hint=f"{path} --help")
+    return UsageError(message, fix=f"{path} --help")
+
+
+def _options_of(ctx: Any) -> list[str]:
+    from agentorch_cli.cli.help import common_options
+
+    own = ctx.command.get_params(ctx) if ctx is not None else []
+    return [name for param in [*own, *common_options()] for name in param.opts]
+
+
+def _value_fault(error: Any) -> str | None:
+    """What is wrong with the value of an option, in the words that files and settings are told in."""
+    faults = getattr(error.__cause__, "errors", None)
+    param = getattr(error, "param", None)
+    if faults is None or param is None:
+        return None
+    from agentorch_cli.sentences import explain
+
+    fault: Any = dict(faults(include_url=False)[0])
+    value = fault["input"]
+    choices = re.search(r"is not one of (.*)", str(fault.get("msg", "")))
+    if choices:
+        fault |= {"type": "literal_error", "ctx": {"expected": choices[1]}}
+    elif isinstance(value, str) and value.strip().lower().lstrip("+-") in NO_NUMBERS:
+        fault["type"] = "finite_number"
+    name = max(param.opts, key=len) if param.param_type_name == "option" else str(param.metavar)
+    return f"{name} {explain(fault)}"
+
+
+NO_NUMBERS = ("nan", "inf", "infinity")
+"""What Python reads as a number, and no option takes."""
 
 
 def from_bug(error: BaseException, session: Session) -> OrchestratorError:

@@ -6,6 +6,8 @@ the line's text.
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from agentorch_cli.core.plan import Plan, plan
 from agentorch_cli.documents import Document, load_document
-from agentorch_cli.errors import InvalidFile, InvalidTask, UsageError
+from agentorch_cli.errors import InvalidFile, InvalidTask, NotFound, UsageError, command
 from agentorch_cli.identity import new_id
 from agentorch_cli.taskfile import (
     TaskFile,
@@ -91,7 +93,7 @@ def read_agent_file(name: str) -> list[AgentSpec]:
         try:
             found += read_agents(document)
         except InvalidTask as error:
-            add_source(error, document)
+            add_source(error, document, "agent")
             raise
     return found
 
@@ -105,7 +107,7 @@ def documents(names: Sequence[str]) -> list[Document]:
         if not name.strip():
             raise UsageError("the name of a file is empty", hint='"." names the directory that you are in')
         path = Path(name)
-        sources += ["-"] if name == "-" else _files_of(path) if path.is_dir() else [path]
+        sources += ["-"] if name == "-" else _files_of(path) if _is_folder(path) else [path]
     _refuse_twice(sources)
     return [load_document(source) for source in sources]
 
@@ -119,12 +121,37 @@ def _refuse_twice(sources: Sequence[Path | Literal["-"]]) -> None:
             raise UsageError(f"{source} is named twice{also}", hint="name each file once")
 
 
-def add_source(error: InvalidTask, document: Document) -> None:
-    """Put the text of the lines that it names into an error of this document."""
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that no file can have; reading it tells
+        return False
+
+
+def add_source(error: InvalidTask, document: Document, root: str = "task") -> None:
+    """Put the text of the lines that it names into an error of this document, and what explains the field."""
     for entry in error.details.get("errors", ()):
         line = entry.get("line")
         if line is not None and str(entry.get("where", "")).startswith(f"{document.name}:{line}"):
             entry["source"] = document.lines.line(line)
+    if not error.knows_fix and (entries := error.details.get("errors")):
+        error.fix = explaining(entries[0].get("field", ""), root)
+
+
+def explaining(field: str, root: str) -> str:
+    """The command that explains a field of a file, or the nearest table around it that is known."""
+    from agentorch_cli.guide.fields import find
+
+    steps = [step for step in re.sub(r"\[[0-9]+\]", "", field).split(".") if step]
+    if steps and steps[0] in (root, f"{root}s"):
+        steps = steps[1:]
+    elif root == "task" and steps[:1] == ["budget"]:
+        root, steps = "budget", steps[1:]
+    while steps:
+        with contextlib.suppress(NotFound):
+            return command("explain", find(".".join((root, *steps))).path)
+        steps = steps[:-1]
+    return command("explain", root)
 
 
 def _tasks_of(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from agentorch_cli.cli.changes import Changes
 from agentorch_cli.core.goal import Goal
-from agentorch_cli.errors import ConsensusNotReached, TaskFailed
+from agentorch_cli.errors import ConsensusNotReached, TaskFailed, command
 
 if TYPE_CHECKING:
     from agentorch_cli.cli.session import Session
@@ -89,8 +89,18 @@ def check_outcomes(tasks: Sequence[TaskView], goal: Goal | None = None, *, is_an
     else:
         message = f"{len(missed)} of {len(tasks)} tasks are not {goal}"
     raise kind(
-        message, hint=f"agentorch task show {first.task_id}", task_ids=[task.task_id for task in missed]
+        message,
+        why=_cause(first),
+        fix=command("task", "show", first.task_id),
+        task_ids=[task.task_id for task in missed],
     )
+
+
+def _cause(task: TaskView) -> str | None:
+    """What the task says of itself."""
+    error = task.error or {}
+    said = error.get("message") or error.get("code")
+    return f"{error.get('code', 'failed')}: {said}" if said else None
 
 
 async def _watch(client: Client, task_ids: list[str], submission_id: str | None, session: Session) -> None:

@@ -47,12 +47,18 @@ class Command(TyperCommand):
     """Forms of output that only this command gives."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Runs it, unless it was asked for a picture that it cannot draw."""
+        """Run it, unless it was asked for a picture that it cannot draw; of what is not understood,
+        its own page is what to read."""
         from agentorch_cli.cli.session import FORMATS, check_form
 
-        if ctx.obj is not None and ctx.obj.output is not None:
-            check_form(ctx.obj.output, (*FORMATS, *self.pictures))
-        return super().invoke(ctx)
+        try:
+            if ctx.obj is not None and ctx.obj.output is not None:
+                check_form(ctx.obj.output, (*FORMATS, *self.pictures))
+            return super().invoke(ctx)
+        except UsageError as error:
+            if type(error) is UsageError and not error.knows_fix:
+                error.fix = f"{ctx.command_path} --help"
+            raise
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """The usage line: arguments as their own metavars say them."""
@@ -103,7 +109,7 @@ class Group(TyperGroup):
         if name not in names and not name.startswith("-") and not ctx.resilient_parsing:
             raise UsageError(
                 f'there is no command "{ctx.command_path} {name}"{did_you_mean(name, names)}',
-                hint=f"{ctx.command_path} --help",
+                fix=f"{ctx.command_path} --help",
             )
         return super().resolve_command(ctx, args)
 
@@ -132,7 +138,7 @@ class Group(TyperGroup):
             section, summary = (
                 (entry.section, entry.summary)
                 if entry
-                else ("Commands", _summary(self.get_command(ctx, name)))
+                else ("Commands", summary_of(self.get_command(ctx, name)))
             )
             sections.setdefault(section, []).append((name, summary))
         width = max(len(name) for rows in sections.values() for name, _ in rows)
@@ -193,7 +199,7 @@ def _take_common(ctx: Any, args: list[str]) -> int:
         ctx.obj.take(str(param.name), True)
         return 1
     if not sign and len(args) < 2:
-        raise UsageError(f"{name} wants a value: {name} {param.metavar}", hint=f"{ctx.command_path} --help")
+        raise UsageError(f"{name} wants a value: {name} {param.metavar}", fix=f"{ctx.command_path} --help")
     ctx.obj.take(str(param.name), value if sign else args[1])
     return 1 if sign else 2
 
@@ -240,7 +246,7 @@ def _split(help_text: str | None) -> tuple[list[str], str]:
     return examples, rest.strip()
 
 
-def _summary(command: Any) -> str:
+def summary_of(command: Any) -> str:
     """The first line of the docstring, without its full stop."""
     return _split(command.help)[1].partition("\n")[0].rstrip(".")
 
@@ -248,13 +254,13 @@ def _summary(command: Any) -> str:
 def _write_opening(command: Any, ctx: Any, formatter: Any) -> None:
     examples, text = _split(command.help)
     for example in examples:
-        formatter.write(f"  {_style('$', '2')} {_style(example[2:], '1')}\n")
+        formatter.write(f"  {style('$', '2')} {style(example[2:], '1')}\n")
     if examples:
         formatter.write("\n")
     formatter.write_text(text)
     formatter.write("\n")
     pieces = " ".join(command.collect_usage_pieces(ctx))
-    formatter.write_usage(ctx.command_path, pieces, prefix=_style("Usage", "1") + ": ")
+    formatter.write_usage(ctx.command_path, pieces, prefix=style("Usage", "1") + ": ")
 
 
 def _arguments(command: Any) -> list[Any]:
@@ -275,10 +281,11 @@ def _write_common(ctx: Any, formatter: Any) -> None:
 
 def _write_list(formatter: Any, title: str, rows: list[tuple[str, str]]) -> None:
     if rows:
-        with formatter.section(_style(title, "1")):
-            formatter.write_dl([(_style(name, "36"), text) for name, text in rows])
+        with formatter.section(style(title, "1")):
+            formatter.write_dl([(style(name, "36"), text) for name, text in rows])
 
 
-def _style(text: str, code: str) -> str:
+def style(text: str, code: str) -> str:
+    """The text in a colour, where stdout shows colours."""
     has_color = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     return f"\x1b[{code}m{text}\x1b[0m" if has_color else text

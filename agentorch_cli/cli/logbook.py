@@ -57,7 +57,7 @@ def logs(
             write(line)
         session.run(_follow(follower, write), until_unread=True)
     if session.format == "json":
-        session.print_json([{"name": line.name, "at": line.at, "line": line.line} for line in lines])
+        session.print_document([{"name": line.name, "at": line.at, "line": line.line} for line in lines])
         return
     if not lines:
         session.say("Nothing has been written; agentorch up runs a fleet.")
@@ -118,7 +118,7 @@ class _Writer:
         from agentorch_cli.text import one_line
 
         if self._session.format != "table":
-            self._session.print_json({"name": line.name, "at": line.at, "line": line.line})
+            self._session.print_document({"name": line.name, "at": line.at, "line": line.line})
         elif not self._page.look.is_terminal:
             plainly(f"{line.at}\t{one_line(line.name)}\t{one_line(line.line)}")
         else:

@@ -57,7 +57,7 @@ def outcome(
     if task is None or [is_right, is_wrong, answer is not None].count(True) != 1:
         raise UsageError(
             "say which task, and one of --right, --wrong and --answer",
-            hint="agentorch outcome TASK --right",
+            fix="agentorch outcome TASK --right",
         )
     said: dict[str, Any] = (
         {"right": is_right} if answer is None else {"answer": as_json(answer), "has_answer": True}
@@ -105,6 +105,8 @@ def read_outcomes(name: str) -> list[dict[str, Any]]:
     try:
         data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
         text = data.decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise InvalidFile("does not exist", where=name) from error
     except OSError as error:
         raise InvalidFile(f"cannot be read: {error.strerror}", where=name) from error
     except UnicodeDecodeError as error:

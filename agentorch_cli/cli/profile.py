@@ -89,7 +89,7 @@ def use(ctx: typer.Context, name: Name) -> None:
         from agentorch_cli.core.hints import did_you_mean
 
         raise NotFound(
-            f'there is no profile "{name}"{did_you_mean(name, known)}', hint="agentorch profile list"
+            f'there is no profile "{name}"{did_you_mean(name, known)}', fix="agentorch profile list"
         )
     userfile.use(name)
     shown = "the database here" if name == "local" else f"{known[name]['url']} (profile {name})"
@@ -142,9 +142,9 @@ def remove(ctx: typer.Context, name: Name) -> None:
     session = Session.of(ctx)
     known = userfile.profiles()
     if name not in known:
-        raise NotFound(f'there is no profile "{name}"', hint="agentorch profile list")
+        raise NotFound(f'there is no profile "{name}"', fix="agentorch profile list")
     if userfile.chosen() == name:
-        raise Conflict(f"commands work against {name}", hint="agentorch profile use local, then remove it")
+        raise Conflict(f"commands work against {name}", fix="agentorch profile use local")
     path = userfile.drop_profile(name)
     session.show({"name": name, "path": str(path)}, lambda page: page.line(f"{name}  removed"), [name])
 

@@ -173,6 +173,8 @@ def _read(name: str, reader: Callable[[Any], Any]) -> Any:
     try:
         with open(name, newline="", encoding="utf-8-sig") as file:  # noqa: PTH123  Path.open is no shorter
             return reader(csv.DictReader(file))
+    except FileNotFoundError as error:
+        raise InvalidFile("does not exist", where=name) from error
     except OSError as error:
         raise InvalidFile(f"cannot be read: {error.strerror}", where=name) from error
     except (UnicodeDecodeError, csv.Error) as error:
@@ -192,7 +194,7 @@ def _history(session: Session, capability: str | None, how: Equivalence | None) 
     if not found.labels:
         raise NotFound(
             "there are no stored votes to replay" + (f" for {capability}" if capability else ""),
-            hint="agentorch consensus list shows what there is",
+            fix="agentorch consensus list",
         )
     return Recorded(read_labels(found.labels, how), read_truth(found.truth, how), in_order=True)
 

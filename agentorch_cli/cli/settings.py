@@ -50,12 +50,18 @@ def init(
     session = Session.of(ctx)
     target = path or (user_config_path() if is_user else Path(PROJECT_FILE))
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.parent.is_dir():
+            target.parent.mkdir(parents=True)
+    except OSError as error:
+        raise NotAllowed(f"{target.parent} is no folder, and cannot be made one: {error.strerror}") from error
+    try:
         with target.open("x", encoding="utf-8") as file:
             file.write(example())
     except FileExistsError as error:
         raise Conflict(
-            f"{target} is there already", hint="Name another file, or move it away first."
+            f"{target} is there already",
+            hint="Name another file, or move it away first.",
+            fix="agentorch config show",
         ) from error
     except OSError as error:
         raise NotAllowed(f"{target} cannot be written: {error.strerror}") from error

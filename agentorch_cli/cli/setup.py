@@ -35,7 +35,7 @@ def init_db(
     session = Session.of(ctx)
     session.only_here("init-db", "works on a database")
     if is_check and not has_database(session.settings):
-        raise SchemaMismatch("there is no database yet", hint="agentorch init-db")
+        raise SchemaMismatch("there is no database yet", fix="agentorch init-db")
     schema = session.ask("schema.apply", prepare=False, check=is_check)
 
     def draw(page: Page) -> None:
@@ -50,7 +50,7 @@ def init_db(
     if not schema.is_up_to_date:
         raise SchemaMismatch(
             f"the schema has version {schema.current or 'none'}, this program needs {schema.wanted}",
-            hint="agentorch init-db",
+            fix="agentorch init-db",
         )
 
 

@@ -52,7 +52,7 @@ def draw(page: Page, task: TaskView) -> None:
     page.pairs(_facts(task, look))
     if task.error:
         page.heading("WHY")
-        for line in columns.reason(task.error).splitlines()[:MOST_LINES]:
+        for line in columns.coded(task.error).splitlines()[:MOST_LINES]:
             page.line(look.text(line, "red"))
     if task.result is not None:
         page.heading("RESULT")

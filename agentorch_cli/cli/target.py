@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentorch_cli.core.hints import did_you_mean
-from agentorch_cli.errors import InvalidConfig, UsageError
+from agentorch_cli.errors import InvalidConfig, UsageError, command
 from agentorch_cli.settings import LOCAL
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def token_from(path: Path) -> str:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise InvalidConfig(f"the token file {path} cannot be read: {reason}") from error
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise InvalidConfig(f"the token file {path} can be read by others than you", hint=f"chmod 600 {path}")
+        raise InvalidConfig(f"the token file {path} can be read by others than you", fix=f"chmod 600 {path}")
     if not token:
         raise InvalidConfig(f"the token file {path} is empty")
     return token
@@ -84,7 +84,7 @@ def refuse_remote(settings: Settings, command: str, reason: str) -> None:
     if server is not None:
         raise UsageError(
             f"{command} {reason}, and the chosen server is {server}",
-            hint=f"on this machine, all the same: agentorch --server {LOCAL} {command}",
+            fix=f"agentorch --server {LOCAL} {command}",
         )
 
 
@@ -95,8 +95,8 @@ def _profile(settings: Settings) -> Profile | None:
     if profile is None:
         raise InvalidConfig(
             f'there is no profile "{settings.server}"{did_you_mean(settings.server, settings.profiles)}',
-            hint=f"agentorch profile add {settings.server} --url wss://HOST:PORT makes one;"
-            f" it was chosen by {settings.origin('server')}",
+            why=f"It was chosen by {settings.origin('server')}.",
+            fix=command("profile", "add", settings.server, "--url", "wss://HOST:PORT"),
         )
     return profile
 

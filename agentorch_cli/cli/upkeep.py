@@ -198,7 +198,7 @@ class _Upkeep:
         """A process has come into another state."""
         if self._session.format != "table":
             with contextlib.suppress(OSError, ValueError):
-                self._session.print_json(
+                self._session.print_document(
                     {"event": "process", "name": child.name, "state": child.state, "pid": child.pid}
                 )
         match child.state:

@@ -10,6 +10,15 @@ UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400
 MAX_SECONDS: Final = 10 * 366 * 86400.0
 """Ten years: longer waits are typing errors, and PostgreSQL's intervals end somewhere too."""
 
+DURATION_SCHEMA: Final = {
+    "x-type": "duration",
+    "anyOf": [
+        {"type": "number", "minimum": 0, "maximum": MAX_SECONDS},
+        {"type": "string", "pattern": "^ *[0-9][0-9. msMShHdDwW]*$", "maxLength": 100},
+    ],
+}
+"""What editors are told of a duration: at least all that `parse_duration` takes."""
+
 _WHOLE = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhdw]))+", re.ASCII)
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdw])", re.ASCII)
 _NUMBER = re.compile(r"\d+(?:\.\d+)?", re.ASCII)

@@ -40,6 +40,41 @@ def did_you_mean(word: str, known: Collection[str]) -> str:
     return f' (did you mean "{match}"?)' if match is not None else ""
 
 
+def nearest_id(word: str, known: Collection[str]) -> str | None:
+    """The id that was probably meant. Ids that were made look alike although they are strangers:
+    of those, only one with the same length and at most two other characters is near, or the only one
+    that begins like this."""
+    if len(word) > LONGEST_WORD:
+        return None
+    if not _is_made(word):
+        chosen = [one for one in islice(known, MOST_COMPARED) if not _is_made(one)]
+        return closest(word, chosen) or _only_beginning(word, known)
+    near = [one for one in known if len(one) == len(word) and _differs(one, word) <= MOST_MISTYPED]
+    return min(near, key=lambda one: _differs(one, word), default=None) or _only_beginning(word, known)
+
+
+MOST_MISTYPED: Final = 2
+"""Wrong characters up to which a made id is taken for another."""
+
+
+def _is_made(word: str) -> bool:
+    """Whether this looks like a UUID, or like a part of one."""
+    return (
+        len(word) >= 8
+        and word.count("-") in (1, 2, 3, 4)
+        and not set(word.lower()) - set("0123456789abcdef-")
+    )
+
+
+def _differs(one: str, other: str) -> int:
+    return sum(a != b for a, b in zip(one.lower(), other.lower(), strict=True))
+
+
+def _only_beginning(word: str, known: Collection[str]) -> str | None:
+    found = [one for one in known if len(word) > 2 and one.lower().startswith(word.lower())]
+    return found[0] if len(found) == 1 else None
+
+
 def shortened(word: str) -> str:
     """What somebody typed, short enough to be told."""
     return word if len(word) <= LONGEST_SHOWN else f"{word[:LONGEST_SHOWN]}…"

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from agentorch_cli.core.durations import parse_duration
+from agentorch_cli.core.durations import parse_duration, show_duration
 from agentorch_cli.core.gates import Gates
 from agentorch_cli.core.purses import BUDGET, Purses
 
@@ -60,7 +60,7 @@ class Rate:
         for unit in "smhd":
             if self.per_seconds == _PERIODS[unit]:
                 return f"{self.number}/{unit}"
-        return f"{self.number}/{self.per_seconds:g}s"
+        return f"{self.number}/{show_duration(self.per_seconds)}"
 
 
 def parse_rate(text: str) -> Rate:

@@ -243,5 +243,5 @@ def refuse_agent(caller: Caller, agent_id: str) -> None:
     if not caller.may_be(agent_id):
         raise NotAllowed(
             f"this token may not be the agent {agent_id[:200]!r}",
-            hint=f"agentorch token create NAME --scope agent:{agent_id[:200]}",
+            fix=f"agentorch token create NAME --scope agent:{agent_id[:200]}",
         )

@@ -67,6 +67,8 @@ MOST_READ_AHEAD = 8
 
 PLAIN = "text/plain; charset=utf-8"
 
+_PATHS = "there is /agents, /control, /ui, /healthz, /readyz, /metrics, /names/KIND\n"
+
 _UNKNOWN_NAME = (
     "this server does not go by that name; where it is one of its names, add it to gateway.allowed_hosts\n"
 )
@@ -112,8 +114,8 @@ class Door:
     tls: ssl.SSLContext | None = None
 
 
-PROTECTED_PAGES = frozenset({"/metrics"})
-"""Pages that want a token with the scope `read`, where tokens are wanted."""
+PROTECTED_PAGES = ("/metrics", "/names/")
+"""Pages (and what is below them) that want a token with the scope `read`, where tokens are wanted."""
 
 
 Reports = Callable[..., Any]
@@ -175,7 +177,8 @@ class Gateway:
             if error.errno in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
                 raise PortTaken(
                     f"cannot listen on {self.door.host}:{self.door.port}: {os.strerror(error.errno).lower()}",
-                    hint="is another serve running there? choose a free port: agentorch serve --port 3002",
+                    hint="is another serve running there? else choose a free port",
+                    fix="agentorch serve --port 3002",
                 ) from error
             raise
         self._watch = asyncio.create_task(self._watch_silence(), name="silence")
@@ -203,7 +206,7 @@ class Gateway:
         if not _is_named(hosts, self._names):
             return _page(403, PLAIN, _UNKNOWN_NAME)
         if path in self.pages:
-            if path in PROTECTED_PAGES and (refusal := await self._refuse_page(request)):
+            if path.startswith(PROTECTED_PAGES) and (refusal := await self._refuse_page(request)):
                 return refusal
             try:
                 status, kind, body = await self.pages[path]()
@@ -218,7 +221,7 @@ class Gateway:
         if path not in ("/agents", "/control"):
             if (part := page_of(path, request)) is not None:
                 return part
-            return _page(404, PLAIN, "there is /agents, /control, /ui, /healthz, /readyz, /metrics\n")
+            return _page(404, PLAIN, _PATHS)
         if _is_foreign(request.headers.get_all("Origin"), hosts):
             return _page(403, PLAIN, "pages of other sites may not connect here\n")
         if self.is_closing or self.desk is None or self._open >= self.door.most_connections:

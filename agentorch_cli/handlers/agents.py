@@ -13,7 +13,7 @@ import orjson
 from agentorch_cli import views
 from agentorch_cli.core.ledger import NOTHING, Evidence, estimate, hourly_score, quantile
 from agentorch_cli.core.model import AgentSpec
-from agentorch_cli.errors import Conflict, NotFound, UsageError, WaitTimedOut
+from agentorch_cli.errors import Conflict, UsageError, WaitTimedOut, command
 from agentorch_cli.frames import dumps
 from agentorch_cli.handlers.context import Context
 from agentorch_cli.handlers.lists import labelled, within_time
@@ -21,6 +21,7 @@ from agentorch_cli.payloads import is_storable
 from agentorch_cli.store.ledger import evidence_of
 from agentorch_cli.store.listing import Clauses, among, both, cursor_from
 from agentorch_cli.store.listings import AGENTS
+from agentorch_cli.store.names import no_such, none_such
 from agentorch_cli.store.submission import array_literal
 
 PIECES = 12
@@ -86,7 +87,7 @@ async def get_agent(context: Context, agent_id: str) -> views.AgentView:
     """One agent. Raises NotFound."""
     found = await find_agents(context, ids=[agent_id])
     if not found:
-        raise NotFound(f"there is no agent {agent_id!r}", hint="agentorch agent list shows the fleet")
+        raise await no_such(context.db, "agent", agent_id)
     rows = await context.db.fetch("show_ledger", agent_id, context.store.half_life_seconds)
     found[0].ledger = _ledger(rows)
     hour = await context.db.fetch("show_trend", agent_id)
@@ -102,9 +103,10 @@ async def remove_agents(context: Context, agent_ids: Sequence[str], force: bool 
     rows = await context.db.fetch("remove_agents", list(agent_ids), force, context.store.node_id)
     gone = {row["agent_id"] for row in rows}
     reply = views.ChangeReply(changed=sorted(gone))
+    missing = await none_such(context.db, "agent", [one for one in agent_ids if one not in known])
     for agent_id in agent_ids:
         if agent_id not in known:
-            reply.unchanged[agent_id] = "there is no such agent"
+            reply.unchanged[agent_id] = missing[agent_id]
         elif agent_id not in gone:
             reply.unchanged[agent_id] = "it holds work; drain it first, or use --force"
     return reply
@@ -117,7 +119,7 @@ async def pause_agents(
     rows = await context.db.fetch(
         "pause_agents", list(agent_ids), _reason(reason), for_seconds, context.store.node_id
     )
-    return _changed(agent_ids, {row["agent_id"] for row in rows})
+    return await _changed(context, agent_ids, {row["agent_id"] for row in rows})
 
 
 async def drain_agents(
@@ -132,7 +134,7 @@ async def drain_agents(
     Raises WaitTimedOut.
     """
     rows = await context.db.fetch("drain_agents", list(agent_ids), _reason(reason), context.store.node_id)
-    reply = _changed(agent_ids, {row["agent_id"] for row in rows})
+    reply = await _changed(context, agent_ids, {row["agent_id"] for row in rows})
     if wait:
         await _until_they_hold_nothing(context, reply.changed, timeout_seconds)
     return reply
@@ -144,17 +146,17 @@ async def resume_agents(
     """Agents that were paused, draining or excluded get work again."""
     known = {agent.agent_id for agent in await find_agents(context, ids=agent_ids)}
     rows = await context.db.fetch("resume_agents", list(agent_ids), _reason(reason), context.store.node_id)
-    reply = _changed(agent_ids, {row["agent_id"] for row in rows})
+    reply = await _changed(context, agent_ids, {row["agent_id"] for row in rows})
     for agent_id in known & reply.unchanged.keys():
         reply.unchanged[agent_id] = "it is neither paused nor draining nor excluded"
     return reply
 
 
-def _changed(agent_ids: Sequence[str], changed: set[str]) -> views.ChangeReply:
+async def _changed(context: Context, agent_ids: Sequence[str], changed: set[str]) -> views.ChangeReply:
     missing = [agent_id for agent_id in agent_ids if agent_id not in changed]
     return views.ChangeReply(
         changed=[agent_id for agent_id in dict.fromkeys(agent_ids) if agent_id in changed],
-        unchanged=dict.fromkeys(missing, "there is no such agent"),
+        unchanged=await none_such(context.db, "agent", missing),
     )
 
 
@@ -186,7 +188,7 @@ async def _until_they_hold_nothing(
         raise WaitTimedOut(
             f"{len(left)} {'task is' if len(left) == 1 else 'tasks are'} still held"
             f" after {timeout_seconds:g} s; the agents go on draining",
-            hint=f"agentorch task show {left[0]}" if left else None,
+            fix=command("task", "show", left[0]) if left else None,
             task_ids=left[:100],
         ) from None
 

@@ -16,6 +16,7 @@ from agentorch_cli.core.shortage import alarms
 from agentorch_cli.errors import NotFound, UsageError
 from agentorch_cli.handlers.context import MOST_SHOWN, Context
 from agentorch_cli.store.budgets import exact, read_ledger
+from agentorch_cli.store.names import none_such
 
 LIMITS = ("cost_usd", "tokens", "attempt_usd", "attempt_tokens")
 
@@ -96,7 +97,7 @@ async def get_budget(context: Context, key: str) -> views.BudgetView:
         known = [row["key"] for row in await context.db.fetch("show_budgets", None, None, MOST_SHOWN)]
         raise NotFound(
             f"there is no budget of {key!r}{did_you_mean(key, known)}",
-            hint="agentorch budget list shows what there is",
+            fix="agentorch budget list",
         )
     return found
 
@@ -104,13 +105,15 @@ async def get_budget(context: Context, key: str) -> views.BudgetView:
 async def remove_budgets(context: Context, keys: Sequence[str]) -> views.ChangeReply:
     """Lift budgets: their tasks are not limited any more, and what they spent is forgotten."""
     reply = views.ChangeReply()
+    missing = []
     for key in keys:
         found = await _find(context, key)
         if found is None:
-            reply.unchanged[key] = "there is no such budget"
+            missing.append(key)
             continue
         await context.db.fetch("remove_budget", found.scope, found.key, context.store.node_id)
         reply.changed.append(key)
+    reply.unchanged |= await none_such(context.db, "budget", missing)
     return reply
 
 

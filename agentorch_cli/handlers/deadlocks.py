@@ -8,12 +8,12 @@ import orjson
 
 from agentorch_cli import views
 from agentorch_cli.core.ladder import Finding
-from agentorch_cli.errors import NotFound
 from agentorch_cli.handlers.context import Context
 from agentorch_cli.handlers.lists import within_time
 from agentorch_cli.store.deadlocks import Deadlocks
 from agentorch_cli.store.listing import Clauses, among, both, cursor_from
 from agentorch_cli.store.listings import DEADLOCKS
+from agentorch_cli.store.names import no_such
 
 
 async def list_deadlocks(
@@ -45,9 +45,7 @@ async def get_deadlock(context: Context, deadlock_id: str) -> views.DeadlockView
         context, task_id=deadlock_id, limit=1
     )
     if not found:
-        raise NotFound(
-            f"there is no deadlock {deadlock_id!r}", hint="agentorch deadlock list shows the newest"
-        )
+        raise await no_such(context.db, "deadlock", deadlock_id)
     return found[0]
 
 

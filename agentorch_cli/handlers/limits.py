@@ -37,7 +37,7 @@ async def remove_limits(context: Context, limits_named: Sequence[tuple[Scope, st
     if not gone:
         raise NotFound(
             f"there is no limit {wanted[0]!r}{did_you_mean(wanted[0], known)}",
-            hint="agentorch limit list shows them",
+            fix="agentorch limit list",
         )
     return views.ChangeReply(
         changed=sorted(gone), unchanged={one: "there is no such limit" for one in wanted if one not in gone}

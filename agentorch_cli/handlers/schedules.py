@@ -14,7 +14,7 @@ from agentorch_cli import views
 from agentorch_cli.core.cron import Missed, check_cron, next_after, times_after
 from agentorch_cli.core.hints import did_you_mean
 from agentorch_cli.documents import Document
-from agentorch_cli.errors import Conflict, UsageError
+from agentorch_cli.errors import Conflict, UsageError, command
 from agentorch_cli.handlers.context import Context
 from agentorch_cli.handlers.lists import within_time
 from agentorch_cli.identity import new_id
@@ -66,7 +66,8 @@ async def add_schedule(
     if not stored:
         raise Conflict(
             f"there is a schedule {name!r} already",
-            hint=f"--replace changes it; agentorch schedule show {name}",
+            hint="--replace changes it",
+            fix=command("schedule", "show", name),
         )
     return await get_schedule(context, name)
 

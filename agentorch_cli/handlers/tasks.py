@@ -18,7 +18,7 @@ from agentorch_cli.core.goal import Goal
 from agentorch_cli.core.model import Coverage, TaskSpec, TaskStatus
 from agentorch_cli.core.team import advice, shortfall
 from agentorch_cli.core.where import parse_where
-from agentorch_cli.errors import Conflict, NotFound, UsageError, WaitTimedOut
+from agentorch_cli.errors import Conflict, NotFound, UsageError, WaitTimedOut, command
 from agentorch_cli.handlers.budgets import find_budgets, find_funding, usage_of
 from agentorch_cli.handlers.context import MOST_SHOWN, Context
 from agentorch_cli.handlers.deadlocks import find_deadlocks
@@ -29,6 +29,7 @@ from agentorch_cli.identity import new_id
 from agentorch_cli.store.dependencies import add_dependency
 from agentorch_cli.store.listing import Clauses, among, both, cursor_from
 from agentorch_cli.store.listings import TASKS
+from agentorch_cli.store.names import no_such, none_such
 from agentorch_cli.store.store import as_uuid, hint
 from agentorch_cli.store.submission import Stored, find, insert
 from agentorch_cli.store.why import in_pool, registered, who_could, why
@@ -165,7 +166,7 @@ async def list_tasks(
     expression, see `core.where`. Raises NotFound where the submission's id is none, UsageError.
     """
     if submission_id is not None and as_uuid(submission_id) is None:
-        raise NotFound(f"there is no submission {submission_id!r}", hint="task submit --json names it")
+        raise NotFound(f"there is no submission {submission_id!r}", fix="agentorch task list --json")
     wanted = both(
         among("status", status),
         among("type", type),
@@ -199,7 +200,7 @@ async def get_task(context: Context, task_id: str) -> views.TaskView:
     """One task with its attempts, its story and its vote. Raises NotFound."""
     row = await context.db.fetch_one("show_task", task_id)
     if row is None:
-        raise NotFound(f"there is no task {task_id!r}", hint="agentorch task list shows the newest")
+        raise await no_such(context.db, "task", task_id)
     task = task_view(row)
     task.attempts = [attempt_view(one) for one in await context.db.fetch("show_attempts", task_id)]
     task.events = [event_view(one) for one in await context.db.fetch("task_story", task_id, MOST_SHOWN)]
@@ -230,7 +231,7 @@ async def wait_for_tasks(
     known = {row["task_id"] for row in await context.db.fetch("statuses", ids)}
     unknown = [task_id for task_id in ids if task_id not in known]
     if unknown:
-        raise NotFound(f"there is no task {unknown[0]!r}")
+        raise await no_such(context.db, "task", unknown[0])
     try:
         async with asyncio.timeout(timeout_seconds):
             async with context.hearing() as waiting:
@@ -241,7 +242,7 @@ async def wait_for_tasks(
         have = "have not ended" if not until.begins else "have not begun"
         raise WaitTimedOut(
             f"{len(left)} of {len(ids)} tasks {have} after {timeout_seconds:g} s",
-            hint=f"agentorch task show {left[0]}" if left else None,
+            fix=command("task", "why", left[0]) if left else None,
             task_ids=left[:100],
         ) from None
     found = {row["task_id"]: row for row in await context.db.fetch("results", ids)}
@@ -268,9 +269,10 @@ async def cancel_tasks(
     await context.store.notify("agentorch_done", hint(off))
     await context.store.notify("agentorch_tasks", hint(told.ready, delayed=told.delayed))
     reply = views.ChangeReply(changed=off)
+    missing = await none_such(context.db, "task", [one for one in ids if one not in stood])
     for task_id in ids:
         if task_id not in stood:
-            reply.unchanged[task_id] = "there is no such task"
+            reply.unchanged[task_id] = missing[task_id]
         elif task_id not in off:
             reply.unchanged[task_id] = f"it is {stood[task_id].status} already"
     return reply
@@ -303,9 +305,10 @@ async def retry_tasks(context: Context, task_ids: Sequence[str]) -> views.Change
     await context.store.notify("agentorch_tasks", hint(ready))
     changed = [row["task_id"] for row in rows]
     reply = views.ChangeReply(changed=changed)
+    missing = await none_such(context.db, "task", [one for one in ids if one not in known])
     for task_id in ids:
         if task_id not in known:
-            reply.unchanged[task_id] = "there is no such task"
+            reply.unchanged[task_id] = missing[task_id]
         elif task_id in blocked:
             reply.unchanged[task_id] = "a task that it depends on has not completed; retry that one"
         elif task_id not in changed:

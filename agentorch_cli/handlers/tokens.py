@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import asyncpg
 
 from agentorch_cli import tokens, views
-from agentorch_cli.errors import Conflict, UsageError
+from agentorch_cli.errors import Conflict, UsageError, command
 from agentorch_cli.handlers.context import Context
 from agentorch_cli.handlers.ids import SHORTEST
+from agentorch_cli.store.names import none_such
 
 MOST_SCOPES = 100
 LONGEST_LIFE = 100 * 366 * 86_400.0
@@ -50,7 +51,8 @@ async def create_token(
     except asyncpg.UniqueViolationError as error:
         raise Conflict(
             f"there is a token {name!r} already",
-            hint=f"agentorch token revoke ends it; or choose another name than {name!r}",
+            hint="or choose another name",
+            fix=command("token", "revoke", name),
         ) from error
     assert row is not None
     return views.NewTokenView(**_facts(row), token=token)
@@ -69,11 +71,9 @@ async def revoke_tokens(context: Context, names: Sequence[str]) -> views.ChangeR
     asked = await _whole(context, list(dict.fromkeys(names)))
     rows = await context.db.fetch("revoke_tokens", asked, context.store.node_id)
     gone = {row["token_id"]: row["name"] for row in rows}
+    missing = [one for one in asked if one not in gone and one not in gone.values()]
     return views.ChangeReply(
-        changed=sorted(gone.values()),
-        unchanged={
-            one: "there is no such token" for one in asked if one not in gone and one not in gone.values()
-        },
+        changed=sorted(gone.values()), unchanged=await none_such(context.db, "token", missing)
     )
 
 

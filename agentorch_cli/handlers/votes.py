@@ -14,12 +14,12 @@ import orjson
 from agentorch_cli import views
 from agentorch_cli.core.equivalence import merged
 from agentorch_cli.core.reliability import Record
-from agentorch_cli.errors import NotFound
 from agentorch_cli.handlers.context import Context
 from agentorch_cli.handlers.lists import labelled, within_time
 from agentorch_cli.store import proposals
 from agentorch_cli.store.listing import Clauses, among, both, cursor_from
 from agentorch_cli.store.listings import DECISIONS
+from agentorch_cli.store.names import no_such
 
 
 async def list_decisions(
@@ -54,7 +54,7 @@ async def get_decision(context: Context, decision_id: str) -> views.DecisionView
         context, task_id=decision_id
     )
     if not found:
-        raise NotFound(f"there is no vote {decision_id!r}", hint="agentorch consensus list shows the newest")
+        raise await no_such(context.db, "vote", decision_id)
     return found[0]
 
 

@@ -191,18 +191,29 @@ def read_answer(known: Operation, answer: Any) -> Any:
 
 
 def error_from(document: Any) -> OrchestratorError:
-    """The error that the far side told, as the class that it was there."""
+    """The error that the far side told, as the class that it was there.
+
+    Of a class that is not known here (a newer server's) the code and the exit code are kept.
+    """
     facts = document if isinstance(document, dict) else {}
     kind = _kinds().get(str(facts.get("code")), OrchestratorError)
     details = facts.get("details")
-    return kind(
+    told = {key: str(facts[key]) for key in _TOLD if facts.get(key)}
+    error = kind(
         str(facts.get("message") or "the server told of an error without saying which"),
-        hint=str(facts["hint"]) if facts.get("hint") else None,
-        where=str(facts["where"]) if facts.get("where") else None,
-        **{str(key): value for key, value in details.items() if key not in ("message", "hint", "where")}
+        **told,
+        **{str(key): value for key, value in details.items() if key not in ("message", *_TOLD)}
         if isinstance(details, dict)
         else {},
     )
+    exit_code = facts.get("exit_code")
+    if facts.get("code") and facts["code"] != kind.code and type(exit_code) is int and 1 <= exit_code <= 125:
+        error.code, error.exit_code = str(facts["code"])[:100], exit_code
+    return error
+
+
+_TOLD = ("where", "why", "fix", "hint")
+"""What an error says of itself besides its code and its message."""
 
 
 @cache

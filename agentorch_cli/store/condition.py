@@ -85,7 +85,7 @@ async def condition_of(db: Database) -> Condition:
     found = Condition(
         name=row["name"],
         server_version=row["server_version"].split()[0],
-        schema_version=await db.schema_version(),
+        database_version=await db.schema_version(),
         started_at=row["started_at"],
         size_bytes=row["size_bytes"],
         wal_bytes=await _wal_bytes(db),

@@ -188,7 +188,7 @@ class Database:
             raise failure
         except asyncpg.UndefinedTableError as error:
             raise SchemaMismatch(
-                "the database has no agentorch schema yet", hint="run: agentorch init-db"
+                "the database has no agentorch schema yet", fix="agentorch init-db"
             ) from error
         except asyncpg.UniqueViolationError:
             raise
@@ -205,7 +205,8 @@ class Database:
         except asyncpg.InvalidCatalogNameError as error:
             raise DatabaseUnreachable(
                 f"PostgreSQL at {shown_address(self.dsn)} has no such database: {_reason(error)}",
-                hint="create it, for instance with createdb, then run: agentorch init-db",
+                hint="create it, for instance with createdb",
+                fix="agentorch init-db",
             ) from error
         except (
             asyncpg.CannotConnectNowError,
@@ -273,11 +274,11 @@ class Database:
         """Raises SchemaMismatch unless the schema is the one that this program needs."""
         current, wanted = await self.schema_version(), newest_version()
         if current is None:
-            raise SchemaMismatch("the database has no agentorch schema yet", hint="run: agentorch init-db")
+            raise SchemaMismatch("the database has no agentorch schema yet", fix="agentorch init-db")
         if current < wanted:
             raise SchemaMismatch(
                 f"the database schema is at version {current}, this program needs {wanted}",
-                hint="run: agentorch init-db",
+                fix="agentorch init-db",
             )
         if current > wanted:
             raise self._newer(current)
@@ -287,7 +288,7 @@ class Database:
         return SchemaMismatch(
             f"the database schema is at version {current}, newer than this program knows"
             f" ({newest_version()})",
-            hint="upgrade this program: pip install --upgrade agentorch-cli",
+            fix="pip install --upgrade agentorch-cli",
         )
 
     # --- listening --------------------------------------------------------------------------

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 
 from agentorch_cli.core.graphs import show_cycle
 from agentorch_cli.core.model import TaskStatus
-from agentorch_cli.errors import Conflict, NotFound
+from agentorch_cli.errors import Conflict
+from agentorch_cli.store.names import no_such
 from agentorch_cli.store.store import Store
 
 
@@ -27,7 +28,7 @@ async def add_dependency(store: Store, task_id: str, on: str) -> bool:
         rows = {row["task_id"]: row for row in await tx.fetch("lock_ends", sorted((task_id, on)))}
         for wanted in (task_id, on):
             if wanted not in rows:
-                raise NotFound(f"there is no task {wanted!r}", hint="agentorch task list shows the newest")
+                raise await no_such(tx, "task", wanted)
         task, other = rows[task_id], TaskStatus(rows[on]["status"])
         if task["status"] not in (TaskStatus.BLOCKED, TaskStatus.PENDING):
             raise Conflict(f"task {task_id} is {task['status']}: it is too late to let it wait")

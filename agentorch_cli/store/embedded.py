@@ -589,7 +589,7 @@ async def _lock(
         if waited > seconds:
             raise EmbeddedFailed(
                 f"Another process has been starting or stopping the embedded PostgreSQL for {seconds:.0f} s.",
-                hint="`agentorch doctor` names the processes that use it.",
+                fix="agentorch doctor",
             )
         await asyncio.sleep(0.01 if waited < 1 else 0.05)
 

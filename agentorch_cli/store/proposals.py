@@ -19,10 +19,11 @@ import orjson
 from agentorch_cli.core import consensus
 from agentorch_cli.core.election import ballot_of, plain_answer, policy_of, voter_json
 from agentorch_cli.core.vote import OPTION_RULES, Ballot, BallotStatus, Rule, Verdict, VoteStatus
-from agentorch_cli.errors import Conflict, InvalidTask, NotAllowed, NotFound, UsageError
+from agentorch_cli.errors import Conflict, InvalidTask, NotAllowed, UsageError, command
 from agentorch_cli.frames import dumps
 from agentorch_cli.identity import new_id
 from agentorch_cli.store.database import Transaction
+from agentorch_cli.store.names import no_such
 from agentorch_cli.store.store import Store, as_uuid
 from agentorch_cli.store.votes import Cast, Closing, Poll, cast, close, known_voters, poll_of
 
@@ -155,7 +156,7 @@ async def close_proposal(
         if row["task_id"] is not None:
             raise Conflict(
                 f"vote {decision_id} belongs to task {row['task_id']}",
-                hint=f"agentorch task cancel {row['task_id']} calls it off",
+                fix=command("task", "cancel", row["task_id"]),
             )
         if row["status"] != "pending":
             _refuse_closed(row)
@@ -175,7 +176,7 @@ async def close_proposal(
 async def _locked(tx: Transaction, decision_id: str) -> asyncpg.Record:
     row = await tx.fetch_one("lock_decision", as_uuid(decision_id), decision_id)
     if row is None:
-        raise NotFound(f"there is no vote {decision_id!r}", hint="agentorch consensus list shows the newest")
+        raise await no_such(tx, "vote", decision_id)
     return row
 
 
@@ -184,12 +185,12 @@ def _refuse_closed(row: asyncpg.Record) -> None:
         raise Conflict(
             f"vote {row['decision_id']} closed at {row['decided_at']:%Y-%m-%d %H:%M:%S} UTC:"
             f" {row['status']}, by {row['decided_by']}",
-            hint=f"agentorch consensus show {row['decision_id']}",
+            fix=f"agentorch consensus show {row['decision_id']}",
         )
     if row["is_overdue"]:
         raise Conflict(
             f"vote {row['decision_id']} took votes until {row['deadline']:%Y-%m-%d %H:%M:%S} UTC",
-            hint=f"agentorch consensus show {row['decision_id']}",
+            fix=f"agentorch consensus show {row['decision_id']}",
         )
 
 

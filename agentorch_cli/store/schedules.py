@@ -114,7 +114,7 @@ async def unknown_schedule(store: Store, name: str) -> NotFound:
     """The error that says so, with the name that was probably meant."""
     names = [row["name"] for row in await store.db.fetch("show_schedules", None, None)]
     return NotFound(
-        f"there is no schedule {name!r}{did_you_mean(name, names)}", hint="agentorch schedule list"
+        f"there is no schedule {name!r}{did_you_mean(name, names)}", fix="agentorch schedule list"
     )
 
 

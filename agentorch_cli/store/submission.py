@@ -69,7 +69,10 @@ async def insert(
             if "idempotency" in (error.constraint_name or ""):
                 continue  # somebody else was quicker with a key: now it is known
             raise Conflict(
-                _taken(error), hint="ids are for ever: choose another, or leave it out and one is made"
+                _taken(error),
+                why="Ids are for ever.",
+                hint="choose another, or leave it out and one is made",
+                fix="agentorch help task-file",
             ) from error
         answers |= {one.task_id: one for one in stored}
         break
@@ -224,7 +227,8 @@ def _unknown(tasks: Sequence[TaskSpec], missing: Sequence[str]) -> NotFound:
     return NotFound(
         f"task {(who.name or who.task_id)!r} depends on {first!r},"
         " which is neither in this submission nor stored",
-        hint=f"did you mean {near[0]!r}?" if near else "agentorch task list shows what is stored",
+        hint=f"did you mean {near[0]!r}?" if near else None,
+        fix="agentorch task list",
         missing=list(missing),
     )
 

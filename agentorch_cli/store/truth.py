@@ -17,9 +17,10 @@ from agentorch_cli.core.calibration import Outcome, fit
 from agentorch_cli.core.election import ballot_of, policy_of, skill
 from agentorch_cli.core.reliability import Record, outcome_credit, verified
 from agentorch_cli.core.settle import Move
-from agentorch_cli.errors import Conflict, NotFound
+from agentorch_cli.errors import Conflict, command
 from agentorch_cli.store.database import Transaction
 from agentorch_cli.store.ledger import IN_TIME, credit
+from agentorch_cli.store.names import no_such
 from agentorch_cli.store.store import Store
 
 REFIT_EVERY = 10
@@ -71,11 +72,11 @@ async def verify(
     """Write an outcome down and let it count. Raises NotFound, Conflict."""
     task = await tx.fetch_one("task_for_outcome", task_id)
     if task is None:
-        raise NotFound(f"there is no task {task_id!r}", hint="agentorch task list shows the newest")
+        raise await no_such(tx, "task", task_id)
     if task["status"] not in ("completed", "failed"):
         raise Conflict(
             f"task {task_id} is {task['status']}: it has no result that could be right",
-            hint=f"agentorch task wait {task_id}",
+            fix=command("task", "wait", task_id),
         )
     decision = await tx.fetch_one("lock_decision", None, task_id)
     if decision is None:

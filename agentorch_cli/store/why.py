@@ -31,9 +31,9 @@ from agentorch_cli.core.why import (
     set_aside_in_words,
     standing,
 )
-from agentorch_cli.errors import NotFound
 from agentorch_cli.store.budgets import Ledger, read_labels
 from agentorch_cli.store.limits import buckets_of, owners_of
+from agentorch_cli.store.names import no_such
 from agentorch_cli.store.store import Store
 
 WINDOW = 5_000
@@ -249,7 +249,7 @@ class _Teller:
     async def follow(self, task_id: str) -> list[Link]:
         await self._read([task_id])
         if task_id not in self.rows:
-            raise NotFound(f"there is no task {task_id!r}", hint="agentorch task list shows the newest")
+            raise await no_such(self.store.db, "task", task_id)
         links: list[Link] = []
         told: set[str] = set()
         todo = [(task_id, 0)]

@@ -35,6 +35,9 @@ HERE_ONLY = {
     "agentorch init", "agentorch up", "agentorch down", "agentorch logs",
     "agentorch config get", "agentorch config set", "agentorch config unset",
     "agentorch protocol output",
+    "agentorch help", "agentorch explain", "agentorch schema task", "agentorch schema agents",
+    "agentorch schema config", "agentorch completion bash", "agentorch completion zsh",
+    "agentorch completion fish",
     "agentorch db status", "agentorch db upgrade", "agentorch db backup", "agentorch db restore",
     "agentorch db url", "agentorch db stop",
     "agentorch profile add", "agentorch profile use", "agentorch profile list", "agentorch profile remove",
@@ -443,13 +446,15 @@ MEASURED = {
 }  # fmt: skip
 """What depends on the clock, on chance, or on how far the heartbeats are."""
 
-OF_EQUALS = {"assigned_agents", "votes", "voters"}
+OF_EQUALS = {"votes", "voters"}
 """Agents that do the same: who comes first depends on how quick each has been."""
 
 
 def _ordered(value: Any, key: str = "") -> Any:
     if key in MEASURED:
         return f"<{key}>"
+    if key == "assigned_agents":  # which of those that can depends on how quick each has been
+        return len(value)
     if isinstance(value, dict):
         return {name: _ordered(one, name) for name, one in value.items()}
     if isinstance(value, list):

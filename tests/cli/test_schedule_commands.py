@@ -70,7 +70,8 @@ def test_a_file_that_cannot_be_submitted_twice_is_refused_with_its_place(
     outcome = agentorch("schedule", "add", "x", "--cron", "@daily", "once.toml")
 
     assert (outcome.code, desk.calls) == (2, [])
-    assert "once.toml:3:1: task.runAt: is a moment, which comes once: say delay" in outcome.err
+    assert "error: task.runAt: is a moment, which comes once: say delay" in outcome.err
+    assert "  --> once.toml:3:1\n" in outcome.err
     assert "    3 | runAt = 2030" in outcome.err
 
 

@@ -64,7 +64,7 @@ def test_replay_reads_the_stored_history(agentorch: Callable[..., Any], desk: An
     [
         ("consensus replay", "say what to replay"),
         ("consensus replay --labels x --from-history", "both there"),
-        ("consensus replay --labels nowhere.csv", "cannot be read"),
+        ("consensus replay --labels nowhere.csv", "does not exist"),
         ("consensus replay --labels x --rule wieghted", '(did you mean "weighted"?)'),
         ("consensus replay --labels x --rule supermajority --threshold 2", "threshold must be above 0"),
         ("consensus open --topic t --rule schulze --option a", "needs at least two"),
@@ -73,7 +73,7 @@ def test_replay_reads_the_stored_history(agentorch: Callable[..., Any], desk: An
         ("consensus vote ID --as a", "say one of --option, --rank and --abstain"),
         ("outcome", "say which task"),
         ("outcome t --right --wrong", "say which task"),
-        ("outcome --from nowhere.csv", "cannot be read"),
+        ("outcome --from nowhere.csv", "does not exist"),
         ("outcome t --from x", "leave the others out"),
     ],
 )

@@ -24,6 +24,7 @@ FILES = (
     "graph.sql",
     "tokens.sql",
     "ids.sql",
+    "names.sql",
     "retention.sql",
 )
 
