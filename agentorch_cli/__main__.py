@@ -72,7 +72,10 @@ def run(arguments: list[str]) -> int:
         if error.errno not in (errno.ENOSPC, errno.EIO) or error.filename is not None:
             return failure.report(failure.from_bug(error, session), wants_json())
         _leave_pipe()  # what is left in the buffer cannot be written either
-        full = Unreachable(f"the output cannot be written: {os.strerror(error.errno).lower()}")
+        reason = os.strerror(error.errno).lower()
+        full = Unreachable(
+            f"the output cannot be written: {reason}", hint="make room there, or write elsewhere"
+        )
         return failure.report(full, wants_json())
     except Exception as error:
         if hasattr(error, "format_message"):  # what the parser raises for wrong usage
@@ -98,7 +101,8 @@ def _give_up_on_output(error: OSError) -> int:
     _leave_pipe()
     with contextlib.suppress(OSError):
         reason = os.strerror(error.errno or errno.EIO).lower()
-        print(f"error: the output cannot be written: {reason}", file=sys.stderr)  # noqa: T201  the last word
+        said = f"error: the output cannot be written: {reason}\nhint: make room there, or write elsewhere"
+        print(said, file=sys.stderr)  # noqa: T201  the last word
     return Unreachable.exit_code
 
 

@@ -43,6 +43,14 @@ class FileView(views.View):
     path: str
 
 
+class LogLineView(views.View):
+    """A line that a process of the fleet has written."""
+
+    name: str
+    at: str
+    line: str
+
+
 class ProfileView(views.View):
     """A server by name."""
 
@@ -128,6 +136,9 @@ class ErrorDetails(views.View):
     message: str
     exit_code: int
     where: str | None = None
+    why: str
+    fix: str
+    """A command that mends it, or says more."""
     hint: str | None = None
     details: dict[str, Any] = Field(default_factory=dict)
 
@@ -154,8 +165,20 @@ CHANGE, DECISION = Output(views.ChangeReply), Output(views.DecisionView)
 
 OUTPUTS: dict[str, tuple[Output, ...]] = {
     "demo": (TASKS,),
+    "init": (_many(FileView),),
     "init-db": (Output(views.SchemaView),),
     "serve": (Output(ReadyView),),
+    "up": (),
+    "down": (),
+    "logs": (_many(LogLineView),),
+    "help": (),
+    "explain": (),
+    "schema task": (),
+    "schema agents": (),
+    "schema config": (),
+    "completion bash": (),
+    "completion zsh": (),
+    "completion fish": (),
     "agent register": (AGENTS,),
     "agent list": (AGENTS,),
     "agent show": (Output(views.AgentView),),
@@ -210,6 +233,9 @@ OUTPUTS: dict[str, tuple[Output, ...]] = {
     "event list": (EVENTS,),
     "config init": (Output(FileView),),
     "config show": (_many(SettingView),),
+    "config get": (Output(SettingView),),
+    "config set": (),
+    "config unset": (),
     "db status": (Output(views.DatabaseView),),
     "db upgrade": (Output(views.SchemaView),),
     "db backup": (Output(views.BackupView),),

@@ -58,6 +58,7 @@ def test_a_value_changes_and_nothing_else_does(agentorch: Run, home: Path) -> No
     assert file.read_text() == MESSY.replace("retries   =   4 ", "retries   =   7 ")
     assert agentorch("config", "get", "engine.retries").out == "7\n"
     assert json.loads(agentorch("config", "get", "engine.retries", "--json").out) == {
+        "schema_version": 1,
         "name": "engine.retries",
         "value": 7,
         "origin": f"file {file}:5",

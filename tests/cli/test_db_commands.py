@@ -315,7 +315,7 @@ def test_a_file_that_is_there_is_not_overwritten_and_a_failed_backup_leaves_noth
     forced = agentorch("--database-url", full, "db", "backup", str(file), "--force")
 
     assert (refused.code, nowhere.code, nothing.code, forced.code) == (8, 5, 5, 0)
-    assert "no such file or directory" in nowhere.err
+    assert "no such file or directory" in " ".join(nowhere.err.split())
     assert sorted(one.name for one in tmp_path.iterdir()) == ["fleet.backup"]
 
 
@@ -395,7 +395,9 @@ def test_commands_of_the_database_are_refused_where_a_server_is_chosen(
 ) -> None:
     for words in (["status"], ["url"], ["stop"], ["upgrade"], ["backup", "x"], ["restore", "x"]):
         done = agentorch("--server", "wss://far.example:3001", "db", *words)
-        assert done.code == 2 and "the chosen server is wss://far.example:3001" in " ".join(done.err.split()), done.err
+        assert done.code == 2 and "the chosen server is wss://far.example:3001" in " ".join(
+            done.err.split()
+        ), done.err
 
 
 def test_pruning_asks_first_and_tells_what_went(

@@ -127,7 +127,7 @@ def test_the_json_form_has_every_part(capsys: pytest.CaptureFixture[str]) -> Non
             "why": Conflict.usual_why,
             "fix": Conflict.usual_fix,
             "exit_code": 8,
-        }
+        },
     }
 
 

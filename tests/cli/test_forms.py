@@ -121,7 +121,11 @@ def test_none_is_nothing_but_the_exit_code_and_errors(agentorch: Run, desk: Any)
         done = agentorch(*line.split(), "-o", "none")
         assert (done.code, done.out, done.err) == (0, "", ""), line
     failed = agentorch("task", "cancel", "b", "-o", "none")
-    assert (failed.code, failed.out, failed.err) == (8, "", "error: b: it is completed already\n")
+    assert (failed.code, failed.out, failed.err) == (
+        8,
+        "",
+        "error: b: it is completed already\nfix: agentorch status\n",
+    )
 
 
 def test_an_unknown_form_is_refused_with_those_that_there_are(agentorch: Run) -> None:

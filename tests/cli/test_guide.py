@@ -25,7 +25,7 @@ from agentorch_cli.guide.fields import Field, every, find, roots
 from agentorch_cli.guide.outline import outline
 from agentorch_cli.guide.schema import FILES, file_schema, tables, words_of
 from agentorch_cli.guide.topics import TOPICS, title, topic
-from agentorch_cli.messages import AGENTS, TASKS
+from agentorch_cli.messages import AGENTS, FOR_UP, TASKS
 from agentorch_cli.settings import Settings, setting_names, variable
 from agentorch_cli.taskfile import read_agents, read_tasks
 
@@ -70,7 +70,7 @@ def test_the_example_of_each_field_is_taken(field: Field, tmp_path: Path, monkey
     file.write_text(str(field.example))
     kind = field.path.partition(".")[0]
     if kind == "agent" and field.name in FOR_UP:
-        file.write_text(f"{field.example}\nexec = \"cat\"\n")
+        file.write_text(f'{field.example}\nexec = "cat"\n')
     text = tomllib.loads(str(field.example))
 
     match kind:

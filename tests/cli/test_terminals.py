@@ -123,8 +123,18 @@ def _shell(environment: dict[str, str], line: str) -> subprocess.CompletedProces
         ("ao task list 2>&- | head -1 | cut -f1", 0, "TASK\n", ""),
         ("ao task lst >&- 2>&-", 2, "", ""),
         ("ao task lst 2> /dev/full", 2, "", ""),
-        ("ao task list > /dev/full", 5, "", "error: the output cannot be written: no space left on device\n"),
-        ("ao --help > /dev/full", 5, "", "error: the output cannot be written: no space left on device\n"),
+        (
+            "ao task list > /dev/full",
+            5,
+            "",
+            "error: the output cannot be written: no space left on device\nhint: make room there, or write elsewhere\n",
+        ),
+        (
+            "ao --help > /dev/full",
+            5,
+            "",
+            "error: the output cannot be written: no space left on device\nhint: make room there, or write elsewhere\n",
+        ),
         ("ao task list > /dev/full 2>&1", 5, "", ""),
     ],
 )
