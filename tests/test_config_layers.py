@@ -24,6 +24,14 @@ LAYERS = ("default", "user", "project", "environment", "set", "flag")
 ONLY_MINE = ("server", "ca")
 """A file that is merely found may not say these: the project's file is named then."""
 
+BEGINNINGS = {
+    "database.url": "postgresql://h",
+    "gateway.hub_url": "ws://h",
+    "server": "wss://h",
+    "tracing.endpoint": "http://h",
+}
+"""Of settings that are addresses."""
+
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -55,9 +63,7 @@ def values(name: str) -> Iterator[Any]:
     elif info.annotation is bool:
         yield from itertools.cycle([not info.default, info.default])
     elif info.annotation is str:
-        scheme = {"database.url": "postgresql://h", "gateway.hub_url": "ws://h", "server": "wss://h"}
-        scheme["tracing.endpoint"] = "http://h"
-        yield from (f"{scheme.get(name, 'name')}{number}" for number in itertools.count())
+        yield from (f"{BEGINNINGS.get(name, 'name')}{number}" for number in itertools.count())
     else:
         low, high = bounds(info.metadata)
         if info.annotation is int:

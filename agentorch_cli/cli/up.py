@@ -71,11 +71,16 @@ def up(
             raise UsageError("--port is for an engine that is started, and this fleet runs already")
         _show_difference(session, _ask(data_dir, {"do": "apply", **order.request()}, STOP_SECONDS + 3600))
         return
-    if is_detached and (rows := upkeep.detach(session)) is not None:
-        _show_rows(session, rows)
-        _refuse_broken(rows)
-        return
-    number = session.run(upkeep.run(session, order), is_long=True)
+    descriptor = None
+    if is_detached:
+        told = upkeep.detach(session)
+        if isinstance(told, list):
+            _show_rows(session, told)
+            _refuse_broken(told)
+            return
+        descriptor = told
+    with upkeep.telling(descriptor):
+        number = session.run(upkeep.run(session, order), is_long=True)
     if number:
         raise typer.Exit(128 + number)
 

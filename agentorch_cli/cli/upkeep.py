@@ -8,11 +8,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 import agentorch_cli
 from agentorch_cli.cli.session import ENDINGS, Session, heard
@@ -37,6 +39,9 @@ SETTLE_SECONDS = 30.0
 """For the agents to connect, before `up -d` returns all the same."""
 
 PROBE_SECONDS = 1.0
+
+LONGEST_ERROR = 60_000
+"""Bytes; no more than a pipe takes at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,8 +344,9 @@ def _serve_command(session: Session, url: str | None) -> list[str]:
 # --- in the background --------------------------------------------------------------------------
 
 
-def detach(session: Session) -> list[dict[str, Any]] | None:
-    """Go on in the background. There it gives None; here, once all has come up, how the processes stand.
+def detach(session: Session) -> list[dict[str, Any]] | int:
+    """Go on in the background. There it gives a descriptor to tell errors to (see `telling`); here, once all
+    has come up, how the processes stand.
 
     Raises what kept the engine from starting.
     """
@@ -348,31 +354,50 @@ def detach(session: Session) -> list[dict[str, Any]] | None:
     log = data_dir / "logs" / "up.log"
     control.make_private(data_dir)
     control.make_private(log.parent)
+    reader, writer = os.pipe()
     with log.open("ab") as output, Path(os.devnull).open("rb") as nothing:
-        start = output.tell()
         sys.stdout.flush()
         sys.stderr.flush()
         pid = os.fork()  # nothing runs yet but this thread
         if not pid:
             os.setsid()
+            os.close(reader)
             for descriptor, stream in ((0, nothing), (1, output), (2, output)):
                 os.dup2(stream.fileno(), descriptor)
-            return None
+            return writer
+    os.close(writer)
     try:
-        return _await_fleet(pid, data_dir, log, start)
+        return _await_fleet(pid, data_dir, log, reader)
     except KeyboardInterrupt:
         os.kill(pid, signal.SIGTERM)  # what was begun is taken back
         os.waitpid(pid, 0)
         raise
+    finally:
+        os.close(reader)
 
 
-def _await_fleet(pid: int, data_dir: Path, log: Path, start: int) -> list[dict[str, Any]]:
+@contextlib.contextmanager
+def telling(descriptor: int | None) -> Iterator[None]:
+    """What goes wrong in the background is told to whoever sent us there."""
+    try:
+        yield
+    except OrchestratorError as error:
+        if descriptor is not None:
+            with contextlib.suppress(OSError):  # it has gone meanwhile
+                os.write(descriptor, orjson.dumps(error.to_json(), default=str))
+        raise
+
+
+def _await_fleet(pid: int, data_dir: Path, log: Path, reader: int) -> list[dict[str, Any]]:
     began = time.monotonic()
     rows: list[dict[str, Any]] = []
     while time.monotonic() - began < START_SECONDS:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
-            raise _why_it_ended(os.waitstatus_to_exitcode(status), log, start)
+            if said := os.read(reader, LONGEST_ERROR):
+                raise control.error_of(orjson.loads(said))
+            how = in_words(os.waitstatus_to_exitcode(status))
+            raise OrchestratorError(f"the supervisor ended with {how}", hint=f"Its log is {log}.")
         with contextlib.suppress(Unreachable):
             reply = control.ask(data_dir, {"do": "status"}, PROBE_SECONDS)
             if reply["is_open"] and reply["pid"] == pid:
@@ -382,19 +407,3 @@ def _await_fleet(pid: int, data_dir: Path, log: Path, start: int) -> list[dict[s
                     return rows
         time.sleep(0.05)
     return rows
-
-
-def _why_it_ended(status: int, log: Path, start: int) -> OrchestratorError:
-    """The error that the program in the background told."""
-    with log.open("rb") as file:
-        file.seek(start)
-        lines = file.read().decode("utf-8", "replace").splitlines()
-    said = next((line for line in lines if line.startswith("error: ")), f"it ended with {in_words(status)}")
-    hint = next((line.removeprefix("hint: ") for line in lines if line.startswith("hint: ")), f"See {log}.")
-    error = OrchestratorError(said.removeprefix("error: "), hint=hint)
-    kinds = {kind.exit_code: kind for kind in _kinds(OrchestratorError)}
-    return kinds.get(status, OrchestratorError)(error.message, hint=hint)
-
-
-def _kinds(kind: type[OrchestratorError]) -> list[type[OrchestratorError]]:
-    return [*(found for inner in kind.__subclasses__() for found in _kinds(inner)), kind]

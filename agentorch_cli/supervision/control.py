@@ -186,11 +186,12 @@ def ask(data_dir: Path, request: Mapping[str, Any], timeout: float) -> Any:
     except orjson.JSONDecodeError as error:
         raise Unreachable(f"the supervisor in {data_dir} went away meanwhile") from error
     if "error" in reply:
-        raise _error_of(reply["error"])
+        raise error_of(reply["error"])
     return reply["ok"]
 
 
-def _error_of(document: dict[str, Any]) -> OrchestratorError:
+def error_of(document: dict[str, Any]) -> OrchestratorError:
+    """An error that came as JSON."""
     kinds = {kind.code: kind for kind in _tree(OrchestratorError)}
     kind = kinds.get(document["code"], UsageError)
     return kind(document["message"], hint=document.get("hint"), where=document.get("where"))

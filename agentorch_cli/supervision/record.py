@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 from collections import deque
@@ -56,7 +57,7 @@ class Record:
     @property
     def said(self) -> str:
         """What the process said at last: its error where it named one, else its last line."""
-        errors = [line.removeprefix("error: ") for line in self._last if line.startswith("error: ")]
+        errors = [error for line in self._last if (error := _error_in(line))]
         return (errors or list(self._last) or [""])[-1]
 
     def take(self, chunk: bytes) -> None:
@@ -131,6 +132,16 @@ class Record:
             newer = self.path.with_name(f"{self.path.name}.{number - 1}") if number > 1 else self.path
             if newer.exists():
                 newer.replace(older)
+
+
+def _error_in(line: str) -> str:
+    """What a line says of an error, in words or as our own programs say it in JSON."""
+    if line.startswith("{") and '"error"' in line:
+        try:
+            return str(json.loads(line)["error"]["message"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return ""
+    return line.removeprefix("error: ") if line.startswith("error: ") else ""
 
 
 # --- reading ----------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ import pytest
 from agentorch_cli.errors import Unreachable
 from agentorch_cli.supervision.control import ask, supervisor_pid
 from agentorch_cli.supervision.record import last_lines, names_in
+from agentorch_cli.views import SCHEMA_VERSION
 from agentorch_cli.wiring import Orchestrator
 from bench.fleet.processes import new_data_dir, remove
 
@@ -107,7 +108,10 @@ class Place:
         """What a command that has to succeed answers."""
         done = await self.run("--json", *words)
         assert done.code == 0, done.err
-        return json.loads(done.out)
+        told = json.loads(done.out)
+        for one in told if isinstance(told, list) else [told]:
+            assert one.pop("schema_version") == SCHEMA_VERSION
+        return told
 
     async def processes(self) -> dict[str, dict[str, Any]]:
         """What `up --status` asks."""
