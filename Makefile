@@ -54,6 +54,10 @@ test: $(STAMP)  ## all tests, with real PostgreSQL and real sockets (ARGS="-k na
 pictures: $(STAMP)  ## draw docs/pictures anew: a graph and a timeline of a real run
 	$(BIN)/python scripts/pictures
 
+.PHONY: session
+session: $(STAMP)  ## record docs/pictures/session.svg anew: the first session of the README
+	$(BIN)/python scripts/session
+
 .PHONY: chaos-short
 chaos-short: $(STAMP)  ## a large graph under thirty kills of serve, agents and PostgreSQL (minutes)
 	AGENTORCH_CHAOS=1 $(BIN)/python -m pytest tests/scenarios/test_crashes.py
