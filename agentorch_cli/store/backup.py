@@ -7,7 +7,7 @@
 The schema is not in it: the migrations make it, up to the version that the rows were of, and after
 them the rest. So a backup of the embedded server moves to a server of one's own and back, and an old
 one into a newer program. The log's transaction ids mean nothing on another server, so events are
-numbered anew, in their order ([0115](docs/decisions/0115-a-backup-is-rows.md)).
+numbered anew, in their order ([0022](docs/decisions/0022-a-backup-is-rows.md)).
 
 A restore is one transaction: everything is replaced, or nothing.
 """
