@@ -118,9 +118,8 @@ def test_other_commands_draw_nothing(agentorch: Callable[..., Any], desk: Any) -
     outcome = agentorch("task", "list", "-o", "svg")
 
     assert outcome.code == 2
-    assert (
-        outcome.err
-        == "error: -o svg is for what is drawn: task graph and task timeline\nfix: agentorch task list --help\n"
+    assert outcome.err == (
+        "error: -o svg is for what is drawn: task graph and task timeline\nfix: agentorch task list --help\n"
     )
     assert desk.calls == []
 

@@ -113,6 +113,12 @@ def _shell(environment: dict[str, str], line: str) -> subprocess.CompletedProces
     )
 
 
+FULL = (
+    "error: the output cannot be written: no space left on device\n"
+    "hint: make room there, or write elsewhere\n"
+)
+
+
 @pytest.mark.parametrize(
     ("line", "code", "out", "err"),
     [
@@ -127,13 +133,13 @@ def _shell(environment: dict[str, str], line: str) -> subprocess.CompletedProces
             "ao task list > /dev/full",
             5,
             "",
-            "error: the output cannot be written: no space left on device\nhint: make room there, or write elsewhere\n",
+            FULL,
         ),
         (
             "ao --help > /dev/full",
             5,
             "",
-            "error: the output cannot be written: no space left on device\nhint: make room there, or write elsewhere\n",
+            FULL,
         ),
         ("ao task list > /dev/full 2>&1", 5, "", ""),
     ],
