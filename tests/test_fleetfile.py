@@ -14,6 +14,7 @@ from agentorch_cli.fleetfile import Restart, read_fleet, read_scale, replicas_of
 from agentorch_cli.supervision import control
 from agentorch_cli.supervision.child import Pace
 from agentorch_cli.supervision.record import LONGEST_LINE, Record, file_of, last_lines, names_in
+from agentorch_cli.supervision.supervisor import Ground, Supervisor
 
 
 def fleet(*agents: dict[str, Any]) -> Any:
@@ -178,3 +179,28 @@ def test_a_folder_that_others_may_enter_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(NotAllowed, match="not yours alone"):
         control.Lock(tmp_path).take()
+
+
+# --- a child --------------------------------------------------------------------------------------
+
+
+async def test_a_listener_that_fails_stops_no_process(tmp_path: Path) -> None:
+    import asyncio
+
+    def fail(_: object) -> None:
+        raise RuntimeError("the terminal is gone")
+
+    ground = Ground(
+        tmp_path, Pace(0.01, 0.01, 10), 1.0, 1_000, 1, 1_000, lambda url: {}, "ws://127.0.0.1:1", None, None
+    )
+    supervisor = Supervisor(ground, fail)
+    await supervisor.open()
+    agents = fleet({"id": "a", "exec": "true", "cwd": str(tmp_path / "nowhere")})
+    await supervisor.apply(replicas_of(agents, {}, "f"))
+
+    async with asyncio.timeout(20):
+        while supervisor.status()[0]["starts"] < 3:
+            await asyncio.sleep(0.01)
+
+    assert "cannot be started" in supervisor.status()[0]["said"]
+    assert await supervisor.close() == [{"name": "a-1", "how": "stopped"}]

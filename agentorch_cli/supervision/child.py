@@ -124,6 +124,7 @@ class Child:
         self._is_stopping = asyncio.Event()
         self._is_over = asyncio.Event()
         self._running = asyncio.create_task(self._keep(), name=f"child {name}")
+        self._running.add_done_callback(self._note_fault)
 
     async def stop(self, timeout: float, at_once: asyncio.Event) -> str:
         """Tell it to finish, after `timeout` seconds (or `at_once`) to give back what it holds, and kill it
@@ -180,6 +181,13 @@ class Child:
                 self._become(State.ENDED if self.exit_status == 0 else State.FAILED)
                 return
             await self._rest(self._pace.wait(self.short_lives))
+
+    def _note_fault(self, running: asyncio.Task[None]) -> None:
+        """Nobody keeps it running any more, by a fault of ours: that must be seen."""
+        error = None if running.cancelled() else running.exception()
+        if error is not None:
+            self.record.take(f"error: it is not kept running any more: {error!r}\n".encode())
+            self._become(State.FAILED)
 
     def _is_started_again(self) -> bool:
         match self._program.restart:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,8 @@ from agentorch_cli.errors import NotAllowed, OrchestratorError, Unreachable, Usa
 from agentorch_cli.fleetfile import Declared, Restart
 from agentorch_cli.supervision.child import Child, Pace, Program, State, in_words
 from agentorch_cli.supervision.record import Record, file_of
+
+log = logging.getLogger("agentorch.up")
 
 SERVE: Final = "serve"
 """The engine among the processes. No agent is called so: their names end with a number."""
@@ -169,7 +172,10 @@ class Supervisor:
         if child.name == SERVE and child.starts == 1 and child.state in (State.WAITING, State.CRASHING):
             self._fail(child)
         self._changed.set()
-        self._on_change(child)
+        try:
+            self._on_change(child)
+        except Exception:  # whoever listens is no part of what keeps a process running
+            log.exception("%s is %s, and telling so failed", child.name, child.state)
 
     def _order(self) -> list[str]:
         """The engine first, then the agents as they are declared."""
