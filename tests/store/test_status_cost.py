@@ -33,9 +33,10 @@ class Asked:
         self._db = db
 
     def _remembering(self, ask: Any) -> Any:
-        async def asked(name: str, *args: Any) -> Any:
+        async def asked(name: str, *args: Any, **options: Any) -> Any:
+            assert not any(options.values())  # nothing here narrows a list
             self.calls.append((name, args))
-            return await ask(name, *args)
+            return await ask(name, *args, **options)
 
         return asked
 
