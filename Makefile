@@ -48,7 +48,7 @@ check: $(STAMP)  ## format, lint, types, layers
 
 .PHONY: test
 test: $(STAMP)  ## all tests, with real PostgreSQL and real sockets (ARGS="-k name" narrows)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 .PHONY: pictures
 pictures: $(STAMP)  ## draw docs/pictures anew: a graph and a timeline of a real run

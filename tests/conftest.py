@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -21,6 +22,7 @@ import asyncpg
 import pytest
 
 from agentorch_cli.config import Settings
+from agentorch_cli.logs import NOISY
 from agentorch_cli.store.database import Database
 from agentorch_cli.store.embedded import EmbeddedServer
 from agentorch_cli.wiring import Orchestrator
@@ -52,6 +54,19 @@ end $$
 _numbers = itertools.count(1)
 _free: list[str] = []
 """Databases that earlier tests have given back."""
+
+
+@pytest.fixture(autouse=True)
+def own_logs() -> Iterator[None]:
+    """What a command of this test says of its logs holds for this test."""
+    ours = logging.getLogger("agentorch")
+    before = (list(ours.handlers), ours.propagate, ours.level)
+    levels = {name: logging.getLogger(name).level for name in NOISY}
+    yield
+    ours.handlers, ours.propagate = before[0], before[1]
+    ours.setLevel(before[2])
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
 
 
 @pytest.fixture(scope="session")

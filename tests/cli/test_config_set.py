@@ -309,7 +309,7 @@ SCALARS = st.one_of(
     st.integers(-9, 9),
     st.booleans(),
     st.floats(allow_nan=False, allow_infinity=False),
-    st.text(max_size=8),
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8),
     st.lists(st.integers(0, 3), max_size=3),
 )
 TREES = st.dictionaries(NAMES, st.one_of(SCALARS, st.dictionaries(NAMES, SCALARS, max_size=3)), max_size=4)

@@ -162,6 +162,9 @@ async def test_whoever_is_slower_on_another_node_is_called_off(nodes: Any, crews
     slow = Gate()
     await crews[quick].join("quick")
     await crews[1 - quick].join("slow", does=slow)
+    async with asyncio.timeout(10):
+        while sum(member.is_free for member in leader.engine.state.roster.members.values()) < 2:
+            await asyncio.sleep(0.01)  # whoever joins elsewhere is heard of a moment later
 
     handle = await leader.submit(
         {"required_capabilities": ["work"], "min_agents": 1, "max_agents": 2, "data": "first"}

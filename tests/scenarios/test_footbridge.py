@@ -99,4 +99,5 @@ def test_a_team_cannot_vote(serve: Serve, tmp_path: Path) -> None:
     done = agentorch(serve, "task", "submit", str(file))
 
     assert done.returncode == 2
-    assert "vote.toml:3:1: task.coverage: team does not go with a vote" in done.stderr
+    assert "task.coverage: team does not go with a vote" in done.stderr
+    assert "vote.toml:3:1" in done.stderr

@@ -25,6 +25,11 @@ export const SIGNS = {
   "ended": ["○", "dim"],
   "planned": ["○", "plain"],
   "unknown": ["?", "magenta"],
+  "starting": ["◌", "yellow"],
+  "waiting": ["◌", "yellow"],
+  "crashing": ["✗", "red"],
+  "stopping": ["◐", "yellow"],
+  "stopped": ["○", "dim"],
 };
 
 // kind of event: how the story says it; where an agent takes part, its name follows
