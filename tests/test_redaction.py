@@ -40,6 +40,7 @@ SECRET = "s3cr3t-pAss.w0rd"
         f"wss://hub/x?access_token={SECRET}&y=1",
         f"-----BEGIN PRIVATE KEY-----\n{SECRET}\n-----END PRIVATE KEY-----",
     ],
+    ids=range(12),
 )
 def test_secrets_are_taken_out_of_text(text: str) -> None:
     assert SECRET not in redact(text)

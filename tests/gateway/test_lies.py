@@ -72,6 +72,7 @@ async def test_nobody_speaks_in_anothers_name(fleet: Fleet, kind: str) -> None:
         "\u202e\x7f\x1b[31m",
         "[bold]",
     ],
+    ids=range(8),
 )
 async def test_a_result_for_unknown_work_is_an_error(fleet: Fleet, message_id: str) -> None:
     agent = await fleet.join()
