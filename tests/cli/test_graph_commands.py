@@ -223,7 +223,7 @@ def test_a_place_that_cannot_be_written_is_an_error(
     outcome = agentorch("task", "graph", "a", "--save", str(tmp_path / "no" / "a.svg"))
 
     assert outcome.code == 2
-    assert outcome.err.startswith("error: cannot write ")
+    assert " ".join(outcome.err.split()).startswith("error: cannot write ")
 
 
 @pytest.mark.parametrize("verb", ["graph", "timeline"])

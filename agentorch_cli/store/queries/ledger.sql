@@ -136,12 +136,16 @@ ranked as (
   from agent_ledger l join crowded c on c.agent_id = l.agent_id
   where l.skill <> ''
 ),
+unwanted as (
+  select agent_id, skill, task_type from ranked where place > $1
+  union
+  select l.agent_id, l.skill, l.task_type from agent_ledger l
+  where not exists (select from agent_registry a where a.agent_id = l.agent_id)
+),
 doomed as (
   select l.agent_id, l.skill, l.task_type
   from agent_ledger l
-  where (l.agent_id, l.skill, l.task_type) in (
-      select r.agent_id, r.skill, r.task_type from ranked r where r.place > $1)
-    or not exists (select from agent_registry a where a.agent_id = l.agent_id)
+  join unwanted u on u.agent_id = l.agent_id and u.skill = l.skill and u.task_type = l.task_type
   for update of l skip locked
 )
 delete from agent_ledger l
