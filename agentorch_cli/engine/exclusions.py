@@ -275,9 +275,17 @@ class Exclusions:
         if self._counted and (self._are_counts_due or everything):
             await self._write_counts()
         if self._is_pause_over:
-            for row in await self.store.db.fetch("end_pauses", self.store.node_id):
-                log.info("the pause of agent %r is over", row["agent_id"], extra=facts(agent=row["agent_id"]))
-            self._is_pause_over = False
+            self._is_pause_over = False  # another may end meanwhile
+            await self._end_pauses()
+
+    async def _end_pauses(self) -> None:
+        try:
+            ended = await self.store.db.fetch("end_pauses", self.store.node_id)
+        except BaseException:
+            self._is_pause_over = True
+            raise
+        for row in ended:
+            log.info("the pause of agent %r is over", row["agent_id"], extra=facts(agent=row["agent_id"]))
 
     async def _write_exclusions(self, opened: Mapping[str, Breaker]) -> None:
         rows = await self.store.db.fetch(
