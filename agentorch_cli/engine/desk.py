@@ -75,6 +75,8 @@ class Desk:
         self._leaving: list[tuple[str, UUID]] = []
         self.on_arrival: Callable[[str], None] | None = None
         """Is told of agents that came in."""
+        self.on_change_missed: Callable[[], None] | None = None
+        """Is told where what the registry says of an agent may have changed while it came in."""
         self._sessions: dict[str, UUID] = {}
         """Of the agents that are here."""
 
@@ -83,6 +85,7 @@ class Desk:
     async def welcome(self, agent: AgentSpec, session_id: UUID, resume: Sequence[str]) -> Welcome:
         """An agent came in. Raises DatabaseUnreachable while it cannot be written down."""
         agent = replace(agent, prefetch=min(agent.prefetch, self.prefetch))
+        hints = self.state.fleet_hints
         row = await self.store.db.fetch_one(
             "connect_agent",
             agent.agent_id,
@@ -110,6 +113,8 @@ class Desk:
         )
         probe = next((delivery.slot for delivery in held if delivery.is_probe), None)
         self.exclusions.follow(self.state.roster.members[agent.agent_id], {**dict(row), "probe_slot": probe})
+        if self.state.fleet_hints != hints and self.on_change_missed is not None:
+            self.on_change_missed()  # the row may be older than the hint, whose reader did not see this seat
         welcome = Welcome(is_draining=row["status"] == AgentStatus.DRAINING)
         known = {delivery.message_id for delivery in held}
         named = dict.fromkeys(resume)

@@ -148,6 +148,7 @@ class Engine:
         self.monitor.take_away = self.lifeline.take_away
         self.scheduler.on_unservable = self._on_unservable
         self.desk.on_arrival = self._on_arrival
+        self.desk.on_change_missed = self._on_change_missed
         self.scheduler.on_continued = self.subtasks.continued
         self.peers = Peers(
             self.state,
@@ -284,12 +285,16 @@ class Engine:
                 self._slots_changed.update(payload.split("\n"))
             self._fleet_changed.set()
         else:
+            self.state.fleet_hints += 1
             self._fleet_changed.set()
             self.monitor.look_soon()
 
     def _on_arrival(self, agent_id: str) -> None:
         self.proposals.arrived(agent_id)
         self.monitor.agent_came()
+
+    def _on_change_missed(self) -> None:
+        self._fleet_changed.set()
 
     def _on_unservable(self) -> None:
         if self.state.is_chief:
@@ -313,6 +318,7 @@ class Engine:
     async def _on_listening(self) -> None:
         """Whatever was said while nobody listened is in the tables."""
         self._called_off = self._slots_changed = None
+        self.state.fleet_hints += 1
         self._fleet_changed.set()
         self.settler.ended_elsewhere(None)
         self.monitor.look_soon()

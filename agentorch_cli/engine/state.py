@@ -238,6 +238,8 @@ class State:
     """What the ledger has not been told yet."""
     has_worked: bool = False
     """Something was assigned since the ledger looked for that."""
+    fleet_hints: int = 0
+    """How often it was said that people, or the end of a pause, changed agents in the registry."""
     heard: set[str] = field(default_factory=set)
     """Agents that gave a sign of life since the last beat."""
     bus: Bus = field(default_factory=Bus)

@@ -129,6 +129,36 @@ async def test_a_pause_that_is_over_while_no_engine_runs_is_over(start_engine: A
     assert (await (await second.submit(TASK)).wait(10)).status == "completed"
 
 
+async def test_an_agent_that_is_resumed_while_it_connects_gets_work(
+    orchestrator: Any, crew: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row was read while it was paused; the fleet is read before the agent has its seat."""
+    store, held_work = orchestrator.store, orchestrator.store.held_work
+    has_read, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(agent_ids: Any) -> Any:
+        held = await held_work(agent_ids)
+        has_read.set()
+        await go_on.wait()
+        return held
+
+    await orchestrator.register_agent("a", capabilities=["work"])
+    await orchestrator.call("agent.pause", agent_ids=["a"])
+    monkeypatch.setattr(store, "held_work", slow)
+    joining = asyncio.create_task(crew.join("a", "work"))
+    await has_read.wait()
+    hints = orchestrator.engine.state.fleet_hints
+    await orchestrator.call("agent.resume", agent_ids=["a"])
+    async with asyncio.timeout(5):
+        while orchestrator.engine.state.fleet_hints == hints:
+            await asyncio.sleep(0.01)
+    await orchestrator.engine.read_fleet()
+    go_on.set()
+    await joining
+
+    assert (await (await orchestrator.submit(TASK)).wait(10)).status == "completed"
+
+
 async def test_a_draining_agent_is_told_and_stays_draining_until_it_is_resumed(
     orchestrator: Any, crew: Any
 ) -> None:
