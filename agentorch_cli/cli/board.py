@@ -67,7 +67,7 @@ def facts(status: StatusView, look: Look, history: History) -> list[Text]:
         *wrapped("Agents", agents, look),
         *wrapped("Tasks", tasks, look),
         *(wrapped("Flow", flow(history, look), look) if sum(status.task_counts.values()) else []),
-        *(wrapped("Spent", [spent], look) if spent is not None else []),
+        *(wrapped("Spent", spent, look) if spent else []),
     ]
 
 

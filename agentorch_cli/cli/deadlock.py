@@ -11,6 +11,8 @@ from agentorch_cli.cli.help import noun, verb
 from agentorch_cli.cli.session import Part, Session
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from agentorch_cli.cli.tables import Page
     from agentorch_cli.core.deadlock import Report
     from agentorch_cli.views import DeadlockFinding, DeadlockStep, DeadlockView
@@ -180,15 +182,19 @@ def draw(page: Page, found: DeadlockView) -> None:
 
 def _draw_finding(page: Page, one: DeadlockFinding) -> None:
     from agentorch_cli.cli.look import span
+    from agentorch_cli.cli.names import Teller, listed
 
     look = page.look
-    rows = [("why", look.text(one.reason))]
-    rows += [("", look.text(edge["reason"])) for edge in one.edges[:50]]
+    told: Callable[[str], str] = Teller(one.names) if look.is_terminal else str
+    rows = [("why", look.text(told(one.reason)))]
+    rows += [("", look.text(told(edge["reason"]))) for edge in one.edges[:50]]
     if len(one.edges) > 50:
         rows.append(("", look.text(f"… and {len(one.edges) - 50:,} more")))
     rows.append(("waited", look.text(span(one.waited_s))))
     if one.victims:
-        rows.append(("victims", look.names(one.victims)))
+        rows.append(
+            ("victims", look.names(listed(one.victims, one.names) if look.is_terminal else one.victims))
+        )
     page.pairs(rows)
 
 
