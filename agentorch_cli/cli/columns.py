@@ -273,7 +273,7 @@ NODES = (
     Column("NODE", lambda node, look: look.text(node.node_id, "bold"), is_id=True),
     Column("STATE", lambda node, look: look.state("online" if node.is_live else "offline")),
     Column("POOL", lambda node, look: look.text(node.pool)),
-    Column("LEADS", lambda node, look: look.text(_leads(node)), 8, least=21),
+    Column("LEADS", lambda node, look: look.text(_leads(node, look)), 8),
     Column("AGENTS", lambda node, look: Text(str(node.agents)), 7, is_right=True),
     Column("LOAD", lambda node, look: look.bar(node.load, 6), 5),
     Column("AT", lambda node, look: look.text(f"{node.host}:{node.port}" if node.port else node.host), 6),
@@ -397,8 +397,7 @@ CHECKS = (
 
 def _members(one: DeadlockView, look: Look) -> Text:
     """Who waits for whom: for a person by name."""
-    few = one.members[:20]
-    return look.names(listed(few, one.names) if look.is_terminal else few)
+    return look.crowd(listed(one.members, one.names)) if look.is_terminal else look.names(one.members[:20])
 
 
 def _vote_of(vote: dict[str, Any], look: Look) -> Text:
@@ -438,12 +437,11 @@ def _brought(attempt: AttemptView, look: Look) -> Text:
     return look.text(attempt.note)
 
 
-def _leads(node: NodeView) -> str:
+def _leads(node: NodeView, look: Look) -> str:
     """What only one node does, and this one does."""
-    return (
-        " and ".join([*(["its pool"] if node.is_leader else []), *(["monitors"] if node.is_chief else [])])
-        or "-"
-    )
+    joined = ", " if look.is_terminal else " and "
+    leads = [*(["its pool"] if node.is_leader else []), *(["monitors"] if node.is_chief else [])]
+    return joined.join(leads) or "-"
 
 
 def _next(schedule: ScheduleView, look: Look) -> Text:

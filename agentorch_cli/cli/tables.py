@@ -74,14 +74,18 @@ class Page:
 
     def indented(self, margin: int, *parts: Text | str) -> None:
         """A line that goes on under itself where it is too long for the terminal."""
+        self.hanging(Text(" " * margin), *parts)
+
+    def hanging(self, lead: Text, *parts: Text | str) -> None:
+        """The same behind some first words, under which nothing stands."""
         text = Text.assemble(*parts)
         if not self.look.is_terminal:
-            self._write(" " * margin + text.plain)
+            self._write(lead.plain + text.plain)
             return
-        room = max(self.look.width - margin, NARROWEST)
-        for line in text.wrap(self.console, room):
+        margin = min(lead.cell_len, self.look.width // 2)
+        for number, line in enumerate(text.wrap(self.console, max(self.look.width - margin, NARROWEST))):
             line.rstrip()
-            self.console.print(Text(" " * margin) + line)
+            self.console.print((Text(" " * margin) if number else lead) + line)
 
     def gap(self) -> None:
         """An empty line."""

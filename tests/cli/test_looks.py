@@ -9,9 +9,10 @@ import pytest
 import sample_fleet as sample
 from test_pages import ESCAPES, PIPE, TERMINAL, drawn
 
-from agentorch_cli.cli import columns, crew, story
+from agentorch_cli.cli import board, columns, crew, deadlock, setup, story
 from agentorch_cli.cli.names import Teller
 from agentorch_cli.cli.tables import Column, fit
+from agentorch_cli.doctor import Finding
 from agentorch_cli.views import DeadlockView, EventView, TaskView, WhyLink, WhyView
 
 
@@ -149,7 +150,7 @@ def test_the_members_of_a_deadlock_go_by_their_names(is_terminal: bool) -> None:
 
     lines = shown(TERMINAL if is_terminal else PIPE, lambda page: page.table(columns.DEADLOCKS, [found]))
 
-    assert ("draft, review" in lines[1]) == is_terminal
+    assert ("draft +1" in lines[1]) == is_terminal
     assert (f"{one}, {other}" in lines[1]) != is_terminal
 
 
@@ -194,3 +195,45 @@ def test_a_log_that_is_followed_tells_the_time_of_day_and_programs_the_moment() 
 def test_an_event_of_another_day_has_its_date() -> None:
     assert len(TERMINAL.clock(sample.ago(100)).plain) == len("12:00:00")
     assert TERMINAL.clock(sample.ago(200_000)).plain.startswith("2026-05-0")
+
+
+def test_the_checks_stand_behind_their_signs_each_with_its_fix() -> None:
+    findings = [
+        Finding("python", True, "Python 3.11.7", None),
+        Finding("backup", None, "never, by this program", "agentorch db backup FILE"),
+        Finding(
+            "port", False, "127.0.0.1:3001 is taken by somebody else, who does not say who it is", "--port 0"
+        ),
+    ]
+
+    lines = shown(replace(TERMINAL, width=50), lambda page: setup._draw_findings(page, findings))
+
+    assert lines == [
+        "●  python  Python 3.11.7",
+        "○  backup  never, by this program",
+        "           fix: agentorch db backup FILE",
+        "✗  port    127.0.0.1:3001 is taken by somebody",
+        "           else, who does not say who it is",
+        "           fix: --port 0",
+    ]
+
+
+def test_the_parts_of_a_deadlock_stand_in_one_column() -> None:
+    found = sample.deadlock().model_copy(
+        update={"resolution": "dissolved by itself", "resolved_at": sample.NOW}
+    )
+
+    lines = shown(TERMINAL, lambda page: deadlock.draw(page, found))[1:]
+
+    assert {len(line) - len(line[12:].lstrip()) for line in lines} == {14}
+
+
+def test_work_goes_before_deadlocks_that_are_over_or_that_an_alarm_tells() -> None:
+    def order(**update: object) -> list[str]:
+        found = sample.deadlock().model_copy(update=update)
+        status = sample.status().model_copy(update={"deadlocks": [found]})
+        return [title for title, _, _ in board.parts(status, TERMINAL)][1:3]
+
+    assert order() == ["DEADLOCKS", "RUNNING"]
+    assert order(resolved_at=sample.NOW) == ["RUNNING", "DEADLOCKS"]
+    assert order(kind="unsatisfiable") == ["RUNNING", "DEADLOCKS"]
