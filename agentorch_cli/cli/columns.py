@@ -312,10 +312,10 @@ DEADLOCKS_BRIEFLY = (
 )
 
 SCHEDULES = (
-    Column("SCHEDULE", lambda one, look: look.text(one.name, "bold"), is_id=True),
+    Column("SCHEDULE", lambda one, look: look.text(one.name, "bold"), is_id=True, fold_at=24),
     Column("STATE", lambda one, look: look.state(one.state)),
-    Column("CRON", lambda one, look: look.text(one.cron), 8),
-    Column("TIME ZONE", lambda one, look: look.text(one.time_zone), 5),
+    Column("CRON", lambda one, look: look.text(one.cron), 8, least=24),
+    Column("TIME ZONE", lambda one, look: look.text(one.time_zone), 5, least=20),
     Column("NEXT", lambda one, look: _next(one, look), 7),
     Column("LAST", lambda one, look: look.age(one.last_at), 4),
     Column("RUNS", lambda one, look: Text(str(one.runs)), 3, is_right=True),
@@ -353,6 +353,7 @@ SETTINGS = (
         "VALUE",
         lambda row, look: _dimmed(_setting(row["value"], look), bool(row.get("is_beaten"))),
         is_id=True,
+        fold_at=20,
     ),
     Column(
         "FROM", lambda row, look: look.text(row["origin"], "dim" if row["origin"] == "default" else "cyan")
