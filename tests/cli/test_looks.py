@@ -277,7 +277,7 @@ def test_names_that_would_be_cut_to_nothing_stand_in_a_tree() -> None:
     """Five layers of which one is five tasks wide: too wide for boxes, columns would leave 11 letters."""
     stem = ["fetch the annual report", "extract its claims"]
     leaves = [f"check the claim number {number}" for number in range(5)]
-    names = [*stem, *leaves, "summarise the claims", "publish the summary"]
+    names = [*stem, *leaves, "summarise the claims", "publish"]
     chain = [*stem, leaves[0], *names[-2:]]
     edges = [GraphEdge(before, after) for before, after in pairwise(chain)]
     edges += [GraphEdge(stem[1], leaf) for leaf in leaves[1:]]
