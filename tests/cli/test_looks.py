@@ -286,3 +286,10 @@ def test_names_that_would_be_cut_to_nothing_stand_in_a_tree() -> None:
     text = graph_text(graph, 80).plain
 
     assert all(name in text for name in names)
+
+
+def test_an_agent_does_something_with_a_name_also_where_the_table_of_work_does_not_tell_it() -> None:
+    held = sample.task_id(77)
+    agent = sample.agents()[0].model_copy(update={"working_on": [held], "names": {held: "read page 7"}})
+
+    assert crew.doing(agent, {}, TERMINAL).plain == "read page 7"
