@@ -33,7 +33,7 @@ from agentorch_cli.engine.funds import Funds
 from agentorch_cli.engine.relay import WAITS
 from agentorch_cli.engine.state import Courier, Elsewhere, State
 from agentorch_cli.errors import DatabaseUnreachable, OrchestratorError
-from agentorch_cli.identity import new_id
+from agentorch_cli.identity import new_id_text
 from agentorch_cli.store.database import Transaction
 from agentorch_cli.store.limits import read_keys, read_limits, take_keys, take_tokens
 from agentorch_cli.store.records import Assignment, Claimed, Delivery
@@ -723,7 +723,7 @@ class Scheduler:
             Assignment(
                 task_id=task.task_id,
                 seen_attempts=task.attempts_made,
-                message_id=str(new_id()),
+                message_id=new_id_text(),
                 agent_id=seat.member.agent_id,
                 slot=seat.slot,
                 role=seat.role or task.role,

@@ -37,9 +37,9 @@ from agentorch_cli.errors import DatabaseUnreachable
 from agentorch_cli.frames import dumps
 from agentorch_cli.logs import facts
 from agentorch_cli.store.database import Transaction
+from agentorch_cli.store.literals import array_literal
 from agentorch_cli.store.records import AttemptRow, Delivery, Ended, Ending, LockedTask
 from agentorch_cli.store.store import Store, as_uuid, hint
-from agentorch_cli.store.submission import array_literal
 from agentorch_cli.store.truth import note_comparison, verdict_of, verify
 from agentorch_cli.text import visible
 
