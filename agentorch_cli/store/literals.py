@@ -27,7 +27,7 @@ def array_literal(texts: Iterable[str | None]) -> str:
 
 
 def text_column(texts: Sequence[str | None]) -> str:
-    """A column of texts for `unnest`. Of nothing but nulls, nothing: shorter arrays are filled up with them."""
+    """A column of texts for `unnest`, which fills up shorter arrays with nulls: of only nulls, nothing."""
     return "{}" if texts.count(None) == len(texts) else array_literal(texts)
 
 
