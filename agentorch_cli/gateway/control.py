@@ -322,7 +322,8 @@ class Conversation:
         given = self._identified(method, access, params)
         defaults = self.control.limits.task_defaults
         try:
-            if len(given.get("tasks") or ()) > 100:
+            tasks = given.get("tasks")
+            if isinstance(tasks, list) and len(tasks) > 100:
                 read = await asyncio.to_thread(read_parameters, method, known, given, defaults)
             else:
                 read = read_parameters(method, known, given, defaults)
