@@ -63,8 +63,8 @@ async def test_what_took_long_is_followed_by_a_pause_of_that_length(
         if is_wrong:
             raise InvalidMessage("wrong")
 
-    monkeypatch.setattr(reading.time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(reading.asyncio, "sleep", sleep)
+    monkeypatch.setattr("agentorch_cli.gateway.reading.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("agentorch_cli.gateway.reading.asyncio.sleep", sleep)
     monkeypatch.setattr(reading, "decode", decode)
 
     try:
