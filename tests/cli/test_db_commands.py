@@ -21,6 +21,7 @@ from agentorch_cli.store.database import Database
 from agentorch_cli.store.migrations import newest_version
 from agentorch_cli.wiring import Orchestrator
 from tests.conftest import quick_settings
+from tests.databases import NOTHING, new_database
 
 SAY = "cat > /dev/null; echo 3"
 
@@ -38,16 +39,10 @@ class Said:
 
 @pytest.fixture
 def agentorch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Said]:
     """Runs a command line in this process, from an empty home."""
-    for name in list(os.environ):
-        if name.startswith("AGENTORCH_") or name == "DATABASE_URL":
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    monkeypatch.setenv("AGENTORCH_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AGENTORCH_DATA_DIR", str(home / "data"))
 
     def call(*words: str) -> Said:
         capsys.readouterr()
@@ -62,20 +57,9 @@ def agentorch(
 def two_databases(postgres: str) -> list[str]:
     """One with the schema, and one with nothing at all."""
     return [
-        asyncio.run(_new(postgres, "db_full", "agentorch_template")),
-        asyncio.run(_new(postgres, "db_bare")),
+        asyncio.run(new_database(postgres, "db_full")),
+        asyncio.run(new_database(postgres, "db_bare", NOTHING)),
     ]
-
-
-async def _new(address: str, name: str, template: str = "template0") -> str:
-    connection = await asyncpg.connect(address)
-    try:
-        await connection.execute(f"drop database if exists {name} (force)")
-        await connection.execute(f"create database {name} template {template}")
-    finally:
-        await connection.close()
-    head, _, query = address.partition("?")
-    return f"{head.rpartition('/')[0]}/{name}?{query}"
 
 
 async def _work(url: str) -> None:
