@@ -34,7 +34,7 @@ HERE_ONLY = {
     "agentorch config init", "agentorch config show", "agentorch protocol schema",
     "agentorch init", "agentorch up", "agentorch down", "agentorch logs",
     "agentorch config get", "agentorch config set", "agentorch config unset",
-    "agentorch protocol output",
+    "agentorch schema output",
     "agentorch help", "agentorch explain", "agentorch schema task", "agentorch schema agents",
     "agentorch schema config", "agentorch completion bash", "agentorch completion zsh",
     "agentorch completion fish",

@@ -43,6 +43,7 @@ ELSEWHERE = {
     "agentorch up agents.toml": "tests/scenarios/test_up.py runs it",
     "agentorch up -d": "tests/scenarios/test_up.py runs it",
     "agentorch up --scale greeter=3": "tests/scenarios/test_up.py runs it",
+    "agentorch up --restart greeter": "tests/scenarios/test_up.py runs it",
     "agentorch logs greeter": "tests/scenarios/test_up.py runs it",
     "agentorch logs greeter-1 serve -n 20 -f": "tests/scenarios/test_up.py runs it",
     "agentorch db stop": "tests/cli/test_db_commands.py runs it",

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from jsonschema_rs import validator_for
 
+from agentorch_cli.cli.outputs import OUTPUTS, document_name, make_schema
 from agentorch_cli.errors import Unreachable
 from agentorch_cli.supervision.control import ask, supervisor_pid
 from agentorch_cli.supervision.record import last_lines, names_in
@@ -109,7 +111,10 @@ class Place:
         done = await self.run("--json", *words)
         assert done.code == 0, done.err
         told = json.loads(done.out)
+        outputs = OUTPUTS.get(words[0]) or OUTPUTS[" ".join(words[:2])]
+        schemas = [validator_for(make_schema(document_name(one.kind))) for one in outputs]
         for one in told if isinstance(told, list) else [told]:
+            assert any(schema.is_valid(one) for schema in schemas), one
             assert one.pop("schema_version") == SCHEMA_VERSION
         return told
 
@@ -366,6 +371,30 @@ async def test_a_second_up_applies_the_difference(place: Place) -> None:
     wrong = await place.run("up")
     assert wrong.code == 2 and "agents.toml:2:1" in wrong.err
     assert list(await place.processes()) == list(after)
+
+
+async def test_code_that_has_changed_is_loaded_by_a_restart(place: Place, orchestrator: Orchestrator) -> None:
+    place.agents(
+        '[[agents]]\nid = "a"\ncapabilities = ["a"]\npython = "greeter:greet"\nreplicas = 2\n'
+        '[[agents]]\nid = "b"\nexec = "cat"\n',
+        greeter=GREETER,
+    )
+    await place.told("up", "-d")
+    before = await place.processes()
+    (place.folder / "greeter.py").write_text(GREETER.replace("Hello", "Good morning"))
+
+    same = await place.run("up")
+    one = await place.told("up", "--restart", "a-2")
+    both = await place.told("up", "--restart", "a")
+    handle = await orchestrator.submit({"required_capabilities": ["a"], "data": {"name": "x"}})
+
+    assert "Nothing has changed: 3 run. Where code has: agentorch up --restart NAME" in same.err
+    assert (one["changed"], one["unchanged"]) == (["a-2"], 2)
+    assert (both["changed"], both["unchanged"]) == (["a-1", "a-2"], 1)
+    assert (await handle.result(LONG))["greeting"] == "Good morning, x!"
+    assert (await place.processes())["b-1"]["pid"] == before["b-1"]["pid"]
+    wrong = await place.run("up", "--restart", "aa")
+    assert wrong.code == 2 and 'did you mean "a"' in wrong.err
 
 
 async def test_an_agent_sees_its_folder_and_only_what_it_may(
