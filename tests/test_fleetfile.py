@@ -191,18 +191,25 @@ def test_following_misses_nothing_of_what_is_put_aside(
     record.take(b"first\n")
     numbers = iter(range(1000))
 
-    def write(lines: int) -> None:
-        record.take(b"".join(b"line %d\n" % next(numbers) for _ in range(lines)))
+    def write() -> None:
+        record.take(b"line %d\n" % next(numbers))
+
+    def look(path: Path, inode: int) -> bool:
+        for _ in range(5):
+            write()
+        return False
 
     with closing(Follower(tmp_path, lambda name: True)) as follower:
         seen = []
         for burst in (1, 0, 30, 2):  # thirty lines one by one are some ten files
             for _ in range(burst):
-                write(1)
+                write()
             seen += follower.read()
         # and what comes between a look at the file and a look for newer ones
-        monkeypatch.setattr(records, "_is", lambda path, inode: bool(write(5)))
-        seen += follower.read()
+        monkeypatch.setattr(records, "_is", look)
+        for _ in range(6):  # with the file filled to another degree each time
+            write()
+            seen += follower.read()
         monkeypatch.undo()
         seen += follower.read()
     record.close()
