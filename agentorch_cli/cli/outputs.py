@@ -166,6 +166,8 @@ class AddressView(views.View):
     url: str
     """With the password hidden, unless it was asked for."""
     is_embedded: bool
+    is_running: bool | None
+    """Whether somebody answers there; null: a PostgreSQL of your own is not asked."""
 
 
 class StopView(views.View):

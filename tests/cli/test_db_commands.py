@@ -345,7 +345,7 @@ def test_the_address_hides_its_password(agentorch: Callable[..., Said]) -> None:
     assert "secret" not in hidden.out + hidden.err + as_json.out
     assert hidden.out == "postgresql://me:***@db.example:5433/fleet\n"
     assert shown.out == f"{url}\n"
-    assert as_json.document["is_embedded"] is False
+    assert as_json.document["is_embedded"] is False and as_json.document["is_running"] is None
 
 
 def test_the_embedded_server_is_shown_and_stopped(agentorch: Callable[..., Said]) -> None:
@@ -362,14 +362,25 @@ def test_the_embedded_server_is_shown_and_stopped(agentorch: Callable[..., Said]
         status = agentorch(*here, "db", "status")
         assert status.code == 0 and "embedded, in " in status.out and "never" in status.out
         asked = agentorch(*here, "db", "url")
-        assert asked.out.startswith("postgresql://postgres@/agentorch?host=") and "does not run" in asked.err
+        resting = agentorch(*here, "db", "url", "--json")
 
         server = EmbeddedServer(Path(folder) / "data")
         asyncio.run(server.start())
+        running = agentorch(*here, "db", "url", "--json")
+        link = Path(folder) / ("long " * 30)
+        link.symlink_to(Path(folder) / "data")
+        by_link = agentorch("--data-dir", str(link), "db", "url")
         used = agentorch(*here, "db", "stop")
         asyncio.run(server.release())
         stopped = agentorch(*here, "--json", "db", "stop")
 
+        assert (
+            asked.out == f"{resting.document['url']}\n"
+            and "The embedded PostgreSQL does not run" in asked.err
+        )
+        assert (resting.document["is_running"], running.document["is_running"]) == (False, True)
+        assert (running.document["url"], running.err) == (server.dsn, "")
+        assert by_link.out == f"{server.dsn}\n"
         assert used.code == 8 and f"(pid {os.getpid()})" in used.err
         assert stopped.document == {"schema_version": 1, "was_running": False}
 
