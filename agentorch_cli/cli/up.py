@@ -233,7 +233,7 @@ def _show_difference(session: Session, reply: dict[str, Any], *, has_python: boo
     if changes:
         who = f"{rest or 'Nothing'} {'stays as it is' if rest < 2 else 'stay as they are'}."
     else:
-        who = f"Nothing has changed: {rest} run{'s' if rest == 1 else ''}."
+        who = f"Nothing has changed: {rest} {'process runs' if rest == 1 else 'processes run'}."
         if has_python:
             who += " Where code has: agentorch up --restart NAME"
     session.say(who)

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -281,6 +282,43 @@ async def test_a_killed_supervisor_leaves_nobody(own: Place) -> None:
     assert supervisor_pid(own.data_dir) is None
 
 
+async def test_an_engine_of_its_own_may_be_encrypted(own: Place) -> None:
+    asked = (
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=fleet"
+    )
+    subprocess.run(
+        [*asked.split(), "-keyout", "key.pem", "-out", "cert.pem"],
+        check=True,
+        capture_output=True,
+        cwd=own.folder,
+    )
+    await own.run("init")
+    for name in ("cert", "key"):
+        own.environment[f"AGENTORCH_GATEWAY_TLS_{name.upper()}"] = str(own.folder / f"{name}.pem")
+
+    rows = await own.told("up", "-d", "--port", "0")
+    (first,) = await own.told("task", "submit", "tasks/hello.toml", "--wait")
+    os.kill(rows[0]["pid"], signal.SIGKILL)
+    await until(lambda: _started_twice(own, "serve"))
+    (again,) = await own.told("task", "submit", "tasks/hello.toml", "--wait")
+
+    assert [row["state"] for row in rows] == ["running", "running"]
+    assert [task["status"] for task in (first, again)] == ["completed", "completed"]
+    assert (await own.processes())["greeter-1"]["starts"] == 1  # it dialled again
+    nodes = await own.told("node", "list")
+    port = next(node["port"] for node in nodes if node["is_live"])
+    with pytest.raises(ConnectionError):  # who does not encrypt is not let in
+        await asyncio.to_thread(_ask_plainly, port)
+    await own.told("down")
+
+
+def _ask_plainly(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), LONG) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        if not connection.recv(100).startswith(b"HTTP/"):
+            raise ConnectionAbortedError
+
+
 # --- one fleet, an engine elsewhere ----------------------------------------------------------------
 
 
@@ -388,7 +426,7 @@ async def test_code_that_has_changed_is_loaded_by_a_restart(place: Place, orches
     both = await place.told("up", "--restart", "a")
     handle = await orchestrator.submit({"required_capabilities": ["a"], "data": {"name": "x"}})
 
-    assert "Nothing has changed: 3 run. Where code has: agentorch up --restart NAME" in same.err
+    assert "Nothing has changed: 3 processes run. Where code has: agentorch up --restart NAME" in same.err
     assert (one["changed"], one["unchanged"]) == (["a-2"], 2)
     assert (both["changed"], both["unchanged"]) == (["a-1", "a-2"], 1)
     assert (await handle.result(LONG))["greeting"] == "Good morning, x!"
