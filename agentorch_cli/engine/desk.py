@@ -77,6 +77,10 @@ class Desk:
         """Is told of agents that came in."""
         self.on_change_missed: Callable[[], None] | None = None
         """Is told where what the registry says of an agent may have changed while it came in."""
+        self.on_move_missed: Callable[[str], None] | None = None
+        """Is told of each agent that was looked for in the registry while it came in."""
+        self._arriving: dict[str, bool] = {}
+        """Agents that are coming in, and whether somebody looked for them meanwhile."""
         self._sessions: dict[str, UUID] = {}
         """Of the agents that are here."""
 
@@ -84,6 +88,21 @@ class Desk:
 
     async def welcome(self, agent: AgentSpec, session_id: UUID, resume: Sequence[str]) -> Welcome:
         """An agent came in. Raises DatabaseUnreachable while it cannot be written down."""
+        self._arriving[agent.agent_id] = False
+        try:
+            return await self._admit(agent, session_id, resume)
+        finally:
+            if self._arriving.pop(agent.agent_id) and self.on_move_missed is not None:
+                self.on_move_missed(agent.agent_id)
+
+    def is_arriving(self, agent_id: str) -> bool:
+        """Whether it is just coming in: rows may be older than its seat. It is looked for again then."""
+        if agent_id not in self._arriving:
+            return False
+        self._arriving[agent_id] = True
+        return True
+
+    async def _admit(self, agent: AgentSpec, session_id: UUID, resume: Sequence[str]) -> Welcome:
         agent = replace(agent, prefetch=min(agent.prefetch, self.prefetch))
         hints = self.state.fleet_hints
         row = await self.store.db.fetch_one(

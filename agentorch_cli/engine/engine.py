@@ -149,6 +149,7 @@ class Engine:
         self.scheduler.on_unservable = self._on_unservable
         self.desk.on_arrival = self._on_arrival
         self.desk.on_change_missed = self._on_change_missed
+        self.desk.on_move_missed = self._on_move_missed
         self.scheduler.on_continued = self.subtasks.continued
         self.peers = Peers(
             self.state,
@@ -296,6 +297,10 @@ class Engine:
     def _on_change_missed(self) -> None:
         self._fleet_changed.set()
 
+    def _on_move_missed(self, agent_id: str) -> None:
+        self._agents[agent_id] = None
+        self._peers_spoke.set()
+
     def _on_unservable(self) -> None:
         if self.state.is_chief:
             self.monitor.look_soon(0.0)
@@ -407,6 +412,13 @@ class Engine:
 
         An agent that connects while the rows are on their way is newer than they are.
         """
+        async with self.peers.reading:
+            came = await self._read_fleet()
+        if came and self.state.is_leader:  # what they have from the pool that they were in
+            await self.peers.read_elsewhere(came)
+
+    async def _read_fleet(self) -> list[str]:
+        """The agents that came into this node's pool."""
         before = dict(self.state.roster.members)
         came: list[str] = []
         rows = await self.store.db.fetch("roster")
@@ -429,13 +441,9 @@ class Engine:
         )
         present = {row["agent_id"] for row in rows}
         for agent_id in before.keys() - present:
-            if roster.members.get(agent_id) is not before[agent_id]:
-                continue
-            roster.drop(agent_id)
-            self.exclusions.forget(agent_id)
-            self.courier.dismiss(agent_id, "the agent was removed from the registry")
-        if came and self.state.is_leader:  # what they have from the pool that they were in
-            await self.peers.read_elsewhere(came)
+            if roster.members.get(agent_id) is before[agent_id] and not self.desk.is_arriving(agent_id):
+                self.peers.forget(agent_id)
+        return came
 
     async def resync(self) -> None:
         """Make the mirror what the tables say after a write whose outcome is unknown.
