@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from crew import Crew, Gate
 
 from agentorch_cli.core.model import AgentStatus
+from agentorch_cli.engine.leader import MONITOR
+from agentorch_cli.engine.relay import Relay
+from agentorch_cli.errors import DatabaseUnreachable
 from agentorch_cli.wiring import Orchestrator
 
 TASK = {"required_capabilities": ["work"]}
@@ -180,3 +184,118 @@ async def test_slots_that_come_free_while_two_read_the_other_nodes_are_free(
 
     assert not state.elsewhere
     assert not state.roster.members["a"].used
+
+
+async def test_what_ends_while_the_mirror_is_compared_is_not_sent_again(
+    orchestrator: Orchestrator, crew: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate("done")
+    await crew.join("a", does=gate)
+    handle = await orchestrator.submit(TASK)
+    await gate.work()
+    slow = Slow(orchestrator, "held_work", monkeypatch)
+    comparing = asyncio.create_task(orchestrator.engine.resync())
+    older = await slow.has_read()
+    slow.is_on = False
+    gate.is_open.set()
+    await handle.result(10)
+    await until(lambda: not orchestrator.engine.state.deliveries)
+
+    older.set()
+    await comparing
+
+    assert not orchestrator.engine.state.deliveries
+    assert gate.begun.empty()
+
+
+async def test_nodes_that_speak_all_the_time_do_not_keep_lost_hints_from_being_found(
+    start_engine: Callable[..., Awaitable[Orchestrator]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await start_engine(engine={"poll_interval": 0.05})
+    swept = asyncio.Event()
+
+    async def sweep() -> None:
+        swept.set()
+
+    async def speak() -> None:
+        while True:
+            node.engine._peers_spoke.set()
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(node.engine.peers, "sweep", sweep)
+    speaking = asyncio.create_task(speak())
+    try:
+        async with asyncio.timeout(10):
+            await swept.wait()
+    finally:
+        speaking.cancel()
+
+
+class Failing:
+    """Fails once as if the database were away; then it goes on as it was."""
+
+    def __init__(self, step: Callable[..., Awaitable[Any]]) -> None:
+        self.step = step
+        self.calls = 0
+
+    async def __call__(self, *args: Any, **more: Any) -> Any:
+        self.calls += 1
+        if self.calls == 1:
+            raise DatabaseUnreachable("away")
+        return await self.step(*args, **more)
+
+
+async def test_what_a_new_leader_does_first_is_done_however_often_it_fails(
+    orchestrator: Orchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leader = orchestrator.engine.leader
+    epochs = dict(leader.epochs)
+    await leader._follow({})
+    chosen = Failing(leader.on_chosen)
+    elected = Failing(leader.on_elected)
+    monkeypatch.setattr(leader, "on_elected", elected)
+    monkeypatch.setattr(leader, "on_chosen", chosen)
+    for _ in range(2):
+        with pytest.raises(DatabaseUnreachable):
+            await leader._follow(epochs)
+
+    await leader._follow(epochs)
+    await leader._follow(epochs)
+
+    assert MONITOR in epochs
+    assert (elected.calls, chosen.calls) == (2, 2)
+
+
+async def test_what_other_nodes_could_not_be_told_is_told_later() -> None:
+    told: list[list[tuple[str, str]]] = []
+
+    async def fetch(name: str, channels: list[str], payloads: list[str]) -> None:
+        told.append(list(zip(channels, payloads, strict=True)))
+
+    relay = Relay(SimpleNamespace(db=SimpleNamespace(fetch=Failing(fetch))))  # type: ignore[arg-type]
+    relay.has_peers = True
+    relay.freed("m1")
+    with pytest.raises(DatabaseUnreachable):
+        await relay.tell()
+    relay.freed("m2")
+    await relay.tell()
+    await relay.tell()
+
+    assert told == [[("agentorch_freed", "m1 -"), ("agentorch_freed", "m2 -")]]
+
+
+async def test_an_agent_that_fell_silent_while_the_database_was_away_is_told_of_later(
+    orchestrator: Orchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monitor = orchestrator.engine.monitor
+    monkeypatch.setattr(monitor, "look_soon", lambda seconds=None: None)
+    note_ended = Failing(monitor.deadlocks.note_ended)
+    monkeypatch.setattr(monitor.deadlocks, "note_ended", note_ended)
+    monitor.went_silent("a", ["t"], 3.0)
+    with pytest.raises(DatabaseUnreachable):
+        await monitor.step()
+
+    await monitor.step()
+
+    found = await orchestrator.call("deadlock.list")
+    assert [one.kind for one in found] == ["timeout"]
