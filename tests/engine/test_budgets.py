@@ -398,23 +398,28 @@ async def test_agents_of_all_nodes_are_paid_from_one_budget(start_engine: Any, c
     assert (found.spent_usd, found.reserved_usd, found.waiting, found.unknown_attempts) == (0.8, 0, 1, 0)
 
 
-async def test_two_labels_that_read_the_same_are_charged_once_and_stop_nobody(
-    orchestrator: Any, crew: Any
-) -> None:
+async def test_labels_that_read_the_same_have_budgets_of_their_own(orchestrator: Any, crew: Any) -> None:
     await crew.join("a", slots=2, does=uses(0.25))
     await orchestrator.call("budget.set", key="a=b=c", cost_usd=2, attempt_usd=0.5)
+    await orchestrator.call("budget.set", key=r"a\=b=c", cost_usd=1, attempt_usd=0.5)
 
-    task = await orchestrator.submit(
+    both = await orchestrator.submit(
         {"required_capabilities": ["work"], "labels": {"a=b": "c", "a": "b=c"}, "budget": {"cost_usd": 1}}
     )
+    one = await orchestrator.submit({"required_capabilities": ["work"], "labels": {"a=b": "c"}})
 
-    assert await task.result(10) == "done"
+    assert [await task.result(10) for task in (both, one)] == ["done"] * 2
     assert (await settled(orchestrator, "a=b=c", reserved_usd=0)).spent_usd == 0.25
-    charged = (await orchestrator.call("task.get", task_id=task.task_id)).budgets
-    assert [(one.scope, one.key) for one in charged] == [("task", task.task_id), ("label", "a=b=c")]
+    assert (await settled(orchestrator, r"a\=b=c", reserved_usd=0)).spent_usd == 0.5
+    charged = (await orchestrator.call("task.get", task_id=both.task_id)).budgets
+    assert {(found.scope, found.key) for found in charged} == {
+        ("task", both.task_id),
+        ("label", "a=b=c"),
+        ("label", r"a\=b=c"),
+    }
 
 
-@pytest.mark.parametrize("key", ["=ml", " =ml", "te\x1bam=ml", "k" * 201 + "=" + "v" * 201, "k" * 900 + "="])
+@pytest.mark.parametrize("key", ["=ml", " =ml", "te\x1bam=ml", "k" * 201 + "=" + "v" * 201, "k" * 900 + "=", r"a\b=c"])
 async def test_a_label_that_no_task_can_have_is_given_no_budget(orchestrator: Any, key: str) -> None:
     with pytest.raises(UsageError, match="no task can have the label"):
         await orchestrator.call("budget.set", key=key, cost_usd=1)
