@@ -419,7 +419,9 @@ async def test_labels_that_read_the_same_have_budgets_of_their_own(orchestrator:
     }
 
 
-@pytest.mark.parametrize("key", ["=ml", " =ml", "te\x1bam=ml", "k" * 201 + "=" + "v" * 201, "k" * 900 + "=", r"a\b=c"])
+@pytest.mark.parametrize(
+    "key", ["=ml", " =ml", "te\x1bam=ml", "k" * 201 + "=" + "v" * 201, "k" * 900 + "=", r"a\b=c"]
+)
 async def test_a_label_that_no_task_can_have_is_given_no_budget(orchestrator: Any, key: str) -> None:
     with pytest.raises(UsageError, match="no task can have the label"):
         await orchestrator.call("budget.set", key=key, cost_usd=1)
