@@ -401,7 +401,7 @@ def task_view(row: asyncpg.Record) -> views.TaskView:
 
 def attempt_view(row: asyncpg.Record) -> views.AttemptView:
     facts: dict[str, Any] = dict(row)
-    for key in ("result", "error", "usage"):
+    for key in ("result", "error", "usage", "usage_so_far"):
         if facts[key] is not None:
             facts[key] = orjson.loads(facts[key])
     facts["message_id"] = str(facts["message_id"])

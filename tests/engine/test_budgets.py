@@ -9,6 +9,7 @@ import pytest
 from crew import Gate
 
 from agentorch_cli import WorkFailed
+from agentorch_cli.cli import money
 from agentorch_cli.core.model import AttemptStatus
 from agentorch_cli.engine.state import Report
 from agentorch_cli.errors import UsageError
@@ -396,6 +397,36 @@ async def test_agents_of_all_nodes_are_paid_from_one_budget(start_engine: Any, c
     assert {"costUsd"} == set().union(*told)
     # eight of nine are paid: 0.8 is spent then, and 0.15 does not fit into what is left
     assert (found.spent_usd, found.reserved_usd, found.waiting, found.unknown_attempts) == (0.8, 0, 1, 0)
+
+
+async def test_what_an_attempt_has_used_so_far_is_shown_and_not_charged(orchestrator: Any, crew: Any) -> None:
+    has_told, go_on = asyncio.Event(), asyncio.Event()
+
+    async def model(work: Any) -> str:
+        await work.progress(0.5)
+        await work.progress(note="half of it", usage={"inputTokens": 1200, "costUsd": 0.25})
+        has_told.set()
+        await go_on.wait()
+        return "done"
+
+    await crew.join("a", does=model)
+    task = await orchestrator.submit({"required_capabilities": ["work"], "budget": {"cost_usd": 2}})
+    await has_told.wait()
+    async with asyncio.timeout(10):
+        while True:
+            (attempt,) = (await orchestrator.call("task.get", task_id=task.task_id)).attempts
+            if attempt.usage_so_far is not None:
+                break
+            await asyncio.sleep(0.01)
+
+    assert attempt.usage_so_far == {"input_tokens": 1200, "cost_usd": 0.25}
+    assert (attempt.progress, attempt.note, attempt.usage) == (0.5, "half of it", None)
+    assert money.of_attempt(attempt) == "$0.25, 1,200 tokens so far"
+    go_on.set()
+    assert await task.result(10) == "done"
+    found = await orchestrator.call("task.get", task_id=task.task_id)
+    assert money.of_attempt(found.attempts[0]) == "unknown, at least $0.25, 1,200 tokens"
+    assert found.budgets[0].spent_usd == 2
 
 
 async def test_labels_that_read_the_same_have_budgets_of_their_own(orchestrator: Any, crew: Any) -> None:
