@@ -600,7 +600,7 @@ def plan_of(document: Document, settings: Settings) -> list[TaskSpec]:
     """The tasks of a document as a graph. Raises InvalidTask with every error."""
     file = read_tasks(
         document,
-        new_id=lambda: new_id_text(),
+        new_id=new_id_text,
         defaults=task_defaults(settings),
     )
     return list(plan(file.tasks, where=file.where).tasks)

@@ -89,7 +89,12 @@ class Desk(Protocol):
     def accepted(self, agent_id: str, message_id: str) -> bool: ...
 
     def progressed(
-        self, agent_id: str, message_id: str, progress: float | None, note: str | None
+        self,
+        agent_id: str,
+        message_id: str,
+        progress: float | None,
+        note: str | None,
+        usage: str | None = None,
     ) -> bool: ...
 
     def ended(self, report: Any) -> None: ...
@@ -514,7 +519,9 @@ class Gateway:
             case "task_accepted":
                 self._desk.accepted(session.agent_id, frame.message_id)
             case "task_progress":
-                self._desk.progressed(session.agent_id, frame.message_id, frame.progress, frame.note)
+                self._desk.progressed(
+                    session.agent_id, frame.message_id, frame.progress, frame.note, _usage_of(frame)
+                )
             case "task_result":
                 self._bring(session, _report_of(self._report, session.agent_id, frame))
             case "unregister":
@@ -640,9 +647,7 @@ class Gateway:
 
 def _report_of(report: Reports, agent_id: str, frame: Any) -> Any:
     error: ErrorBody | None = frame.error
-    usage = None
-    if frame.usage is not None:
-        usage = orjson.dumps(frame.usage.model_dump(exclude_none=True)).decode()
+    usage = _usage_of(frame)
     if error is None:
         if "result" not in frame.model_fields_set:
             raise InvalidMessage('task_result: it has neither "result" nor "error"', field="result")
@@ -670,6 +675,13 @@ def _report_of(report: Reports, agent_id: str, frame: Any) -> Any:
         usage,
         task_id=frame.task_id,
     )
+
+
+def _usage_of(frame: Any) -> str | None:
+    """What a frame says was used, as JSON text."""
+    if frame.usage is None:
+        return None
+    return orjson.dumps(frame.usage.model_dump(exclude_none=True)).decode()
 
 
 def shown_token(headers: Headers) -> str | None:

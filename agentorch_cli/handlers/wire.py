@@ -134,7 +134,7 @@ def _read_specs(name: str, value: Any, defaults: Mapping[str, Any]) -> list[Any]
     document = Document({name: value}, "request")
     if name == "agents":
         return list(read_agents(document))
-    file = read_tasks(document, new_id=lambda: new_id_text(), defaults=defaults)
+    file = read_tasks(document, new_id=new_id_text, defaults=defaults)
     return list(plan(file.tasks, where=file.where).tasks)
 
 
