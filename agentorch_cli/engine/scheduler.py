@@ -34,7 +34,7 @@ from agentorch_cli.errors import DatabaseUnreachable, OrchestratorError
 from agentorch_cli.identity import new_id
 from agentorch_cli.store.database import Transaction
 from agentorch_cli.store.limits import read_keys, read_limits, take_keys, take_tokens
-from agentorch_cli.store.records import Assignment, Claimed, Delivery
+from agentorch_cli.store.records import Assignment, Claimed, Delivery, Unlocked
 from agentorch_cli.store.store import Store, earliest, is_simple, joined, schema_in, vote_in
 from agentorch_cli.store.votes import open_task_vote
 
@@ -99,6 +99,8 @@ class Scheduler:
         self.response_timeout = response_timeout
         self._wake = asyncio.Event()
         self._hinted: set[str] = set()
+        self._unlocked: list[asyncpg.Record] = []
+        """Tasks that a statement of this node made ready, and answered: they need not be read."""
         self._is_stale = True
         self._is_cut = False
         """The table holds more ready tasks than the window."""
@@ -161,6 +163,18 @@ class Scheduler:
         self._hinted.update(task_ids)
         self._look_at_delayed |= delayed
         self._wake.set()
+
+    def unlocked(self, told: Unlocked) -> None:
+        """These tasks became ready here, and this is how they stand."""
+        if self.state.is_leader and told.rows:
+            if self.state.relay is not None and self.state.relay.has_other_pools:
+                self.state.relay.ready(told.ready)
+            self._unlocked += told.rows
+            self._wake.set()
+        elif told.rows:
+            self.hint(told.ready)
+        if told.delayed:
+            self.hint((), delayed=True)
 
     def look_again(self) -> None:
         """The mirror of whoever leads may be wrong: the window is read anew, that of each pool."""
@@ -440,6 +454,7 @@ class Scheduler:
         if self._is_stale:
             self._is_stale = False
             self._hinted.clear()
+            self._unlocked.clear()
             self._refused.clear()
             tasks = await self.store.ready_tasks(WINDOW, self.state.pool)
             self._note_edge(tasks, WINDOW)
@@ -453,6 +468,11 @@ class Scheduler:
             # What came or changed before the edge was hinted at, so only what lies behind it is new.
             tasks = await self.store.ready_tasks(WINDOW // 2, self.state.pool, behind=self._edge)
             self._note_edge(tasks, WINDOW // 2)
+            self._queue(tasks)
+            self._notice_unservable(tasks)
+        if self._unlocked:
+            rows, self._unlocked = self._unlocked, []
+            tasks = await self.store.ready_among(rows, self.state.pool)
             self._queue(tasks)
             self._notice_unservable(tasks)
         if self._hinted:

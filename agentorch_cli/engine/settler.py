@@ -282,7 +282,10 @@ class Settler:
     async def _settle_simple(self, simple: dict[str, tuple[Report, Delivery]]) -> list[Report]:
         """Store and move a batch; the reports that need a closer look."""
         endings = [self._ending(report, delivery) for report, delivery in simple.values()]
-        ended = await self.store.settle(endings)
+        if any(delivery.has_dependents for _, delivery in simple.values()):
+            ended, told = await self.store.settle_and_unlock(endings)
+        else:
+            ended, told = await self.store.settle(endings), None
         odd: list[Report] = []
         acks: dict[str, list[str]] = {}
         unlocking: list[tuple[str, str]] = []
@@ -314,6 +317,8 @@ class Settler:
             self.courier.acknowledge(agent_id, ids)
         if requeued or is_delayed:
             self.scheduler.hint(requeued, delayed=is_delayed)
+        if told is not None:
+            self.scheduler.unlocked(told)
         self.scheduler.wake()
         self._unlock_soon(unlocking)
         return odd
@@ -468,7 +473,7 @@ class Settler:
         for task_id, status in told.ended:
             self.state.count(f"task_{status}")
             self.state.bus.publish(f"task_{status}", task_id=task_id)
-        self.scheduler.hint(told.ready, delayed=told.delayed)
+        self.scheduler.unlocked(told)
 
     # --- the careful path -------------------------------------------------------------------
 

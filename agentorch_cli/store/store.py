@@ -80,6 +80,10 @@ class Store:
         """Those of these tasks that are of the pool and want agents."""
         return await self._ready(await self.db.hot("ready_tasks_by_id", list(ids), pool))
 
+    async def ready_among(self, rows: Iterable[asyncpg.Record], pool: str = DEFAULT_POOL) -> list[Ready]:
+        """Those of the pool among rows that a statement answered."""
+        return await self._ready([row for row in rows if row["pool"] == pool])
+
     async def ready_tasks_for(
         self, capabilities: Sequence[str], limit: int, shut: Sequence[str] = (), pool: str = DEFAULT_POOL
     ) -> list[Ready]:
@@ -170,9 +174,28 @@ class Store:
 
     async def settle(self, batch: Sequence[Ending]) -> dict[str, Ended]:
         """Record the ends of simple attempts and move their tasks, by message id."""
-        over = [e.task_id for e in batch if e.verdict is not TaskStatus.PENDING]
-        rows = await self.db.hot(
-            "settle_batch",
+        rows = await self.db.hot("settle_batch", *self._endings(batch))
+        return {
+            batch[position - 1].message_id: Ended(was_live, status, bool(has_dependents))
+            for position, was_live, status, has_dependents in rows
+        }
+
+    async def settle_and_unlock(self, batch: Sequence[Ending]) -> tuple[dict[str, Ended], Unlocked]:
+        """The same, and tell the dependents of those that completed, in one commit."""
+        rows = await self.db.hot("settle_and_unlock", *self._endings(batch), self.aging_seconds)
+        told = Unlocked()
+        told.take(row for row in rows if row["position"] is None)
+        return {
+            batch[row["position"] - 1].message_id: Ended(
+                row["was_live"], row["status"], bool(row["has_dependents"])
+            )
+            for row in rows
+            if row["position"] is not None
+        }, told
+
+    def _endings(self, batch: Sequence[Ending]) -> list[Any]:
+        """Endings as the statements take them."""
+        return [
             [e.message_id for e in batch],
             [e.task_id for e in batch],
             [e.agent_id for e in batch],
@@ -184,12 +207,8 @@ class Store:
             _unless_empty([e.usage for e in batch]),
             _literal(e.delay_seconds for e in batch),
             self.node_id,
-            hint(over),
-        )
-        return {
-            batch[position - 1].message_id: Ended(was_live, status, bool(has_dependents))
-            for position, was_live, status, has_dependents in rows
-        }
+            hint([e.task_id for e in batch if e.verdict is not TaskStatus.PENDING]),
+        ]
 
     async def end_sick(self, task_id: str, error: str) -> asyncpg.Record | None:
         """Fail a task that cannot be handled, whatever its row says; None where it has ended already.
@@ -216,9 +235,7 @@ class Store:
                 told.ended += [(task_id, "skipped") for task_id in skipped]
                 good += skipped + bad  # what is left waits for them and says `run`
                 bad = []
-            rows = await self.db.hot("unlock_dependents", good, self.aging_seconds)
-            told.ready += [row[0] for row in rows if not row[1]]
-            told.delayed |= any(row[1] for row in rows)
+            told.take(await self.db.hot("unlock_dependents", good, self.aging_seconds))
             good = []
         if told.ended:
             await self.notify("agentorch_done", hint([task_id for task_id, _ in told.ended]))

@@ -144,7 +144,7 @@ async def test_a_batch_of_assignments_is_two_statements(engine: Engine, sent: Se
     assert found[1] == ["ready_tasks_by_id", "assign_batch"]
 
 
-async def test_a_batch_of_results_is_one_statement_and_one_more_where_others_wait_for_them(
+async def test_a_batch_of_results_is_one_statement_whether_others_wait_for_them_or_not(
     engine: Engine, sent: Sent
 ) -> None:
     alone: dict[int, list[str]] = {}
@@ -169,7 +169,7 @@ async def test_a_batch_of_results_is_one_statement_and_one_more_where_others_wai
     same(alone)
     same(awaited)
     assert alone[1] == ["settle_batch"]
-    assert awaited[1] == ["settle_batch", "unlock_dependents"]
+    assert awaited[1] == ["settle_and_unlock"]
 
 
 async def test_a_task_on_an_idle_engine_waits_for_few_statements(
