@@ -34,7 +34,7 @@ from agentorch_cli.errors import DatabaseUnreachable, OrchestratorError
 from agentorch_cli.identity import new_id
 from agentorch_cli.store.database import Transaction
 from agentorch_cli.store.limits import read_keys, read_limits, take_keys, take_tokens
-from agentorch_cli.store.records import Assignment, Claimed, Delivery, Unlocked
+from agentorch_cli.store.records import Assignment, Claimed, Delivery, Row, Unlocked
 from agentorch_cli.store.store import Store, earliest, is_simple, joined, schema_in, vote_in
 from agentorch_cli.store.votes import open_task_vote
 
@@ -99,8 +99,8 @@ class Scheduler:
         self.response_timeout = response_timeout
         self._wake = asyncio.Event()
         self._hinted: set[str] = set()
-        self._unlocked: list[asyncpg.Record] = []
-        """Tasks that a statement of this node made ready, and answered: they need not be read."""
+        self._rows: list[Row] = []
+        """Ready tasks that a statement of this node answered, or a hint held: they need not be read."""
         self._is_stale = True
         self._is_cut = False
         """The table holds more ready tasks than the window."""
@@ -164,12 +164,18 @@ class Scheduler:
         self._look_at_delayed |= delayed
         self._wake.set()
 
+    def came(self, row: Row) -> None:
+        """A task was submitted that is ready at once, and this is how it stands."""
+        if self.state.is_leader:
+            self._rows.append(row)
+            self._wake.set()
+
     def unlocked(self, told: Unlocked) -> None:
         """These tasks became ready here, and this is how they stand."""
         if self.state.is_leader and told.rows:
             if self.state.relay is not None and self.state.relay.has_other_pools:
                 self.state.relay.ready(told.ready)
-            self._unlocked += told.rows
+            self._rows += told.rows
             self._wake.set()
         elif told.rows:
             self.hint(told.ready)
@@ -454,7 +460,7 @@ class Scheduler:
         if self._is_stale:
             self._is_stale = False
             self._hinted.clear()
-            self._unlocked.clear()
+            self._rows.clear()
             self._refused.clear()
             tasks = await self.store.ready_tasks(WINDOW, self.state.pool)
             self._note_edge(tasks, WINDOW)
@@ -470,8 +476,8 @@ class Scheduler:
             self._note_edge(tasks, WINDOW // 2)
             self._queue(tasks)
             self._notice_unservable(tasks)
-        if self._unlocked:
-            rows, self._unlocked = self._unlocked, []
+        if self._rows:
+            rows, self._rows = self._rows, []
             tasks = await self.store.ready_among(rows, self.state.pool)
             self._queue(tasks)
             self._notice_unservable(tasks)

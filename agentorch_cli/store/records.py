@@ -11,6 +11,9 @@ import asyncpg
 
 from agentorch_cli.core.model import DEFAULT_POOL, AttemptStatus, Coverage, TaskStatus
 
+Row = asyncpg.Record | dict[str, Any]
+"""A ready task as a statement answers it, or as a hint holds it."""
+
 
 @dataclass(slots=True, eq=False)
 class Delivery:

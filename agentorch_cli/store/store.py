@@ -33,6 +33,7 @@ from agentorch_cli.store.records import (
     Ended,
     Ending,
     LockedTask,
+    Row,
     Unlocked,
 )
 
@@ -42,6 +43,37 @@ MOST_HINTED = 7_800
 
 DELAYED = "\t"
 """Stands among the ids of a hint for those that are ready later. No id has control characters."""
+
+
+WHOLE = "\x1e"
+"""Begins the hint of a single task that holds its row, so that whoever assigns it need not read it."""
+
+
+def whole(row: dict[str, Any]) -> str:
+    """The payload that tells listeners of a ready task with its row, as far as the submitter knows it; the
+    statement that stores it adds urgency and number. Empty where it is too long."""
+    text = f"{WHOLE}{orjson.dumps(row).decode()}\n"
+    return text if len(text.encode()) <= MOST_HINTED else ""
+
+
+def row_in(payload: str) -> dict[str, Any]:
+    """The row in such a hint, as `ready_tasks` answers it. Raises ValueError."""
+    text, _, place = payload[len(WHOLE) :].rpartition("\n")
+    urgency, _, seq = place.partition(" ")
+    return {**_NEW, **orjson.loads(text), "urgency": int(urgency), "seq": int(seq)}
+
+
+_NEW: dict[str, Any] = {
+    "status": "pending",
+    "attempts_made": 0,
+    "failures": 0,
+    "losses": 0,
+    "tried_agents": [],
+    "assigned_agents": [],
+    "declined_by": None,
+    "deadline": None,
+}
+"""Of a task that was just submitted."""
 
 
 def hint(ids: Sequence[str], *, delayed: bool = False) -> str:
@@ -80,8 +112,8 @@ class Store:
         """Those of these tasks that are of the pool and want agents."""
         return await self._ready(await self.db.hot("ready_tasks_by_id", list(ids), pool))
 
-    async def ready_among(self, rows: Iterable[asyncpg.Record], pool: str = DEFAULT_POOL) -> list[Ready]:
-        """Those of the pool among rows that a statement answered."""
+    async def ready_among(self, rows: Iterable[Row], pool: str = DEFAULT_POOL) -> list[Ready]:
+        """Those of the pool among rows that a statement answered, or a hint held."""
         return await self._ready([row for row in rows if row["pool"] == pool])
 
     async def ready_tasks_for(
@@ -106,7 +138,7 @@ class Store:
         )
         return await self._ready(rows)
 
-    async def _ready(self, rows: list[asyncpg.Record]) -> list[Ready]:
+    async def _ready(self, rows: Sequence[Row]) -> list[Ready]:
         tasks = []
         for row in rows:
             try:
@@ -415,7 +447,7 @@ def _complete_team(task: Ready, members: asyncpg.Record) -> None:
     )
 
 
-def _ready_of(row: asyncpg.Record) -> Ready:
+def _ready_of(row: Row) -> Ready:
     options = _options(row["options"])
     wanted, most = row["wanted"], row["max_agents"]
     is_vote = "consensus" in options

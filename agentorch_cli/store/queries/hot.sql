@@ -8,7 +8,8 @@
 
 -- name: insert_tasks
 -- Store a submission: its tasks, their edges, one event each, and one hint that carries the ids
--- that are ready (or * where they do not fit). $28 counts from readiness: seconds an age step lasts.
+-- that are ready (or * where they do not fit). $28 counts from readiness: seconds an age step lasts. The hint
+-- of a single task may hold its row ($35); its place in the order of service is added here.
 with input as (
   select *
   from unnest(
@@ -44,7 +45,7 @@ inserted as (
     case when status in ('failed', 'skipped') then now() end, pool
   from input
   order by position
-  returning task_id, status, error
+  returning task_id, status, error, urgency, seq
 ),
 edges as (
   insert into task_dependencies (depends_on, task_id)
@@ -59,7 +60,8 @@ ended as (
   select 'task_' || status, task_id, $27, error::json from inserted where status in ('failed', 'skipped')
 ),
 hinted as (
-  select pg_notify('agentorch_tasks', $31) where $31 <> ''
+  select pg_notify('agentorch_tasks', $31 || case when $35 then (select urgency || ' ' || seq from inserted) else '' end)
+  where $31 <> ''
 ),
 closed as (
   select pg_notify('agentorch_deadlock', '*') where exists (select 1 from arrived)
