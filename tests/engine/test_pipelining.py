@@ -1,4 +1,4 @@
-"""While a batch is being stored the next one is matched or gathered, and nothing is done twice or lost by it."""
+"""While a batch is being stored the next is matched or gathered, and nothing is done twice or lost by it."""
 
 from __future__ import annotations
 
@@ -234,11 +234,12 @@ async def test_a_fault_after_results_were_stored_leaves_no_agent_without_its_ack
 
     monkeypatch.setattr(settler, "_tell_simple", faulty)
     hand = await crew.join("a", slots=1)
-    handles = await orchestrator.submit_all([TASK] * 3)
+    handles = await orchestrator.submit_all([TASK | {"id": "first"}, TASK, TASK])
+    after = await orchestrator.submit(TASK | {"depends_on": ["first"]})
 
-    await finished(orchestrator, handles)
+    await finished(orchestrator, [*handles, after])
 
-    await done_once(sql, 3)
+    await done_once(sql, 4)
     await until(lambda: orchestrator.engine.state.roster.members["a"].busy == 0)
     assert not hand.running.done()
     assert all("a fault" in told for told in noise.take())
