@@ -231,6 +231,8 @@ class AttemptView(View):
     confidence: float | None = None
     usage: dict[str, Any] | None = None
     """`input_tokens`, `output_tokens`, `cost_usd`, as its agent told; null: unknown."""
+    usage_so_far: dict[str, Any] | None = None
+    """The same as it was told while the attempt ran: shown, not charged."""
     funding: list[FundingView] = Field(default_factory=list)
 
 

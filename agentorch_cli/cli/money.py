@@ -30,10 +30,20 @@ def used(usage: UsageView) -> str:
 
 def of_attempt(attempt: AttemptView) -> str:
     """What one attempt said; `unknown` where a budget wants to know and it did not say."""
-    told = attempt.usage or {}
+    if said := _said(attempt.usage):
+        return said
+    so_far = _said(attempt.usage_so_far)
+    if any(one.is_unknown for one in attempt.funding):
+        return f"unknown, at least {so_far}" if so_far else "unknown"
+    if not so_far:
+        return ""
+    return f"{so_far} so far" if attempt.finished_at is None else f"at least {so_far}"
+
+
+def _said(usage: dict[str, Any] | None) -> str:
+    told = usage or {}
     tokens = [told[key] for key in ("input_tokens", "output_tokens") if key in told]
-    said = amounts(told.get("cost_usd"), sum(tokens) if tokens else None)
-    return said or ("unknown" if any(one.is_unknown for one in attempt.funding) else "")
+    return amounts(told.get("cost_usd"), sum(tokens) if tokens else None)
 
 
 def spent(budget: BudgetView) -> str:

@@ -10,7 +10,7 @@ running work is reached).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -35,13 +35,15 @@ class Standing:
     reasons: Mapping[str, str | None]
     """Agent by agent, what stands in the way; None for those it is given or would take."""
     ahead: int = 0
-    """Ready tasks that are served before it."""
+    """Ready tasks that are served before it, of those that somebody who is there could do."""
     ahead_by_priority: int = 0
     """Of these, tasks of higher priority."""
     is_full: bool = False
     """The limit on running work is reached."""
     gate: tuple[str, str] | None = None
     """A closed gate that it stands at, and why it is closed."""
+    is_declined_by_all: bool = False
+    """Whoever is registered and could do it has declined it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ def standing(
     `room`: how many tasks may start. Raises KeyError where the task is not in the backlog.
     """
     task = backlog.tasks[task_id]
-    before = [one for one in backlog.tasks.values() if one.order < task.order]
+    before = _rivals((one for one in backlog.tasks.values() if one.order < task.order), roster)
     by_priority = sum(one.priority > task.priority for one in before)
     walk = _Walk()
     for served, seats in backlog.match(roster, max(0, room), gates):
@@ -99,8 +101,45 @@ def standing(
         told |= _apart(roster, task.want, [agent_id for agent_id, reason in told.items() if reason is None])
     clear = sum(reason is None for reason in told.values())
     return Standing(
-        False, told, len(before), by_priority, is_full=clear >= task.want.number and gate is None, gate=gate
+        False,
+        told,
+        len(before),
+        by_priority,
+        is_full=clear >= task.want.number and gate is None,
+        gate=gate,
+        is_declined_by_all=_is_declined_by_all(task.want, roster),
     )
+
+
+def _rivals(tasks: Iterable[Ready], roster: Roster) -> list[Ready]:
+    """Those of the tasks that somebody who is there could do: the others take no slot from anybody."""
+    known: dict[Want, bool] = {}
+    found = []
+    for task in tasks:
+        if task.want not in known:
+            known[task.want] = _is_served(task.want, roster)
+        if known[task.want]:
+            found.append(task)
+    return found
+
+
+def _is_served(want: Want, roster: Roster) -> bool:
+    """Whether agents who are there could do it, busy or not."""
+    able = [one.capabilities for one in roster.members.values() if lasting_obstacle(one, want) is None]
+    return len(able) >= want.number and (not want.is_team or can_cover(want.required, able, want.most))
+
+
+def _is_declined_by_all(want: Want, roster: Roster) -> bool:
+    if want.is_team or not want.declined_by:
+        return False
+    able = (
+        one
+        for one in roster.members.values()
+        if one.pool == want.pool
+        and want.is_served_by(one.capabilities)
+        and one.agent_id not in want.closed_to
+    )
+    return {one.agent_id for one in able} <= want.declined_by
 
 
 def _apart(roster: Roster, want: Want, free: list[str]) -> dict[str, str]:

@@ -280,7 +280,10 @@ async def cancel_tasks(
 
 
 async def retry_tasks(context: Context, task_ids: Sequence[str]) -> views.ChangeReply:
-    """Open tasks again that ended without a result, and what failed because of them."""
+    """Open tasks again that ended without a result, and what failed because of them.
+
+    Of those that wait, agents who declined them are asked again.
+    """
     ids = list(dict.fromkeys(task_ids))
     async with context.db.transaction() as tx:
         known = {row["task_id"]: row for row in await tx.fetch("statuses", ids)}
@@ -289,7 +292,9 @@ async def retry_tasks(context: Context, task_ids: Sequence[str]) -> views.Change
         reopened = sorted({row["task_id"] for row in fallen})
         # What they depend on is locked too: it may end at this moment, and they would wait for it for ever.
         needed = await tx.fetch("dependencies_of", reopened)
-        await context.store.lock_tasks(tx, [*reopened, *(row["task_id"] for row in needed)])
+        waiting = [t for t, row in known.items() if row["status"] == TaskStatus.PENDING]
+        await context.store.lock_tasks(tx, sorted({*reopened, *(row["task_id"] for row in needed), *waiting}))
+        asked = await tx.fetch("ask_again", waiting, context.store.node_id) if waiting else []
         waits = {row["task_id"]: row["waits_for"] for row in await tx.fetch("open_dependencies", reopened)}
         blocked = {row["task_id"] for row in await tx.fetch("dead_dependencies", reopened)}
         opened = [task_id for task_id in reopened if task_id not in blocked]
@@ -302,9 +307,10 @@ async def retry_tasks(context: Context, task_ids: Sequence[str]) -> views.Change
         )
         edges = [(dependency, task_id) for task_id in opened for dependency in waits.get(task_id, ())]
         await tx.fetch("add_edges", [edge[0] for edge in edges], [edge[1] for edge in edges])
+    again = [row["task_id"] for row in asked]
     ready = [row["task_id"] for row in rows if row["status"] == TaskStatus.PENDING]
-    await context.store.notify("agentorch_tasks", hint(ready))
-    changed = [row["task_id"] for row in rows]
+    await context.store.notify("agentorch_tasks", hint([*ready, *again]))
+    changed = [*(row["task_id"] for row in rows), *again]
     reply = views.ChangeReply(changed=changed)
     missing = await none_such(context.db, "task", [one for one in ids if one not in known])
     for task_id in ids:
@@ -400,7 +406,7 @@ def task_view(row: asyncpg.Record) -> views.TaskView:
 
 def attempt_view(row: asyncpg.Record) -> views.AttemptView:
     facts: dict[str, Any] = dict(row)
-    for key in ("result", "error", "usage"):
+    for key in ("result", "error", "usage", "usage_so_far"):
         if facts[key] is not None:
             facts[key] = orjson.loads(facts[key])
     facts["message_id"] = str(facts["message_id"])

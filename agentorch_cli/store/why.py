@@ -59,7 +59,7 @@ class Link:
     task_id: str
     code: str
     """`dependency`, `running`, `queued`, `sub_task`, `slot`, `delayed`, `no_serve`, `limit`, `key`, `rate`,
-    `coverage` (how to ask), …"""
+    `declined` (by everybody), `coverage` (how to ask), …"""
     sentence: str
     seconds: float | None = None
     depth: int = 0
@@ -459,6 +459,10 @@ def _told(task_id: str, fleet: Fleet, waited: float) -> list[Link]:
         links.append(
             Link(task_id, "agents", f"wants {who} with {needs}{found}", waited, 0, dict(stands.reasons))
         )
+        if stands.is_declined_by_all:
+            again = f"agentorch task retry {quote(task_id)} asks them again"
+            sentence = f"everybody who could do it has declined it: {again}"
+            links.append(Link(task_id, "declined", sentence, waited))
         how = None if task.want.is_team else advice(task.want.required, fleet.capabilities())
         if how is not None:
             links.append(Link(task_id, "coverage", how, waited))

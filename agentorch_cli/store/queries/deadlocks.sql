@@ -20,7 +20,7 @@ select pg_advisory_xact_lock(7203917454);
 -- name: waiting_agents
 -- Who could serve, and for how long those have been away that are.
 select
-  agent_id, pool, capabilities, slots, status in ('paused', 'draining') and status_until is null as is_set_aside,
+  agent_id, pool, capabilities, slots,
   case when node_id is null
     then extract(epoch from now() - coalesce(disconnected_at, created_at))::float8 end as away_s,
   metadata ->> 'lend' as lend, metadata ->> 'park' as park
@@ -38,7 +38,6 @@ with demands as materialized (
       select 1 from agent_registry a
       where a.pool = d.pool and a.capabilities @> d.required_capabilities
         and (a.node_id is not null or now() - coalesce(a.disconnected_at, a.created_at) < $2 * interval '1 second')
-        and (a.status not in ('paused', 'draining') or a.status_until is not null)
     ) as is_served
   from (select distinct pool, required_capabilities from task_distributions where wanted > 0) as d
 ),
