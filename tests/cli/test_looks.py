@@ -10,12 +10,13 @@ import pytest
 import sample_fleet as sample
 from test_pages import ESCAPES, PIPE, TERMINAL, drawn
 
-from agentorch_cli.cli import board, columns, crew, deadlock, lists, setup, story
+from agentorch_cli.cli import board, columns, crew, deadlock, lists, logbook, setup, story
 from agentorch_cli.cli.names import Teller
 from agentorch_cli.cli.tables import Column, fit
 from agentorch_cli.doctor import Finding
 from agentorch_cli.pictures.graph_text import graph_text
 from agentorch_cli.pictures.model import Graph, GraphEdge, GraphNode
+from agentorch_cli.supervision.record import Line
 from agentorch_cli.views import DeadlockView, EventView, TaskView, WhyLink, WhyView
 
 
@@ -293,3 +294,24 @@ def test_an_agent_does_something_with_a_name_also_where_the_table_of_work_does_n
     agent = sample.agents()[0].model_copy(update={"working_on": [held], "names": {held: "read page 7"}})
 
     assert crew.doing(agent, {}, TERMINAL).plain == "read page 7"
+
+
+def test_a_long_line_of_a_log_goes_on_behind_the_name_of_its_process() -> None:
+    line = Line("2026-05-04T12:00:00.000Z", "serve", "this node leads pool default, " * 3)
+
+    lines = shown(TERMINAL, lambda page: logbook._Lines(page, ["serve", "greeter-1"]).draw(line))
+
+    assert len(lines) > 1
+    assert lines[1].startswith(" " * lines[0].index("this")) and lines[1].strip()
+
+
+def test_what_a_node_leads_is_whole_at_eighty_columns() -> None:
+    node = (
+        sample.status()
+        .nodes[0]
+        .model_copy(update={"node_id": "orchestrator_737ee27b4d39", "is_chief": True, "agents": 17})
+    )
+
+    text = "\n".join(shown(TERMINAL, lambda page: page.table(columns.NODES, [node])))
+
+    assert "pool, monitors" in text
