@@ -18,7 +18,7 @@ SCHEMA_VERSION = 1
 class View(BaseModel):
     """A document that is shown."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", defer_build=True)
 
 
 class LedgerView(View):
