@@ -41,7 +41,7 @@ from agentorch_cli.frames import ErrorBody, Register, read_frame
 from agentorch_cli.gateway.keys import INSIDE, Caller, Keys, Rate, refuse_agent
 from agentorch_cli.gateway.page import page_of
 from agentorch_cli.gateway.session import Session, close, error_frame
-from agentorch_cli.identity import new_id
+from agentorch_cli.identity import new_id, new_id_text
 from agentorch_cli.logs import facts
 from agentorch_cli.payloads import decode
 from agentorch_cli.store.records import Delivery
@@ -545,7 +545,7 @@ class Gateway:
         session = self.sessions.get(agent_id)
         if session is not None:
             session.message(
-                str(new_id()), "cancel_task", {"taskId": task_id, "messageId": message_id, "reason": reason}
+                new_id_text(), "cancel_task", {"taskId": task_id, "messageId": message_id, "reason": reason}
             )
 
     def acknowledge(self, agent_id: str, message_ids: Iterable[str]) -> None:
@@ -569,7 +569,7 @@ class Gateway:
         """Tell one agent the same."""
         session = self.sessions.get(agent_id)
         if session is not None:
-            session.message(str(new_id()), "drain", {})
+            session.message(new_id_text(), "drain", {})
 
     def dismiss(self, agent_id: str, reason: str) -> None:
         """End an agent's session."""

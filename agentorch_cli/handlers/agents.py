@@ -21,8 +21,8 @@ from agentorch_cli.payloads import is_storable
 from agentorch_cli.store.ledger import evidence_of
 from agentorch_cli.store.listing import Clauses, among, both, cursor_from
 from agentorch_cli.store.listings import AGENTS
+from agentorch_cli.store.literals import array_literal
 from agentorch_cli.store.names import no_such, none_such
-from agentorch_cli.store.submission import array_literal
 
 PIECES = 12
 """Of five minutes each: the hour of a trend."""

@@ -18,7 +18,7 @@ from agentorch_cli.documents import Document
 from agentorch_cli.errors import Conflict, UsageError, command
 from agentorch_cli.handlers.context import Context
 from agentorch_cli.handlers.lists import within_time
-from agentorch_cli.identity import new_id
+from agentorch_cli.identity import new_id_text
 from agentorch_cli.store.listing import Clauses, among, both, cursor_from
 from agentorch_cli.store.listings import SCHEDULES
 from agentorch_cli.store.schedules import run_now, unknown_schedule, zone_of
@@ -50,7 +50,7 @@ async def add_schedule(
     zone = _checked(name, cron, time_zone, missed, overlap)
     items = plain_items(tasks)
     document = Document({"tasks": items}, f"schedule {name}")
-    read_template(document, new_id=lambda: str(new_id()), defaults=context.task_defaults).plan()
+    read_template(document, new_id=lambda: new_id_text(), defaults=context.task_defaults).plan()
     clock = await context.db.fetch_one("clock")
     assert clock is not None
     stored = await context.db.fetch(

@@ -39,8 +39,8 @@ from agentorch_cli.errors import DatabaseUnreachable
 from agentorch_cli.frames import dumps
 from agentorch_cli.identity import new_id
 from agentorch_cli.store.database import Transaction
+from agentorch_cli.store.literals import array_literal
 from agentorch_cli.store.store import Store, hint
-from agentorch_cli.store.submission import array_literal
 
 log = logging.getLogger("agentorch.deadlocks")
 

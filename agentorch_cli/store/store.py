@@ -25,6 +25,7 @@ from agentorch_cli.core.model import DEFAULT_POOL, Aggregate, AttemptStatus, Cov
 from agentorch_cli.core.settle import MOST_BACKOFF
 from agentorch_cli.core.team import share_of, unfit
 from agentorch_cli.store.database import Database, Transaction
+from agentorch_cli.store.literals import array_literal, column, plain_column, text_column
 from agentorch_cli.store.records import (
     Assignment,
     AttemptRow,
@@ -173,16 +174,16 @@ class Store:
         over = [e.task_id for e in batch if e.verdict is not TaskStatus.PENDING]
         rows = await self.db.hot(
             "settle_batch",
-            [e.message_id for e in batch],
-            [e.task_id for e in batch],
-            [e.agent_id for e in batch],
-            [e.attempt_status for e in batch],
-            [e.verdict for e in batch],
-            _unless_empty([e.result for e in batch]),
-            _unless_empty([e.error for e in batch]),
-            _unless_empty([e.confidence for e in batch]),
-            _unless_empty([e.usage for e in batch]),
-            _literal(e.delay_seconds for e in batch),
+            plain_column([e.message_id for e in batch]),
+            array_literal([e.task_id for e in batch]),
+            array_literal([e.agent_id for e in batch]),
+            plain_column([e.attempt_status for e in batch]),
+            plain_column([e.verdict for e in batch]),
+            text_column([e.result for e in batch]),
+            text_column([e.error for e in batch]),
+            column([e.confidence for e in batch]),
+            text_column([e.usage for e in batch]),
+            plain_column([e.delay_seconds for e in batch]),
             self.node_id,
             hint(over),
         )
@@ -345,26 +346,16 @@ class Store:
 def _columns(batch: Sequence[Assignment]) -> list[Any]:
     """Assignments as the statement takes them."""
     return [
-        [a.task_id for a in batch],
-        _literal(a.seen_attempts for a in batch),
-        [a.message_id for a in batch],
-        [a.agent_id for a in batch],
-        _literal(a.slot for a in batch),
-        _unless_empty([a.role for a in batch]),
-        _literal(a.attempt for a in batch),
-        [a.node_id for a in batch],
-        _literal(a.is_ahead for a in batch),
+        array_literal([a.task_id for a in batch]),
+        plain_column([a.seen_attempts for a in batch]),
+        plain_column([a.message_id for a in batch]),
+        array_literal([a.agent_id for a in batch]),
+        plain_column([a.slot for a in batch]),
+        text_column([a.role for a in batch]),
+        plain_column([a.attempt for a in batch]),
+        array_literal([a.node_id for a in batch]),
+        plain_column([a.is_ahead for a in batch]),
     ]
-
-
-def _literal(numbers: Iterable[float]) -> str:
-    """An array of numbers or booleans as PostgreSQL reads it: the driver looks at each one for longer."""
-    return "{" + ",".join(map(str, numbers)) + "}"
-
-
-def _unless_empty(values: list[Any]) -> list[Any]:
-    """Nothing instead of nothing but nulls: unnest fills up the shorter arrays."""
-    return values if any(value is not None for value in values) else []
 
 
 def _claimed(rows: Sequence[asyncpg.Record]) -> dict[str, Claimed]:

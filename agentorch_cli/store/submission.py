@@ -9,7 +9,7 @@ new edge. Idempotency keys that are known are answered with the task that has th
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -24,6 +24,7 @@ from agentorch_cli.core.settle import MOST_BACKOFF
 from agentorch_cli.errors import Conflict, NotFound
 from agentorch_cli.store.budgets import NewBudget, insert_budgets, new_budgets
 from agentorch_cli.store.database import Database, Transaction
+from agentorch_cli.store.literals import array_literal, column, plain_column, text_column
 from agentorch_cli.store.store import Store, hint
 
 
@@ -301,43 +302,45 @@ class _Rows:
         ready = [t.task_id for t, s in zip(tasks, status, strict=True) if s is TaskStatus.PENDING]
         is_delayed = any(t.run_at is not None for t in tasks)
         return [
-            [t.task_id for t in tasks],
-            [t.name for t in tasks],
-            [t.type for t in tasks],
-            status,
-            [t.priority for t in tasks],
-            [array_literal(t.required_capabilities) for t in tasks],
-            [t.coverage for t in tasks],
-            [t.min_agents for t in tasks],
-            [t.max_agents for t in tasks],
-            [wave if s is TaskStatus.PENDING else 0 for wave, s in zip(waves, status, strict=True)],
-            [len(w) for w in waiting],
-            [array_literal(t.depends_on) for t in tasks],
-            [array_literal(t.dependency_names.get(d, d) for d in t.depends_on) for t in tasks],
-            [t.task_id in self._depended_on for t in tasks],
-            [t.on_dependency_failure for t in tasks],
-            [t.remaining_path for t in tasks],
-            [t.run_at for t in tasks],
-            [t.deadline for t in tasks],
-            [t.timeout_seconds for t in tasks],
-            [t.retries for t in tasks],
-            [_options(t) for t in tasks],
-            [orjson.dumps(t.data).decode() if t.data is not None else None for t in tasks],
-            [
-                orjson.dumps(self._error[t.task_id]).decode() if t.task_id in self._error else None
-                for t in tasks
-            ],
-            [t.idempotency_key for t in tasks],
-            [t.parent_id for t in tasks],
+            array_literal([t.task_id for t in tasks]),
+            text_column([t.name for t in tasks]),
+            array_literal([t.type for t in tasks]),
+            plain_column(status),
+            plain_column([t.priority for t in tasks]),
+            array_literal([array_literal(t.required_capabilities) for t in tasks]),
+            plain_column([t.coverage for t in tasks]),
+            plain_column([t.min_agents for t in tasks]),
+            plain_column([t.max_agents for t in tasks]),
+            plain_column([w if s is TaskStatus.PENDING else 0 for w, s in zip(waves, status, strict=True)]),
+            plain_column(map(len, waiting)),
+            array_literal([array_literal(t.depends_on) for t in tasks]),
+            array_literal([array_literal(t.dependency_names.get(d, d) for d in t.depends_on) for t in tasks]),
+            plain_column([t.task_id in self._depended_on for t in tasks]),
+            plain_column([t.on_dependency_failure for t in tasks]),
+            plain_column([t.remaining_path for t in tasks]),
+            column([t.run_at for t in tasks]),
+            column([t.deadline for t in tasks]),
+            plain_column([t.timeout_seconds for t in tasks]),
+            plain_column([t.retries for t in tasks]),
+            array_literal([_options(t) for t in tasks]),
+            text_column([orjson.dumps(t.data).decode() if t.data is not None else None for t in tasks]),
+            text_column(
+                [
+                    orjson.dumps(self._error[t.task_id]).decode() if t.task_id in self._error else None
+                    for t in tasks
+                ]
+            ),
+            text_column([t.idempotency_key for t in tasks]),
+            text_column([t.parent_id for t in tasks]),
             self._submission_id,
             self._store.node_id,
             self._store.aging_seconds,
-            [d for w in waiting for d in w],
-            [t.task_id for t, w in zip(tasks, waiting, strict=True) for _ in w],
+            array_literal([d for w in waiting for d in w]),
+            array_literal([t.task_id for t, w in zip(tasks, waiting, strict=True) for _ in w]),
             hint(ready, delayed=is_delayed),
-            [t.deadline_seconds for t in tasks],
-            waves,
-            [t.pool for t in tasks],
+            column([t.deadline_seconds for t in tasks]),
+            plain_column(waves),
+            text_column([t.pool for t in tasks]),
         ]
 
 
@@ -381,12 +384,6 @@ def _options(task: TaskSpec) -> str:
     if task.traceparent is not None:
         options["traceparent"] = task.traceparent
     return orjson.dumps(options).decode() if options else "{}"
-
-
-def array_literal(texts: Iterable[str]) -> str:
-    """A PostgreSQL array literal of texts."""
-    quoted = ['"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' for text in texts]
-    return "{" + ",".join(quoted) + "}"
 
 
 def _taken(error: asyncpg.UniqueViolationError) -> str:

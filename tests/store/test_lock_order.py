@@ -17,7 +17,7 @@ import pytest
 from agentorch_cli.core.model import AttemptStatus, TaskSpec, TaskStatus
 from agentorch_cli.handlers import Context
 from agentorch_cli.handlers.tasks import cancel_tasks, retry_tasks, submit_tasks
-from agentorch_cli.identity import new_id
+from agentorch_cli.identity import new_id_text
 from agentorch_cli.store.records import Assignment, Ending
 from agentorch_cli.store.store import Store
 
@@ -39,7 +39,7 @@ async def _sent(store: Store, ids: Sequence[str]) -> list[Assignment]:
         " select unnest($1::text[]), 'worker', 'online', 'tests'",
         list(ids),
     )
-    batch = [Assignment(task_id, 0, str(new_id()), task_id, 0, None, 1, "tests") for task_id in ids]
+    batch = [Assignment(task_id, 0, new_id_text(), task_id, 0, None, 1, "tests") for task_id in ids]
     assert len(await store.assign(batch)) == len(ids)
     return batch
 
@@ -110,7 +110,7 @@ async def test_assigning_takes_tasks_in_the_order_of_their_ids(store: Store, oth
     await other.execute(LOCK_TASK, "a")
 
     batch = [
-        Assignment(task_id, 0, str(new_id()), "w", slot, None, 1, "tests") for slot, task_id in enumerate(ids)
+        Assignment(task_id, 0, new_id_text(), "w", slot, None, 1, "tests") for slot, task_id in enumerate(ids)
     ]
     assigning = await _waits(store, store.assign(batch))
     await other.execute(LOCK_TASK, "b")

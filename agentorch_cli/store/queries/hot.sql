@@ -12,10 +12,12 @@
 with input as (
   select *
   from unnest(
-    $1::text[], $2::text[], $3::text[], $4::text[], $5::smallint[], $6::text[], $7::text[], $8::smallint[],
-    $9::smallint[], $10::smallint[], $11::integer[], $12::text[], $13::text[], $14::boolean[], $15::text[],
-    $16::real[], $17::timestamptz[], $18::timestamptz[], $19::float8[], $20::integer[], $21::text[],
-    $22::text[], $23::text[], $24::text[], $25::text[], $32::float8[], $33::smallint[], $34::text[]
+    $1::text::text[], $2::text::text[], $3::text::text[], $4::text::text[], $5::text::smallint[],
+    $6::text::text[], $7::text::text[], $8::text::smallint[], $9::text::smallint[], $10::text::smallint[],
+    $11::text::integer[], $12::text::text[], $13::text::text[], $14::text::boolean[], $15::text::text[],
+    $16::text::real[], $17::timestamptz[], $18::timestamptz[], $19::text::float8[], $20::text::integer[],
+    $21::text::text[], $22::text::text[], $23::text::text[], $24::text::text[], $25::text::text[],
+    $32::float8[], $33::text::smallint[], $34::text::text[]
   ) with ordinality as i (
     task_id, name, task_type, status, priority, required_capabilities, coverage, min_agents,
     max_agents, wanted, waiting_on, depends_on, dependency_names, has_dependents, on_dependency_failure,
@@ -48,7 +50,7 @@ inserted as (
 ),
 edges as (
   insert into task_dependencies (depends_on, task_id)
-  select * from unnest($29::text[], $30::text[])
+  select * from unnest($29::text::text[], $30::text::text[])
 ),
 logged as (
   insert into events (kind, task_id, node_id)
@@ -132,8 +134,8 @@ select
 with input as (
   select *
   from unnest(
-    $1::text[], $2::text::integer[], $3::uuid[], $4::text[], $5::text::integer[], $6::text[],
-    $7::text::integer[], $8::text[], $9::text::boolean[]
+    $1::text::text[], $2::text::integer[], $3::text::uuid[], $4::text::text[], $5::text::integer[],
+    $6::text::text[], $7::text::integer[], $8::text::text[], $9::text::boolean[]
   ) as i (task_id, seen_attempts, message_id, agent_id, slot, role, attempt, node_id, is_ahead)
 ),
 wish as (
@@ -148,7 +150,7 @@ wish as (
   group by i.task_id
 ),
 locked as (
-  select task_id from task_distributions where task_id = any($1::text[]) order by task_id for no key update
+  select task_id from task_distributions where task_id = any($1::text::text[]) order by task_id for no key update
 ),
 claimed as (
   update task_distributions t
@@ -193,8 +195,8 @@ select task_id, task_data, deadline, inputs, now() as now, name, waited from cla
 with input as (
   select *
   from unnest(
-    $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::float8[],
-    $9::text[], $10::text::float8[]
+    $1::text::uuid[], $2::text::text[], $3::text::text[], $4::text::text[], $5::text::text[], $6::text::text[],
+    $7::text::text[], $8::float8[], $9::text::text[], $10::text::float8[]
   ) with ordinality as i (
     message_id, task_id, agent_id, attempt_status, verdict, result, error, confidence, usage, delay_seconds,
     position
@@ -203,7 +205,7 @@ with input as (
 locked as (
   -- what was given a backup meanwhile is not a task with one agent any more
   select task_id from task_distributions
-  where task_id = any($2::text[]) and max_agents = 1
+  where task_id = any($2::text::text[]) and max_agents = 1
   order by task_id
   for no key update
 ),
