@@ -343,7 +343,8 @@ async def test_an_agent_that_trips_while_the_database_is_away_gets_nothing_and_i
 ) -> None:
     orchestrator = await start_engine(breaker={**QUICK, "backoff": 0.05})
     database, fetch = orchestrator.store.db, orchestrator.store.db.fetch
-    machine, refused = Machine(), []
+    machine = Machine()
+    refused: list[list[str]] = []
 
     async def flaky(name: str, *args: Any, **options: Any) -> Any:
         if name == "exclude_agents" and len(refused) < 2:
