@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from agentorch_cli.core.backlog import Backlog, Ready
+from agentorch_cli.core.durations import span
 from agentorch_cli.core.gates import Gates
 from agentorch_cli.core.hints import did_you_mean
 from agentorch_cli.core.matching import Member, Roster, Want, lasting_obstacle
@@ -192,7 +193,7 @@ def in_words(
             f"lacks the capability {' and '.join(named)}" if len(named) == 1 else f"lacks {', '.join(named)}"
         )
     if member.status is not AgentStatus.ONLINE and reason == f"is {member.status}":
-        away = f" for {seconds_in_words(known.away_seconds)}" if known.away_seconds is not None else ""
+        away = f" for {span(known.away_seconds)}" if known.away_seconds is not None else ""
         aside = f", and {known.set_aside.removeprefix('is ')}" if known.set_aside is not None else ""
         if known.set_aside is not None and known.away_seconds is None:
             return known.set_aside
@@ -206,7 +207,7 @@ def in_words(
         return f"its free slot goes to {names}, which is ahead"
     if len(member.used) >= member.slots:
         what = "its only slot is" if member.slots == 1 else f"all {member.slots} slots are"
-        held = [f"{one} since {seconds_in_words(since)}" for one, since in known.busy_with[:MOST_NAMED]]
+        held = [f"{one} for {span(since)}" for one, since in known.busy_with[:MOST_NAMED]]
         more = f" and {len(known.busy_with) - MOST_NAMED} more" if len(known.busy_with) > MOST_NAMED else ""
         return f"{what} busy with {', '.join(held)}{more}" if held else f"{what} busy"
     return reason
@@ -230,18 +231,10 @@ def excluded_in_words(until: datetime, reason: str | None, now: datetime) -> str
     left = (until - now).total_seconds()
     if left <= 0:
         return f"is being probed with one task at a time since {time_in_words(until, now)}{after}"
-    return f"is excluded until {time_in_words(until, now)} (for {seconds_in_words(left)} more){after}"
+    return f"is excluded until {time_in_words(until, now)} (for {span(left)} more){after}"
 
 
 def time_in_words(when: datetime, now: datetime) -> str:
     """`12:00:05 UTC`, with the date where it is not today's."""
     when, now = when.astimezone(UTC), now.astimezone(UTC)
     return f"{when:%H:%M:%S} UTC" if when.date() == now.date() else f"{when:%Y-%m-%d %H:%M:%S} UTC"
-
-
-def seconds_in_words(seconds: float) -> str:
-    """`12 s`, `3 min`, `2 h`, `4 d`."""
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= 2 * size or (unit == "min" and seconds >= 60):
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"

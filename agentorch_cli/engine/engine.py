@@ -44,7 +44,7 @@ from agentorch_cli.errors import DatabaseUnreachable
 from agentorch_cli.logs import facts
 from agentorch_cli.store.deadlocks import Deadlocks
 from agentorch_cli.store.records import Delivery
-from agentorch_cli.store.store import DELAYED, Store
+from agentorch_cli.store.store import DELAYED, WHOLE, Store, row_in
 from agentorch_cli.store.waiting import Waiting
 
 log = logging.getLogger("agentorch.engine")
@@ -244,6 +244,8 @@ class Engine:
         elif channel == "agentorch_tasks":
             if payload == "*":
                 self.scheduler.look_again_here()
+            elif payload.startswith(WHOLE):
+                self.scheduler.came(row_in(payload))
             else:
                 ids = payload.split("\n")
                 self.scheduler.hinted((i for i in ids if i != DELAYED), delayed=DELAYED in ids)

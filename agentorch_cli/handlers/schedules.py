@@ -50,7 +50,7 @@ async def add_schedule(
     zone = _checked(name, cron, time_zone, missed, overlap)
     items = plain_items(tasks)
     document = Document({"tasks": items}, f"schedule {name}")
-    read_template(document, new_id=lambda: new_id_text(), defaults=context.task_defaults).plan()
+    read_template(document, new_id=new_id_text, defaults=context.task_defaults).plan()
     clock = await context.db.fetch_one("clock")
     assert clock is not None
     stored = await context.db.fetch(

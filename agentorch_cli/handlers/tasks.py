@@ -29,7 +29,7 @@ from agentorch_cli.identity import new_id
 from agentorch_cli.store.dependencies import add_dependency
 from agentorch_cli.store.listing import Clauses, among, both, cursor_from
 from agentorch_cli.store.listings import TASKS
-from agentorch_cli.store.names import no_such, none_such
+from agentorch_cli.store.names import called, no_such, none_such
 from agentorch_cli.store.store import as_uuid, hint
 from agentorch_cli.store.submission import Stored, find, insert
 from agentorch_cli.store.why import in_pool, registered, who_could, why
@@ -207,6 +207,7 @@ async def get_task(context: Context, task_id: str) -> views.TaskView:
     decisions = await find_decisions(context, task_id=task_id)
     task.decision = decisions[0] if decisions else None
     task.usage = usage_of(task.attempts)
+    task.names = await called(context.db, task.depends_on)
     task.budgets = await find_budgets(context, task_id)
     if task.budgets:
         funding = await find_funding(context, [one.message_id for one in task.attempts])
@@ -361,6 +362,7 @@ async def why_task(context: Context, task_id: str) -> views.WhyView:
     """Why a task waits, link by link, from the rules that assign. Raises NotFound."""
     found = await why(context.store, task_id)
     links = [views.WhyLink(**asdict(link)) for link in found.links]
+    names = dict(found.names)
     for one in await find_deadlocks(context, only_open=True, task_id=task_id, limit=3):
         links.append(
             views.WhyLink(
@@ -370,7 +372,10 @@ async def why_task(context: Context, task_id: str) -> views.WhyView:
                 seconds=one.waited_s,
             )
         )
-    return views.WhyView(task_id=task_id, status=found.status, is_clear=found.is_clear, links=links)
+        names |= one.names
+    return views.WhyView(
+        task_id=task_id, status=found.status, is_clear=found.is_clear, links=links, names=names
+    )
 
 
 async def depend_on(context: Context, task_id: str, on: str) -> views.TaskView:

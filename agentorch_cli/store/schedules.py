@@ -158,6 +158,6 @@ async def _submit(
 def _tasks_of(row: asyncpg.Record, defaults: Mapping[str, Any], span: str | None) -> list[TaskSpec]:
     """What a run submits. Raises InvalidTask where what is stored does not hold any more."""
     document = Document({"tasks": orjson.loads(row["tasks"])}, f"schedule {row['name']}")
-    file = read_template(document, new_id=lambda: new_id_text(), defaults=defaults)
+    file = read_template(document, new_id=new_id_text, defaults=defaults)
     tasks = list(file.plan().tasks)
     return [one if one.traceparent or span is None else replace(one, traceparent=span) for one in tasks]

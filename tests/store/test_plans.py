@@ -23,6 +23,7 @@ BY_KEY = (
     "ready_tasks_by_id",
     "assign_batch",
     "settle_batch",
+    "settle_and_unlock",
     "unlock_dependents",
     "doom_dependents",
     "skip_dependents",

@@ -250,7 +250,12 @@ returning message_id;
 -- Deadlocks, newest first; if $2 only those that are open.
 select
   deadlock_id::text as deadlock_id, kind, members, edges::text as edges, reason, waited_s, victims, cost::text as cost,
-  resolution, resolved_by, node_id, detected_at, resolved_at, null::text /*cursor*/ as place
+  resolution, resolved_by, node_id, detected_at, resolved_at, null::text /*cursor*/ as place,
+  (
+    select json_object_agg(t.task_id, t.name)::text
+    from task_distributions t
+    where t.task_id = any(k.members[1:50]) and t.name is not null
+  ) as names
 from deadlocks k
 where ($1::text is null or deadlock_id::text = $1) and (not $2 or resolved_at is null)
   and ($3::text is null or $3 = any(members))
