@@ -10,6 +10,7 @@ import pytest
 from crew import Crew, Gate
 from silent_agent import silent_agent
 
+from agentorch_cli.engine import scheduler
 from agentorch_cli.wiring import Orchestrator
 
 StartEngine = Callable[..., Awaitable[Orchestrator]]
@@ -81,8 +82,9 @@ async def quick_one(orchestrator: Orchestrator, crew: Crew) -> Worker:
 
 
 async def test_a_quick_agent_is_handed_work_beyond_its_slots_and_begins_it_by_itself(
-    orchestrator: Orchestrator, quick_one: Worker
+    orchestrator: Orchestrator, quick_one: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(scheduler, "PATIENCE", 60.0)
     ids = await submit_in_turn(orchestrator, 4)
     first = await quick_one.begun()
 
