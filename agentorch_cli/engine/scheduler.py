@@ -658,14 +658,14 @@ class Scheduler:
             return await flight.answer
         except asyncpg.UniqueViolationError:
             self._was_quicker(flight.pairs)
-        except DatabaseUnreachable:
-            self._take_back(flight.pairs)
-            self._is_in_doubt = True
-            raise
         except asyncpg.PostgresError:
             self._take_back(flight.pairs)
             await self._one_by_one(flight.pairs)
             return None
+        except Exception:
+            self._take_back(flight.pairs)
+            self._is_in_doubt = True
+            raise
 
     def _was_quicker(self, pairs: Sequence[Pair]) -> NoReturn:
         log.info("another scheduler was quicker; reading the fleet anew")
