@@ -321,7 +321,7 @@ async def test_why_tells_what_is_missing_of_a_team_agent_by_agent(orchestrator: 
         " nobody online has glaze; whoever has lay_bricks is busy (mason)"
     )
     assert told["cook"] == "has nothing of glaze, lay_bricks and paint"
-    assert (told["mason"] or "").startswith("its only slot is busy with wall since ")
+    assert (told["mason"] or "").startswith("its only slot is busy with wall for ")
     assert (told["away"] or "").startswith("is offline")
     assert any(link.sentence == "wants a team with glaze and lay_bricks and paint" for link in found.links)
 
