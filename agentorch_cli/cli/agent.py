@@ -144,7 +144,7 @@ def list_agents(
         **lists.page_of(limit, sort, cursor),
     }
     agents = session.ask("agent.list", **{key: one for key, one in given.items() if one is not None})
-    _show_agents(session, agents, "There are no such agents; agentorch agent register adds one.")
+    _show_agents(session, agents, lists.nothing(given, "agents", "agentorch agent register adds one"))
     lists.tell_more(session, agents, limit)
 
 

@@ -98,9 +98,8 @@ def list_budgets(
     """
     session = Session.of(ctx)
     found = session.ask("budget.list", limit=limit)
-    session.show(
-        found, lambda page: _draw_all(page, found), [one.key for one in found], "There are no budgets."
-    )
+    empty = "There are no budgets yet; agentorch budget set makes one."
+    session.show(found, lambda page: _draw_all(page, found), [one.key for one in found], empty)
 
 
 @verb(app, "show")

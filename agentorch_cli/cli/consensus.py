@@ -69,7 +69,8 @@ def list_decisions(
         page.table(columns.DECISIONS, decisions)
 
     ids = [decision.decision_id for decision in decisions]
-    session.show(decisions, draw, ids, "There are no such votes.")
+    way = "agentorch consensus open asks for one, and so do tasks with requires_consensus"
+    session.show(decisions, draw, ids, lists.nothing(given, "votes", way))
     lists.tell_more(session, decisions, limit)
 
 
