@@ -298,15 +298,16 @@ def json_text(document: Any, indent: int | None = None) -> str:
 
 
 class Part(NamedTuple):
-    """Words that a person typed for ids of this kind: perhaps only the beginning or the end of each."""
+    """Words that a person typed for ids of this kind: perhaps only the beginning or the end of each, or the
+    name of a task."""
 
     noun: str
     """`task`, `vote`, `deadlock`, `submission`, or `family`: a task or a submission."""
     words: str | list[str] | None
 
 
-SHORTEST_PART, WHOLE = 4, 36
-"""Letters of a part at least, and of an id that the engine made."""
+WHOLE = 36
+"""Letters of an id that the engine made."""
 
 
 async def whole(client: Client, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -322,7 +323,7 @@ async def whole_ids(client: Client, part: Part) -> Any:
     if part.words is None:
         return None
     words = [part.words] if isinstance(part.words, str) else part.words
-    asked = [word for word in words if SHORTEST_PART <= len(word) < WHOLE]
+    asked = [word for word in words if 0 < len(word) < WHOLE]
     ids: dict[str, str] = {}
     if asked:
         ids = (await client.call("id.resolve", noun=part.noun, ids=asked)).ids

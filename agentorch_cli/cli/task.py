@@ -10,7 +10,7 @@ from agentorch_cli.cli import lists, pictures
 from agentorch_cli.cli.consent import Yes
 from agentorch_cli.cli.help import Drawing, noun, verb
 from agentorch_cli.cli.session import Part, Session, whole_ids
-from agentorch_cli.errors import Conflict, NotFound, Partial, UsageError
+from agentorch_cli.errors import Conflict, NotFound, Partial, UsageError, command
 
 if TYPE_CHECKING:
     from agentorch_cli.cli.tables import Page
@@ -415,11 +415,16 @@ def show_change(session: Session, reply: ChangeReply, done: str) -> None:
     reasons = [f"{one}: {why}" for one, why in reply.unchanged.items()]
     are_missing = all(why.startswith("there is no such") for why in reply.unchanged.values())
     kind = Partial if reply.changed else NotFound if are_missing else Conflict
+    noun, only = session.command.partition(" ")[0], next(iter(reply.unchanged))
+    look = command(noun, "list") if are_missing or len(reasons) > 1 else command(noun, "show", only)
+    if noun in ("budget", "limit"):
+        look = command(noun, "list")
     if len(reasons) == 1 and not reply.changed:
-        raise kind(reasons[0])
+        raise kind(reasons[0], fix=look)
     raise kind(
         f"{len(reasons)} of {len(reasons) + len(reply.changed)} stayed as they were: "
         + "; ".join(reasons[:10]),
+        fix=look,
         unchanged=reply.unchanged,
     )
 
