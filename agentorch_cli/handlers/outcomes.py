@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from types import NoneType
+from typing import Any, Final
 
 import asyncpg
 
 from agentorch_cli import views
-from agentorch_cli.errors import Conflict, DatabaseUnreachable, NotFound
+from agentorch_cli.errors import Conflict, DatabaseUnreachable, NotFound, UsageError
 from agentorch_cli.handlers.context import Context
 from agentorch_cli.store.truth import Truth, verify
 
@@ -45,7 +46,12 @@ async def say_outcome(
 async def say_outcomes(
     context: Context, outcomes: Sequence[dict[str, Any]], said_by: str | None = None
 ) -> views.ChangeReply:
-    """The same for many tasks, each by itself: what is wrong with one does not stop the others."""
+    """The same for many tasks, each by itself: what is wrong with one does not stop the others.
+
+    `outcomes`: of each task its `task_id`, and `right`, or `answer` with `has_answer`. Raises UsageError.
+    """
+    for number, one in enumerate(outcomes):
+        _check(one, f"outcomes.{number}")
     reply = views.ChangeReply()
     for one in outcomes:
         try:
@@ -55,3 +61,22 @@ async def say_outcomes(
         else:
             reply.changed.append(one["task_id"])
     return reply
+
+
+_SAID: Final = {
+    "task_id": (str,),
+    "right": (bool, NoneType),
+    "answer": (object,),
+    "has_answer": (bool,),
+}
+"""What is said of one task among many, and of which kinds each part is."""
+
+
+def _check(one: Mapping[str, Any], place: str) -> None:
+    if "task_id" not in one:
+        raise UsageError(f"{place} has no task_id")
+    for name, value in one.items():
+        if name not in _SAID:
+            raise UsageError(f"{place} knows no {name[:100]!r}", hint=f"it takes {', '.join(_SAID)}")
+        if not isinstance(value, _SAID[name]):
+            raise UsageError(f"{place}.{name} is of another kind than it should be")
