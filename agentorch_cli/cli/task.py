@@ -14,6 +14,7 @@ from agentorch_cli.errors import Conflict, NotFound, Partial, UsageError, comman
 
 if TYPE_CHECKING:
     from agentorch_cli.cli.tables import Page
+    from agentorch_cli.client import Client
     from agentorch_cli.core.goal import Goal
     from agentorch_cli.views import ChangeReply, PlanView, TaskView
 
@@ -147,6 +148,8 @@ def submit(
             for warning in reply.warnings:
                 session.say(f"warning: {warning}")
             if not should_wait:
+                if session.format == "table" and not session.is_quiet and not client.is_remote:
+                    await _tell_if_nobody_serves(session, client)
                 return reply
             from agentorch_cli.cli.follow import follow
 
@@ -158,6 +161,15 @@ def submit(
         _show_results(session, answer, wanted, is_any=is_any)
     else:
         show_submitted(session, answer)
+
+
+async def _tell_if_nobody_serves(session: Session, client: Client) -> None:
+    """Without --wait nothing else would say that the tasks lie there until an engine comes."""
+    if not any(node.is_live for node in await client.call("node.list")):
+        session.say(
+            f"warning: no serve is running on {session.place}, so nothing moves: run agentorch serve, or"
+            " agentorch up"
+        )
 
 
 def _traceparent(given: str | None) -> str | None:
@@ -504,10 +516,9 @@ def show_submitted(session: Session, reply: Any) -> None:
 
     session.show(reply, draw, [task.task_id for task in reply.tasks])
     if session.format == "table" and reply.tasks:
-        first = f" {reply.tasks[0].task_id}" if len(reply.tasks) == 1 else " ID"
-        session.say(
-            f"Submitted {len(reply.tasks):,}. agentorch task wait{first} waits, task show{first} tells."
-        )
+        first = reply.tasks[0].task_id if len(reply.tasks) == 1 else "ID"
+        session.say(f"Submitted {len(reply.tasks):,}. To see what comes of it:")
+        session.say(f"  {command('task', 'wait', first)}")
 
 
 def _show_plan(session: Session, plan: Any, fleet: PlanView | None = None) -> None:

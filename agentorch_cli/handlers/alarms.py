@@ -55,7 +55,7 @@ async def _nobody_works(
             if row["pool"] not in served:
                 yield nobody_schedules(row["pool"])
     elif task_counts.get("pending") or task_counts.get("running"):
-        yield "no serve is running, so nothing moves: run agentorch serve"
+        yield "no serve is running, so nothing moves: run agentorch serve, or agentorch up"
 
 
 def _disk(data_dir: Path | None) -> list[str]:
