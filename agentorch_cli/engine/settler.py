@@ -98,6 +98,8 @@ class Settler:
         self._began = 0.0
         """When the batch that is settled now was begun, on the loop's clock."""
         self._flight: _Flight | None = None
+        self._is_in_doubt = False
+        """Something was stored, and those who wait for it may not have been told."""
         self._has_room = asyncio.Event()
         self._has_room.set()
         self._is_idle = asyncio.Event()
@@ -177,7 +179,8 @@ class Settler:
             if (settled := await self._answer(after)) is not None:
                 odd += self._finish(after, settled)
         if odd:
-            await self._settle_surely(odd, self._settle_carefully)
+            in_doubt, self._is_in_doubt = self._is_in_doubt, False
+            await self._settle_surely(odd, self._settle_carefully, is_repeated=in_doubt)
         if closer:
             await self._settle_surely(closer)
 
@@ -204,9 +207,9 @@ class Settler:
         """What the database made of these; None where it was settled in another way after a failure."""
         try:
             return await flight.answer
-        except Exception as error:
+        except Exception:
             reports = [report for report, _ in flight.simple.values()]
-            await self._settle_surely(reports, is_repeated=isinstance(error, DatabaseUnreachable))
+            await self._settle_surely(reports, is_repeated=True)
             return None
 
     def _finish(self, flight: _Flight, settled: Settled) -> list[Report]:
@@ -217,6 +220,7 @@ class Settler:
         except Exception:
             log.exception("what became of %d results could not be told; looking again", len(flight.endings))
             odd = [report for report, _ in flight.simple.values()]
+            self._is_in_doubt = True
         self._measure(flight.began, len(flight.endings))
         return odd
 
@@ -270,7 +274,7 @@ class Settler:
                     return
                 log.exception("a batch of %d results failed; trying them one by one", len(batch))
                 for report in batch:
-                    await self._settle_surely([report], settle)
+                    await self._settle_surely([report], settle, is_repeated=is_repeated)
                 return
 
     async def _catch_up(self) -> None:

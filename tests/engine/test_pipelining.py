@@ -1,4 +1,4 @@
-"""While a batch is being stored the next one is matched or gathered, and nothing is done twice or lost by it."""
+"""While a batch is being stored the next is matched or gathered, and nothing is done twice or lost by it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ MANY = BATCH + 50
 
 
 class Slow:
-    """A method of the store that waits for each of its calls to be let through."""
+    """Methods of the store whose calls wait to be let through."""
 
-    def __init__(self, method: Callable[[Any], Any]) -> None:
-        self._method = method
+    def __init__(self) -> None:
         self.sizes: list[int] = []
         self.at_once = 0
         self.most_at_once = 0
@@ -30,7 +29,13 @@ class Slow:
         """What the n-th call fails with, before or (where it is lost on the way) after it was stored."""
         self.is_stored = False
 
-    async def __call__(self, batch: Any) -> Any:
+    def of(self, method: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        async def slow(batch: Any) -> Any:
+            return await self._call(method, batch)
+
+        return slow
+
+    async def _call(self, method: Callable[[Any], Any], batch: Any) -> Any:
         number = len(self.sizes)
         self.sizes.append(len(batch))
         self.at_once += 1
@@ -40,7 +45,7 @@ class Slow:
             fault = self.faults.get(number)
             if fault is not None and not self.is_stored:
                 raise fault
-            answer = await self._method(batch)
+            answer = await method(batch)
             if fault is not None:
                 raise fault
             return answer
@@ -56,15 +61,16 @@ async def until(condition: Callable[[], Any]) -> None:
 
 @pytest.fixture
 def assigning(orchestrator: Any, monkeypatch: pytest.MonkeyPatch) -> Slow:
-    slow = Slow(orchestrator.store.assign)
-    monkeypatch.setattr(orchestrator.store, "assign", slow)
+    slow = Slow()
+    monkeypatch.setattr(orchestrator.store, "assign", slow.of(orchestrator.store.assign))
     return slow
 
 
 @pytest.fixture
 def settling(orchestrator: Any, monkeypatch: pytest.MonkeyPatch) -> Slow:
-    slow = Slow(orchestrator.store.settle)
-    monkeypatch.setattr(orchestrator.store, "settle", slow)
+    slow, store = Slow(), orchestrator.store
+    monkeypatch.setattr(store, "settle", slow.of(store.settle))
+    monkeypatch.setattr(store, "settle_and_unlock", slow.of(store.settle_and_unlock))
     return slow
 
 
@@ -76,6 +82,15 @@ async def done_once(sql: Any, number: int) -> None:
     assert await sql("select status, count(*) from task_attempts group by 1") == [("completed", number)]
 
 
+async def submitted(orchestrator: Any, number: int) -> list[Any]:
+    """By so many a call that each hint holds the ids: else the window is read anew, which waits."""
+    return [
+        one
+        for start in range(0, number, 50)
+        for one in await orchestrator.submit_all([TASK] * min(50, number - start))
+    ]
+
+
 async def finished(orchestrator: Any, handles: list[Any]) -> None:
     await orchestrator.call("task.wait", task_ids=[one.task_id for one in handles], timeout_seconds=30)
 
@@ -83,8 +98,8 @@ async def finished(orchestrator: Any, handles: list[Any]) -> None:
 async def test_the_next_batch_is_matched_while_one_is_being_stored(
     orchestrator: Any, crew: Any, assigning: Slow, sql: Any
 ) -> None:
+    handles = await submitted(orchestrator, MANY)
     await crew.join("a", slots=MANY)
-    handles = await orchestrator.submit_all([TASK] * MANY)
     member = orchestrator.engine.state.roster.members["a"]
 
     await until(lambda: member.busy == MANY)
@@ -102,8 +117,8 @@ async def test_a_hint_of_what_is_being_stored_does_not_have_it_assigned_twice(
 ) -> None:
     """Until the commit its row looks ready."""
     scheduler = orchestrator.engine.scheduler
+    handles = await submitted(orchestrator, MANY)
     await crew.join("a", slots=2 * MANY)
-    handles = await orchestrator.submit_all([TASK] * MANY)
     await until(lambda: orchestrator.engine.state.roster.members["a"].busy == MANY)
 
     more = await orchestrator.submit_all([TASK])
@@ -120,8 +135,8 @@ async def test_no_more_run_at_once_than_may_while_some_are_being_stored(
     orchestrator: Any, crew: Any, assigning: Slow
 ) -> None:
     orchestrator.engine.scheduler.most_running = BATCH + 7
+    handles = await submitted(orchestrator, 2 * MANY)
     await crew.join("a", slots=2 * MANY)
-    handles = await orchestrator.submit_all([TASK] * 2 * MANY)
     member = orchestrator.engine.state.roster.members["a"]
 
     await until(lambda: member.busy == BATCH + 7)
@@ -139,8 +154,8 @@ async def test_a_batch_that_fails_while_the_next_is_matched_takes_neither_along(
     orchestrator: Any, crew: Any, assigning: Slow, sql: Any, noise: Any, fault: Exception, is_stored: bool
 ) -> None:
     assigning.faults, assigning.is_stored = {0: fault}, is_stored
+    handles = await submitted(orchestrator, MANY)
     await crew.join("a", slots=MANY)
-    handles = await orchestrator.submit_all([TASK] * MANY)
     await until(lambda: orchestrator.engine.state.roster.members["a"].busy == MANY)
 
     assigning.gate.set()
@@ -155,8 +170,8 @@ async def test_a_task_that_cannot_be_assigned_does_not_stop_the_batch_behind_it(
     orchestrator: Any, crew: Any, assigning: Slow, sql: Any
 ) -> None:
     assigning.faults = {0: asyncpg.DataError("sick")}
+    handles = await submitted(orchestrator, MANY)
     await crew.join("a", slots=MANY)
-    handles = await orchestrator.submit_all([TASK] * MANY)
     await until(lambda: orchestrator.engine.state.roster.members["a"].busy == MANY)
 
     assigning.gate.set()
@@ -170,10 +185,9 @@ async def test_an_engine_that_stops_while_a_batch_is_being_stored_loses_nothing(
     start_engine: Any, crew_of: Any, sql: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = await start_engine()
-    slow = Slow(first.store.assign)
-    monkeypatch.setattr(first.store, "assign", slow)
+    monkeypatch.setattr(first.store, "assign", Slow().of(first.store.assign))
+    handles = await submitted(first, MANY)
     await crew_of(first).join("a", slots=MANY)
-    handles = await first.submit_all([TASK] * MANY)
     await until(lambda: first.engine.state.roster.members["a"].busy == MANY)
     await first.stop()
 
@@ -234,11 +248,12 @@ async def test_a_fault_after_results_were_stored_leaves_no_agent_without_its_ack
 
     monkeypatch.setattr(settler, "_tell_simple", faulty)
     hand = await crew.join("a", slots=1)
-    handles = await orchestrator.submit_all([TASK] * 3)
+    handles = await orchestrator.submit_all([TASK | {"id": "first"}, TASK, TASK])
+    after = await orchestrator.submit(TASK | {"depends_on": ["first"]})
 
-    await finished(orchestrator, handles)
+    await finished(orchestrator, [*handles, after])
 
-    await done_once(sql, 3)
+    await done_once(sql, 4)
     await until(lambda: orchestrator.engine.state.roster.members["a"].busy == 0)
     assert not hand.running.done()
     assert all("a fault" in told for told in noise.take())
