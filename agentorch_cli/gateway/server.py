@@ -42,6 +42,7 @@ from agentorch_cli.gateway.keys import INSIDE, Caller, Keys, Rate, refuse_agent
 from agentorch_cli.gateway.page import page_of
 from agentorch_cli.gateway.reading import Reader
 from agentorch_cli.gateway.session import Session, close, error_frame
+from agentorch_cli.gateway.wire import Wire
 from agentorch_cli.identity import new_id
 from agentorch_cli.logs import facts
 from agentorch_cli.store.records import Delivery
@@ -164,6 +165,7 @@ class Gateway:
                 self.door.host,
                 self.door.port,
                 process_request=self._process_request,
+                create_connection=Wire,
                 compression=None,
                 max_size=self.door.max_message_bytes,
                 max_queue=MOST_READ_AHEAD,
