@@ -47,7 +47,7 @@ def run(arguments: list[str]) -> int:
     from agentorch_cli.cli import failure
     from agentorch_cli.cli.app import build
     from agentorch_cli.cli.session import Session
-    from agentorch_cli.errors import OrchestratorError, Unreachable
+    from agentorch_cli.errors import OrchestratorError
 
     session = Session()
 
@@ -71,12 +71,7 @@ def run(arguments: list[str]) -> int:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EIO) or error.filename is not None:
             return failure.report(failure.from_bug(error, session), wants_json())
-        _leave_pipe()  # what is left in the buffer cannot be written either
-        reason = os.strerror(error.errno).lower()
-        full = Unreachable(
-            f"the output cannot be written: {reason}", hint="make room there, or write elsewhere"
-        )
-        return failure.report(full, wants_json())
+        return _give_up_on_output(error, is_json=wants_json())
     except Exception as error:
         if hasattr(error, "format_message"):  # what the parser raises for wrong usage
             return failure.report(failure.from_parser(error), wants_json())
@@ -94,16 +89,15 @@ def _open_closed_streams() -> None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115  it stays open for good
 
 
-def _give_up_on_output(error: OSError) -> int:
+def _give_up_on_output(error: OSError, *, is_json: bool = False) -> int:
     """What is left in the buffer cannot be written; say so, and do not try again at the very end."""
+    from agentorch_cli.cli import failure
     from agentorch_cli.errors import Unreachable
 
     _leave_pipe()
-    with contextlib.suppress(OSError):
-        reason = os.strerror(error.errno or errno.EIO).lower()
-        said = f"error: the output cannot be written: {reason}\nhint: make room there, or write elsewhere"
-        print(said, file=sys.stderr)  # noqa: T201  the last word
-    return Unreachable.exit_code
+    reason = os.strerror(error.errno or errno.EIO).lower()
+    full = Unreachable(f"the output cannot be written: {reason}", hint="make room there, or write elsewhere")
+    return failure.report(full, is_json)
 
 
 def _let_go_of_stderr() -> None:

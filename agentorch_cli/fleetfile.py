@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -94,6 +94,23 @@ def replicas_of(
     if len(found) > MAX_FLEET:
         raise InvalidTask(f"{len(found):,} processes are more than {MAX_FLEET:,}", where=name)
     return found
+
+
+def processes_of(
+    wanted: Mapping[str, tuple[int, Declared]], words: Collection[str], name: str
+) -> tuple[str, ...]:
+    """The processes that are meant by ids of agents, and by ids of single processes, of the file `name`.
+
+    Raises UsageError for what is neither.
+    """
+    agents = {agent.spec.agent_id for _, agent in wanted.values()}
+    for word in words:
+        if word not in agents and word not in wanted:
+            raise UsageError(
+                f'--restart: {name} runs no agent "{word}"{did_you_mean(word, [*sorted(agents), *wanted])}',
+                hint=f"It runs {', '.join(sorted(agents)) or 'none'}.",
+            )
+    return tuple(one for one, (_, agent) in wanted.items() if {one, agent.spec.agent_id} & set(words))
 
 
 def read_scale(words: list[str]) -> dict[str, int]:

@@ -42,7 +42,7 @@ from agentorch_cli.gateway.control import Control, ControlLimits
 from agentorch_cli.gateway.hub import Hub
 from agentorch_cli.gateway.keys import Keys
 from agentorch_cli.gateway.server import Door, Gateway
-from agentorch_cli.identity import new_id
+from agentorch_cli.identity import new_id, new_id_text
 from agentorch_cli.store.database import Database
 from agentorch_cli.store.embedded import EmbeddedServer
 from agentorch_cli.store.migrations import newest_version
@@ -600,7 +600,7 @@ def plan_of(document: Document, settings: Settings) -> list[TaskSpec]:
     """The tasks of a document as a graph. Raises InvalidTask with every error."""
     file = read_tasks(
         document,
-        new_id=lambda: str(new_id()),
+        new_id=new_id_text,
         defaults=task_defaults(settings),
     )
     return list(plan(file.tasks, where=file.where).tasks)

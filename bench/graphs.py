@@ -34,7 +34,7 @@ import asyncpg
 from agentorch_cli.client import LocalClient
 from agentorch_cli.core.model import TaskSpec
 from agentorch_cli.core.plan import plan
-from agentorch_cli.identity import new_id
+from agentorch_cli.identity import new_id_text
 from bench.fleet.engine import engine
 from bench.fleet.processes import AgentProcess
 from bench.fleet.timed_agent import CAPABILITY
@@ -85,7 +85,7 @@ def specs(workflow: Workflow) -> list[TaskSpec]:
     """The graph as a submission."""
     tasks = [
         TaskSpec(
-            str(new_id()),
+            new_id_text(),
             type="timed",
             name=job.name,
             required_capabilities=(CAPABILITY,),

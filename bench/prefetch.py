@@ -21,7 +21,7 @@ import uvloop
 
 from agentorch_cli import Agent, Work
 from agentorch_cli.core.model import TaskSpec
-from agentorch_cli.identity import new_id
+from agentorch_cli.identity import new_id_text
 from bench.fleet.engine import engine
 from bench.machine import describe
 from bench.throughput import DONE, submit, until_done
@@ -63,7 +63,7 @@ async def measure(agents: int, prefetch: int, number: int) -> dict[float, tuple[
             for seconds in SECONDS:
                 count = max(agents * 20, min(number, int(1.5 * agents / max(seconds, 0.002))))
                 specs = [
-                    TaskSpec(str(new_id()), required_capabilities=("work",), data={"seconds": seconds})
+                    TaskSpec(new_id_text(), required_capabilities=("work",), data={"seconds": seconds})
                     for _ in range(count)
                 ]
                 start = time.perf_counter()

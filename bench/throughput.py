@@ -24,7 +24,7 @@ import uvloop
 
 from agentorch_cli.client import LocalClient
 from agentorch_cli.core.model import TaskSpec
-from agentorch_cli.identity import new_id
+from agentorch_cli.identity import new_id_text
 from bench.fleet.engine import Engine, engine
 from bench.machine import describe, percentiles
 
@@ -42,7 +42,7 @@ WARM_UP = 20
 def tasks(number: int) -> list[TaskSpec]:
     """Independent no-op tasks with a small payload."""
     return [
-        TaskSpec(str(new_id()), type="noop", required_capabilities=("noop",), data=PAYLOAD)
+        TaskSpec(new_id_text(), type="noop", required_capabilities=("noop",), data=PAYLOAD)
         for _ in range(number)
     ]
 

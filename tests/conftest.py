@@ -18,7 +18,6 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 
 from agentorch_cli.config import Settings
@@ -26,8 +25,7 @@ from agentorch_cli.logs import NOISY
 from agentorch_cli.store.database import Database
 from agentorch_cli.store.embedded import EmbeddedServer
 from agentorch_cli.wiring import Orchestrator
-
-TEMPLATE = "agentorch_template"
+from tests.databases import TEMPLATE, execute, named, new_database
 
 HEARTBEAT = 0.4
 """Seconds, in place of 10: a lost agent's grace is three of these."""
@@ -86,7 +84,7 @@ def postgres() -> Iterator[str]:
 
 async def _start(server: EmbeddedServer) -> str:
     address = await server.start()
-    await _execute(address, f"create database {TEMPLATE}")
+    await execute(address, f"create database {TEMPLATE}")
     database = Database(named(address, TEMPLATE), node_id="tests", pool_size=2)
     await database.open()
     await database.migrate()
@@ -101,9 +99,9 @@ async def database_url(postgres: str) -> AsyncIterator[str]:
         name = _free.pop()
     else:
         name = f"test_{next(_numbers)}"
-        await _execute(postgres, f"create database {name} template {TEMPLATE}")
+        await new_database(postgres, name)
     yield named(postgres, name)
-    await _execute(named(postgres, name), EMPTY)
+    await execute(named(postgres, name), EMPTY)
     _free.append(name)
 
 
@@ -172,17 +170,3 @@ def outcome(orchestrator: Orchestrator) -> Callable[..., Awaitable[Any]]:
         return await orchestrator.call("task.get", task_id=task_id)
 
     return outcome
-
-
-def named(address: str, database: str) -> str:
-    """The same server's address, for another database."""
-    head, _, query = address.partition("?")
-    return f"{head.rpartition('/')[0]}/{database}?{query}"
-
-
-async def _execute(address: str, statement: str) -> None:
-    connection = await asyncpg.connect(address)
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()

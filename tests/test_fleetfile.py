@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import pytest
 
 from agentorch_cli.documents import Document
 from agentorch_cli.errors import InvalidTask, NotAllowed, OrchestratorError, UsageError
-from agentorch_cli.fleetfile import Restart, read_fleet, read_scale, replicas_of
+from agentorch_cli.fleetfile import Restart, processes_of, read_fleet, read_scale, replicas_of
 from agentorch_cli.supervision import control
+from agentorch_cli.supervision import record as records
 from agentorch_cli.supervision.child import Pace
-from agentorch_cli.supervision.record import LONGEST_LINE, Record, file_of, last_lines, names_in
+from agentorch_cli.supervision.record import LONGEST_LINE, Follower, Record, file_of, last_lines, names_in
 from agentorch_cli.supervision.supervisor import Ground, Supervisor
 
 
@@ -84,6 +86,16 @@ def test_waits_double_up_to_the_longest() -> None:
     assert [pace.wait(lives) for lives in (0, 1, 2, 3, 7, 8, 1000)] == [0.5, 0.5, 1, 2, 30, 30, 30]
 
 
+def test_an_agent_or_one_of_its_processes_is_named_to_be_started_anew() -> None:
+    declared = fleet({"id": "a", "exec": "x", "replicas": 2}, {"id": "a-b", "exec": "x"})
+    wanted = replicas_of(declared, {}, "f")
+
+    assert processes_of(wanted, ["a"], "f") == ("a-1", "a-2")
+    assert processes_of(wanted, ["a-2", "a-b"], "f") == ("a-2", "a-b-1")
+    with pytest.raises(UsageError, match='no agent "a-3"'):
+        processes_of(wanted, ["a-3"], "f")
+
+
 # --- records --------------------------------------------------------------------------------------
 
 
@@ -143,6 +155,66 @@ def test_any_name_has_a_file_of_its_own_in_the_folder(tmp_path: Path, name: str)
         record.note("x")
         record.close()
         assert list(names_in(tmp_path)) == [name]
+
+
+def test_a_log_that_was_put_aside_just_now_is_still_known(tmp_path: Path) -> None:
+    record = Record(file_of(tmp_path, "x.log-1"), 10, 1)
+
+    record.take(b"the line that fills it\n")
+    record.close()
+
+    assert [path.name for path in (tmp_path / "logs/agents").iterdir()] == ["x.log-1.log.1"]
+    assert [line.line for line in last_lines(names_in(tmp_path), 5)] == ["the line that fills it"]
+
+
+def test_following_begins_where_the_past_ends(tmp_path: Path) -> None:
+    record = Record(file_of(tmp_path, "a"), 250, 5)
+    record.take(b"".join(b"before %d\n" % number for number in range(20)))
+
+    with closing(Follower(tmp_path, lambda name: True)) as follower:
+        record.take(b"after 0\n")
+        late = Record(file_of(tmp_path, "b"), 1000, 1)
+        late.take(b"after 1\n")
+        past, news = follower.before(4), follower.read()
+        assert follower.read() == []
+    record.close()
+    late.close()
+
+    assert [line.line for line in past] == [f"before {number}" for number in range(16, 20)]
+    assert sorted(line.line for line in news) == ["after 0", "after 1"]
+
+
+def test_following_misses_nothing_of_what_is_put_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = Record(file_of(tmp_path, "a"), 100, 50)
+    record.take(b"first\n")
+    numbers = iter(range(1000))
+
+    def write() -> None:
+        record.take(b"line %d\n" % next(numbers))
+
+    def look(path: Path, inode: int) -> bool:
+        for _ in range(5):
+            write()
+        return False
+
+    with closing(Follower(tmp_path, lambda name: True)) as follower:
+        seen = []
+        for burst in (1, 0, 30, 2):  # thirty lines one by one are some ten files
+            for _ in range(burst):
+                write()
+            seen += follower.read()
+        # and what comes between a look at the file and a look for newer ones
+        monkeypatch.setattr(records, "_is", look)
+        for _ in range(6):  # with the file filled to another degree each time
+            write()
+            seen += follower.read()
+        monkeypatch.undo()
+        seen += follower.read()
+    record.close()
+
+    assert [line.line for line in seen] == [f"line {number}" for number in range(next(numbers))]
 
 
 # --- control --------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import typer
 from agentorch_cli.cli import lists
 from agentorch_cli.cli.consent import Yes, ask_first, word_for
 from agentorch_cli.cli.help import noun, verb
+from agentorch_cli.cli.options import LogFormat, LogLevel, TellEverybody
 from agentorch_cli.cli.session import Session
 from agentorch_cli.core.hints import shortened
 from agentorch_cli.errors import UsageError
@@ -48,6 +49,10 @@ Prefetch = Annotated[
 Metadata = Annotated[
     list[str] | None,
     typer.Option("--metadata", "-m", metavar="KEY=VALUE", help="Kept with it; may be repeated."),
+]
+EngineUrl = Annotated[
+    str | None,
+    typer.Option("--url", metavar="URL", help="Engine to connect to, in place of the chosen server."),
 ]
 AgentId = Annotated[str, typer.Argument(metavar="ID", help="Id of the agent.", show_default=False)]
 AgentIds = Annotated[list[str], typer.Argument(metavar="ID…", help="Ids of agents.", show_default=False)]
@@ -285,25 +290,14 @@ def run(
     function: Annotated[
         str | None, typer.Option("--python", metavar="MODULE:FUNCTION", help="Call this for each task.")
     ] = None,
-    url: Annotated[
-        str | None,
-        typer.Option("--url", metavar="URL", help="Engine to connect to, in place of the chosen server."),
-    ] = None,
+    url: EngineUrl = None,
     allowed: Annotated[
         list[str] | None,
         typer.Option("--env", metavar="NAME", help="A variable that --exec may see; may be repeated."),
     ] = None,
-    is_insecure: Annotated[
-        bool, typer.Option("--insecure", help="Send the token over a connection that is not encrypted.")
-    ] = False,
-    log_level: Annotated[
-        str | None,
-        typer.Option("--log-level", metavar="debug|info|warning|error", help="Least urgent lines."),
-    ] = None,
-    log_format: Annotated[
-        str | None,
-        typer.Option("--log-format", metavar="text|json", help="Lines for people, or for programs."),
-    ] = None,
+    is_insecure: TellEverybody = False,
+    log_level: LogLevel = None,
+    log_format: LogFormat = None,
 ) -> None:
     """Be an agent: connect to an engine, on this or another machine, and do its tasks.
 
@@ -358,13 +352,8 @@ def attach(
     slots: Slots = None,
     pool: InPool = None,
     metadata: Metadata = None,
-    url: Annotated[
-        str | None,
-        typer.Option("--url", metavar="URL", help="Engine to connect to; the local one if not said."),
-    ] = None,
-    is_insecure: Annotated[
-        bool, typer.Option("--insecure", help="Send the token over a connection that is not encrypted.")
-    ] = False,
+    url: EngineUrl = None,
+    is_insecure: TellEverybody = False,
 ) -> None:
     """Be an agent yourself: work is shown as it comes, and you answer, vote or decline.
 

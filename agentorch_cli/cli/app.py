@@ -54,7 +54,7 @@ class Root(Group):
         ),
         "help": Entry(READ, "topics", "app", "A topic in a page: task files, votes, deadlocks, exit codes"),
         "explain": Entry(READ, "explain", "app", "What a field of a file means, its type, range and default"),
-        "schema": Entry(READ, "schema", "app", "JSON Schemas of the files, for editors"),
+        "schema": Entry(READ, "schema", "app", "JSON Schemas: of files for editors, of output for programs"),
         "completion": Entry(READ, "completion", "app", "The script that completes words in your shell"),
         "protocol": Entry(READ, "protocol", "app", "What agents and the engine say to each other"),
     }

@@ -71,6 +71,7 @@ ARGUMENTS: dict[str, tuple[str | None, ...]] = {
     "profile remove": ("profile",),
     "token create": (None,),
     "token revoke": ("token",),
+    "schema output": (None,),
     "protocol output": (None,),
     "help": ("topic",),
     "explain": ("field",),

@@ -217,7 +217,7 @@ def url(
     $ agentorch db url
 
     To look with psql: psql "$(agentorch db url --show)". The embedded PostgreSQL answers while something
-    uses it, for instance serve.
+    uses it, for instance serve; where nothing does, its address is printed all the same, and stderr says so.
     """
     from agentorch_cli.cli.session import write
     from agentorch_cli.settings import redact_url
@@ -225,28 +225,30 @@ def url(
     session = _session(ctx, "url")
     address = session.settings.database.url
     if address:
-        shown = address if is_shown else redact_url(address)
+        shown, is_running = address if is_shown else redact_url(address), None
         if shown != address:
             session.say("The password is hidden; --show prints it.")
     else:
-        shown = _embedded_url(session)
+        shown, is_running = _embedded_url(session)
+        if not is_running:
+            session.say("The embedded PostgreSQL does not run now: agentorch serve, for instance, starts it.")
     if session.format == "table":
         write(shown)
     else:
-        session.print_document({"url": shown, "is_embedded": not address})
+        document = {"url": shown, "is_embedded": not address, "is_running": is_running}
+        session.print_document(document)
 
 
-def _embedded_url(session: Session) -> str:
+def _embedded_url(session: Session) -> tuple[str, bool]:
+    """The address, and whether it answers."""
     import asyncio
 
-    from agentorch_cli.store.embedded import EmbeddedServer, inspect
+    from agentorch_cli.store.embedded import inspect
 
     seen = asyncio.run(inspect(session.settings.data_dir))
     if not seen.initialised:
         raise SchemaMismatch("there is no database yet", hint="agentorch init-db")
-    if not seen.running:
-        session.say("It does not run now: it does while something uses it, for instance agentorch serve.")
-    return EmbeddedServer(session.settings.data_dir).dsn
+    return seen.dsn, seen.running
 
 
 @verb(app, "stop")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from agentorch_cli.core.plan import Plan, plan
 from agentorch_cli.documents import Document, load_document
 from agentorch_cli.errors import InvalidFile, InvalidTask, NotFound, UsageError, command
-from agentorch_cli.identity import new_id
+from agentorch_cli.identity import new_id_text
 from agentorch_cli.taskfile import (
     TaskFile,
     plain_items,
@@ -158,7 +158,7 @@ def _tasks_of(
     document: Document, defaults: Mapping[str, Any], read: Callable[..., TaskFile] = read_tasks
 ) -> TaskFile:
     try:
-        return read(document, new_id=lambda: str(new_id()), defaults=defaults)
+        return read(document, new_id=new_id_text, defaults=defaults)
     except InvalidTask as error:
         add_source(error, document)
         raise

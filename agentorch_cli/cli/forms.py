@@ -53,6 +53,12 @@ def csv_lines(document: Any, kind: type[BaseModel] | None, *, is_terminal: bool 
         yield csv_line([row.get(column) for column in columns], is_terminal=is_terminal)
 
 
+def cells_of(document: Any, columns: Iterable[str]) -> list[Any]:
+    """What a document has in these columns."""
+    row = _plain(document)
+    return [row.get(column) for column in columns]
+
+
 def csv_line(cells: Iterable[Any], *, is_terminal: bool = False) -> str:
     """One line with its CRLF."""
     buffer = io.StringIO()

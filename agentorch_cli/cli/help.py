@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -89,8 +90,11 @@ class Group(TyperGroup):
         super().__init__(**{**rest, "add_help_option": False})
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """The names, in the order of the page."""
-        return [*self.entries, *super().list_commands(ctx)]
+        """The names, in the order of the page; without those that are only still taken."""
+        return [
+            *self.entries,
+            *(name for name in super().list_commands(ctx) if not self.commands[name].hidden),
+        ]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command; its module is imported now."""
@@ -105,11 +109,11 @@ class Group(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """As Typer does, but names of commands that are not imported yet are suggested too."""
         name = args[0]
-        names = self.list_commands(ctx)
-        if name not in names and not name.startswith("-") and not ctx.resilient_parsing:
+        is_asked = not name.startswith("-") and not ctx.resilient_parsing
+        if is_asked and self.get_command(ctx, name) is None:
+            hint = did_you_mean(name, self.list_commands(ctx))
             raise UsageError(
-                f'there is no command "{ctx.command_path} {name}"{did_you_mean(name, names)}',
-                fix=f"{ctx.command_path} --help",
+                f'there is no command "{ctx.command_path} {name}"{hint}', fix=f"{ctx.command_path} --help"
             )
         return super().resolve_command(ctx, args)
 
@@ -162,9 +166,11 @@ def noun(summary: str) -> typer.Typer:
 def _nothing() -> None: ...
 
 
-def verb(app: typer.Typer, name: str, kind: type[Command] = Command) -> Callable[[F], F]:
-    """Register a function as the verb of a noun."""
-    return app.command(name, cls=kind)
+def verb(
+    app: typer.Typer, name: str, kind: type[Command] = Command, *, is_former: bool = False
+) -> Callable[[F], F]:
+    """Register a function as the verb of a noun; a former name is taken, and listed nowhere."""
+    return app.command(name, cls=kind, hidden=is_former)
 
 
 def single(function: Callable[..., Any]) -> typer.Typer:
@@ -271,7 +277,20 @@ def _option_lines(command: Any, ctx: Any) -> list[tuple[str, str]]:
     """The command's own options; those that every command takes have a list of their own."""
     common = set(map(id, common_options()))
     own = [param for param in command.params if id(param) not in common and param not in _arguments(command)]
-    return [record for param in own if (record := param.get_help_record(ctx)) is not None]
+    records = [record for param in own if (record := param.get_help_record(ctx)) is not None]
+    return [(name, range_in_words(text)) for name, text in records]
+
+
+def range_in_words(text: str) -> str:
+    """`[1<=x<=100000]` as `[1 to 100,000]`, `[x>=1]` as `[from 1]`."""
+
+    def number(digits: str) -> str:
+        return f"{int(float(digits)):,}" if float(digits).is_integer() else digits
+
+    text = re.sub(
+        r"([-\d.e+]+)<=x<=([-\d.e+]+)(?=\])", lambda it: f"{number(it[1])} to {number(it[2])}", text
+    )
+    return re.sub(r"\bx>=([-\d.e+]+)(?=\])", lambda it: f"from {number(it[1])}", text)
 
 
 def _write_common(ctx: Any, formatter: Any) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -14,6 +15,7 @@ from agentorch_cli.errors import NotFound
 
 if TYPE_CHECKING:
     from agentorch_cli.cli.look import Look
+    from agentorch_cli.cli.tables import Page
     from agentorch_cli.supervision.record import Follower, Line
 
 FOLLOW_SECONDS = 0.2
@@ -49,20 +51,22 @@ def logs(
     known = record.names_in(data_dir)
     wanted = _chooser(names or [], list(known))
     files = {name: path for name, path in known.items() if wanted(name)}
-    lines = record.last_lines(files, most)
-    write = _Writer(session, max((len(name) for name in files), default=0)).write
     if is_following:
-        follower = record.Follower(data_dir, wanted)
+        with closing(record.Follower(data_dir, wanted)) as follower:
+            write = _writer(session, list(files))
+            for line in follower.before(most):
+                write(line)
+            session.run(_follow(follower, write), until_unread=True)
+    lines = record.last_lines(files, most)
+
+    def draw(page: Page) -> None:
+        draw_line = _Lines(page, list(files)).draw
         for line in lines:
-            write(line)
-        session.run(_follow(follower, write), until_unread=True)
-    if session.format == "json":
-        session.print_document([{"name": line.name, "at": line.at, "line": line.line} for line in lines])
-        return
-    if not lines:
-        session.say("Nothing has been written; agentorch up runs a fleet.")
-    for line in lines:
-        write(line)
+            draw_line(line)
+
+    rows = [_row(line) for line in lines]
+    names_seen = sorted({line.name for line in lines})
+    session.show(rows, draw, names_seen, "Nothing has been written; agentorch up runs a fleet.")
 
 
 app = single(logs)
@@ -97,37 +101,49 @@ def _chooser(names: list[str], known: list[str]) -> Callable[[str], bool]:
     return lambda process: not names or any(belongs(process, name) for name in names)
 
 
-class _Writer:
-    """Lines as they are asked for: for people with the time of day and whose they are."""
+def _row(line: Line) -> dict[str, str]:
+    return {"name": line.name, "at": line.at, "line": line.line}
 
-    def __init__(self, session: Session, width: int) -> None:
-        import sys
 
-        from agentorch_cli.cli.tables import Page
+def _writer(session: Session, names: Sequence[str]) -> Callable[[Line], None]:
+    """What writes lines one by one as they come, in the form that was asked for."""
+    import sys
 
-        self._session = session
-        self._page = Page(sys.stdout)
-        self._width = width
+    if session.format != "table":
+        from agentorch_cli.cli.outputs import LogLineView
+
+        put = session.stream(LogLineView)
+        return lambda line: put(_row(line))
+    from agentorch_cli.cli.tables import Page
+
+    return _Lines(Page(sys.stdout), names).draw
+
+
+class _Lines:
+    """Lines for people: with the time of day and whose they are; on a pipe with tabs between."""
+
+    def __init__(self, page: Page, names: Sequence[str]) -> None:
+        """`names` are those that are known before the first line: others may come."""
+        self._page = page
+        self._width = max(map(len, names), default=0)
         self._colors: dict[str, str] = {}
 
-    def write(self, line: Line) -> None:
+    def draw(self, line: Line) -> None:
         """One line."""
         from rich.text import Text
 
-        from agentorch_cli.cli.session import write as plainly
+        from agentorch_cli.cli.session import write
         from agentorch_cli.text import one_line
 
-        if self._session.format != "table":
-            self._session.print_document({"name": line.name, "at": line.at, "line": line.line})
-        elif not self._page.look.is_terminal:
-            plainly(f"{line.at}\t{one_line(line.name)}\t{one_line(line.line)}")
-        else:
-            look = self._page.look
-            name = look.text(line.name.ljust(self._width), self._color(line.name))
-            style = "dim" if line.line.startswith("-- ") else ""
-            self._page.line(
-                Text(_time_of_day(line.at), "dim"), "  ", name, _bar(look), look.text(line.line, style)
-            )
+        look = self._page.look
+        if not look.is_terminal:
+            write(f"{line.at}\t{one_line(line.name)}\t{one_line(line.line)}")
+            return
+        name = look.text(line.name.ljust(self._width), self._color(line.name))
+        style = "dim" if line.line.startswith("-- ") else ""
+        self._page.line(
+            Text(_time_of_day(line.at), "dim"), "  ", name, _bar(look), look.text(line.line, style)
+        )
 
     def _color(self, name: str) -> str:
         colors = ("cyan", "green", "magenta", "yellow", "blue")

@@ -51,6 +51,51 @@ class LogLineView(views.View):
     line: str
 
 
+class ProcessView(views.View):
+    """A process that `up` keeps running."""
+
+    name: str
+    agent: str | None
+    """Which agent of the file it is one of; null for the engine."""
+    state: str
+    pid: int | None
+    starts: int
+    since: str
+    """When the state began."""
+    next_start: str | None
+    exit: str | None
+    """How its last life ended."""
+    said: str
+    """What it said at last."""
+    log: str
+
+
+class ProcessEventView(views.View):
+    """A process of `up` in the foreground has come into another state."""
+
+    event: str
+    name: str
+    state: str
+    pid: int | None
+
+
+class EndView(views.View):
+    """A process that was stopped."""
+
+    name: str
+    how: str
+
+
+class DifferenceView(views.View):
+    """What `up` changed about a fleet that runs."""
+
+    started: list[str]
+    changed: list[str]
+    """Stopped, and started anew."""
+    stopped: list[EndView]
+    unchanged: int
+
+
 class ProfileView(views.View):
     """A server by name."""
 
@@ -121,6 +166,8 @@ class AddressView(views.View):
     url: str
     """With the password hidden, unless it was asked for."""
     is_embedded: bool
+    is_running: bool | None
+    """Whether somebody answers there; null: a PostgreSQL of your own is not asked."""
 
 
 class StopView(views.View):
@@ -168,14 +215,15 @@ OUTPUTS: dict[str, tuple[Output, ...]] = {
     "init": (_many(FileView),),
     "init-db": (Output(views.SchemaView),),
     "serve": (Output(ReadyView),),
-    "up": (),
-    "down": (),
+    "up": (_many(ProcessView), Output(DifferenceView), Output(ProcessEventView)),
+    "down": (_many(EndView),),
     "logs": (_many(LogLineView),),
     "help": (),
     "explain": (),
     "schema task": (),
     "schema agents": (),
     "schema config": (),
+    "schema output": (),
     "completion bash": (),
     "completion zsh": (),
     "completion fish": (),
@@ -253,7 +301,6 @@ OUTPUTS: dict[str, tuple[Output, ...]] = {
     "token revoke": (CHANGE,),
     "chaos": (),
     "protocol schema": (),
-    "protocol output": (),
 }
 """By command: what it may print. Nothing: no document of a fixed kind (a proof, a JSON Schema, talk)."""
 
@@ -276,6 +323,11 @@ def kinds() -> dict[str, type[BaseModel]]:
     for outputs in OUTPUTS.values():
         found |= {document_name(one.kind): one.kind for one in outputs}
     return {name: found[name] for name in sorted(found)}
+
+
+def printed_by(kind: type[BaseModel]) -> list[str]:
+    """The commands that print such a document, or a list of them; an error is any command's."""
+    return [command for command, outputs in OUTPUTS.items() if any(one.kind is kind for one in outputs)]
 
 
 def make_schema(name: str) -> dict[str, Any]:

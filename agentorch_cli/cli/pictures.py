@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from agentorch_cli.cli.tables import Page
     from agentorch_cli.pictures.model import Graph
-    from agentorch_cli.views import BarView, GraphNodeView, GraphView
+    from agentorch_cli.views import BarView, GraphNodeView, GraphView, TimelineView
 
 ENDINGS = {
     ".svg": "svg", ".html": "html", ".htm": "html", ".mmd": "mermaid", ".mermaid": "mermaid", ".dot": "dot",
@@ -80,13 +81,9 @@ def graph(
             case _:
                 return dot.graph_dot(graph)
 
-    def letters(width: int, is_ascii: bool) -> Text:
-        from agentorch_cli.pictures.graph_text import graph_text
-        from agentorch_cli.pictures.model import Graph
-
-        return graph_text(Graph.of(found.model_dump()), width, is_ascii=is_ascii)
-
-    _answer(session, found, drawn, letters, [node.task_id for node in found.nodes], save)
+    _answer(
+        session, found, drawn, partial(_graph_letters, found), [node.task_id for node in found.nodes], save
+    )
 
 
 def timeline(
@@ -122,13 +119,38 @@ def timeline(
             case _:
                 return dot.timeline_dot(line)
 
-    def letters(width: int, is_ascii: bool) -> Text:
-        from agentorch_cli.pictures.model import Timeline
-        from agentorch_cli.pictures.timeline_text import timeline_text
+    _answer(
+        session,
+        found,
+        drawn,
+        partial(_timeline_letters, found),
+        dict.fromkeys(bar.task_id for bar in found.bars),
+        save,
+    )
 
-        return timeline_text(Timeline.of(found.model_dump()), width, is_ascii=is_ascii)
 
-    _answer(session, found, drawn, letters, dict.fromkeys(bar.task_id for bar in found.bars), save)
+def draw_graph(page: Page, found: GraphView) -> None:
+    """The graph in letters, as wide as the page."""
+    _show(page, partial(_graph_letters, found))
+
+
+def draw_timeline(page: Page, found: TimelineView) -> None:
+    """The timeline in letters, as wide as the page."""
+    _show(page, partial(_timeline_letters, found))
+
+
+def _graph_letters(found: GraphView, width: int, is_ascii: bool) -> Text:
+    from agentorch_cli.pictures.graph_text import graph_text
+    from agentorch_cli.pictures.model import Graph
+
+    return graph_text(Graph.of(found.model_dump()), width, is_ascii=is_ascii)
+
+
+def _timeline_letters(found: TimelineView, width: int, is_ascii: bool) -> Text:
+    from agentorch_cli.pictures.model import Timeline
+    from agentorch_cli.pictures.timeline_text import timeline_text
+
+    return timeline_text(Timeline.of(found.model_dump()), width, is_ascii=is_ascii)
 
 
 def _planned(session: Session, files: list[str]) -> GraphView:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agentorch_cli.cli.help import noun, verb
+from agentorch_cli.cli.options import TellEverybody
 from agentorch_cli.cli.session import Session
 from agentorch_cli.errors import Conflict, NotFound, UsageError
 
@@ -32,9 +33,7 @@ def add(
     token_env: Annotated[
         str | None, typer.Option("--token-env", metavar="NAME", help="The variable that holds the token.")
     ] = None,
-    is_insecure: Annotated[
-        bool, typer.Option("--insecure", help="Send the token over a connection that is not encrypted.")
-    ] = False,
+    is_insecure: TellEverybody = False,
     is_used: Annotated[bool, typer.Option("--use", help="Work against it from now on.")] = False,
 ) -> None:
     """Add a server, or change what is known of it. The token itself is never written here.

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from agentorch_cli.cli.help import noun, verb
 from agentorch_cli.cli.session import Session
-
-if TYPE_CHECKING:
-    from agentorch_cli.cli.tables import Page
 
 app = noun("""$ agentorch protocol schema
 
@@ -28,35 +25,13 @@ def schema(ctx: typer.Context) -> None:
     Session.of(ctx).print_document(json_schema())
 
 
-@verb(app, "output")
-def output(
-    ctx: typer.Context,
-    name: Annotated[
-        str | None,
-        typer.Argument(metavar="[NAME]", help='A kind of document, such as "task".', show_default=False),
-    ] = None,
-) -> None:
-    """Print the JSON Schema of what commands print with --json; without a name, which kinds there are.
+@verb(app, "output", is_former=True)
+def output(ctx: typer.Context, name: Annotated[str | None, typer.Argument(metavar="[NAME]")] = None) -> None:
+    """Print the JSON Schema of what commands print; called agentorch schema output now.
 
-    $ agentorch protocol output task > task.schema.json
-
-    A list holds documents of one kind. docs/scripting.md says which command prints which.
+    $ agentorch schema output task > task.output.json
     """
-    import json
+    from agentorch_cli.cli import schema as schemas
 
-    from agentorch_cli.cli.outputs import kinds, read_schema
-
-    session = Session.of(ctx)
-    if name is not None:
-        session.print_document(json.loads(read_schema(name)))
-        return
-    rows = [{"name": one, "about": _sentence(kind)} for one, kind in kinds().items()]
-
-    def draw(page: Page) -> None:
-        page.pairs([(row["name"], page.look.text(row["about"])) for row in rows], indent=0)
-
-    session.show(rows, draw, [row["name"] for row in rows])
-
-
-def _sentence(kind: type) -> str:
-    return (kind.__doc__ or "").strip().partition("\n")[0]
+    Session.of(ctx).say("agentorch protocol output is called agentorch schema output now.")
+    schemas.output(ctx, name)

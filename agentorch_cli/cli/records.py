@@ -169,38 +169,19 @@ def _place(cursor: str) -> tuple[int, int]:
 
 
 def _writer(session: Session) -> Callable[[EventView], None]:
-    from agentorch_cli.cli.session import json_text, write
+    from agentorch_cli.cli.session import write
+    from agentorch_cli.views import EventView
 
-    if session.format == "none":
-        return lambda event: None
-    if session.is_quiet:
+    if session.is_quiet and session.format != "none":
         return lambda event: write(event.cursor)
-    if session.format == "csv":
-        return _csv_writer()
     if session.format != "table":
-        return lambda event: write(json_text(event))
+        return session.stream(EventView)
 
     from agentorch_cli.cli import story
     from agentorch_cli.cli.tables import Page
 
     page = Page(sys.stdout)
     return lambda event: story.draw_event(page, event)
-
-
-def _csv_writer() -> Callable[[EventView], None]:
-    from agentorch_cli.cli.forms import csv_line
-    from agentorch_cli.views import EventView
-
-    columns = list(EventView.model_fields)
-
-    def put(line: str) -> None:
-        sys.stdout.write(line)
-        sys.stdout.flush()
-
-    put(csv_line(columns))
-    return lambda event: put(
-        csv_line(event.model_dump(mode="json").values(), is_terminal=sys.stdout.isatty())
-    )
 
 
 def _show(session: Session, events: list[EventView]) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from agentorch_cli.cli.help import single
+from agentorch_cli.cli.options import LogFormat, LogLevel
 from agentorch_cli.cli.session import ENDINGS, Session, heard
 
 
@@ -39,14 +40,8 @@ def serve(
     tls_key: Annotated[
         str | None, typer.Option("--tls-key", metavar="FILE", help="The certificate's private key (PEM).")
     ] = None,
-    log_level: Annotated[
-        str | None,
-        typer.Option("--log-level", metavar="debug|info|warning|error", help="Least urgent lines."),
-    ] = None,
-    log_format: Annotated[
-        str | None,
-        typer.Option("--log-format", metavar="text|json", help="Lines for people, or for programs."),
-    ] = None,
+    log_level: LogLevel = None,
+    log_format: LogFormat = None,
 ) -> None:
     """Run the engine: take agents, give them tasks, keep every step.
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     import typer
+    from pydantic import BaseModel
 
     from agentorch_cli.cli.tables import Page
     from agentorch_cli.client import Client
@@ -235,6 +236,23 @@ class Session:
                     write(json_text(item))
             case _:
                 write(json_text(document, indent=None if self.format == "jsonl" else 2))
+
+    def stream(self, kind: type[BaseModel]) -> Callable[[Any], None]:
+        """Prints such documents one by one as they come: JSON a line each, or CSV with its header once."""
+        if self.format == "none":
+            return lambda document: None
+        if self.format != "csv":
+            return lambda document: write(json_text(document))
+        from agentorch_cli.cli.forms import cells_of, csv_line
+
+        columns = list(kind.model_fields)
+
+        def put(cells: Iterable[Any]) -> None:
+            sys.stdout.write(csv_line(cells, is_terminal=sys.stdout.isatty()))
+            sys.stdout.flush()
+
+        put(columns)
+        return lambda document: put(cells_of(document, columns))
 
     def say(self, sentence: str) -> None:
         """Talk to the person: on stderr, so that stdout holds data only. Silent with `-q` and `-o none`."""

@@ -34,6 +34,12 @@ def up(
         list[str] | None,
         typer.Option("--scale", metavar="NAME=N", help="So many of this agent; may be repeated."),
     ] = None,
+    restart: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--restart", metavar="NAME", help="Start this agent anew, with its code of now; may be repeated."
+        ),
+    ] = None,
     port: Annotated[
         int | None,
         typer.Option(
@@ -49,10 +55,12 @@ def up(
     $ agentorch up agents.toml
     $ agentorch up -d
     $ agentorch up --scale greeter=3
+    $ agentorch up --restart greeter
     $ agentorch up --status
 
     Doing it again applies the difference: what was changed in the file is started anew, what is
-    gone from it is stopped, the rest goes on. With --server the agents run here, for the engine
+    gone from it is stopped, the rest goes on. Code is not looked at: --restart gives a function that
+    was changed, once its agents have finished what they do. With --server the agents run here, for the engine
     there. Ctrl-C, or agentorch down, lets agents finish what they do.
     """
     from agentorch_cli.supervision.control import supervisor_pid
@@ -65,11 +73,12 @@ def up(
         return
     from agentorch_cli.cli import upkeep
 
-    order = upkeep.order_of(file, scale or [])
+    order = upkeep.order_of(file, scale or [], restart or [])
     if supervisor_pid(data_dir) is not None:
         if port is not None:
             raise UsageError("--port is for an engine that is started, and this fleet runs already")
-        _show_difference(session, _ask(data_dir, {"do": "apply", **order.request()}, STOP_SECONDS + 3600))
+        reply = _ask(data_dir, {"do": "apply", **order.request()}, STOP_SECONDS + 3600)
+        _show_difference(session, reply, has_python=order.has_python)
         return
     descriptor = None
     if is_detached:
@@ -207,7 +216,7 @@ def _refuse_broken(rows: list[dict[str, Any]]) -> None:
         )
 
 
-def _show_difference(session: Session, reply: dict[str, Any]) -> None:
+def _show_difference(session: Session, reply: dict[str, Any], *, has_python: bool) -> None:
     changes = [
         *(("started", name) for name in reply["started"]),
         *(("started anew", name) for name in reply["changed"]),
@@ -221,8 +230,10 @@ def _show_difference(session: Session, reply: dict[str, Any]) -> None:
 
     session.show(reply, draw, [name for _, name in changes])
     rest = reply["unchanged"]
-    session.say(
-        f"{rest or 'Nothing'} {'stays' if rest < 2 else 'stay'} as {'it is' if rest < 2 else 'they are'}."
-        if changes
-        else f"Nothing has changed: {rest} run."
-    )
+    if changes:
+        who = f"{rest or 'Nothing'} {'stays as it is' if rest < 2 else 'stay as they are'}."
+    else:
+        who = f"Nothing has changed: {rest} {'process runs' if rest == 1 else 'processes run'}."
+        if has_python:
+            who += " Where code has: agentorch up --restart NAME"
+    session.say(who)

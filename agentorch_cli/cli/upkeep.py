@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from agentorch_cli.errors import (
     Unreachable,
     UsageError,
 )
-from agentorch_cli.fleetfile import Declared, read_fleet, read_scale, replicas_of
+from agentorch_cli.fleetfile import Declared, processes_of, read_fleet, read_scale, replicas_of
 from agentorch_cli.supervision import control
 from agentorch_cli.supervision.child import Child, Pace, State, in_words
 from agentorch_cli.supervision.supervisor import SERVE, Ground, Supervisor
@@ -53,18 +53,25 @@ class Order:
     wanted: Mapping[str, tuple[int, Declared]]
     others: Sequence[str]
     """Agents of the file that connect by themselves."""
+    anew: Sequence[str] = ()
+    """Processes that are started anew where they run already."""
+
+    @property
+    def has_python(self) -> bool:
+        """Whether code is loaded that may have changed since: a command is read anew for each task."""
+        return any(declared.python is not None for _, declared in self.wanted.values())
 
     def request(self) -> dict[str, Any]:
         """The same for a supervisor that runs already."""
-        return {"file": str(self.file), "scale": dict(self.scale)}
+        return {"file": str(self.file), "scale": dict(self.scale), "anew": list(self.anew)}
 
 
-def order_of(file: Path, scale: Sequence[str]) -> Order:
+def order_of(file: Path, scale: Sequence[str], restart: Sequence[str] = ()) -> Order:
     """What the file declares. Raises InvalidFile, InvalidTask, UsageError."""
-    return _order(file.absolute(), read_scale(list(scale)), str(file))
+    return _order(file.absolute(), read_scale(list(scale)), restart, str(file))
 
 
-def _order(file: Path, scale: Mapping[str, int], shown: str) -> Order:
+def _order(file: Path, scale: Mapping[str, int], restart: Sequence[str], shown: str) -> Order:
     from agentorch_cli.cli.files import add_source
 
     try:
@@ -85,7 +92,7 @@ def _order(file: Path, scale: Mapping[str, int], shown: str) -> Order:
             f"{shown} has no agent with exec or python: there is nothing to run",
             hint="Agents that connect by themselves are started by you.",
         )
-    return Order(file, scale, wanted, others)
+    return Order(file, scale, wanted, others, processes_of(wanted, restart, shown))
 
 
 # --- in the foreground --------------------------------------------------------------------------
@@ -119,6 +126,7 @@ class _Upkeep:
         self._ended: asyncio.Future[list[dict[str, str]]] = asyncio.get_running_loop().create_future()
         self._is_open = False
         self._second: int | None = None
+        self._print = _event_printer(session)
 
     async def run(self) -> int | None:
         loop = asyncio.get_running_loop()
@@ -177,23 +185,23 @@ class _Upkeep:
                     "is_open": self._is_open,
                 }
             case "apply":
-                return await self._apply(Path(request["file"]), request["scale"])
+                return await self._apply(Path(request["file"]), request["scale"], request.get("anew", ()))
             case "stop":
                 self._timeout = request.get("timeout")
                 self._stop.set()
                 return {"ended": await self._ended}
         raise UsageError("the supervisor is of another version", hint="agentorch down, then agentorch up")
 
-    async def _apply(self, file: Path, scale: Mapping[str, int]) -> Mapping[str, Any]:
+    async def _apply(self, file: Path, scale: Mapping[str, int], anew: Sequence[str]) -> Mapping[str, Any]:
         if file != self._order.file:
             raise Conflict(
                 f"the fleet of {self._order.file} runs here, and not that of {file}",
                 hint="agentorch down stops it; --data-dir gives a second fleet a place of its own",
             )
-        order = _order(file, scale, str(file))
+        order = _order(file, scale, anew, str(file))
         if self._stop.is_set() or not self._is_open:
             raise Conflict("the fleet is just being started or stopped", hint="agentorch up --status")
-        reply = await self._supervisor.apply(order.wanted)
+        reply = await self._supervisor.apply(order.wanted, order.anew)
         self._order = order
         return reply
 
@@ -203,9 +211,7 @@ class _Upkeep:
         """A process has come into another state."""
         if self._session.format != "table":
             with contextlib.suppress(OSError, ValueError):
-                self._session.print_document(
-                    {"event": "process", "name": child.name, "state": child.state, "pid": child.pid}
-                )
+                self._print({"event": "process", "name": child.name, "state": child.state, "pid": child.pid})
         match child.state:
             case State.RUNNING:
                 self._say(f"{child.name} {'is ready' if child.name == SERVE else 'is connected'}")
@@ -224,6 +230,15 @@ class _Upkeep:
     def _say(self, sentence: str) -> None:
         with contextlib.suppress(OSError, ValueError):  # the terminal may be gone
             self._session.say(sentence)
+
+
+def _event_printer(session: Session) -> Callable[[Mapping[str, Any]], None]:
+    """Tells programs what becomes of the processes, as it comes."""
+    if session.format == "table":
+        return lambda event: None
+    from agentorch_cli.cli.outputs import ProcessEventView
+
+    return session.stream(ProcessEventView)
 
 
 async def _ground(session: Session, data_dir: Path) -> Ground:

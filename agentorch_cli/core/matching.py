@@ -83,6 +83,8 @@ class Member:
     used: set[int] = field(default_factory=set)
     """Numbers of the slots that live attempts own; there are more than `slots` of them where it holds work
     that it has not begun."""
+    next_slot: int = 0
+    """Where a free slot is looked for first: those that were given last are the last to come free."""
     prefetch: int = 0
     """Attempts beyond its slots that it may hold at most."""
     is_quick: bool = False
@@ -146,10 +148,17 @@ class Member:
 
     def free_slot(self) -> int:
         """A number that no live attempt owns. Only for a member that has room."""
-        number = len(self.used)
-        if number not in self.used:
-            return number
-        return next(n for n in range(self.slots + self.prefetch) if n not in self.used)
+        used = self.used
+        end = self.slots if len(used) < self.slots else self.slots + self.prefetch
+        number = self.next_slot
+        for _ in range(end):
+            if number >= end:
+                number = 0
+            if number not in used:
+                break
+            number += 1
+        self.next_slot = number + 1
+        return number
 
 
 Demand = tuple[frozenset[str], int]
@@ -546,6 +555,8 @@ class Roster:
         """
         chosen: list[Member] = []
         passed: list[Entry] = []
+        # Who has an entry with a free slot has no obstacle but one that this want names.
+        is_open = want.pool == self.pool and not (want.closed_to or want.declined_by or avoided or kept)
         while (entry := self._best(guild)) is not None:
             member = entry[3]
             if len(member.used) >= member.slots:  # and so it is with all that follow
@@ -554,7 +565,7 @@ class Roster:
                 if lasting_obstacle(member, want) is None and member.agent_id not in avoided:
                     chosen.append(member)
                     break
-            elif _may(member, want, avoided, kept):
+            elif is_open or _may(member, want, avoided, kept):
                 chosen.append(member)
                 if len(chosen) == most:
                     break

@@ -33,9 +33,9 @@ from agentorch_cli.core.model import AttemptStatus
 from agentorch_cli.engine.state import Report, State
 from agentorch_cli.errors import DatabaseUnreachable
 from agentorch_cli.logs import facts
+from agentorch_cli.store.literals import array_literal
 from agentorch_cli.store.records import Assignment
 from agentorch_cli.store.store import Store
-from agentorch_cli.store.submission import array_literal
 from agentorch_cli.text import one_line
 
 log = logging.getLogger("agentorch.exclusions")

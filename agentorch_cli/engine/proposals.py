@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from agentorch_cli.engine.state import State
 from agentorch_cli.errors import DatabaseUnreachable, OrchestratorError
-from agentorch_cli.identity import new_id
+from agentorch_cli.identity import new_id_text
 from agentorch_cli.store.proposals import cast_vote, close_proposal, waiting_for
 from agentorch_cli.store.store import Store
 
@@ -90,7 +90,7 @@ class Proposals:
             for agent_id in unheard:
                 session = self.sessions.session_of(agent_id)
                 if session is not None:
-                    session.message(str(new_id()), "consensus_request", data)
+                    session.message(new_id_text(), "consensus_request", data)
 
     async def take(self, session: Any, frame: Any) -> None:
         """A vote from the wire. Raises what the operation raises: the session tells its agent."""

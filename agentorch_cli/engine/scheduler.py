@@ -3,7 +3,9 @@
 Wakes when something changed (a hint that tasks are ready, a slot that came free, an agent
 that came online), never on a clock while nothing does. One step matches what the mirror
 knows, commits it in one statement per batch, and sends. While a commit runs, more wakes up:
-so batches grow under load by themselves, and a single task passes at once.
+so batches grow under load by themselves, and a single task passes at once. Where more is ready
+than a batch holds, the next batch is matched while the last one is being stored (a `_Flight`),
+and that one is sent while the next is stored: neither the database nor this loop waits for the other.
 
 The mirror holds a window of the ready tasks. Hints name new ones; where they do not fit in a
 hint, or the mirror may have missed some, the window is read again from the table.
@@ -17,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 import asyncpg
@@ -31,10 +33,10 @@ from agentorch_cli.engine.funds import Funds
 from agentorch_cli.engine.relay import WAITS
 from agentorch_cli.engine.state import Courier, Elsewhere, State
 from agentorch_cli.errors import DatabaseUnreachable, OrchestratorError
-from agentorch_cli.identity import new_id
+from agentorch_cli.identity import new_id_text
 from agentorch_cli.store.database import Transaction
 from agentorch_cli.store.limits import read_keys, read_limits, take_keys, take_tokens
-from agentorch_cli.store.records import Assignment, Claimed, Delivery
+from agentorch_cli.store.records import Assignment, Claimed, Delivery, Row, Unlocked
 from agentorch_cli.store.store import Store, earliest, is_simple, joined, schema_in, vote_in
 from agentorch_cli.store.votes import open_task_vote
 
@@ -80,6 +82,19 @@ class _Refused(Exception):
         super().__init__(f"{len(task_ids)} tasks were refused")
 
 
+@dataclass(slots=True)
+class _Flight:
+    """Assignments that are being stored: nobody was told of them yet, and their tasks still look ready."""
+
+    pairs: Sequence[Pair]
+    batch: list[Assignment]
+    answer: asyncio.Task[dict[str, Claimed]]
+    task_ids: set[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.task_ids = {task.task_id for task, _ in self.pairs}
+
+
 class Scheduler:
     """The loop that assigns."""
 
@@ -99,6 +114,8 @@ class Scheduler:
         self.response_timeout = response_timeout
         self._wake = asyncio.Event()
         self._hinted: set[str] = set()
+        self._rows: list[Row] = []
+        """Ready tasks that a statement of this node answered, or a hint held: they need not be read."""
         self._is_stale = True
         self._is_cut = False
         """The table holds more ready tasks than the window."""
@@ -116,6 +133,8 @@ class Scheduler:
         self.claims: list[Claim] = [self._claim_limits, self.funds.claim]
         self._are_budgets_stale = True
         self._changed_budgets: set[tuple[str, str]] = set()
+        self._flight: _Flight | None = None
+        """At most one; none between two steps."""
         self._claiming = asyncio.Lock()
         """One transaction at a time claims: claims remember what they gave until it is stored."""
         self._are_limits_stale = True
@@ -161,6 +180,24 @@ class Scheduler:
         self._hinted.update(task_ids)
         self._look_at_delayed |= delayed
         self._wake.set()
+
+    def came(self, row: Row) -> None:
+        """A task was submitted that is ready at once, and this is how it stands."""
+        if self.state.is_leader:
+            self._rows.append(row)
+            self._wake.set()
+
+    def unlocked(self, told: Unlocked) -> None:
+        """These tasks became ready here, and this is how they stand."""
+        if self.state.is_leader and told.rows:
+            if self.state.relay is not None and self.state.relay.has_other_pools:
+                self.state.relay.ready(told.ready)
+            self._rows += told.rows
+            self._wake.set()
+        elif told.rows:
+            self.hint(told.ready)
+        if told.delayed:
+            self.hint((), delayed=True)
 
     def look_again(self) -> None:
         """The mirror of whoever leads may be wrong: the window is read anew, that of each pool."""
@@ -251,23 +288,37 @@ class Scheduler:
         await self._read_budgets()
         await self._read()
         await self._continue()
+        try:
+            await self._assign()
+        except BaseException:
+            await self._abandon()
+            raise
+
+    async def _assign(self) -> None:
+        """Match and commit until nothing fits; nothing is in flight at the end."""
         while True:
             pairs = self._match()
             if pairs:
                 await self._commit(pairs)
-                if self._is_in_doubt:
-                    self._wake.set()
-                    await asyncio.sleep(DOUBT_PAUSE)
-                    return
-                await self._read_limits()
-                await self._read_budgets()
-                await self._read()
-                if self._look_at_parked or self._parked:
-                    await self._continue()
+            elif self._flight is not None:
+                await self._land()
             elif not await self._dig():
                 self._wait_for_rates()
                 self._tell_idle()
                 return
+            else:
+                continue
+            if self._is_in_doubt:
+                await self._land()
+                self._wake.set()
+                await asyncio.sleep(DOUBT_PAUSE)
+                return
+            await self._read_limits()
+            await self._read_budgets()
+            await self._read()
+            if self._look_at_parked or self._parked:
+                await self._land()
+                await self._continue()
 
     def _tell_idle(self) -> None:
         """Nothing that is ready fits these agents: perhaps what others hold does."""
@@ -373,7 +424,8 @@ class Scheduler:
     def _room(self) -> int:
         if not self.most_running:
             return BATCH
-        return min(BATCH, self.most_running - len(self.state.running))
+        aloft = len(self._flight.pairs) if self._flight is not None else 0
+        return min(BATCH, self.most_running - len(self.state.running) - aloft)
 
     async def _continue(self) -> None:
         """Parents whose sub-tasks ended go on before anything new begins, each in a slot of its agent."""
@@ -438,8 +490,10 @@ class Scheduler:
     async def _read(self) -> None:
         backlog = self.state.backlog
         if self._is_stale:
+            await self._land()
             self._is_stale = False
             self._hinted.clear()
+            self._rows.clear()
             self._refused.clear()
             tasks = await self.store.ready_tasks(WINDOW, self.state.pool)
             self._note_edge(tasks, WINDOW)
@@ -453,10 +507,18 @@ class Scheduler:
             # What came or changed before the edge was hinted at, so only what lies behind it is new.
             tasks = await self.store.ready_tasks(WINDOW // 2, self.state.pool, behind=self._edge)
             self._note_edge(tasks, WINDOW // 2)
+            aloft = self._aloft
+            tasks = [task for task in tasks if task.task_id not in aloft]
             self._queue(tasks)
             self._notice_unservable(tasks)
-        if self._hinted:
-            ids, self._hinted = self._hinted, set()
+        if self._rows:
+            rows, self._rows = self._rows, []
+            rows = [row for row in rows if row["task_id"] not in self._aloft]
+            tasks = await self.store.ready_among(rows, self.state.pool)
+            self._queue(tasks)
+            self._notice_unservable(tasks)
+        if self._hinted and (ids := self._hinted - self._aloft):
+            self._hinted &= self._aloft  # looked at once it is known what became of them
             tasks = await self.store.ready_tasks_by_id(list(ids), self.state.pool)
             self._queue(tasks)
             self._notice_unservable(tasks)
@@ -465,6 +527,11 @@ class Scheduler:
         if self.funds.exhausted:
             for task_id in await self.funds.end_exhausted():
                 backlog.drop(task_id)
+
+    @property
+    def _aloft(self) -> set[str]:
+        """Tasks whose assignment is being stored: what a reading says of them is not true any more."""
+        return self._flight.task_ids if self._flight is not None else set()
 
     def _note_edge(self, tasks: Sequence[Ready], limit: int) -> None:
         self._is_cut = len(tasks) == limit or bool(self.store.sick)
@@ -526,7 +593,9 @@ class Scheduler:
         limited = [pair for pair in opened if self._is_limited(pair)]
         try:
             if plain:
-                await self._commit_plainly(plain)
+                await self._take_off(plain)
+            if limited or not self.state.backlog.tasks:
+                await self._land()
         except BaseException:
             self._take_back(limited)
             raise
@@ -543,24 +612,60 @@ class Scheduler:
             f"{Scope.AGENT}:{seat.member.agent_id}" in rates.buckets for seat in seats
         )
 
-    async def _commit_plainly(self, pairs: Sequence[Pair]) -> None:
+    async def _take_off(self, pairs: Sequence[Pair]) -> None:
+        """Have these stored next; what is being stored now is sent meanwhile."""
         batch = [seat for task, seats in pairs for seat in self._assignments(task, seats)]
+        before, self._flight = self._flight, None
+        claimed: dict[str, Claimed] | None = None
+        try:
+            if before is not None:
+                claimed = await self._answer(before)
+        except BaseException:
+            self._take_back(pairs)
+            raise
+        self._flight = _Flight(pairs, batch, asyncio.create_task(self._store(batch)))
+        if before is not None and claimed is not None:
+            await asyncio.sleep(0)  # the statement is on its way
+            self._send(before.pairs, before.batch, claimed)
+
+    async def _store(self, batch: list[Assignment]) -> dict[str, Claimed]:
         loop = asyncio.get_running_loop()
         began = loop.time()
+        claimed = await self.store.assign(batch)
+        self.state.meters.assign.observe(loop.time() - began)
+        return claimed
+
+    async def _land(self) -> None:
+        """Wait for what is being stored, and send it."""
+        flight, self._flight = self._flight, None
+        if flight is not None:
+            claimed = await self._answer(flight)
+            if claimed is not None:
+                self._send(flight.pairs, flight.batch, claimed)
+
+    async def _abandon(self) -> None:
+        """A step failed: what it was storing is not known to be stored, and is taken back here."""
+        flight, self._flight = self._flight, None
+        if flight is not None:
+            self._take_back(flight.pairs)
+            self._is_in_doubt = True
+            flight.answer.cancel()
+            await asyncio.gather(flight.answer, return_exceptions=True)
+
+    async def _answer(self, flight: _Flight) -> dict[str, Claimed] | None:
+        """What the database said, by task; None where they had to be stored one by one."""
         try:
-            claimed = await self.store.assign(batch)
+            return await flight.answer
         except asyncpg.UniqueViolationError:
-            self._was_quicker(pairs)
-        except DatabaseUnreachable:
-            self._take_back(pairs)
+            self._was_quicker(flight.pairs)
+        except asyncpg.PostgresError:
+            self._take_back(flight.pairs)
+            await self._one_by_one(flight.pairs)
+            return None
+        except Exception:
+            self._take_back(flight.pairs)
             self._is_in_doubt = True
             raise
-        except asyncpg.PostgresError:
-            self._take_back(pairs)
-            await self._one_by_one(pairs)
-            return
-        self.state.meters.assign.observe(loop.time() - began)
-        self._send(pairs, batch, claimed)
 
     def _was_quicker(self, pairs: Sequence[Pair]) -> NoReturn:
         log.info("another scheduler was quicker; reading the fleet anew")
@@ -645,7 +750,7 @@ class Scheduler:
             Assignment(
                 task_id=task.task_id,
                 seen_attempts=task.attempts_made,
-                message_id=str(new_id()),
+                message_id=new_id_text(),
                 agent_id=seat.member.agent_id,
                 slot=seat.slot,
                 role=seat.role or task.role,

@@ -1,7 +1,8 @@
 """Records how attempts ended, and moves their tasks.
 
 Reports come from agents (by the gateway), from the lifeline (timeouts, losses) and from
-agents that leave. They gather while the previous batch commits. Most belong to tasks with
+agents that leave. They gather while the previous batch commits; its agents are told while the
+next one commits (a `_Flight`). Most belong to tasks with
 one agent: those are decided by `core.settle.settle_one` and stored in one statement for the
 whole batch. The rest (several agents, votes, late results, anything unknown) takes the
 careful path: lock the tasks, read all their attempts, decide, write, in one transaction.
@@ -18,7 +19,8 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -35,9 +37,9 @@ from agentorch_cli.errors import DatabaseUnreachable
 from agentorch_cli.frames import dumps
 from agentorch_cli.logs import facts
 from agentorch_cli.store.database import Transaction
-from agentorch_cli.store.records import AttemptRow, Delivery, Ending, LockedTask
+from agentorch_cli.store.literals import array_literal
+from agentorch_cli.store.records import AttemptRow, Delivery, Ended, Ending, LockedTask, Unlocked
 from agentorch_cli.store.store import Store, as_uuid, hint
-from agentorch_cli.store.submission import array_literal
 from agentorch_cli.store.truth import note_comparison, verdict_of, verify
 from agentorch_cli.text import visible
 
@@ -60,6 +62,21 @@ _GAVE_UP = {
 }
 
 
+Settled = tuple[dict[str, Ended], Unlocked | None]
+"""What the database made of a batch, by message id, and which dependents it made ready in the same commit."""
+
+
+@dataclass(slots=True)
+class _Flight:
+    """Ends of simple attempts that are being stored: nobody was told of them yet."""
+
+    simple: dict[str, tuple[Report, Delivery]]
+    endings: list[Ending]
+    answer: asyncio.Task[Settled]
+    began: float
+    """Loop time."""
+
+
 class Settler:
     """The loop that settles."""
 
@@ -80,6 +97,9 @@ class Settler:
         self._wake = asyncio.Event()
         self._began = 0.0
         """When the batch that is settled now was begun, on the loop's clock."""
+        self._flight: _Flight | None = None
+        self._is_in_doubt = False
+        """Something was stored, and those who wait for it may not have been told."""
         self._has_room = asyncio.Event()
         self._has_room.set()
         self._is_idle = asyncio.Event()
@@ -122,17 +142,91 @@ class Settler:
 
     async def run(self) -> None:
         """For ever. No error of one batch ends it."""
-        while True:
-            if not self._reports:
+        try:
+            while True:
+                if self._reports or self._flight is not None:
+                    await self._advance()
+                    continue
                 if self.checks.is_idle:
                     self._is_idle.set()
                 self._wake.clear()
                 await self._wake.wait()
-                continue
+        finally:
+            if self._flight is not None:
+                self._flight.answer.cancel()
+
+    async def _advance(self) -> None:
+        """Have stored what gathered while the last batch was; who waits for that one is told meanwhile."""
+        before, self._flight = self._flight, None
+        settled = await self._answer(before) if before is not None else None
+        closer: list[Report] = []
+        if self._reports:
             batch = self._next_batch()
             if len(self._reports) <= MOST_WAITING // 2 and self._bytes <= MOST_BYTES // 2:
                 self._has_room.set()
-            await self._settle_surely(batch)
+            try:
+                self._flight, closer = self._take_off(batch)
+            except Exception:
+                log.exception("a batch of %d results cannot be stored as it is", len(batch))
+                closer = batch
+            if self._flight is not None:
+                await asyncio.sleep(0)  # the statement is on its way
+        odd: list[Report] = []
+        if before is not None and settled is not None:
+            odd = self._finish(before, settled)
+        if odd and self._flight is not None:  # one at a time locks what it changes
+            after, self._flight = self._flight, None
+            if (settled := await self._answer(after)) is not None:
+                odd += self._finish(after, settled)
+        if odd:
+            in_doubt, self._is_in_doubt = self._is_in_doubt, False
+            await self._settle_surely(odd, self._settle_carefully, is_repeated=in_doubt)
+        if closer:
+            await self._settle_surely(closer)
+
+    def _take_off(self, batch: list[Report]) -> tuple[_Flight | None, list[Report]]:
+        """Have a batch stored where it is simple throughout; what needs a closer look."""
+        began = asyncio.get_running_loop().time()
+        simple, careful = self._sorted(batch)
+        if careful:
+            return None, [*(report for report, _ in simple.values()), *careful]
+        if not simple:
+            return None, []
+        endings = [self._ending(report, delivery) for report, delivery in simple.values()]
+        return _Flight(simple, endings, asyncio.create_task(self._store(simple, endings)), began), []
+
+    async def _store(
+        self, simple: Mapping[str, tuple[Report, Delivery]], endings: Sequence[Ending]
+    ) -> Settled:
+        """With the dependents in the same commit, where there are any as far as is known."""
+        if any(delivery.has_dependents for _, delivery in simple.values()):
+            return await self.store.settle_and_unlock(endings)
+        return await self.store.settle(endings), None
+
+    async def _answer(self, flight: _Flight) -> Settled | None:
+        """What the database made of these; None where it was settled in another way after a failure."""
+        try:
+            return await flight.answer
+        except Exception:
+            reports = [report for report, _ in flight.simple.values()]
+            await self._settle_surely(reports, is_repeated=True)
+            return None
+
+    def _finish(self, flight: _Flight, settled: Settled) -> list[Report]:
+        """Tell everybody; the reports that need a closer look."""
+        self._began = flight.began
+        try:
+            odd = self._tell_simple(flight.simple, flight.endings, settled)
+        except Exception:
+            log.exception("what became of %d results could not be told; looking again", len(flight.endings))
+            odd = [report for report, _ in flight.simple.values()]
+            self._is_in_doubt = True
+        self._measure(flight.began, len(flight.endings))
+        return odd
+
+    def _measure(self, began: float, size: int) -> None:
+        self.state.meters.settle.observe(asyncio.get_running_loop().time() - began)
+        self.state.meters.settle_size.observe(size)
 
     def _next_batch(self) -> list[Report]:
         batch = [self._reports.popleft()]
@@ -145,13 +239,22 @@ class Settler:
         self._bytes -= sum(map(_size, batch))
         return batch
 
-    async def _settle_surely(self, batch: list[Report]) -> None:
-        """Settle a batch whatever the database does: it may be away for a while."""
+    async def _settle_surely(
+        self,
+        batch: list[Report],
+        settle: Callable[[list[Report]], Awaitable[None]] | None = None,
+        *,
+        is_repeated: bool = False,
+    ) -> None:
+        """Settle a batch, by `step` or another way, whatever the database does: it may be away for a while.
+
+        `is_repeated`: it was tried before, and nobody knows whether it was stored.
+        """
+        settle = settle or self.step
         wait = 0.05
-        is_repeated = False
         while True:
             try:
-                await self.step(batch)
+                await settle(batch)
                 if is_repeated:
                     await self._catch_up()
                 return
@@ -171,7 +274,7 @@ class Settler:
                     return
                 log.exception("a batch of %d results failed; trying them one by one", len(batch))
                 for report in batch:
-                    await self._settle_surely([report])
+                    await self._settle_surely([report], settle, is_repeated=is_repeated)
                 return
 
     async def _catch_up(self) -> None:
@@ -218,10 +321,19 @@ class Settler:
 
     async def step(self, batch: Sequence[Report]) -> None:
         """Settle one batch."""
+        began = self._began = asyncio.get_running_loop().time()
+        simple, careful = self._sorted(batch)
+        if simple:
+            endings = [self._ending(report, delivery) for report, delivery in simple.values()]
+            careful = self._tell_simple(simple, endings, await self._store(simple, endings)) + careful
+        if careful:
+            await self._settle_carefully(careful)
+        self._measure(began, len(batch))
+
+    def _sorted(self, batch: Sequence[Report]) -> tuple[dict[str, tuple[Report, Delivery]], list[Report]]:
+        """The simple ones by message id, and those that need a closer look."""
         simple: dict[str, tuple[Report, Delivery]] = {}
         careful: list[Report] = []
-        loop = asyncio.get_running_loop()
-        began = self._began = loop.time()
         for report in batch:
             delivery = self.state.deliveries.get(report.message_id)
             if delivery is not None and delivery.result_schema is not None:
@@ -242,12 +354,7 @@ class Settler:
                 simple[report.message_id] = (report, delivery)
             elif report.from_agent:
                 careful.append(report)  # the same result twice in one batch: acknowledged after the first
-        if simple:
-            careful = await self._settle_simple(simple) + careful
-        if careful:
-            await self._settle_carefully(careful)
-        self.state.meters.settle.observe(loop.time() - began)
-        self.state.meters.settle_size.observe(len(batch))
+        return simple, careful
 
     def _checked(self, report: Report, schema: str, is_ballot: bool) -> Report | None:
         """The report, or the failure that it is because its result does not fit; None: it comes back."""
@@ -279,10 +386,16 @@ class Settler:
 
     # --- the common case --------------------------------------------------------------------
 
-    async def _settle_simple(self, simple: dict[str, tuple[Report, Delivery]]) -> list[Report]:
-        """Store and move a batch; the reports that need a closer look."""
-        endings = [self._ending(report, delivery) for report, delivery in simple.values()]
-        ended = await self.store.settle(endings)
+    def _tell_simple(
+        self,
+        simple: Mapping[str, tuple[Report, Delivery]],
+        endings: Sequence[Ending],
+        settled: Settled,
+    ) -> list[Report]:
+        """These are stored: tell agents, dependents and the mirror; the reports that need a closer look."""
+        ended, told = settled
+        if told is not None:
+            self.scheduler.unlocked(told)
         odd: list[Report] = []
         acks: dict[str, list[str]] = {}
         unlocking: list[tuple[str, str]] = []
@@ -468,7 +581,7 @@ class Settler:
         for task_id, status in told.ended:
             self.state.count(f"task_{status}")
             self.state.bus.publish(f"task_{status}", task_id=task_id)
-        self.scheduler.hint(told.ready, delayed=told.delayed)
+        self.scheduler.unlocked(told)
 
     # --- the careful path -------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ from agentorch_cli.core.plan import plan
 from agentorch_cli.documents import Document
 from agentorch_cli.engine.state import State
 from agentorch_cli.errors import DatabaseUnreachable, NotAllowed, OrchestratorError
-from agentorch_cli.identity import new_id
+from agentorch_cli.identity import new_id, new_id_text
 from agentorch_cli.logs import facts
 from agentorch_cli.store.records import Delivery
 from agentorch_cli.store.store import Store
@@ -121,7 +121,7 @@ class Subtasks:
         parent_id = parent.task_id if parent is not None else None
         document = Document({"tasks": [frame.task]}, "submit_task")
         defaults = {**self.defaults, "pool": parent.pool} if parent is not None else self.defaults
-        file = read_tasks(document, new_id=lambda: str(new_id()), defaults=defaults)
+        file = read_tasks(document, new_id=new_id_text, defaults=defaults)
         specs = [replace(spec, parent_id=parent_id) for spec in plan(file.tasks, where=file.where).tasks]
         if parent is not None and parent.traceparent_told is not None and specs[0].traceparent is None:
             specs[0] = replace(specs[0], traceparent=parent.traceparent_told)
@@ -133,7 +133,7 @@ class Subtasks:
             "taskId": stored.task_id,
             "status": stored.status,
         }
-        requester.message(str(new_id()), "subtask_submitted", data)
+        requester.message(new_id_text(), "subtask_submitted", data)
         if not frame.wait_for:
             return
         if parent is not None:
@@ -143,7 +143,7 @@ class Subtasks:
             await _surely(lambda: self._end_wait(parent.message_id, stored.task_id))
             if parent.message_id not in self.state.deliveries:
                 return  # its work was taken away meanwhile
-        requester.message(str(new_id()), "subtask_finished", {"requestId": frame.request_id, **final})
+        requester.message(new_id_text(), "subtask_finished", {"requestId": frame.request_id, **final})
 
     async def _insert(self, specs: Sequence[TaskSpec]) -> Stored:
         """Again and again while the database is away, where a key makes it one task however often."""

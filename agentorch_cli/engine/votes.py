@@ -31,7 +31,7 @@ from agentorch_cli.core.settle import Case, Move, Tried
 from agentorch_cli.core.vote import BallotStatus, Policy, Verdict, VoteStatus
 from agentorch_cli.engine.state import Report, State
 from agentorch_cli.frames import dumps
-from agentorch_cli.identity import new_id
+from agentorch_cli.identity import new_id, new_id_text
 from agentorch_cli.store.database import Transaction
 from agentorch_cli.store.records import AttemptRow, LockedTask
 from agentorch_cli.store.store import Store
@@ -225,7 +225,7 @@ class Votes:
         """Tasks for the comparer, one for each pair; they inform the vote when they end."""
         tasks = [
             TaskSpec(
-                task_id=str(new_id()),
+                task_id=new_id_text(),
                 type=COMPARE,
                 name=f"compare two answers to {task.task_id}"[:200],
                 required_capabilities=(poll.options["comparer"],),

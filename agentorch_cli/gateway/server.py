@@ -43,7 +43,7 @@ from agentorch_cli.gateway.page import page_of
 from agentorch_cli.gateway.reading import Reader
 from agentorch_cli.gateway.session import Session, close, error_frame
 from agentorch_cli.gateway.wire import Wire
-from agentorch_cli.identity import new_id
+from agentorch_cli.identity import new_id, new_id_text
 from agentorch_cli.logs import facts
 from agentorch_cli.store.records import Delivery
 
@@ -90,7 +90,12 @@ class Desk(Protocol):
     def accepted(self, agent_id: str, message_id: str) -> bool: ...
 
     def progressed(
-        self, agent_id: str, message_id: str, progress: float | None, note: str | None
+        self,
+        agent_id: str,
+        message_id: str,
+        progress: float | None,
+        note: str | None,
+        usage: str | None = None,
     ) -> bool: ...
 
     def ended(self, report: Any) -> None: ...
@@ -516,7 +521,9 @@ class Gateway:
             case "task_accepted":
                 self._desk.accepted(session.agent_id, frame.message_id)
             case "task_progress":
-                self._desk.progressed(session.agent_id, frame.message_id, frame.progress, frame.note)
+                self._desk.progressed(
+                    session.agent_id, frame.message_id, frame.progress, frame.note, _usage_of(frame)
+                )
             case "task_result":
                 self._bring(session, _report_of(self._report, session.agent_id, frame))
             case "unregister":
@@ -547,7 +554,7 @@ class Gateway:
         session = self.sessions.get(agent_id)
         if session is not None:
             session.message(
-                str(new_id()), "cancel_task", {"taskId": task_id, "messageId": message_id, "reason": reason}
+                new_id_text(), "cancel_task", {"taskId": task_id, "messageId": message_id, "reason": reason}
             )
 
     def acknowledge(self, agent_id: str, message_ids: Iterable[str]) -> None:
@@ -571,7 +578,7 @@ class Gateway:
         """Tell one agent the same."""
         session = self.sessions.get(agent_id)
         if session is not None:
-            session.message(str(new_id()), "drain", {})
+            session.message(new_id_text(), "drain", {})
 
     def dismiss(self, agent_id: str, reason: str) -> None:
         """End an agent's session."""
@@ -642,9 +649,7 @@ class Gateway:
 
 def _report_of(report: Reports, agent_id: str, frame: Any) -> Any:
     error: ErrorBody | None = frame.error
-    usage = None
-    if frame.usage is not None:
-        usage = orjson.dumps(frame.usage.model_dump(exclude_none=True)).decode()
+    usage = _usage_of(frame)
     if error is None:
         if "result" not in frame.model_fields_set:
             raise InvalidMessage('task_result: it has neither "result" nor "error"', field="result")
@@ -672,6 +677,13 @@ def _report_of(report: Reports, agent_id: str, frame: Any) -> Any:
         usage,
         task_id=frame.task_id,
     )
+
+
+def _usage_of(frame: Any) -> str | None:
+    """What a frame says was used, as JSON text."""
+    if frame.usage is None:
+        return None
+    return orjson.dumps(frame.usage.model_dump(exclude_none=True)).decode()
 
 
 def shown_token(headers: Headers) -> str | None:

@@ -22,7 +22,7 @@ from agentorch_cli.core.plan import plan
 from agentorch_cli.documents import Document
 from agentorch_cli.errors import OrchestratorError, UsageError
 from agentorch_cli.handlers import HANDLERS, Handler
-from agentorch_cli.identity import new_id
+from agentorch_cli.identity import new_id_text
 from agentorch_cli.messages import AGENTS, TASKS
 from agentorch_cli.sentences import explain
 from agentorch_cli.taskfile import check_budget, read_agents, read_tasks
@@ -134,7 +134,7 @@ def _read_specs(name: str, value: Any, defaults: Mapping[str, Any]) -> list[Any]
     document = Document({name: value}, "request")
     if name == "agents":
         return list(read_agents(document))
-    file = read_tasks(document, new_id=lambda: str(new_id()), defaults=defaults)
+    file = read_tasks(document, new_id=new_id_text, defaults=defaults)
     return list(plan(file.tasks, where=file.where).tasks)
 
 

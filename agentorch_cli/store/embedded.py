@@ -56,6 +56,8 @@ class Inspection:
     version: str | None
     """`18.4` of a server that answers, `18` of files at rest."""
     socket_dir: Path | None
+    dsn: str
+    """Where it answers; as long as it does not run, where it would."""
     runs_as: str | None
     holders: tuple[int, ...] | None
     """The processes that use the server, or None where the system does not tell."""
@@ -91,10 +93,7 @@ class EmbeddedServer:
     @property
     def dsn(self) -> str:
         """The address of the database, for asyncpg; it says all that PG* variables could change."""
-        host = quote(os.fsencode(self._socket_dir), safe="/")
-        return (
-            f"postgresql://{postmaster.SUPERUSER}@/{postmaster.DATABASE}?host={host}&port={postmaster.PORT}"
-        )
+        return _dsn(self._socket_dir)
 
     async def start(self) -> str:
         """Joins the server, or starts it (and makes it the first time); returns the DSN.
@@ -261,6 +260,11 @@ async def stop_server(
                 os.close(users)
 
 
+def _dsn(socket_dir: Path) -> str:
+    host = quote(os.fsencode(socket_dir), safe="/")
+    return f"postgresql://{postmaster.SUPERUSER}@/{postmaster.DATABASE}?host={host}&port={postmaster.PORT}"
+
+
 async def inspect(data_dir: Path) -> Inspection:
     """Looks at the server without a lock, a start or a change."""
     data_dir = _absolute(data_dir)
@@ -280,6 +284,7 @@ async def inspect(data_dir: Path) -> Inspection:
             pid=pid,
             version=answer.version or _files_version(files),
             socket_dir=socket_dir if running else None,
+            dsn=_dsn(socket_dir),
             runs_as=runs_as,
             holders=_holders(data_dir),
             size_bytes=await asyncio.to_thread(_size, files),

@@ -9,7 +9,7 @@ new edge. Idempotency keys that are known are answered with the task that has th
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -24,7 +24,8 @@ from agentorch_cli.core.settle import MOST_BACKOFF
 from agentorch_cli.errors import Conflict, NotFound
 from agentorch_cli.store.budgets import NewBudget, insert_budgets, new_budgets
 from agentorch_cli.store.database import Database, Transaction
-from agentorch_cli.store.store import Store, hint
+from agentorch_cli.store.literals import array_literal, column, plain_column, text_column
+from agentorch_cli.store.store import Store, hint, whole
 
 
 @dataclass(slots=True)
@@ -300,45 +301,75 @@ class _Rows:
         waiting = [self._waiting.get(t.task_id, ()) for t in tasks]
         ready = [t.task_id for t, s in zip(tasks, status, strict=True) if s is TaskStatus.PENDING]
         is_delayed = any(t.run_at is not None for t in tasks)
+        options = [_options(t) for t in tasks]
+        is_single = len(ready) == len(tasks) == 1 and not is_delayed
+        row = _row(tasks[0], options[0], waves[0]) if is_single else ""
         return [
-            [t.task_id for t in tasks],
-            [t.name for t in tasks],
-            [t.type for t in tasks],
-            status,
-            [t.priority for t in tasks],
-            [array_literal(t.required_capabilities) for t in tasks],
-            [t.coverage for t in tasks],
-            [t.min_agents for t in tasks],
-            [t.max_agents for t in tasks],
-            [wave if s is TaskStatus.PENDING else 0 for wave, s in zip(waves, status, strict=True)],
-            [len(w) for w in waiting],
-            [array_literal(t.depends_on) for t in tasks],
-            [array_literal(t.dependency_names.get(d, d) for d in t.depends_on) for t in tasks],
-            [t.task_id in self._depended_on for t in tasks],
-            [t.on_dependency_failure for t in tasks],
-            [t.remaining_path for t in tasks],
-            [t.run_at for t in tasks],
-            [t.deadline for t in tasks],
-            [t.timeout_seconds for t in tasks],
-            [t.retries for t in tasks],
-            [_options(t) for t in tasks],
-            [orjson.dumps(t.data).decode() if t.data is not None else None for t in tasks],
-            [
-                orjson.dumps(self._error[t.task_id]).decode() if t.task_id in self._error else None
-                for t in tasks
-            ],
-            [t.idempotency_key for t in tasks],
-            [t.parent_id for t in tasks],
+            array_literal([t.task_id for t in tasks]),
+            text_column([t.name for t in tasks]),
+            array_literal([t.type for t in tasks]),
+            plain_column(status),
+            plain_column([t.priority for t in tasks]),
+            array_literal([array_literal(t.required_capabilities) for t in tasks]),
+            plain_column([t.coverage for t in tasks]),
+            plain_column([t.min_agents for t in tasks]),
+            plain_column([t.max_agents for t in tasks]),
+            plain_column([w if s is TaskStatus.PENDING else 0 for w, s in zip(waves, status, strict=True)]),
+            plain_column(map(len, waiting)),
+            array_literal([array_literal(t.depends_on) for t in tasks]),
+            array_literal([array_literal(t.dependency_names.get(d, d) for d in t.depends_on) for t in tasks]),
+            plain_column([t.task_id in self._depended_on for t in tasks]),
+            plain_column([t.on_dependency_failure for t in tasks]),
+            plain_column([t.remaining_path for t in tasks]),
+            column([t.run_at for t in tasks]),
+            column([t.deadline for t in tasks]),
+            plain_column([t.timeout_seconds for t in tasks]),
+            plain_column([t.retries for t in tasks]),
+            array_literal(options),
+            text_column([orjson.dumps(t.data).decode() if t.data is not None else None for t in tasks]),
+            text_column(
+                [
+                    orjson.dumps(self._error[t.task_id]).decode() if t.task_id in self._error else None
+                    for t in tasks
+                ]
+            ),
+            text_column([t.idempotency_key for t in tasks]),
+            text_column([t.parent_id for t in tasks]),
             self._submission_id,
             self._store.node_id,
             self._store.aging_seconds,
-            [d for w in waiting for d in w],
-            [t.task_id for t, w in zip(tasks, waiting, strict=True) for _ in w],
-            hint(ready, delayed=is_delayed),
-            [t.deadline_seconds for t in tasks],
-            waves,
-            [t.pool for t in tasks],
+            array_literal([d for w in waiting for d in w]),
+            array_literal([t.task_id for t, w in zip(tasks, waiting, strict=True) for _ in w]),
+            row or hint(ready, delayed=is_delayed),
+            column([t.deadline_seconds for t in tasks]),
+            plain_column(waves),
+            text_column([t.pool for t in tasks]),
+            bool(row),
         ]
+
+
+def _row(task: TaskSpec, options: str, wanted: int) -> str:
+    """A hint with what the scheduler wants to know of a ready task; empty where it has to look."""
+    if task.deadline is not None or task.deadline_seconds is not None or task.consensus is not None:
+        return ""
+    return whole(
+        {
+            "task_id": task.task_id,
+            "remaining_path": task.remaining_path,
+            "task_type": task.type,
+            "priority": task.priority,
+            "required_capabilities": task.required_capabilities,
+            "coverage": task.coverage,
+            "min_agents": task.min_agents,
+            "max_agents": task.max_agents,
+            "wanted": wanted,
+            "timeout_seconds": task.timeout_seconds,
+            "retries": task.retries,
+            "has_dependents": False,
+            "options": options,
+            "pool": task.pool,
+        }
+    )
 
 
 def _options(task: TaskSpec) -> str:
@@ -381,12 +412,6 @@ def _options(task: TaskSpec) -> str:
     if task.traceparent is not None:
         options["traceparent"] = task.traceparent
     return orjson.dumps(options).decode() if options else "{}"
-
-
-def array_literal(texts: Iterable[str]) -> str:
-    """A PostgreSQL array literal of texts."""
-    quoted = ['"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' for text in texts]
-    return "{" + ",".join(quoted) + "}"
 
 
 def _taken(error: asyncpg.UniqueViolationError) -> str:

@@ -32,8 +32,8 @@ from agentorch_cli.frames import dumps
 from agentorch_cli.identity import new_id
 from agentorch_cli.store.database import Transaction
 from agentorch_cli.store.ledger import IN_TIME, credit
+from agentorch_cli.store.literals import array_literal
 from agentorch_cli.store.store import Store
-from agentorch_cli.store.submission import array_literal
 
 
 class Asks(Protocol):

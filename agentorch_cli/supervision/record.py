@@ -12,12 +12,12 @@ import json
 import os
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from agentorch_cli.redaction import redact
 from agentorch_cli.text import one_line
@@ -26,6 +26,9 @@ LONGEST_LINE = 8_000
 """Bytes; a longer line is cut into several."""
 
 LONGEST_NAME = 200
+
+_LOG = re.compile(r"(.+)\.log(?:\.\d+)?")
+"""Names of log files, also of those that were put aside."""
 
 
 def folder_of(data_dir: Path) -> Path:
@@ -159,29 +162,36 @@ class Line:
 
 def names_in(data_dir: Path) -> dict[str, Path]:
     """The processes that have a log, with their files; names as they were cut for the files."""
-    from urllib.parse import unquote
-
-    found = sorted(folder_of(data_dir).glob("*.log"), key=lambda path: _natural(path.stem))
-    return {unquote(path.stem): path for path in found}
+    folder = folder_of(data_dir)
+    # a file that was put aside just now has no successor before the next line
+    stems = {found[1] for path in folder.glob("*.log*") if (found := _LOG.fullmatch(path.name))}
+    return {unquote(stem): folder / f"{stem}.log" for stem in sorted(stems, key=_natural)}
 
 
 def _natural(name: str) -> list[object]:
     return [(part.isdecimal(), int(part) if part.isdecimal() else part) for part in re.split(r"(\d+)", name)]
 
 
-def last_lines(files: dict[str, Path], most: int) -> list[Line]:
+def last_lines(files: Mapping[str, Path], most: int) -> list[Line]:
     """The last lines of these logs together, oldest first."""
+    return _last({name: _texts(path) for name, path in files.items()}, most)
+
+
+def _last(texts: Mapping[str, Iterable[bytes]], most: int) -> list[Line]:
     found: list[Line] = []
-    for name, path in files.items():
-        kept: deque[Line] = deque(maxlen=most)
-        for part in _parts(path):
-            with (
-                contextlib.suppress(FileNotFoundError),
-                part.open(encoding="utf-8", errors="replace") as file,
-            ):
-                kept.extend(_line(name, text) for text in file)
-        found += kept
+    for name, lines in texts.items():
+        found += (_line(name, text) for text in deque(lines, maxlen=most))
     return sorted(found, key=lambda line: line.at)[-most:] if most else []
+
+
+def _texts(path: Path, end: tuple[int, int] | None = None) -> Iterator[bytes]:
+    """The lines of one log; those before `end` (a file, and a place in it), if there is one."""
+    for part in _parts(path):
+        with contextlib.suppress(FileNotFoundError), part.open("rb") as file:
+            if end is not None and os.fstat(file.fileno()).st_ino == end[0]:
+                yield from file.read(end[1]).splitlines()
+                return
+            yield from file
 
 
 def _parts(path: Path) -> list[Path]:
@@ -200,9 +210,48 @@ def _escaped(name: str) -> str:
     return glob.escape(name)
 
 
-def _line(name: str, text: str) -> Line:
-    at, _, line = text.rstrip("\n").partition(" ")
+def _line(name: str, text: bytes) -> Line:
+    at, _, line = text.decode("utf-8", "replace").rstrip("\n").partition(" ")
     return Line(at, name, line)
+
+
+def _newer(path: Path, inode: int | None) -> list[BinaryIO]:
+    """The files of one log that came after this one, the oldest first; all of them after None.
+
+    They are opened from the newest on: one that is put aside meanwhile is met twice rather than not at all.
+    """
+    found: dict[int, BinaryIO] = {}
+    for part in reversed(_parts(path)):
+        with contextlib.suppress(FileNotFoundError):
+            file = part.open("rb")
+            its = os.fstat(file.fileno()).st_ino
+            if its == inode or its in found:
+                file.close()
+            else:
+                found[its] = file
+            if its == inode:
+                break
+    return list(reversed(found.values()))
+
+
+class _Tail:
+    """The file of a log that grows; as long as it is open, no other file gets its inode."""
+
+    def __init__(self, file: BinaryIO, *, at_end: bool = False) -> None:
+        self._file = file
+        self._rest = b""
+        self.inode = os.fstat(file.fileno()).st_ino
+        self.place = file.seek(0, os.SEEK_END) if at_end else 0
+        """Where reading began."""
+
+    def read(self) -> list[bytes]:
+        """The lines that have come."""
+        *lines, self._rest = (self._rest + self._file.read()).split(b"\n")
+        return lines
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
 
 
 class Follower:
@@ -212,38 +261,54 @@ class Follower:
         """`wanted(name)` says which of the logs are followed."""
         self._data_dir = data_dir
         self._wanted = wanted
-        self._open: dict[str, tuple[BinaryIO, int, bytes]] = {}
-        self._refresh(at_end=True)
+        self._tails: dict[str, _Tail] = {}
+        for name, path in self._names():
+            files = _newer(path, None)
+            for file in files[:-1]:
+                file.close()
+            if files:
+                self._tails[name] = _Tail(files[-1], at_end=True)
+        self._begins = {name: (tail.inode, tail.place) for name, tail in self._tails.items()}
+        """The file in which the past ends, and where in it."""
+
+    def before(self, most: int) -> list[Line]:
+        """The last lines before those that it gives: none is missing between, and none comes twice."""
+        files = dict(self._names())
+        return _last(
+            {name: _texts(files[name], end) for name, end in self._begins.items() if name in files}, most
+        )
 
     def read(self) -> list[Line]:
         """What has come since the last time, in the order of its times."""
-        lines = sorted(self._read(), key=lambda line: line.at)
-        self._refresh(at_end=False)
+        found = [_line(name, text) for name, path in self._names() for text in self._news(name, path)]
+        return sorted(found, key=lambda line: line.at)
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for tail in self._tails.values():
+            tail.close()
+
+    def _names(self) -> Iterable[tuple[str, Path]]:
+        return ((name, path) for name, path in names_in(self._data_dir).items() if self._wanted(name))
+
+    def _news(self, name: str, path: Path) -> list[bytes]:
+        tail = self._tails.get(name)
+        lines = tail.read() if tail is not None else []
+        if tail is not None and _is(path, tail.inode):
+            return lines
+        newer = _newer(path, None if tail is None else tail.inode)
+        if tail is not None:  # nothing is added any more to what was put aside
+            lines += tail.read()
+        for file in newer:
+            if tail is not None:
+                tail.close()
+            tail = self._tails[name] = _Tail(file)
+            lines += tail.read()
         return lines
 
-    def _refresh(self, *, at_end: bool) -> None:
-        """Open what is new; what was put aside is read to its end first, by `_read`."""
-        for name, path in names_in(self._data_dir).items():
-            if not self._wanted(name):
-                continue
-            try:
-                inode = path.stat().st_ino
-                known = self._open.get(name)
-                if known is not None and known[1] == inode:
-                    continue
-                file = path.open("rb")
-            except FileNotFoundError:
-                continue
-            if known is not None:
-                known[0].close()
-            elif at_end:
-                file.seek(0, os.SEEK_END)
-            self._open[name] = (file, inode, b"")
 
-    def _read(self) -> list[Line]:
-        found = []
-        for name, (file, inode, rest) in list(self._open.items()):
-            *lines, rest = (rest + file.read()).split(b"\n")
-            self._open[name] = (file, inode, rest)
-            found += [_line(name, line.decode("utf-8", "replace")) for line in lines]
-        return found
+def _is(path: Path, inode: int) -> bool:
+    try:
+        return path.stat().st_ino == inode
+    except FileNotFoundError:
+        return False

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -99,12 +99,20 @@ class Supervisor:
             self._children[SERVE] = self._child(SERVE, program)
         return await asyncio.shield(self._url)
 
-    async def apply(self, wanted: Mapping[str, tuple[int, Declared]]) -> dict[str, Any]:
-        """Make what runs equal to this. Gives what was `started`, `changed`, and `stopped` how."""
+    async def apply(
+        self, wanted: Mapping[str, tuple[int, Declared]], anew: Collection[str] = ()
+    ) -> dict[str, Any]:
+        """Make what runs equal to this; those of `anew` are started anew although nothing was declared to
+        have changed. Gives what was `started`, `changed`, and `stopped` how.
+        """
         async with self._applying:
             before = self._declared
             gone = [name for name in before if name not in wanted]
-            changed = [name for name in wanted if name in before and _key(before[name]) != _key(wanted[name])]
+            changed = [
+                name
+                for name in wanted
+                if name in before and (name in anew or _key(before[name]) != _key(wanted[name]))
+            ]
             fresh = [name for name in wanted if name not in before]
             ended = await asyncio.gather(*(self._stop(name, None) for name in (*gone, *changed)))
             for name in (*fresh, *changed):

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from agentorch_cli.documents import load_document
-from agentorch_cli.identity import new_id
+from agentorch_cli.identity import new_id_text
 from agentorch_cli.taskfile import read_tasks
 from bench.figures import Findings
 from bench.fleet.engine import Engine, engine, run_program
@@ -28,7 +28,7 @@ async def file(sizes: Sizes) -> Findings:
         path.write_text(json.dumps([{"name": f"t{n}", **fields} for n in range(sizes.file_tasks)]))
         for is_first in (True, False):  # the first one opens connections and fills caches
             start = time.perf_counter()
-            tasks = read_tasks(load_document(path), new_id=lambda: str(new_id()), defaults={}).plan().tasks
+            tasks = read_tasks(load_document(path), new_id=new_id_text, defaults={}).plan().tasks
             read = time.perf_counter()
             await one.client.call("task.submit", tasks=list(tasks))
             stored = time.perf_counter()

@@ -21,7 +21,8 @@ from agentorch_cli.chaos.checker import RULES, check
 from agentorch_cli.chaos.evidence import gather
 from agentorch_cli.chaos.journal import Entry
 from agentorch_cli.chaos.recount import verdict
-from tests.conftest import TEMPLATE, named, quick_settings
+from tests.conftest import quick_settings
+from tests.databases import execute, new_database
 
 ROOT = Path(__file__).parents[2]
 Journals = dict[str, list[Entry]]
@@ -37,16 +38,9 @@ class Finished(NamedTuple):
 @pytest.fixture(scope="module")
 def finished(postgres: str) -> Iterator[Finished]:
     """Every kind of task, done by five agents; nothing was broken."""
-    url = named(postgres, "finished")
-    asyncio.run(execute(postgres, f"create database finished template {TEMPLATE}"))
+    url = asyncio.run(new_database(postgres, "finished"))
     yield Finished(url, asyncio.run(work(url)))
     asyncio.run(execute(postgres, "drop database finished with (force)"))
-
-
-async def execute(url: str, statement: str) -> None:
-    connection = await asyncpg.connect(url)
-    await connection.execute(statement)
-    await connection.close()
 
 
 async def work(url: str) -> Journals:

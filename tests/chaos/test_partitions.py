@@ -201,7 +201,7 @@ async def submit(url: str, part: int) -> None:
     """From here, where the database is within reach."""
     from agentorch_cli.core.plan import plan
     from agentorch_cli.documents import Document
-    from agentorch_cli.identity import new_id
+    from agentorch_cli.identity import new_id_text
     from agentorch_cli.taskfile import read_tasks
     from agentorch_cli.wiring import open_client
 
@@ -212,7 +212,7 @@ async def submit(url: str, part: int) -> None:
             SEED + 7 * part + one, "flat", "chain", "diamond", "retried", name=f"p{part}-{one}"
         )
     ]
-    file = read_tasks(Document({"tasks": batch}, "test"), new_id=lambda: str(new_id()), defaults={})
+    file = read_tasks(Document({"tasks": batch}, "test"), new_id=new_id_text, defaults={})
     async with open_client(quick_settings(url)) as client:
         await client.call("task.submit", tasks=plan(file.tasks, where=file.where).tasks)
 

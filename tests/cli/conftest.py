@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import types
 from collections.abc import Callable
@@ -10,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 
 from agentorch_cli.__main__ import run
 from agentorch_cli.views import ResolvedView
+from tests.databases import execute
 
 
 @dataclass
@@ -41,7 +42,20 @@ class Desk:
 
 
 @pytest.fixture
-def desk(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Desk:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to live and to work in: nobody's own settings take part."""
+    for name in list(os.environ):
+        if name.startswith("AGENTORCH_") or name in ("DATABASE_URL", "WEBSOCKET_URL", "COLUMNS"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def desk(home: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     """Commands reach this desk in place of a database, and find an empty home and directory."""
     desk = Desk()
 
@@ -52,11 +66,7 @@ def desk(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Desk:
     desk.wiring = types.ModuleType("agentorch_cli.wiring")
     desk.wiring.open_client = open_client
     monkeypatch.setitem(sys.modules, "agentorch_cli.wiring", desk.wiring)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("AGENTORCH_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.delenv("AGENTORCH_DEBUG", raising=False)
-    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setenv("AGENTORCH_DATA_DIR", str(home / "data"))
     return desk
 
 
@@ -89,23 +99,16 @@ FILL = (Path(__file__).parents[1] / "data" / "some_of_everything.sql").read_text
 @pytest.fixture
 async def full(database_url: str) -> str:
     """The address of a database with something of everything."""
-    connection = await asyncpg.connect(database_url)
-    try:
-        await connection.execute(FILL)
-    finally:
-        await connection.close()
+    await execute(database_url, FILL)
     return database_url
 
 
 @pytest.fixture
 def agentorch_at(
-    full: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+    home: Path, full: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Any]:
     """Run a command line on the full database."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DATABASE_URL", full)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
 
     def call(*arguments: str) -> Any:
         capsys.readouterr()

@@ -24,12 +24,9 @@ Run = Callable[..., Any]
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, desk: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in list(os.environ):
-        if name.startswith("AGENTORCH_"):
-            monkeypatch.delenv(name)
-    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
-    return tmp_path
+def nothing_chosen(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where data is kept is not said either: a file may say it."""
+    monkeypatch.delenv("AGENTORCH_DATA_DIR")
 
 
 MESSY = """\

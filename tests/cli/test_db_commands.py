@@ -21,6 +21,7 @@ from agentorch_cli.store.database import Database
 from agentorch_cli.store.migrations import newest_version
 from agentorch_cli.wiring import Orchestrator
 from tests.conftest import quick_settings
+from tests.databases import NOTHING, new_database
 
 SAY = "cat > /dev/null; echo 3"
 
@@ -38,16 +39,10 @@ class Said:
 
 @pytest.fixture
 def agentorch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Said]:
     """Runs a command line in this process, from an empty home."""
-    for name in list(os.environ):
-        if name.startswith("AGENTORCH_") or name == "DATABASE_URL":
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    monkeypatch.setenv("AGENTORCH_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AGENTORCH_DATA_DIR", str(home / "data"))
 
     def call(*words: str) -> Said:
         capsys.readouterr()
@@ -62,20 +57,9 @@ def agentorch(
 def two_databases(postgres: str) -> list[str]:
     """One with the schema, and one with nothing at all."""
     return [
-        asyncio.run(_new(postgres, "db_full", "agentorch_template")),
-        asyncio.run(_new(postgres, "db_bare")),
+        asyncio.run(new_database(postgres, "db_full")),
+        asyncio.run(new_database(postgres, "db_bare", NOTHING)),
     ]
-
-
-async def _new(address: str, name: str, template: str = "template0") -> str:
-    connection = await asyncpg.connect(address)
-    try:
-        await connection.execute(f"drop database if exists {name} (force)")
-        await connection.execute(f"create database {name} template {template}")
-    finally:
-        await connection.close()
-    head, _, query = address.partition("?")
-    return f"{head.rpartition('/')[0]}/{name}?{query}"
 
 
 async def _work(url: str) -> None:
@@ -361,7 +345,7 @@ def test_the_address_hides_its_password(agentorch: Callable[..., Said]) -> None:
     assert "secret" not in hidden.out + hidden.err + as_json.out
     assert hidden.out == "postgresql://me:***@db.example:5433/fleet\n"
     assert shown.out == f"{url}\n"
-    assert as_json.document["is_embedded"] is False
+    assert as_json.document["is_embedded"] is False and as_json.document["is_running"] is None
 
 
 def test_the_embedded_server_is_shown_and_stopped(agentorch: Callable[..., Said]) -> None:
@@ -378,14 +362,25 @@ def test_the_embedded_server_is_shown_and_stopped(agentorch: Callable[..., Said]
         status = agentorch(*here, "db", "status")
         assert status.code == 0 and "embedded, in " in status.out and "never" in status.out
         asked = agentorch(*here, "db", "url")
-        assert asked.out.startswith("postgresql://postgres@/agentorch?host=") and "does not run" in asked.err
+        resting = agentorch(*here, "db", "url", "--json")
 
         server = EmbeddedServer(Path(folder) / "data")
         asyncio.run(server.start())
+        running = agentorch(*here, "db", "url", "--json")
+        link = Path(folder) / ("long " * 30)
+        link.symlink_to(Path(folder) / "data")
+        by_link = agentorch("--data-dir", str(link), "db", "url")
         used = agentorch(*here, "db", "stop")
         asyncio.run(server.release())
         stopped = agentorch(*here, "--json", "db", "stop")
 
+        assert (
+            asked.out == f"{resting.document['url']}\n"
+            and "The embedded PostgreSQL does not run" in asked.err
+        )
+        assert (resting.document["is_running"], running.document["is_running"]) == (False, True)
+        assert (running.document["url"], running.err) == (server.dsn, "")
+        assert by_link.out == f"{server.dsn}\n"
         assert used.code == 8 and f"(pid {os.getpid()})" in used.err
         assert stopped.document == {"schema_version": 1, "was_running": False}
 

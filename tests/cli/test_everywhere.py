@@ -17,7 +17,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import asyncpg
 import pytest
 from jsonschema_rs import validator_for
 
@@ -25,6 +24,7 @@ from agentorch_cli.__main__ import run
 from agentorch_cli.cli.app import build
 from agentorch_cli.cli.outputs import OUTPUTS, document_name, make_schema
 from bench.fleet.processes import Serve, new_data_dir, remove
+from tests.databases import new_database
 
 PLACES = ("embedded", "postgres", "server")
 
@@ -34,7 +34,7 @@ HERE_ONLY = {
     "agentorch config init", "agentorch config show", "agentorch protocol schema",
     "agentorch init", "agentorch up", "agentorch down", "agentorch logs",
     "agentorch config get", "agentorch config set", "agentorch config unset",
-    "agentorch protocol output",
+    "agentorch schema output",
     "agentorch help", "agentorch explain", "agentorch schema task", "agentorch schema agents",
     "agentorch schema config", "agentorch completion bash", "agentorch completion zsh",
     "agentorch completion fish",
@@ -256,22 +256,16 @@ class Place:
         self.serve = serve
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in list(os.environ):
-        if name.startswith("AGENTORCH_") or name == "DATABASE_URL":
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.chdir(tmp_path)
+def write_files(folder: Path) -> None:
+    """What the commands of the corpus read."""
     for name, text in FILES.items():
-        (tmp_path / name).write_text("\n".join(line.strip() for line in text.strip().splitlines()) + "\n")
-    return tmp_path
+        (folder / name).write_text("\n".join(line.strip() for line in text.strip().splitlines()) + "\n")
 
 
 @pytest.fixture
 def places(home: Path, empty_databases: Callable[[int], list[str]]) -> Iterator[list[Place]]:
     """A serve each, ready."""
+    write_files(home)
     first, second = empty_databases(2)
     common = {
         "AGENTORCH_GATEWAY_ALLOW_REMOTE_EXEC": "true",
@@ -481,17 +475,6 @@ def empty_databases(postgres: str) -> Callable[[int], list[str]]:
     numbers = itertools.count(1)
 
     def make(number: int) -> list[str]:
-        return [asyncio.run(_database(postgres, f"everywhere_{next(numbers)}")) for _ in range(number)]
+        return [asyncio.run(new_database(postgres, f"everywhere_{next(numbers)}")) for _ in range(number)]
 
     return make
-
-
-async def _database(address: str, name: str) -> str:
-    connection = await asyncpg.connect(address)
-    try:
-        await connection.execute(f"drop database if exists {name} (force)")
-        await connection.execute(f"create database {name} template agentorch_template")
-    finally:
-        await connection.close()
-    head, _, query = address.partition("?")
-    return f"{head.rpartition('/')[0]}/{name}?{query}"

@@ -15,10 +15,13 @@ from typing import Any
 
 import pytest
 import sample_fleet as sample
+import typer
 from jsonschema_rs import validator_for
 
+from agentorch_cli.cli import logbook
 from agentorch_cli.cli.app import build
 from agentorch_cli.cli.outputs import OUTPUTS, document_name, kinds, make_schema, read_schema, shape
+from agentorch_cli.supervision.record import Record, file_of
 from agentorch_cli.text import one_line
 from agentorch_cli.views import SCHEMA_VERSION, ChangeReply, SubmitReply, SubmittedTask, TaskRef, TaskView
 
@@ -110,6 +113,25 @@ def test_csv_of_a_change_has_a_row_for_each_thing(agentorch: Run, desk: Any) -> 
     assert [row["task_id"] for row in read(submitted.out)] == ["x", "y"]
 
 
+def test_csv_that_comes_line_by_line_has_one_header(
+    agentorch: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = Record(file_of(home / "data", "a-1"), 1 << 20, 1)
+    record.take(b"one, two\nthree\n")
+    record.close()
+
+    async def ends(follower: Any, write: Callable[[Any], None]) -> None:
+        raise typer.Exit
+
+    monkeypatch.setattr(logbook, "_follow", ends)
+
+    for line in ("logs -o csv", "logs -f -o csv"):
+        header, *rows = agentorch(*line.split()).out.splitlines()
+        assert header == "name,at,line"
+        assert [row.split(",", 2)[::2] for row in rows] == [["a-1", '"one, two"'], ["a-1", "three"]], line
+    assert agentorch("logs", "-q").out == "a-1\n"
+
+
 # --- none, and what goes where ------------------------------------------------------------------
 
 
@@ -117,7 +139,7 @@ def test_none_is_nothing_but_the_exit_code_and_errors(agentorch: Run, desk: Any)
     desk.answers |= {"task.list": sample.tasks(), "agent.list": [], "task.get": sample.story()}
     desk.answers["task.cancel"] = ChangeReply(unchanged={"b": "it is completed already"})
 
-    for line in ("task list", "agent list", "task show x", "config show", "protocol output"):
+    for line in ("task list", "agent list", "task show x", "config show", "schema output"):
         done = agentorch(*line.split(), "-o", "none")
         assert (done.code, done.out, done.err) == (0, "", ""), line
     failed = agentorch("task", "cancel", "b", "-o", "none")
@@ -151,6 +173,16 @@ def all_commands() -> set[str]:
 
 def test_it_is_known_of_every_command_what_it_prints() -> None:
     assert set(OUTPUTS) == all_commands()
+
+
+def test_the_former_name_of_schema_output_is_taken_and_told(agentorch: Run) -> None:
+    for words in ((), ("task",), ("--json",)):
+        now, before = agentorch("schema", "output", *words), agentorch("protocol", "output", *words)
+        assert (before.code, before.out) == (now.code, now.out) == (0, now.out), words
+        assert "agentorch schema output" in before.err
+    assert "output  " not in agentorch("protocol", "--help").out
+    tasks = next(row for row in json.loads(now.out) if row["name"] == "task")
+    assert {"task list", "task show", "demo"} <= set(tasks["commands"])
 
 
 @pytest.mark.parametrize("name", kinds())

@@ -21,6 +21,7 @@ from test_help import ALL
 
 from agentorch_cli.__main__ import run
 from bench.fleet.processes import Serve, new_data_dir, remove
+from tests.databases import new_database
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,6 +43,7 @@ ELSEWHERE = {
     "agentorch up agents.toml": "tests/scenarios/test_up.py runs it",
     "agentorch up -d": "tests/scenarios/test_up.py runs it",
     "agentorch up --scale greeter=3": "tests/scenarios/test_up.py runs it",
+    "agentorch up --restart greeter": "tests/scenarios/test_up.py runs it",
     "agentorch logs greeter": "tests/scenarios/test_up.py runs it",
     "agentorch logs greeter-1 serve -n 20 -f": "tests/scenarios/test_up.py runs it",
     "agentorch db stop": "tests/cli/test_db_commands.py runs it",
@@ -167,28 +169,23 @@ def rank(example: Example) -> int:
 
 
 @pytest.fixture
-def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in list(os.environ):
-        if name.startswith("AGENTORCH_") or name == "DATABASE_URL":
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.chdir(tmp_path)
+def scratch(home: Path) -> Path:
+    """A home with the files that the examples read."""
     for name, text in FILES.items():
-        (tmp_path / name).write_text("\n".join(line.strip() for line in text.splitlines()) + "\n")
-    (tmp_path / "mywork.py").write_text(FILES["mywork.py"])
-    (tmp_path / "prod.token").chmod(0o600)
+        (home / name).write_text("\n".join(line.strip() for line in text.splitlines()) + "\n")
+    (home / "mywork.py").write_text(FILES["mywork.py"])
+    (home / "prod.token").chmod(0o600)
     asked = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=x"
     subprocess.run(
         [*asked.split(), "-keyout", "key.pem", "-out", "cert.pem"], check=True, capture_output=True
     )
-    return tmp_path
+    return home
 
 
 @pytest.fixture
 def fleet(scratch: Path, postgres: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Serve]]:
     """A serve on a database of its own; the commands work on that database."""
-    database = asyncio.run(_database(postgres, "help_runs"))
+    database = asyncio.run(new_database(postgres, "help_runs"))
     monkeypatch.setenv("DATABASE_URL", database)
     monkeypatch.setenv("AGENTORCH_DATABASE_POOL_SIZE", "2")
     monkeypatch.setenv("AGENTORCH_ENGINE_DRAIN_TIMEOUT", "0")
@@ -204,17 +201,6 @@ def fleet(scratch: Path, postgres: str, monkeypatch: pytest.MonkeyPatch) -> Iter
         serve.send(signal.SIGTERM)
         serve.wait(20)
         remove(folder)
-
-
-async def _database(address: str, name: str) -> str:
-    connection = await asyncpg.connect(address)
-    try:
-        await connection.execute(f"drop database if exists {name} (force)")
-        await connection.execute(f"create database {name} template agentorch_template")
-    finally:
-        await connection.close()
-    head, _, query = address.partition("?")
-    return f"{head.rpartition('/')[0]}/{name}?{query}"
 
 
 @pytest.fixture

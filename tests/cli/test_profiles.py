@@ -22,14 +22,7 @@ from agentorch_cli.settings import user_config_path
 Run = Callable[..., Any]
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("AGENTORCH_SERVER", "AGENTORCH_TOKEN", "AGENTORCH_TOKEN_FILE", "DATABASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("home")
 
 
 def settings(**flags: Any) -> Any:

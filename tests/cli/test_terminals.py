@@ -18,10 +18,11 @@ from pathlib import Path
 
 import pexpect
 import pytest
-from test_everywhere import CORPUS, FILES, _database
+from test_everywhere import CORPUS, write_files
 
 from agentorch_cli.__main__ import run
 from bench.fleet.processes import Serve, new_data_dir, remove
+from tests.databases import new_database
 
 STUB = str(Path(__file__).with_name("stub_program.py"))
 CODES = {0, 2, 3, 4, 5, 6, 7, 8, 9}
@@ -52,19 +53,12 @@ class Terminal(io.TextIOWrapper):
 
 
 @pytest.fixture
-def served(postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def served(postgres: str, home: Path) -> Iterator[str]:
     """The address of a database with a serve on it, and the files of the corpus."""
-    for name in list(os.environ):
-        if name.startswith("AGENTORCH_") or name == "DATABASE_URL":
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.chdir(tmp_path)
-    for name, text in FILES.items():
-        (tmp_path / name).write_text("\n".join(line.strip() for line in text.strip().splitlines()) + "\n")
-    url = asyncio.run(_database(postgres, "terminals"))
+    write_files(home)
+    url = asyncio.run(new_database(postgres, "terminals"))
     folder = new_data_dir()
-    environment = {"DATABASE_URL": url, "AGENTORCH_ENGINE_DRAIN_TIMEOUT": "0", "HOME": str(tmp_path)}
+    environment = {"DATABASE_URL": url, "AGENTORCH_ENGINE_DRAIN_TIMEOUT": "0", "HOME": str(home)}
     serve = Serve(folder, name="terminals", environment=environment)
     serve.launch()
     serve.wait_ready()

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import asyncpg
 import pytest
 
 from agentorch_cli.__main__ import run
 from agentorch_cli.cli.failure import LONGEST_LINE
+from tests.databases import new_database
 
 CORPUS = Path(__file__).parents[1] / "data" / "wrong_inputs.txt"
 
@@ -138,27 +138,21 @@ ALL = list(cases())
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the files of the corpus, and a home of its own."""
-    for name in list(os.environ):
-        if name.startswith("AGENTORCH_") or name in ("DATABASE_URL", "WEBSOCKET_URL", "COLUMNS"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home" / "config"))
-    monkeypatch.chdir(tmp_path)
+def folder(home: Path) -> Path:
+    """A home with the files of the corpus."""
     for name, content in FILES.items():
         data = content.encode() if isinstance(content, str) else content
-        (tmp_path / name).write_bytes(data)
-    (tmp_path / "folder" / "sub.toml").mkdir(parents=True)
-    (tmp_path / "device.toml").mkdir()
-    with (tmp_path / "huge.toml").open("wb") as file:
+        (home / name).write_bytes(data)
+    (home / "folder" / "sub.toml").mkdir(parents=True)
+    (home / "device.toml").mkdir()
+    with (home / "huge.toml").open("wb") as file:
         file.truncate(17 << 20)
-    deep = tmp_path / WORDS["{DEEP}"]
+    deep = home / WORDS["{DEEP}"]
     deep.mkdir(parents=True)
     (deep / "bad.toml").write_text("[task]\npriority = 11\n")
-    (tmp_path / "token-open.txt").chmod(0o644)
-    (tmp_path / "token-empty.txt").chmod(0o600)
-    return tmp_path
+    (home / "token-open.txt").chmod(0o644)
+    (home / "token-empty.txt").chmod(0o600)
+    return home
 
 
 @pytest.fixture
@@ -189,18 +183,7 @@ def say(
 @pytest.fixture
 def database(postgres: str) -> str:
     """A database with nothing in it but the schema."""
-    return asyncio.run(_database(postgres, "wrong_inputs"))
-
-
-async def _database(address: str, name: str) -> str:
-    connection = await asyncpg.connect(address)
-    try:
-        await connection.execute(f"drop database if exists {name} (force)")
-        await connection.execute(f"create database {name} template agentorch_template")
-    finally:
-        await connection.close()
-    head, _, query = address.partition("?")
-    return f"{head.rpartition('/')[0]}/{name}?{query}"
+    return asyncio.run(new_database(postgres, "wrong_inputs"))
 
 
 def faults(case: Case, told: tuple[int, str, str]) -> list[str]:

@@ -78,7 +78,8 @@ def test_a_slot_number_beyond_the_slots_counts_as_busy() -> None:
     member = agent("a", slots=2)
     member.used = {7}  # it came back with fewer slots than it had
 
-    assert (member.busy, member.is_free, member.free_slot()) == (1, True, 1)
+    assert (member.busy, member.is_free) == (1, True)
+    assert member.free_slot() in (0, 1)
 
 
 def test_several_agents_are_chosen_all_or_nothing() -> None:

@@ -22,7 +22,8 @@ from agentorch_cli import Orchestrator
 from agentorch_cli.errors import OrchestratorError
 from agentorch_cli.frames import read_frame
 from agentorch_cli.payloads import decode
-from tests.conftest import TEMPLATE, _execute, named, quick_settings
+from tests.conftest import quick_settings
+from tests.databases import execute, new_database
 
 ID = "01a2054b-21d6-79fb-a217-9b6419d37952"
 FRAMES: list[dict[str, Any]] = [
@@ -110,11 +111,10 @@ def complaints() -> Iterator[Complaints]:
 
 @pytest.fixture(scope="module")
 def engine(postgres: str, complaints: Complaints) -> Iterator[Engine]:
-    asyncio.run(_execute(postgres, f"create database fuzzed template {TEMPLATE}"))
-    engine = Engine(named(postgres, "fuzzed"))
+    engine = Engine(asyncio.run(new_database(postgres, "fuzzed")))
     yield engine
     engine.stop()
-    asyncio.run(_execute(postgres, "drop database fuzzed with (force)"))
+    asyncio.run(execute(postgres, "drop database fuzzed with (force)"))
 
 
 def memory() -> int:

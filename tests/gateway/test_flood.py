@@ -133,13 +133,13 @@ async def test_large_results_of_many_agents_wait_outside(
         for work in works:
             await agent.accept(work)  # what is not taken goes to whoever is idle
     settler = orchestrator.engine.settler
-    is_free, step = asyncio.Event(), settler.step
+    is_free, settle = asyncio.Event(), settler.store.settle
 
-    async def slow_step(batch: Any) -> None:
+    async def slow(batch: Any) -> Any:
         await is_free.wait()
-        await step(batch)
+        return await settle(batch)
 
-    monkeypatch.setattr(settler, "step", slow_step)
+    monkeypatch.setattr(settler.store, "settle", slow)
 
     async def bring(agent: PlainAgent, works: list[Any]) -> None:
         for work in works:

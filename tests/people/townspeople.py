@@ -15,7 +15,7 @@ import pexpect
 
 from agentorch_cli.config import load_settings
 from agentorch_cli.documents import Document
-from agentorch_cli.identity import new_id
+from agentorch_cli.identity import new_id_text
 from agentorch_cli.taskfile import read_tasks
 from agentorch_cli.wiring import open_client
 from bench.fleet.processes import PROGRAM, Serve
@@ -46,7 +46,7 @@ class Town:
 
     def submit(self, **task: Any) -> str:
         """One task, as in a task file; gives its id."""
-        file = read_tasks(Document([{"timeout": "1h", **task}], "test"), new_id=lambda: str(new_id()))
+        file = read_tasks(Document([{"timeout": "1h", **task}], "test"), new_id=new_id_text)
         reply = self.ask("task.submit", tasks=file.tasks)
         return str(reply.tasks[0].task_id)
 

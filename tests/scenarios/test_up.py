@@ -8,13 +8,16 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from jsonschema_rs import validator_for
 
+from agentorch_cli.cli.outputs import OUTPUTS, document_name, make_schema
 from agentorch_cli.errors import Unreachable
 from agentorch_cli.supervision.control import ask, supervisor_pid
 from agentorch_cli.supervision.record import last_lines, names_in
@@ -109,7 +112,10 @@ class Place:
         done = await self.run("--json", *words)
         assert done.code == 0, done.err
         told = json.loads(done.out)
+        outputs = OUTPUTS.get(words[0]) or OUTPUTS[" ".join(words[:2])]
+        schemas = [validator_for(make_schema(document_name(one.kind))) for one in outputs]
         for one in told if isinstance(told, list) else [told]:
+            assert any(schema.is_valid(one) for schema in schemas), one
             assert one.pop("schema_version") == SCHEMA_VERSION
         return told
 
@@ -276,6 +282,43 @@ async def test_a_killed_supervisor_leaves_nobody(own: Place) -> None:
     assert supervisor_pid(own.data_dir) is None
 
 
+async def test_an_engine_of_its_own_may_be_encrypted(own: Place) -> None:
+    asked = (
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=fleet"
+    )
+    subprocess.run(
+        [*asked.split(), "-keyout", "key.pem", "-out", "cert.pem"],
+        check=True,
+        capture_output=True,
+        cwd=own.folder,
+    )
+    await own.run("init")
+    for name in ("cert", "key"):
+        own.environment[f"AGENTORCH_GATEWAY_TLS_{name.upper()}"] = str(own.folder / f"{name}.pem")
+
+    rows = await own.told("up", "-d", "--port", "0")
+    (first,) = await own.told("task", "submit", "tasks/hello.toml", "--wait")
+    os.kill(rows[0]["pid"], signal.SIGKILL)
+    await until(lambda: _started_twice(own, "serve"))
+    (again,) = await own.told("task", "submit", "tasks/hello.toml", "--wait")
+
+    assert [row["state"] for row in rows] == ["running", "running"]
+    assert [task["status"] for task in (first, again)] == ["completed", "completed"]
+    assert (await own.processes())["greeter-1"]["starts"] == 1  # it dialled again
+    nodes = await own.told("node", "list")
+    port = next(node["port"] for node in nodes if node["is_live"])
+    with pytest.raises(ConnectionError):  # who does not encrypt is not let in
+        await asyncio.to_thread(_ask_plainly, port)
+    await own.told("down")
+
+
+def _ask_plainly(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), LONG) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        if not connection.recv(100).startswith(b"HTTP/"):
+            raise ConnectionAbortedError
+
+
 # --- one fleet, an engine elsewhere ----------------------------------------------------------------
 
 
@@ -366,6 +409,30 @@ async def test_a_second_up_applies_the_difference(place: Place) -> None:
     wrong = await place.run("up")
     assert wrong.code == 2 and "agents.toml:2:1" in wrong.err
     assert list(await place.processes()) == list(after)
+
+
+async def test_code_that_has_changed_is_loaded_by_a_restart(place: Place, orchestrator: Orchestrator) -> None:
+    place.agents(
+        '[[agents]]\nid = "a"\ncapabilities = ["a"]\npython = "greeter:greet"\nreplicas = 2\n'
+        '[[agents]]\nid = "b"\nexec = "cat"\n',
+        greeter=GREETER,
+    )
+    await place.told("up", "-d")
+    before = await place.processes()
+    (place.folder / "greeter.py").write_text(GREETER.replace("Hello", "Good morning"))
+
+    same = await place.run("up")
+    one = await place.told("up", "--restart", "a-2")
+    both = await place.told("up", "--restart", "a")
+    handle = await orchestrator.submit({"required_capabilities": ["a"], "data": {"name": "x"}})
+
+    assert "Nothing has changed: 3 processes run. Where code has: agentorch up --restart NAME" in same.err
+    assert (one["changed"], one["unchanged"]) == (["a-2"], 2)
+    assert (both["changed"], both["unchanged"]) == (["a-1", "a-2"], 1)
+    assert (await handle.result(LONG))["greeting"] == "Good morning, x!"
+    assert (await place.processes())["b-1"]["pid"] == before["b-1"]["pid"]
+    wrong = await place.run("up", "--restart", "aa")
+    assert wrong.code == 2 and 'did you mean "a"' in wrong.err
 
 
 async def test_an_agent_sees_its_folder_and_only_what_it_may(

@@ -20,7 +20,7 @@ from agentorch_cli.engine.funds import Funds
 from agentorch_cli.handlers import Context
 from agentorch_cli.handlers.budgets import get_budget, remove_budgets, set_budget
 from agentorch_cli.handlers.tasks import cancel_tasks, retry_tasks, submit_tasks
-from agentorch_cli.identity import new_id
+from agentorch_cli.identity import new_id_text
 from agentorch_cli.store.records import Assignment
 from agentorch_cli.store.store import Store
 
@@ -60,7 +60,7 @@ class Engine:
             made = task.attempts_made
             batch.append(
                 Assignment(
-                    task.task_id, made, str(new_id()), f"w{self.agent}", 0, None, made + number + 1, "n"
+                    task.task_id, made, new_id_text(), f"w{self.agent}", 0, None, made + number + 1, "n"
                 )
             )
         return batch

@@ -9,7 +9,7 @@ import pytest
 from agentorch_cli.core.model import TaskSpec
 from agentorch_cli.handlers import Context
 from agentorch_cli.handlers.tasks import submit_tasks
-from agentorch_cli.identity import new_id
+from agentorch_cli.identity import new_id_text
 from agentorch_cli.store.records import Assignment
 from agentorch_cli.store.store import Store
 
@@ -27,7 +27,7 @@ async def test_an_attempt_ends_no_earlier_than_it_began(statement: str, store: S
         "insert into agent_registry (agent_id, agent_type, status, node_id)"
         " values ('w', 'worker', 'online', 'tests')"
     )
-    task, message = str(new_id()), str(new_id())
+    task, message = new_id_text(), new_id_text()
     await submit_tasks(Context(store), [TaskSpec(task)])
 
     async with store.db.transaction() as tx:

@@ -10,7 +10,7 @@ import pytest
 from agentorch_cli.core.model import AttemptStatus, TaskSpec, TaskStatus
 from agentorch_cli.handlers import Context
 from agentorch_cli.handlers.tasks import submit_tasks
-from agentorch_cli.identity import new_id
+from agentorch_cli.identity import new_id_text
 from agentorch_cli.store.records import Assignment, Ending
 from agentorch_cli.store.store import Store
 
@@ -42,16 +42,16 @@ def meter(monkeypatch: pytest.MonkeyPatch) -> Meter:
 
 def _chain(number: int) -> list[TaskSpec]:
     """Tasks, each with a dependent."""
-    roots = [TaskSpec(str(new_id())) for _ in range(number)]
-    return [*roots, *(TaskSpec(str(new_id()), depends_on=(root.task_id,)) for root in roots)]
+    roots = [TaskSpec(new_id_text()) for _ in range(number)]
+    return [*roots, *(TaskSpec(new_id_text(), depends_on=(root.task_id,)) for root in roots)]
 
 
 async def _cost(store: Store, meter: Meter, number: int) -> list[int]:
     tasks = _chain(number)
     roots = [task.task_id for task in tasks[:number]]
-    more = [TaskSpec(str(new_id()), depends_on=(root,)) for root in roots]
+    more = [TaskSpec(new_id_text(), depends_on=(root,)) for root in roots]
     batch = [
-        Assignment(task_id, 0, str(new_id()), "w", slot, None, 1, "tests")
+        Assignment(task_id, 0, new_id_text(), "w", slot, None, 1, "tests")
         for slot, task_id in enumerate(roots)
     ]
     endings = [
@@ -89,10 +89,10 @@ async def test_a_failure_that_fells_hundreds_costs_as_much_as_one_that_fells_one
     store: Store, meter: Meter
 ) -> None:
     async def fell(number: int) -> int:
-        root = TaskSpec(str(new_id()))
+        root = TaskSpec(new_id_text())
         chain = [root]
         for _ in range(number):
-            chain.append(TaskSpec(str(new_id()), depends_on=(chain[-1].task_id,)))
+            chain.append(TaskSpec(new_id_text(), depends_on=(chain[-1].task_id,)))
         await submit_tasks(Context(store), chain)
         await store.db.pool.execute(
             "update task_distributions set status = 'failed', wanted = 0, completed_at = now()"

@@ -16,7 +16,7 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Footer, Static, Tab, Tabs
 
-from agentorch_cli.cli import columns, deadlock, portrait, story
+from agentorch_cli.cli import columns, deadlock, pictures, portrait, story
 from agentorch_cli.cli.look import Look
 from agentorch_cli.cli.tables import Page
 from agentorch_cli.errors import NotFound, OrchestratorError
@@ -223,31 +223,13 @@ async def _vote_of_task(client: Client, task_id: str) -> Draw:
 
 
 async def _graph(client: Client, task_id: str) -> Draw:
-    """All that it hangs together with, in layers."""
     found = await client.call("task.graph", task_id=task_id)
-
-    def draw(page: Page) -> None:
-        from agentorch_cli.pictures.graph_text import graph_text
-        from agentorch_cli.pictures.model import Graph
-
-        look = page.look
-        page.show(graph_text(Graph.of(found.model_dump()), look.width, is_ascii=look.is_ascii))
-
-    return draw
+    return lambda page: pictures.draw_graph(page, found)
 
 
 async def _times(client: Client, task_id: str) -> Draw:
-    """When which agent worked on it, and on what it hangs together with."""
     found = await client.call("task.timeline", task_id=task_id)
-
-    def draw(page: Page) -> None:
-        from agentorch_cli.pictures.model import Timeline
-        from agentorch_cli.pictures.timeline_text import timeline_text
-
-        look = page.look
-        page.show(timeline_text(Timeline.of(found.model_dump()), look.width, is_ascii=look.is_ascii))
-
-    return draw
+    return lambda page: pictures.draw_timeline(page, found)
 
 
 async def _agent(client: Client, agent_id: str) -> Draw:
