@@ -19,6 +19,9 @@ from agentorch_cli.gateway.keys import Rate
 
 log = logging.getLogger("agentorch.gateway")
 
+STRANGER_BYTES: Final = 131_072
+"""Largest message of who has not shown a token where one is wanted."""
+
 SLICE: Final = 8_192
 """Bytes that are read at once."""
 
@@ -43,11 +46,19 @@ class Wire(ServerConnection):
         self._is_cut = False
         self._pings = Rate(PINGS_PER_SECOND)
         self._pieces = self._bytes = 0
+        self._most: int | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self.recv_messages.pause = self._hold
         self.recv_messages.resume = self._go_on
+        if self.protocol.max_message_size is not None:
+            self._most = self.protocol.max_message_size
+            self.protocol.max_message_size = min(STRANGER_BYTES, self._most)
+
+    def let_in(self) -> None:
+        """It may bring messages of any size that the server takes."""
+        self.protocol.max_message_size = self._most
 
     # --- reading in slices ------------------------------------------------------------------
 

@@ -11,7 +11,13 @@ import pytest
 from fleet import Fleet
 from plain_client import result_frame
 
-from agentorch_cli.gateway.wire import MOST_SMALL_PIECES, PINGS_PER_SECOND, SLICE, SMALL_PIECE
+from agentorch_cli.gateway.wire import (
+    MOST_SMALL_PIECES,
+    PINGS_PER_SECOND,
+    SLICE,
+    SMALL_PIECE,
+    STRANGER_BYTES,
+)
 
 UPGRADE = (
     b"GET /agents HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -97,3 +103,24 @@ async def test_a_burst_of_small_frames_is_taken_to_its_end_and_in_order(
         await agent.expect("ack")
 
     assert (await outcome(task_id)).result == "done"
+
+
+@pytest.mark.parametrize("shown", ["nowhere", "wrongly", "in the request", "in the frame"])
+async def test_who_has_shown_no_token_may_not_bring_much(
+    start_engine: Any, fleet_of: Any, shown: str
+) -> None:
+    engine = await start_engine(gateway={"require_tokens": True})
+    token = (await engine.call("token.create", name="ada", scopes=["agent:anna"])).token
+    header = {"in the request": token, "wrongly": token[:-1] + "-"}.get(shown)
+    headers = {"Authorization": f"Bearer {header}"} if header else None
+    agent = await fleet_of(engine).connect("anna", additional_headers=headers)
+    much = "x" * STRANGER_BYTES
+
+    if shown == "in the frame":
+        await agent.register(token=token)
+    await agent.send({"type": much})
+
+    if shown in ("nowhere", "wrongly"):
+        assert (await agent.closed())[0] == 1009
+    else:
+        assert "there is no frame" in await agent.refusal()
