@@ -145,6 +145,7 @@ def folder(home: Path) -> Path:
         (home / name).write_bytes(data)
     (home / "folder" / "sub.toml").mkdir(parents=True)
     (home / "device.toml").mkdir()
+    (home / "circle-of-links.toml").symlink_to("circle-of-links.toml")
     with (home / "huge.toml").open("wb") as file:
         file.truncate(17 << 20)
     deep = home / WORDS["{DEEP}"]
