@@ -7,10 +7,12 @@ from dataclasses import asdict
 from typing import Any
 
 import asyncpg
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agentorch_cli import views
-from agentorch_cli.errors import Conflict, DatabaseUnreachable, NotFound
+from agentorch_cli.errors import Conflict, DatabaseUnreachable, NotFound, UsageError
 from agentorch_cli.handlers.context import Context
+from agentorch_cli.sentences import explain
 from agentorch_cli.store.truth import Truth, verify
 
 DEADLOCKS = 3
@@ -42,16 +44,40 @@ async def say_outcome(
     return views.OutcomeView(**asdict(learned))
 
 
+class SaidOutcome(BaseModel):
+    """One of many."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    task_id: str
+    right: bool | None = None
+    answer: Any = None
+    has_answer: bool = False
+
+
 async def say_outcomes(
     context: Context, outcomes: Sequence[dict[str, Any]], said_by: str | None = None
 ) -> views.ChangeReply:
-    """The same for many tasks, each by itself: what is wrong with one does not stop the others."""
+    """The same for many tasks, each by itself: what is wrong with one does not stop the others.
+
+    Raises UsageError where one is not written as `SaidOutcome` is, before any is taken.
+    """
+    said = [_read(one, number) for number, one in enumerate(outcomes)]
     reply = views.ChangeReply()
-    for one in outcomes:
+    for one in said:
         try:
-            await say_outcome(context, **one, said_by=said_by, source="file")
+            await say_outcome(context, **dict(one), said_by=said_by, source="file")
         except (NotFound, Conflict) as error:
-            reply.unchanged[one["task_id"]] = error.message
+            reply.unchanged[one.task_id] = error.message
         else:
-            reply.changed.append(one["task_id"])
+            reply.changed.append(one.task_id)
     return reply
+
+
+def _read(one: dict[str, Any], number: int) -> SaidOutcome:
+    try:
+        return SaidOutcome.model_validate(one)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        place = ".".join([f"outcomes[{number}]", *map(str, fault["loc"])])
+        raise UsageError(f"{place} {explain(fault)}") from error
