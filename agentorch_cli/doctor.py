@@ -153,7 +153,7 @@ async def _embedded(settings: Settings) -> tuple[Inspection | None, list[Finding
     ]
     if seen.note:
         findings.append(
-            Finding("account", None, seen.note, "nothing to do; run agentorch as another user to change it")
+            Finding("account", None, seen.note, "none needed; run agentorch as another user to change it")
         )
     return seen, findings
 

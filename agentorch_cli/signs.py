@@ -26,6 +26,8 @@ STYLES: Final[dict[str, tuple[str, str, str]]] = {
     "lost": ("?", "?", "magenta"),
     "timed_out": ("✗", "x", "magenta"),
     "reached": ("●", "*", "green"),
+    "open": ("✗", "x", "red"),
+    "resolved": ("●", "*", "green"),
     "active": ("●", "*", "green"),
     "failing": ("✗", "x", "red"),
     "ended": ("○", ".", "dim"),

@@ -106,6 +106,8 @@ class AgentView(View):
     created_at: datetime | None = None
     working_on: list[str] = Field(default_factory=list)
     """Ids of the tasks that it holds."""
+    names: dict[str, str] = Field(default_factory=dict)
+    """What those are called that have a name, by id; filled by `agent show`."""
     ledger: list[LedgerView] = Field(default_factory=list)
     """By skill and task type, everything first; filled by `agent show`, likewise `trend`."""
     trend: list[TrendView] = Field(default_factory=list)
@@ -229,6 +231,8 @@ class AttemptView(View):
     confidence: float | None = None
     usage: dict[str, Any] | None = None
     """`input_tokens`, `output_tokens`, `cost_usd`, as its agent told; null: unknown."""
+    usage_so_far: dict[str, Any] | None = None
+    """The same as it was told while the attempt ran: shown, not charged."""
     funding: list[FundingView] = Field(default_factory=list)
 
 
@@ -250,7 +254,9 @@ class DecisionView(View):
 
     decision_id: str
     task_id: str | None = None
+    task_name: str | None = None
     topic: str
+    """Of a proposal; of a task its type."""
     status: Literal["pending", "reached", "failed"]
     consensus_reached: bool = False
     rule: str
@@ -358,6 +364,8 @@ class TaskView(View):
     priority: int = 5
     required_capabilities: list[str] = Field(default_factory=list)
     depends_on: list[str] = Field(default_factory=list)
+    names: dict[str, str] = Field(default_factory=dict)
+    """What those are called that have a name, by id; filled by `task show`."""
     waiting_on: int = 0
     """Dependencies that are not done yet."""
     attempts_made: int = 0
@@ -589,6 +597,8 @@ class WhyView(View):
     is_clear: bool
     """Nothing stands in the way."""
     links: list[WhyLink] = Field(default_factory=list)
+    names: dict[str, str] = Field(default_factory=dict)
+    """What it and the tasks of the links are called that have a name: by id."""
 
 
 class DeadlockFinding(View):
@@ -606,6 +616,8 @@ class DeadlockFinding(View):
     victims: list[str] = Field(default_factory=list)
     cost: dict[str, Any] = Field(default_factory=dict)
     """What ending the victims loses."""
+    names: dict[str, str] = Field(default_factory=dict)
+    """What the members are called that have a name: by id, of the first fifty."""
 
 
 class DeadlockView(DeadlockFinding):

@@ -273,7 +273,8 @@ class Orchestrator:
         gateway.on_submit = self._engine.subtasks.take
         gateway.on_vote = self._engine.proposals.take
         self._keys = gateway.keys = Keys(database, is_required=wants_tokens(settings))
-        gateway.on_control = Control(self._context, self._keys, control_limits(settings), engine_id).converse
+        limits = control_limits(settings)
+        gateway.on_control = Control(self._context, self._keys, limits, engine_id, gateway.reader).converse
         gateway.desk = self._engine.desk
         if settings.gateway.hub_url:
             await self._join_hub(gateway, engine_id)
@@ -599,7 +600,7 @@ def plan_of(document: Document, settings: Settings) -> list[TaskSpec]:
     """The tasks of a document as a graph. Raises InvalidTask with every error."""
     file = read_tasks(
         document,
-        new_id=lambda: new_id_text(),
+        new_id=new_id_text,
         defaults=task_defaults(settings),
     )
     return list(plan(file.tasks, where=file.where).tasks)

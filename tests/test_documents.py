@@ -502,6 +502,47 @@ def test_what_is_clean_is_what_a_plain_look_says(value: Any) -> None:
             encode(value)
 
 
+_TEXTS = st.text(alphabet='ab"\\[]{}0:,\0', max_size=4) | st.just("1" * 25)
+_NUMBERS = st.integers(-(2**66), 2**66) | st.floats(allow_nan=False, allow_infinity=False) | st.just(1e-300)
+_TREES = st.recursive(
+    _TEXTS | _NUMBERS | st.none(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXTS, inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(_TREES, st.integers(0, MAX_DEPTH + 2), st.booleans())
+def test_what_a_frame_may_hold_is_found_in_its_text_as_by_walking_through_it(
+    value: Any, levels: int, is_dict: bool
+) -> None:
+    for _ in range(levels):
+        value = {"[": value} if is_dict else [value, []]
+
+    text = json.dumps([value] + [[]] * MAX_DEPTH)  # so many brackets that depth has to be looked at
+    fault = first_fault(json.loads(text), strings=True)
+
+    if fault is None:
+        assert decode(text) == json.loads(text)
+    else:
+        with pytest.raises(InvalidMessage) as caught:
+            decode(text)
+        assert (caught.value.where or "").startswith("/") or "digits" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "text", [r'"\\u0000"', "1" * 25 + "e5", "0." + "1" * 25, "1e-" + "0" * 25 + "1", r'"\""']
+)
+def test_what_only_looks_like_a_fault_is_taken(text: str) -> None:
+    assert decode(f"[{text}]") == json.loads(f"[{text}]")
+
+
+def test_a_fault_that_a_second_key_hides_is_refused_too() -> None:
+    for hidden in ('"\\u0000"', "18446744073709551616", "[" * 70 + "]" * 70):
+        with pytest.raises(InvalidMessage):
+            decode(f'{{"a": {hidden}, "a": 1}}')
+
+
 @pytest.mark.parametrize("depth", [1, MAX_DEPTH - 1, MAX_DEPTH, MAX_DEPTH + 1, MAX_DEPTH + 2, 500])
 def test_the_depth_limit_is_the_same_on_every_way_in(depth: int) -> None:
     value: Any = 1

@@ -124,6 +124,33 @@ async def test_a_task_is_a_trace_from_its_submission_to_its_end(
     assert collector.services == {"agentorch"}
 
 
+async def test_each_run_of_a_schedule_is_a_trace(database_url: str, collector: Collector) -> None:
+    settings = quick_settings(database_url, tracing={"endpoint": collector.url})
+    async with Orchestrator(settings) as orchestrator:
+        await orchestrator.call(
+            "schedule.add", name="hourly", cron="0 * * * *", tasks=[{"required_capabilities": ["work"]}]
+        )
+        await orchestrator.store.db.pool.execute("update schedules set next_at = now() - interval '1 second'")
+        orchestrator.engine.timetable.wake()
+        async with asyncio.timeout(10):
+            while not (found := (await orchestrator.call("schedule.get", name="hourly")).last_tasks):
+                await asyncio.sleep(0.01)
+        by_hand = await orchestrator.call("schedule.run", name="hourly")
+        task_ids = [*found, *(one.task_id for one in by_hand.tasks)]
+        agent = Agent("tracer", capabilities=["work"])
+        agent.add_handler(lambda work: 1)
+        running = asyncio.create_task(agent.run(orchestrator.url, drain_timeout=0.0))
+        await orchestrator.call("task.wait", task_ids=task_ids, timeout_seconds=20)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    submits = {span.trace_id: span for span in collector.named("submit")}
+    assert {facts(span)["agentorch.schedule.name"] for span in submits.values()} == {"hourly"}
+    assert len(submits) == 2
+    for attempt in collector.named("attempt"):
+        assert attempt.parent_span_id == submits[attempt.trace_id].span_id
+
+
 async def test_a_failed_attempt_is_an_error_and_each_attempt_is_a_span(
     database_url: str, collector: Collector
 ) -> None:

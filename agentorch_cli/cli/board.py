@@ -67,7 +67,7 @@ def facts(status: StatusView, look: Look, history: History) -> list[Text]:
         *wrapped("Agents", agents, look),
         *wrapped("Tasks", tasks, look),
         *(wrapped("Flow", flow(history, look), look) if sum(status.task_counts.values()) else []),
-        *(wrapped("Spent", [spent], look) if spent is not None else []),
+        *(wrapped("Spent", spent, look) if spent else []),
     ]
 
 
@@ -99,15 +99,25 @@ def parts(status: StatusView, look: Look) -> list[Part]:
         if look.is_terminal
         else (columns.AGENTS, status.agents)
     )
+    deadlocks: Part = (
+        "DEADLOCKS",
+        columns.DEADLOCKS_BRIEFLY if look.is_terminal else columns.DEADLOCKS,
+        status.deadlocks,
+    )
+    running: Part = ("RUNNING", columns.RUNNING, status.running)
     every: list[Part] = [
         ("AGENTS", *agents),
-        ("DEADLOCKS", columns.DEADLOCKS_BRIEFLY if look.is_terminal else columns.DEADLOCKS, status.deadlocks),
-        ("RUNNING", columns.RUNNING, status.running),
+        *((deadlocks, running) if is_stuck(status) or not look.is_terminal else (running, deadlocks)),
         ("RECENT", columns.RECENT, status.recent),
         ("VOTES", columns.VOTE_OUTCOMES, status.decisions),
         ("BUDGETS", money.BUDGETS, status.budgets),
     ]
     return [part for part in every if part[2]]
+
+
+def is_stuck(status: StatusView) -> bool:
+    """Whether something is stuck now, and no alarm says so already; what is over is no hurry."""
+    return any(one.resolved_at is None and one.kind != "unsatisfiable" for one in status.deadlocks)
 
 
 def counts(

@@ -13,12 +13,14 @@ from rich.text import Text
 
 from agentorch_cli.cli import money
 from agentorch_cli.cli.look import Look, span
+from agentorch_cli.cli.names import listed
 from agentorch_cli.cli.tables import Column
 from agentorch_cli.core.model import DEFAULT_POOL
 from agentorch_cli.core.reliability import VERIFIED_WEIGHT
 from agentorch_cli.views import (
     AgentView,
     AttemptView,
+    DeadlockView,
     DecisionView,
     LedgerView,
     NodeView,
@@ -26,6 +28,9 @@ from agentorch_cli.views import (
     ScheduleView,
     TaskView,
 )
+
+ROOMY = 100
+"""Columns from which a bar of progress is long."""
 
 
 def took(task: TaskView | AttemptView, look: Look) -> Text:
@@ -43,6 +48,11 @@ def outcome(task: TaskView, look: Look) -> Text:
     if task.error:
         return look.text(reason(task.error), "red" if task.status == "failed" else "dim")
     return look.json(task.result, 200)
+
+
+def how_far(task: TaskView, look: Look) -> Text:
+    """The progress of a task in a table: a short bar where there is little room, but always its number."""
+    return look.progress(task.progress, 12 if look.width >= ROOMY else 6)
 
 
 def reason(error: dict[str, Any]) -> str:
@@ -151,7 +161,7 @@ TASKS = (
     Column("TYPE", lambda task, look: look.text(task.type), 1),
     Column("POOL", lambda task, look: _pool(task.pool, look), 1),
     Column("PRIO", lambda task, look: Text(str(task.priority)), 1, is_right=True),
-    Column("AGENTS", lambda task, look: look.names(task.assigned_agents), 4),
+    Column("AGENTS", lambda task, look: look.crowd(task.assigned_agents), 4),
     Column("TRIES", lambda task, look: Text(str(task.attempts_made)), 2, is_right=True),
     Column("AGE", lambda task, look: look.age(task.created_at), 6),
 )
@@ -165,8 +175,8 @@ MEANT = (
 
 RUNNING = (
     Column("NAME", lambda task, look: look.text(label(task), "bold"), least=20),
-    Column("AGENTS", lambda task, look: look.names(task.assigned_agents)),
-    Column("PROGRESS", lambda task, look: look.progress(task.progress), 6),
+    Column("AGENTS", lambda task, look: look.crowd(task.assigned_agents)),
+    Column("PROGRESS", lambda task, look: how_far(task, look), 6, least=17),
     Column("FOR", took, 7, is_right=True),
     Column("NOTE", lambda task, look: look.text(task.note, "dim"), 5),
     Column("TASK", lambda task, look: look.text(task.task_id, "dim"), 3, is_id=True),
@@ -175,7 +185,7 @@ RUNNING = (
 OUTCOMES = (
     Column("NAME", lambda task, look: look.text(label(task), "bold")),
     Column("STATUS", lambda task, look: look.state(task.status)),
-    Column("AGENTS", lambda task, look: look.names(task.assigned_agents), 5),
+    Column("AGENTS", lambda task, look: look.crowd(task.assigned_agents), 5),
     Column("TOOK", took, 6, is_right=True),
     Column("OUTCOME", outcome, 8),
 )
@@ -200,10 +210,16 @@ ATTEMPTS = (
     Column("WHAT CAME OF IT", lambda attempt, look: _brought(attempt, look), 7),
 )
 
+
+def topic(decision: DecisionView, look: Look) -> str:
+    """What a vote is about: for a person the task by its name, which says more than its type."""
+    return (decision.task_name if look.is_terminal else None) or decision.topic
+
+
 DECISIONS = (
     Column("DECISION", lambda decision, look: look.text(decision.decision_id, "bold"), is_id=True),
     Column("STATUS", lambda decision, look: look.state(decision.status)),
-    Column("TOPIC", lambda decision, look: look.text(decision.topic), 8),
+    Column("TOPIC", lambda decision, look: look.text(topic(decision, look)), 8),
     Column("RULE", lambda decision, look: look.text(decision.rule), 3),
     Column("VOTES", lambda decision, look: Text(votes(decision)), 6, is_right=True),
     Column("SURE", lambda decision, look: percent(decision.confidence, look), 5, is_right=True),
@@ -257,10 +273,10 @@ NODES = (
     Column("NODE", lambda node, look: look.text(node.node_id, "bold"), is_id=True),
     Column("STATE", lambda node, look: look.state("online" if node.is_live else "offline")),
     Column("POOL", lambda node, look: look.text(node.pool)),
-    Column("LEADS", lambda node, look: look.text(_leads(node)), 8),
+    Column("LEADS", lambda node, look: look.text(_leads(node, look)), 8),
     Column("AGENTS", lambda node, look: Text(str(node.agents)), 7, is_right=True),
-    Column("LOAD", lambda node, look: look.bar(node.load, 6), 6),
-    Column("AT", lambda node, look: look.text(f"{node.host}:{node.port}" if node.port else node.host), 5),
+    Column("LOAD", lambda node, look: look.bar(node.load, 6), 5),
+    Column("AT", lambda node, look: look.text(f"{node.host}:{node.port}" if node.port else node.host), 6),
     Column("VERSION", lambda node, look: look.text(node.version), 4),
     Column("AGE", lambda node, look: look.age(node.started_at), 6),
     Column("SEEN", lambda node, look: look.age(node.heartbeat_at), 3),
@@ -277,7 +293,7 @@ LIMITS = (
 DEADLOCKS = (
     Column("DEADLOCK", lambda one, look: look.text(one.deadlock_id, "dim"), 4, is_id=True),
     Column("KIND", lambda one, look: look.text(one.kind, "bold")),
-    Column("MEMBERS", lambda one, look: look.names(one.members[:20]), 8),
+    Column("MEMBERS", lambda one, look: _members(one, look), 8),
     Column("WAITED", lambda one, look: Text(span(one.waited_s)), 5, is_right=True),
     Column(
         "RESOLUTION",
@@ -379,6 +395,11 @@ CHECKS = (
 )
 
 
+def _members(one: DeadlockView, look: Look) -> Text:
+    """Who waits for whom: for a person by name."""
+    return look.crowd(listed(one.members, one.names)) if look.is_terminal else look.names(one.members[:20])
+
+
 def _vote_of(vote: dict[str, Any], look: Look) -> Text:
     """What was said; in its place what became of a voter that said nothing."""
     answer = vote.get("vote", vote.get("answer"))
@@ -416,12 +437,11 @@ def _brought(attempt: AttemptView, look: Look) -> Text:
     return look.text(attempt.note)
 
 
-def _leads(node: NodeView) -> str:
+def _leads(node: NodeView, look: Look) -> str:
     """What only one node does, and this one does."""
-    return (
-        " and ".join([*(["its pool"] if node.is_leader else []), *(["monitors"] if node.is_chief else [])])
-        or "-"
-    )
+    joined = ", " if look.is_terminal else " and "
+    leads = [*(["its pool"] if node.is_leader else []), *(["monitors"] if node.is_chief else [])]
+    return joined.join(leads) or "-"
 
 
 def _next(schedule: ScheduleView, look: Look) -> Text:

@@ -64,7 +64,7 @@ def _seen(agent: AgentView, look: Look) -> Text:
 
 
 def doing(agent: AgentView, running: Mapping[str, TaskView], look: Look) -> Text:
-    """Why it gets nothing, and the tasks that it holds: the first by name, the others by number."""
+    """Why it gets nothing, the tasks that it holds (the first by name), and how it fails."""
     parts = []
     if agent.status != "online":
         parts.append(look.text(agent.status, "yellow" if agent.status != "offline" else "dim"))
@@ -78,9 +78,10 @@ def doing(agent: AgentView, running: Mapping[str, TaskView], look: Look) -> Text
         if len(agent.working_on) > 1:
             held += Text(f" +{len(agent.working_on) - 1}", "dim")
         parts.append(held)
+    if agent.consecutive_failures > 1:
+        parts.append(Text(f"{agent.consecutive_failures} failures in a row", "red"))
     return Text(" ").join(parts)
 
 
 def _failed(agent: AgentView, look: Look) -> Text:
-    row = f" ({agent.consecutive_failures} in a row)" if agent.consecutive_failures > 1 else ""
-    return Text(f"{agent.failed:,}{row}", "red" if row else "")
+    return Text(f"{agent.failed:,}", "red" if agent.consecutive_failures > 1 else "")

@@ -11,6 +11,11 @@ from agentorch_cli.cli.help import noun, verb
 from agentorch_cli.cli.session import Part, Session
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.text import Text
+
+    from agentorch_cli.cli.look import Look
     from agentorch_cli.cli.tables import Page
     from agentorch_cli.core.deadlock import Report
     from agentorch_cli.views import DeadlockFinding, DeadlockStep, DeadlockView
@@ -169,27 +174,35 @@ def _name(getuser: Any) -> str:
 def draw(page: Page, found: DeadlockView) -> None:
     """The page of a deadlock."""
     page.title("resolved" if found.resolved_at else "open", found.kind, found.deadlock_id)
-    _draw_finding(page, found)
+    rows = _told(page.look, found)
     if found.resolution:
         by = f", by {found.resolved_by}" if found.resolved_by else ""
-        page.pairs([("resolution", page.look.text(found.resolution + by))])
-    page.pairs([("found", page.look.age(found.detected_at))])
+        rows.append(("resolution", page.look.text(found.resolution + by)))
+    rows.append(("found", page.look.age(found.detected_at)))
     if found.resolved_at:
-        page.pairs([("resolved", page.look.age(found.resolved_at))])
+        rows.append(("resolved", page.look.age(found.resolved_at)))
+    page.pairs(rows)
 
 
 def _draw_finding(page: Page, one: DeadlockFinding) -> None:
-    from agentorch_cli.cli.look import span
+    page.pairs(_told(page.look, one))
 
-    look = page.look
-    rows = [("why", look.text(one.reason))]
-    rows += [("", look.text(edge["reason"])) for edge in one.edges[:50]]
+
+def _told(look: Look, one: DeadlockFinding) -> list[tuple[Text | str, Text]]:
+    from agentorch_cli.cli.look import span
+    from agentorch_cli.cli.names import Teller, listed
+
+    told: Callable[[str], str] = Teller(one.names) if look.is_terminal else str
+    rows: list[tuple[Text | str, Text]] = [("why", look.text(told(one.reason)))]
+    rows += [("", look.text(told(edge["reason"]))) for edge in one.edges[:50]]
     if len(one.edges) > 50:
         rows.append(("", look.text(f"… and {len(one.edges) - 50:,} more")))
     rows.append(("waited", look.text(span(one.waited_s))))
     if one.victims:
-        rows.append(("victims", look.names(one.victims)))
-    page.pairs(rows)
+        rows.append(
+            ("victims", look.names(listed(one.victims, one.names) if look.is_terminal else one.victims))
+        )
+    return rows
 
 
 def _draw_step(page: Page, one: DeadlockStep, is_dry_run: bool) -> None:

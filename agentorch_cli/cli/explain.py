@@ -48,7 +48,7 @@ def explain(
             return
         _draw(page, field)
         if below:
-            page.heading("Fields")
+            page.heading("FIELDS")
             _list(page, below, field.path)
 
     document = [one.to_json() for one in shown] if is_deep or field is None else field.to_json()
@@ -72,7 +72,7 @@ def _draw(page: Page, field: Field) -> None:
         page.gap()
         page.pairs(rows)
     if field.example:
-        page.heading("Example")
+        page.heading("EXAMPLE")
         for line in field.example.splitlines():
             page.line("  ", look.text(line, "green"))
 

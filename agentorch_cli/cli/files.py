@@ -158,7 +158,7 @@ def _tasks_of(
     document: Document, defaults: Mapping[str, Any], read: Callable[..., TaskFile] = read_tasks
 ) -> TaskFile:
     try:
-        return read(document, new_id=lambda: new_id_text(), defaults=defaults)
+        return read(document, new_id=new_id_text, defaults=defaults)
     except InvalidTask as error:
         add_source(error, document)
         raise

@@ -40,6 +40,9 @@ HEAD_LINES = 2
 LEAST_ROWS = 2
 """A table with less room than for this many of its rows is left out, the last ones first."""
 
+TALL = 40
+"""Lines from which an alarm may take more than one."""
+
 ALARM_SHARE = 4
 """Alarms take a quarter of the lines at most."""
 
@@ -97,7 +100,7 @@ def _alarms(sentences: Sequence[str], console: Console, look: Look) -> list[Line
     for number, sentence in enumerate(sentences):
         left = len(sentences) - number
         line = board.alarm(sentence, look)
-        if look.height < board.LOW:
+        if look.height < TALL:
             line.truncate(look.width, overflow="crop" if look.is_ascii else "ellipsis")
         found = _lines(line, console, look.width)
         if len(lines) + len(found) + (left > 1) > room:

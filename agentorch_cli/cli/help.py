@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -276,7 +277,20 @@ def _option_lines(command: Any, ctx: Any) -> list[tuple[str, str]]:
     """The command's own options; those that every command takes have a list of their own."""
     common = set(map(id, common_options()))
     own = [param for param in command.params if id(param) not in common and param not in _arguments(command)]
-    return [record for param in own if (record := param.get_help_record(ctx)) is not None]
+    records = [record for param in own if (record := param.get_help_record(ctx)) is not None]
+    return [(name, range_in_words(text)) for name, text in records]
+
+
+def range_in_words(text: str) -> str:
+    """`[1<=x<=100000]` as `[1 to 100,000]`, `[x>=1]` as `[from 1]`."""
+
+    def number(digits: str) -> str:
+        return f"{int(float(digits)):,}" if float(digits).is_integer() else digits
+
+    text = re.sub(
+        r"([-\d.e+]+)<=x<=([-\d.e+]+)(?=\])", lambda it: f"{number(it[1])} to {number(it[2])}", text
+    )
+    return re.sub(r"\bx>=([-\d.e+]+)(?=\])", lambda it: f"from {number(it[1])}", text)
 
 
 def _write_common(ctx: Any, formatter: Any) -> None:

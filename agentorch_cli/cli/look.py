@@ -14,13 +14,15 @@ from typing import Any, TextIO
 
 from rich.text import Text
 
+from agentorch_cli.core.durations import span as span
 from agentorch_cli.signs import STYLES
 from agentorch_cli.text import one_line, shorten, visible
 
 MAX_VALUE = 2_000
 """Characters of a JSON value that a line shows."""
 
-AGE_UNITS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "m"), (60, "m", 1, "s"))
+SPACIOUS = 120
+"""Columns from which every name of a list stands in a table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,12 @@ class Look:
         """A list of names; a dash on a terminal where there is none."""
         return self.text(", ".join(values)) if values else self.nothing()
 
+    def crowd(self, values: list[str]) -> Text:
+        """Names where there is little room for them: the first, and how many others."""
+        if not self.is_terminal or self.width >= SPACIOUS or len(values) < 2:
+            return self.names(values)
+        return self.text(values[0]) + Text(f" +{len(values) - 1}", "dim")
+
     def nothing(self) -> Text:
         """The place of a value that is not there."""
         return Text("-" if self.is_ascii else "–", "dim") if self.is_terminal else Text("")
@@ -78,6 +86,14 @@ class Look:
         seconds = (self.now - when).total_seconds()
         shown = f"{round(abs(seconds))}s" if abs(seconds) < 60 else span(abs(seconds))
         return Text(f"{shown} ago" if seconds >= -1 else f"in {shown}", "dim")
+
+    def clock(self, when: datetime) -> Text:
+        """The time of day here, which does not grow old while it is read; of another day with its date."""
+        if not self.is_terminal:
+            return Text(moment(when))
+        here = when.astimezone()
+        is_today = here.date() == self.now.astimezone().date()
+        return Text(f"{here:%H:%M:%S}" if is_today else f"{here:%Y-%m-%d %H:%M:%S}", "dim")
 
     def until(self, when: datetime) -> Text:
         """How long something goes on; on a pipe until which moment."""
@@ -122,21 +138,6 @@ class Look:
             value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2, default=str)
         )
         return Text(visible(shown))
-
-
-def span(seconds: float) -> str:
-    """A duration for people: `0.4s`, `12s`, `3m 20s`, `5h 2m`, `3d 4h`."""
-    if seconds < 0.001:
-        return "0s"
-    if seconds < 1:
-        return f"{seconds * 1000:.0f}ms"
-    if seconds < 10:
-        return f"{seconds:.1f}s"
-    for size, unit, smaller, smaller_unit in AGE_UNITS:
-        if seconds >= size:
-            rest = int(seconds % size // smaller)
-            return f"{int(seconds // size)}{unit}" + (f" {rest}{smaller_unit}" if rest else "")
-    return f"{seconds:.0f}s"
 
 
 def moment(when: datetime) -> str:

@@ -30,10 +30,20 @@ def used(usage: UsageView) -> str:
 
 def of_attempt(attempt: AttemptView) -> str:
     """What one attempt said; `unknown` where a budget wants to know and it did not say."""
-    told = attempt.usage or {}
+    if said := _said(attempt.usage):
+        return said
+    so_far = _said(attempt.usage_so_far)
+    if any(one.is_unknown for one in attempt.funding):
+        return f"unknown, at least {so_far}" if so_far else "unknown"
+    if not so_far:
+        return ""
+    return f"{so_far} so far" if attempt.finished_at is None else f"at least {so_far}"
+
+
+def _said(usage: dict[str, Any] | None) -> str:
+    told = usage or {}
     tokens = [told[key] for key in ("input_tokens", "output_tokens") if key in told]
-    said = amounts(told.get("cost_usd"), sum(tokens) if tokens else None)
-    return said or ("unknown" if any(one.is_unknown for one in attempt.funding) else "")
+    return amounts(told.get("cost_usd"), sum(tokens) if tokens else None)
 
 
 def spent(budget: BudgetView) -> str:
@@ -44,18 +54,17 @@ def spent(budget: BudgetView) -> str:
     return f"{told}, of which unknown (at most {amounts(budget.unknown_usd, budget.unknown_tokens)})"
 
 
-def spend(found: SpendView) -> Text | None:
-    """The line of `status`; None where nobody has ever said anything."""
+def spend(found: SpendView) -> list[Text]:
+    """The line of `status`, piece by piece; none where nobody has ever said anything."""
     total = amounts(found.total_usd, found.total_tokens)
-    if not total and not found.total_unknown_attempts:
-        return None
-    today = amounts(found.today_usd, found.today_tokens) or (
-        "unknown" if found.today_unknown_attempts else "nothing told"
-    )
-    line = Text(f"{today} today   {total or 'unknown'} in all")
+    pieces = []
+    if total:
+        none = "unknown" if found.today_unknown_attempts else "nothing told"
+        today = amounts(found.today_usd, found.today_tokens) or none
+        pieces = [Text(f"{today} today"), Text(f"{total} in all")]
     if found.total_unknown_attempts:
-        line += Text(f"   unknown for {_attempts(found.total_unknown_attempts)}", "yellow")
-    return line
+        pieces.append(Text(f"{_attempts(found.total_unknown_attempts)} did not say", "yellow"))
+    return pieces
 
 
 def charged(one: BudgetView) -> str:
@@ -128,18 +137,25 @@ def _left(one: Any, look: Look) -> Text:
     return look.text(left(one), "red" if is_over else "")
 
 
+def _spent(one: Any, look: Look) -> Text:
+    """On a terminal in short: what is not known counts as all that was reserved for it."""
+    if not look.is_terminal or not one.unknown_attempts:
+        return look.text(spent(one))
+    return look.text(f"at most {amounts(one.spent_usd, one.spent_tokens)}", "yellow")
+
+
 BUDGETS = (
     Column("BUDGET", lambda one, look: look.text(one.key, "bold"), is_id=True),
     Column("OF", lambda one, look: look.text(one.scope), 3),
-    Column("LIMIT", lambda one, look: look.text(amounts(one.cost_usd, one.tokens)), is_right=True),
-    Column("SPENT", lambda one, look: look.text(spent(one)), is_right=True),
+    Column("LIMIT", lambda one, look: look.text(amounts(one.cost_usd, one.tokens)), least=24, is_right=True),
+    Column("SPENT", _spent, least=24, is_right=True),
     Column(
         "RESERVED",
         lambda one, look: look.text(amounts(one.reserved_usd, one.reserved_tokens) if one.running else ""),
         5,
         is_right=True,
     ),
-    Column("LEFT", _left, is_right=True),
+    Column("LEFT", _left, least=24, is_right=True),
     Column("USED", lambda one, look: look.bar(_share(one)), 4),
     Column("WAITING", lambda one, look: Text(f"{one.waiting:,}" if one.waiting else ""), 6, is_right=True),
     Column("ANEW", lambda one, look: look.text(f"each {one.period}" if one.period else ""), 2),

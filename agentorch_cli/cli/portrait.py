@@ -6,6 +6,7 @@ from rich.text import Text
 
 from agentorch_cli.cli import columns
 from agentorch_cli.cli.look import Look
+from agentorch_cli.cli.names import listed
 from agentorch_cli.cli.tables import Page
 from agentorch_cli.core.model import DEFAULT_POOL
 from agentorch_cli.views import AgentView
@@ -38,7 +39,7 @@ def _facts(agent: AgentView, look: Look) -> list[tuple[str, Text]]:
                 f"  {agent.busy} of {agent.slots} slots{f', {agent.queued} queued' if agent.queued else ''}"
             ),
         ),
-        ("works on", look.names(agent.working_on) if agent.working_on else None),
+        ("works on", _held(agent, look) if agent.working_on else None),
         ("score", look.number(agent.performance_score, 1)),
         ("last hour", _hour(agent, look)),
         ("done", Text(f"{agent.completed:,} completed, {agent.failed:,} failed or lost")),
@@ -50,6 +51,11 @@ def _facts(agent: AgentView, look: Look) -> list[tuple[str, Text]]:
         ("registered", look.age(agent.created_at)),
     ]
     return [(name, value) for name, value in facts if value is not None]
+
+
+def _held(agent: AgentView, look: Look) -> Text:
+    """What it works on; on a pipe by id."""
+    return look.names(listed(agent.working_on, agent.names) if look.is_terminal else agent.working_on)
 
 
 def _aside(agent: AgentView, look: Look) -> Text:

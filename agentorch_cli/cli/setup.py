@@ -12,8 +12,11 @@ from agentorch_cli.cli.session import Session
 from agentorch_cli.errors import SchemaMismatch, Unreachable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from agentorch_cli.cli.tables import Page
     from agentorch_cli.config import Settings
+    from agentorch_cli.doctor import Finding
 
 
 def init_db(
@@ -89,10 +92,13 @@ def doctor(
     def draw(page: Page) -> None:
         from agentorch_cli.cli import columns
 
+        if page.look.is_terminal:
+            _draw_findings(page, findings)
+            return
         page.table(columns.CHECKS, findings)
         for finding in findings:
             if finding.fix and finding.ok is not True:
-                page.line(page.look.text(finding.name, "bold"), ": ", page.look.text(finding.fix))
+                page.line(f"{finding.name}: ", page.look.text(finding.fix))
 
     rows: list[dict[str, Any]] = [
         {"name": finding.name, "ok": finding.ok, "text": finding.text, "fix": finding.fix}
@@ -107,6 +113,20 @@ def doctor(
     session.show(rows, draw, wrong)
     if wrong:
         raise Unreachable(f"{len(wrong)} of {len(findings)} checks found something wrong: {', '.join(wrong)}")
+
+
+def _draw_findings(page: Page, findings: Sequence[Finding]) -> None:
+    """What was found, each with its sign in front and its fix below."""
+    from rich.text import Text
+
+    look = page.look
+    states = {True: "completed", False: "failed", None: "planned"}
+    width = max((len(finding.name) for finding in findings), default=0)
+    for finding in findings:
+        name = Text(f"  {finding.name:<{width}}  ", "bold" if finding.ok is False else "")
+        page.hanging(look.sign(states[finding.ok]) + name, look.text(finding.text))
+        if finding.fix and finding.ok is not True:
+            page.hanging(Text(" " * (width + 5)), Text("fix: ", "bold"), look.text(finding.fix))
 
 
 init_db_app = single(init_db)

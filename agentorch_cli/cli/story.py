@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
@@ -9,11 +10,15 @@ from rich.text import Text
 
 from agentorch_cli.cli import columns, money
 from agentorch_cli.cli.look import Look, moment, span
+from agentorch_cli.cli.names import Teller, called, listed
 from agentorch_cli.cli.tables import Column, Page
-from agentorch_cli.views import DecisionView, EventView, OutcomeView, TaskView, WhyView
+from agentorch_cli.views import DecisionView, EventView, OutcomeView, TaskView, WhyLink, WhyView
 
 MOST_LINES = 60
 """Of a reason; a traceback of a command is shown as it was written."""
+
+MOST_ALIKE = 3
+"""Agents that are named one by one where the same stands in the way of all."""
 
 WORDS = {
     # kind of event: how the story says it; where an agent takes part, its name follows
@@ -34,7 +39,26 @@ WORDS = {
     "budget_reserved": "reserved for",
     "budget_settled": "paid for",
     "budget_returned": "given back by",
+    "consensus_opened": "vote opened",
+    "ballot_cast": "vote cast by",
+    "consensus_decided": "vote closed",
 }
+
+
+ENDS = {
+    "threshold": "enough of them agree",
+    "certain": "no ballot that is out could change it",
+    "confidence": "it is sure enough",
+    "exhausted": "everybody was heard",
+    "impossible": "no answer could win any more",
+    "too_few": "fewer voters are left than it needs",
+    "plurality": "the most popular answer was taken",
+    "deadline": "its time was over",
+}
+"""What ended a vote, in words."""
+
+JUDGES = {"judge": "a judge decided", "person": "a person closed it"}
+"""Who ended it, where that is no rule."""
 
 
 MOVES = {
@@ -91,16 +115,44 @@ def told(event: EventView, start: datetime, look: Look) -> tuple[Text, Text]:
 def draw_why(page: Page, why: WhyView) -> None:
     """The chain of reasons, each as deep as it lies, with how long it has held."""
     look = page.look
-    page.title(why.status, why.task_id, "")
+    name = called(why.task_id, why.names)
+    page.title(why.status, name, why.task_id if name != why.task_id else "")
+    told: Callable[[str], str] = Teller(why.names, why.task_id) if look.is_terminal else str
     for link in why.links:
-        margin = "  " * (link.depth + 1)
-        name = f"{link.task_id} " if link.depth else ""
+        margin = 2 * (link.depth + 1)
+        whose = f"{told(link.task_id)} " if link.depth else ""
         since = f"  for {span(link.seconds)}" if link.seconds is not None else ""
-        page.line(margin, look.text(name, "bold"), look.text(link.sentence), look.text(since, "dim"))
-        for agent_id, reason in link.agents.items():
-            page.line(
-                margin + "  ", look.text(agent_id, "bold"), " ", look.text(reason or "could take it", "dim")
-            )
+        page.indented(
+            margin, look.text(whose, "bold"), look.text(told(link.sentence)), look.text(since, "dim")
+        )
+        for obstacle in _obstacles(link, look, told):
+            page.indented(margin + 2, obstacle)
+
+
+def _obstacles(link: WhyLink, look: Look, told: Callable[[str], str]) -> list[Text]:
+    """Agents with what stands in the way of each; on a terminal those with the same reason together.
+
+    Those who are nearest to taking it stand on top: the fewer have a reason, the more it says.
+    """
+    alike: dict[str, list[str]] = {}
+    reasons = {agent: told(reason or "could take it") for agent, reason in link.agents.items()}
+    for agent, reason in reasons.items():
+        alike.setdefault(reason, []).append(agent)
+
+    def one_by_one(agents: Iterable[str]) -> list[Text]:
+        return [Text.assemble(look.text(one, "bold"), " ", look.text(reasons[one], "dim")) for one in agents]
+
+    if not look.is_terminal:
+        return one_by_one(reasons)
+    found: list[Text] = []
+    for reason, agents in sorted(alike.items(), key=lambda one: len(one[1])):
+        if len(agents) <= MOST_ALIKE:
+            found += one_by_one(agents)
+            continue
+        named = Text(", ").join(look.text(one, "bold") for one in agents[:MOST_ALIKE])
+        more = Text(f" and {len(agents) - MOST_ALIKE:,} more", "dim")
+        found.append(Text.assemble(look.text(reason, "dim"), ": ", named, more))
+    return found
 
 
 def offset(seconds: float) -> str:
@@ -115,29 +167,44 @@ def draw_events(page: Page, events: list[EventView]) -> None:
 
 def draw_event(page: Page, event: EventView) -> None:
     """One event as a line, at once: of a log that is followed."""
-    cells = [column.cell(event, page.look) for column in EVENTS]
-    page.line(Text("\t" if not page.look.is_terminal else "  ").join(cells))
+    look = page.look
+    if look.is_terminal:
+        page.indented(0, _followed(event, look))
+    else:
+        page.line(Text("\t").join(column.cell(event, look) for column in EVENTS))
     page.stream.flush()
+
+
+def _followed(event: EventView, look: Look) -> Text:
+    """When, what, who, with which task, and the details: the lines stand in columns as far as they can."""
+    kind = look.text(event.kind, _color(event.kind))
+    who = look.text(event.agent_id)
+    for cell, width in ((kind, 17), (who, 16)):
+        cell.append(" " * max(0, width - cell.cell_len))
+    parts = [look.clock(event.at), kind, who, look.text(event.task_id, "dim"), look.text(_details(event))]
+    line = Text("  ").join(part for part in parts if part.plain)
+    line.rstrip()
+    return line
 
 
 def draw_decision(page: Page, decision: DecisionView) -> None:
     """A vote: its rule, its answers as bars, its ballots, and how sure it is."""
     look = page.look
-    page.title(decision.status, decision.topic, decision.decision_id)
+    page.title(decision.status, columns.topic(decision, look), decision.decision_id)
     page.pairs(_vote_facts(decision, look))
     if decision.counts:
-        page.heading("Answers")
+        page.heading("ANSWERS")
         page.pairs(_bars(decision, look))
     if decision.votes:
-        page.heading("Ballots" if decision.decided_at else "Ballots (sealed until the vote closes)")
+        page.heading("BALLOTS" if decision.decided_at else "BALLOTS (sealed until the vote closes)")
         dissent = {one.get("agent_id") for one in decision.dissent}
         rows = [{**vote, "dissents": vote.get("agent_id") in dissent} for vote in decision.votes]
         page.table(columns.BALLOTS, rows)
     if decision.late_votes:
-        page.heading("Came late, not counted")
+        page.heading("CAME LATE, NOT COUNTED")
         page.pairs([(str(one["agent_id"]), look.json(one["answer"], 200)) for one in decision.late_votes])
     if decision.escalation:
-        page.heading("Without agreement")
+        page.heading("WITHOUT AGREEMENT")
         page.pairs([(str(step.get("step")), look.text(_step(step))) for step in decision.escalation])
 
 
@@ -185,7 +252,7 @@ def _facts(task: TaskView, look: Look) -> list[tuple[str, Text]]:
         ("needs", look.names(task.required_capabilities) if task.required_capabilities else None),
         ("priority", Text(str(task.priority)) if task.priority != 5 else None),
         ("agents", look.names(task.assigned_agents) if task.assigned_agents else None),
-        ("after", look.names(task.depends_on) if task.depends_on else None),
+        ("after", _after(task, look) if task.depends_on else None),
         (
             "waits for",
             Text(f"{task.waiting_on} of {len(task.depends_on)} dependencies") if task.waiting_on else None,
@@ -211,6 +278,11 @@ def _facts(task: TaskView, look: Look) -> list[tuple[str, Text]]:
     return [(name, value) for name, value in facts if value is not None]
 
 
+def _after(task: TaskView, look: Look) -> Text:
+    """What it depends on; on a pipe by id."""
+    return look.names(listed(task.depends_on, task.names) if look.is_terminal else task.depends_on)
+
+
 def _is_paid(task: TaskView) -> bool:
     """Whether usage is worth a line: somebody told some, or a budget pays for it."""
     told = task.usage is not None and (task.usage.cost_usd is not None or task.usage.tokens is not None)
@@ -232,7 +304,7 @@ def _vote_facts(decision: DecisionView, look: Look) -> list[tuple[str, Text]]:
         ("votes", Text(columns.votes(decision) + saved)),
         ("answer", look.json(decision.final_decision)),
         ("sure", _sure(decision, look) if decision.confidence is not None else None),
-        ("decided by", look.text(decision.decided_by) if decision.decided_by else None),
+        ("decided by", _decided(decision.decided_by, look) if decision.decided_by else None),
         ("dissent", look.text(dissent) if dissent else None),
         ("truth", look.text(known[decision.verified]) if decision.verified is not None else None),
         ("lost", look.text(", ".join(decision.lost_agents)) if decision.lost_agents else None),
@@ -243,6 +315,12 @@ def _vote_facts(decision: DecisionView, look: Look) -> list[tuple[str, Text]]:
         ("closed by", look.text(decision.closed_by) if decision.closed_by else None),
     ]
     return [(name, value) for name, value in facts if value is not None]
+
+
+def _decided(by: str, look: Look) -> Text:
+    """What ended the vote: its word, and what that means."""
+    meant = ENDS.get(by)
+    return look.text(by.replace("_", " ")) + (look.text(f"  {meant}", "dim") if meant else Text(""))
 
 
 def _sure(decision: DecisionView, look: Look) -> Text:
@@ -259,11 +337,24 @@ def _details(event: EventView) -> str:
         return str(data["message"])
     if data.get("why") in MOVES:
         return _moved(data)
-    return ", ".join(
-        f"{key}: {value:g}" if isinstance(value, float) else f"{key}: {value}"
-        for key, value in data.items()
-        if value is not None
-    )
+    match event.kind:
+        case "consensus_opened":
+            asked = ", ".join(map(str, data.get("voters") or ()))
+            return f"{data.get('rule')}, voters: {asked}" if asked else str(data.get("rule") or "")
+        case "ballot_cast":
+            return "" if data.get("status") == "answered" else str(data.get("status") or "")
+        case "consensus_decided":
+            by = str(data.get("decided_by"))
+            is_reached = "reached" if data.get("status") == "reached" else "not reached"
+            return f"{is_reached}: {ENDS.get(by) or JUDGES.get(by) or by}"
+    return ", ".join(f"{key}: {_brief(value)}" for key, value in data.items() if value is not None)
+
+
+def _brief(value: Any) -> str:
+    """A value among the details of an event."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _moved(data: dict[str, Any]) -> str:
@@ -275,6 +366,7 @@ def _moved(data: dict[str, Any]) -> str:
 
 
 def _color(kind: str) -> str:
+    kind = kind.removeprefix("task_").removeprefix("attempt_")
     if kind in ("completed", "reached"):
         return "green"
     if kind in ("failed", "lost", "timed_out", "cancelled"):
@@ -282,11 +374,16 @@ def _color(kind: str) -> str:
     return ""
 
 
+def _detail_cell(event: EventView, look: Look) -> Text:
+    """In words; on a pipe all that there is, as JSON."""
+    return look.text(_details(event)) if look.is_terminal else look.json(event.data or None)
+
+
 EVENTS = (
-    Column("AT", lambda event, look: look.age(event.at)),
+    Column("AT", lambda event, look: look.clock(event.at)),
     Column("KIND", lambda event, look: look.text(event.kind, _color(event.kind))),
     Column("TASK", lambda event, look: look.text(event.task_id, "bold"), 8, is_id=True),
     Column("AGENT", lambda event, look: look.text(event.agent_id), 7, is_id=True),
-    Column("DETAILS", lambda event, look: look.json(event.data or None, 200), 5),
+    Column("DETAILS", lambda event, look: _detail_cell(event, look), 5),
     Column("CURSOR", lambda event, look: look.text(event.cursor, "dim"), 1, is_id=True),
 )

@@ -72,6 +72,21 @@ class Page:
         """One line of text; it wraps on a terminal."""
         self.show(Text.assemble(*parts))
 
+    def indented(self, margin: int, *parts: Text | str) -> None:
+        """A line that goes on under itself where it is too long for the terminal."""
+        self.hanging(Text(" " * margin), *parts)
+
+    def hanging(self, lead: Text, *parts: Text | str) -> None:
+        """The same behind some first words, under which nothing stands."""
+        text = Text.assemble(*parts)
+        if not self.look.is_terminal:
+            self._write(lead.plain + text.plain)
+            return
+        margin = min(lead.cell_len, self.look.width // 2)
+        for number, line in enumerate(text.wrap(self.console, max(self.look.width - margin, NARROWEST))):
+            line.rstrip()
+            self.console.print((Text(" " * margin) if number else lead) + line)
+
     def gap(self) -> None:
         """An empty line."""
         self.show(Text(""))
@@ -148,7 +163,8 @@ def fit(columns: Sequence[Column], natural: Sequence[int], width: int) -> tuple[
     """Which columns stay, and how wide each is.
 
     Folds what is longer than an id needs to be, leaves out by weight, then narrows the
-    widest text, then the widest of all. Columns of width 0 have nothing to show.
+    widest text, then the widest of all. What is left over goes back to the ids that were
+    folded. Columns of width 0 have nothing to show.
     """
     kept = [index for index, one in enumerate(natural) if one]
     widths = [min(one, width) for one in natural]
@@ -174,6 +190,9 @@ def fit(columns: Sequence[Column], natural: Sequence[int], width: int) -> tuple[
         if not giving:
             break
         widths[max(giving, key=lambda index: widths[index])] -= 1
+    for index in kept:
+        if columns[index].is_id and widths[index] < natural[index]:
+            widths[index] = min(natural[index], widths[index] + max(-excess(), 0))
     return kept, [widths[index] for index in kept]
 
 

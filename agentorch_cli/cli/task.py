@@ -383,7 +383,8 @@ def retry(
     is_dry_run: DryRun = False,
     is_sure: Yes = False,
 ) -> None:
-    """Try failed, cancelled or skipped tasks again, from the beginning.
+    """Try failed, cancelled or skipped tasks again, from the beginning; of those that wait, ask agents
+    again who declined them.
 
     $ agentorch task retry nightly-report
     $ agentorch task retry --where 'status=failed and completed>1d and error=timed_out' --yes

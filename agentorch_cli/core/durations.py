@@ -1,4 +1,4 @@
-"""Durations as people write them: a number of seconds, or "30s", "5m", "1h30m", "2d"."""
+"""Durations as people write them ("30s", "1h30m", "2d", or a number of seconds), and as they are told."""
 
 from __future__ import annotations
 
@@ -65,3 +65,16 @@ def show_duration(seconds: float) -> str:
         if count:
             parts.append(f"{count}{unit}")
     return "".join(parts)
+
+
+def span(seconds: float) -> str:
+    """A duration for people: `85ms`, `1.4s`, `12s`, `3m 20s`, `5h 2m`, `3d 4h`."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f}ms" if seconds >= 0.0005 else "0s"
+    if seconds < 60:
+        return f"{seconds:.1f}s" if seconds < 9.95 else f"{seconds:.0f}s"
+    for size, unit, smaller, letter in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "m"), (60, "m", 1, "s")):
+        if seconds >= size:
+            whole, rest = divmod(int(seconds), size)
+            return f"{whole}{unit}" + (f" {rest // smaller}{letter}" if rest // smaller else "")
+    return f"{seconds:.0f}s"

@@ -11,6 +11,7 @@ whoever explains why a task waits.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,13 +25,27 @@ if TYPE_CHECKING:
 
 BUDGET = "budget"
 
+_NAME = re.compile(r"((?:[^=\\]|\\[=\\])+)=", re.DOTALL)
+"""A label's name, in which `=` and the backslash are escaped, up to its value."""
+
 ALONE = f"{BUDGET}:"
 """The gate of tasks that draw on nothing but their own budget: what that cannot pay for has ended."""
 
 
 def label_names(options: Mapping[str, Any]) -> list[str]:
-    """The labels of a task as `name=value`: the keys of their budgets."""
-    return [f"{name}={value}" for name, value in (options.get("labels") or {}).items()]
+    """The labels of a task as `name=value`: the keys of their budgets. As in SQL, `agentorch_budget_keys`."""
+    return [f"{_escaped(name)}={value}" for name, value in (options.get("labels") or {}).items()]
+
+
+def _escaped(name: str) -> str:
+    """Without a bare `=`, so that `a=b: c` and `a: b=c` are two."""
+    return name.replace("\\", "\\\\").replace("=", "\\=") if "=" in name or "\\" in name else name
+
+
+def name_in(key: str) -> str | None:
+    """The name of the label in the key of a budget; None where it is no such key."""
+    found = _NAME.match(key)
+    return re.sub(r"\\(.)", r"\1", found[1]) if found is not None else None
 
 
 class Purses:

@@ -10,11 +10,12 @@ running work is reached).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from agentorch_cli.core.backlog import Backlog, Ready
+from agentorch_cli.core.durations import span
 from agentorch_cli.core.gates import Gates
 from agentorch_cli.core.hints import did_you_mean
 from agentorch_cli.core.matching import Member, Roster, Want, lasting_obstacle
@@ -34,13 +35,15 @@ class Standing:
     reasons: Mapping[str, str | None]
     """Agent by agent, what stands in the way; None for those it is given or would take."""
     ahead: int = 0
-    """Ready tasks that are served before it."""
+    """Ready tasks that are served before it, of those that somebody who is there could do."""
     ahead_by_priority: int = 0
     """Of these, tasks of higher priority."""
     is_full: bool = False
     """The limit on running work is reached."""
     gate: tuple[str, str] | None = None
     """A closed gate that it stands at, and why it is closed."""
+    is_declined_by_all: bool = False
+    """Whoever is registered and could do it has declined it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ def standing(
     `room`: how many tasks may start. Raises KeyError where the task is not in the backlog.
     """
     task = backlog.tasks[task_id]
-    before = [one for one in backlog.tasks.values() if one.order < task.order]
+    before = _rivals((one for one in backlog.tasks.values() if one.order < task.order), roster)
     by_priority = sum(one.priority > task.priority for one in before)
     walk = _Walk()
     for served, seats in backlog.match(roster, max(0, room), gates):
@@ -98,8 +101,45 @@ def standing(
         told |= _apart(roster, task.want, [agent_id for agent_id, reason in told.items() if reason is None])
     clear = sum(reason is None for reason in told.values())
     return Standing(
-        False, told, len(before), by_priority, is_full=clear >= task.want.number and gate is None, gate=gate
+        False,
+        told,
+        len(before),
+        by_priority,
+        is_full=clear >= task.want.number and gate is None,
+        gate=gate,
+        is_declined_by_all=_is_declined_by_all(task.want, roster),
     )
+
+
+def _rivals(tasks: Iterable[Ready], roster: Roster) -> list[Ready]:
+    """Those of the tasks that somebody who is there could do: the others take no slot from anybody."""
+    known: dict[Want, bool] = {}
+    found = []
+    for task in tasks:
+        if task.want not in known:
+            known[task.want] = _is_served(task.want, roster)
+        if known[task.want]:
+            found.append(task)
+    return found
+
+
+def _is_served(want: Want, roster: Roster) -> bool:
+    """Whether agents who are there could do it, busy or not."""
+    able = [one.capabilities for one in roster.members.values() if lasting_obstacle(one, want) is None]
+    return len(able) >= want.number and (not want.is_team or can_cover(want.required, able, want.most))
+
+
+def _is_declined_by_all(want: Want, roster: Roster) -> bool:
+    if want.is_team or not want.declined_by:
+        return False
+    able = (
+        one
+        for one in roster.members.values()
+        if one.pool == want.pool
+        and want.is_served_by(one.capabilities)
+        and one.agent_id not in want.closed_to
+    )
+    return {one.agent_id for one in able} <= want.declined_by
 
 
 def _apart(roster: Roster, want: Want, free: list[str]) -> dict[str, str]:
@@ -153,7 +193,7 @@ def in_words(
             f"lacks the capability {' and '.join(named)}" if len(named) == 1 else f"lacks {', '.join(named)}"
         )
     if member.status is not AgentStatus.ONLINE and reason == f"is {member.status}":
-        away = f" for {seconds_in_words(known.away_seconds)}" if known.away_seconds is not None else ""
+        away = f" for {span(known.away_seconds)}" if known.away_seconds is not None else ""
         aside = f", and {known.set_aside.removeprefix('is ')}" if known.set_aside is not None else ""
         if known.set_aside is not None and known.away_seconds is None:
             return known.set_aside
@@ -167,7 +207,7 @@ def in_words(
         return f"its free slot goes to {names}, which is ahead"
     if len(member.used) >= member.slots:
         what = "its only slot is" if member.slots == 1 else f"all {member.slots} slots are"
-        held = [f"{one} since {seconds_in_words(since)}" for one, since in known.busy_with[:MOST_NAMED]]
+        held = [f"{one} for {span(since)}" for one, since in known.busy_with[:MOST_NAMED]]
         more = f" and {len(known.busy_with) - MOST_NAMED} more" if len(known.busy_with) > MOST_NAMED else ""
         return f"{what} busy with {', '.join(held)}{more}" if held else f"{what} busy"
     return reason
@@ -191,18 +231,10 @@ def excluded_in_words(until: datetime, reason: str | None, now: datetime) -> str
     left = (until - now).total_seconds()
     if left <= 0:
         return f"is being probed with one task at a time since {time_in_words(until, now)}{after}"
-    return f"is excluded until {time_in_words(until, now)} (for {seconds_in_words(left)} more){after}"
+    return f"is excluded until {time_in_words(until, now)} (for {span(left)} more){after}"
 
 
 def time_in_words(when: datetime, now: datetime) -> str:
     """`12:00:05 UTC`, with the date where it is not today's."""
     when, now = when.astimezone(UTC), now.astimezone(UTC)
     return f"{when:%H:%M:%S} UTC" if when.date() == now.date() else f"{when:%Y-%m-%d %H:%M:%S} UTC"
-
-
-def seconds_in_words(seconds: float) -> str:
-    """`12 s`, `3 min`, `2 h`, `4 d`."""
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= 2 * size or (unit == "min" and seconds >= 60):
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"

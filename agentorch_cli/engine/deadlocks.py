@@ -145,8 +145,9 @@ class Monitor:
             self.take_away(str(row["message_id"]), row["agent_id"], one.reason)
 
     async def _note_silent(self) -> None:
-        silent, self._silent = self._silent, []
+        silent = list(self._silent)  # more may come while these are written
         if silent:
             await self.deadlocks.note_ended(silent, "its work was given to others")
+            del self._silent[: len(silent)]
             self.state.count("deadlock_detected", len(silent))
             self.state.count("deadlock_resolved", len(silent))

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
+import orjson
+
 from agentorch_cli.core.matching import Member
 from agentorch_cli.core.model import DEFAULT_POOL, AgentSpec, AgentStatus
 from agentorch_cli.core.scoring import counted_performance
@@ -71,12 +73,18 @@ class Desk:
         """Attempts beyond its slots that an agent may hold at most, whatever it says itself."""
         self._accepted: list[str] = []
         self._progress: dict[str, tuple[float | None, str | None]] = {}
+        self._usage: dict[str, str] = {}
+        """What attempts have used so far, as they told last; JSON texts."""
         self._something = asyncio.Event()
         self._leaving: list[tuple[str, UUID]] = []
         self.on_arrival: Callable[[str], None] | None = None
         """Is told of agents that came in."""
         self.on_change_missed: Callable[[], None] | None = None
         """Is told where what the registry says of an agent may have changed while it came in."""
+        self.on_move_missed: Callable[[str], None] | None = None
+        """Is told of each agent that was looked for in the registry while it came in."""
+        self._arriving: dict[str, bool] = {}
+        """Agents that are coming in, and whether somebody looked for them meanwhile."""
         self._sessions: dict[str, UUID] = {}
         """Of the agents that are here."""
 
@@ -84,6 +92,21 @@ class Desk:
 
     async def welcome(self, agent: AgentSpec, session_id: UUID, resume: Sequence[str]) -> Welcome:
         """An agent came in. Raises DatabaseUnreachable while it cannot be written down."""
+        self._arriving[agent.agent_id] = False
+        try:
+            return await self._admit(agent, session_id, resume)
+        finally:
+            if self._arriving.pop(agent.agent_id) and self.on_move_missed is not None:
+                self.on_move_missed(agent.agent_id)
+
+    def is_arriving(self, agent_id: str) -> bool:
+        """Whether it is just coming in: rows may be older than its seat. It is looked for again then."""
+        if agent_id not in self._arriving:
+            return False
+        self._arriving[agent_id] = True
+        return True
+
+    async def _admit(self, agent: AgentSpec, session_id: UUID, resume: Sequence[str]) -> Welcome:
         agent = replace(agent, prefetch=min(agent.prefetch, self.prefetch))
         hints = self.state.fleet_hints
         row = await self.store.db.fetch_one(
@@ -262,11 +285,24 @@ class Desk:
             self._something.set()
         return True
 
-    def progressed(self, agent_id: str, message_id: str, progress: float | None, note: str | None) -> bool:
-        """How far the work is. False, and raises, as `accepted`."""
+    def progressed(
+        self,
+        agent_id: str,
+        message_id: str,
+        progress: float | None,
+        note: str | None,
+        usage: str | None = None,
+    ) -> bool:
+        """How far the work is, and what it has used (JSON text). False, and raises, as `accepted`."""
         if not self.accepted(agent_id, message_id):
             return False
-        self._progress[message_id] = (progress, note)
+        if usage is not None:
+            self._usage[message_id] = usage
+        known = self._progress.get(message_id, (None, None))
+        self._progress[message_id] = (
+            known[0] if progress is None else progress,
+            known[1] if note is None else note,
+        )
         self._something.set()
         self.state.bus.publish(
             "task_progress",
@@ -274,6 +310,7 @@ class Desk:
             agent_id=agent_id,
             progress=progress,
             note=note,
+            usage=orjson.loads(usage) if usage is not None else None,
         )
         return True
 
@@ -323,7 +360,18 @@ class Desk:
             del self._accepted[:number]
         if self._progress:
             notes, self._progress = self._progress, {}
-            await self.store.note_progress(notes)
+            try:
+                await self.store.note_progress(notes)
+            except DatabaseUnreachable:
+                self._progress = notes | self._progress
+                raise
+        if self._usage:
+            usage, self._usage = self._usage, {}
+            try:
+                await self.store.db.fetch("note_usage", list(usage), list(usage.values()))
+            except DatabaseUnreachable:
+                self._usage = usage | self._usage
+                raise
 
     def facts(self) -> dict[str, Any]:
         """What the metrics page shows."""

@@ -44,7 +44,7 @@ from agentorch_cli.errors import DatabaseUnreachable
 from agentorch_cli.logs import facts
 from agentorch_cli.store.deadlocks import Deadlocks
 from agentorch_cli.store.records import Delivery
-from agentorch_cli.store.store import DELAYED, Store
+from agentorch_cli.store.store import DELAYED, WHOLE, Store, row_in
 from agentorch_cli.store.waiting import Waiting
 
 log = logging.getLogger("agentorch.engine")
@@ -149,6 +149,7 @@ class Engine:
         self.scheduler.on_unservable = self._on_unservable
         self.desk.on_arrival = self._on_arrival
         self.desk.on_change_missed = self._on_change_missed
+        self.desk.on_move_missed = self._on_move_missed
         self.scheduler.on_continued = self.subtasks.continued
         self.peers = Peers(
             self.state,
@@ -242,6 +243,8 @@ class Engine:
         elif channel == "agentorch_tasks":
             if payload == "*":
                 self.scheduler.look_again_here()
+            elif payload.startswith(WHOLE):
+                self.scheduler.came(row_in(payload))
             else:
                 ids = payload.split("\n")
                 self.scheduler.hinted((i for i in ids if i != DELAYED), delayed=DELAYED in ids)
@@ -295,6 +298,10 @@ class Engine:
 
     def _on_change_missed(self) -> None:
         self._fleet_changed.set()
+
+    def _on_move_missed(self, agent_id: str) -> None:
+        self._agents[agent_id] = None
+        self._peers_spoke.set()
 
     def _on_unservable(self) -> None:
         if self.state.is_chief:
@@ -354,11 +361,12 @@ class Engine:
 
     async def _follow_peers(self) -> None:
         """For ever: work for agents of this node, and agents that come and go; and what hints have missed."""
+        loop = asyncio.get_running_loop()
+        sweep_at = loop.time() + self.limits.sweep_interval
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self.limits.sweep_interval):
+                async with asyncio.timeout_at(sweep_at):
                     await self._peers_spoke.wait()
-            has_news = self._peers_spoke.is_set()
             self._peers_spoke.clear()
             work, self._work = self._work, {}
             agents, self._agents = self._agents, {}
@@ -367,13 +375,15 @@ class Engine:
                     await self.peers.follow_agents(agents)
                 if work:
                     await self.peers.take_work(list(work))
-                if not has_news:
+                if loop.time() >= sweep_at:  # also where others speak all the time
+                    sweep_at = loop.time() + self.limits.sweep_interval
                     await self.peers.sweep()
             except DatabaseUnreachable as error:
                 log.warning("cannot follow other nodes: %s", error)
                 self._agents = agents | self._agents
                 self._work = work | self._work
                 await asyncio.sleep(0.3)
+                self._peers_spoke.set()
             except Exception:
                 log.exception("what another node said could not be followed")
 
@@ -407,6 +417,13 @@ class Engine:
 
         An agent that connects while the rows are on their way is newer than they are.
         """
+        async with self.peers.reading:
+            came = await self._read_fleet()
+        if came and self.state.is_leader:  # what they have from the pool that they were in
+            await self.peers.read_elsewhere(came)
+
+    async def _read_fleet(self) -> list[str]:
+        """The agents that came into this node's pool."""
         before = dict(self.state.roster.members)
         came: list[str] = []
         rows = await self.store.db.fetch("roster")
@@ -429,13 +446,9 @@ class Engine:
         )
         present = {row["agent_id"] for row in rows}
         for agent_id in before.keys() - present:
-            if roster.members.get(agent_id) is not before[agent_id]:
-                continue
-            roster.drop(agent_id)
-            self.exclusions.forget(agent_id)
-            self.courier.dismiss(agent_id, "the agent was removed from the registry")
-        if came and self.state.is_leader:  # what they have from the pool that they were in
-            await self.peers.read_elsewhere(came)
+            if roster.members.get(agent_id) is before[agent_id] and not self.desk.is_arriving(agent_id):
+                self.peers.forget(agent_id)
+        return came
 
     async def resync(self) -> None:
         """Make the mirror what the tables say after a write whose outcome is unknown.
@@ -447,14 +460,19 @@ class Engine:
         await self.read_fleet()
         await self.peers.read_elsewhere()
         here = [m.agent_id for m in self.state.roster.members.values() if m.node_id == self.state.node_id]
-        for delivery in await self.store.held_work(here):
+        held = await self.store.held_work(here)
+        unknown = [one.message_id for one in held if one.message_id not in self.state.deliveries]
+        # What ended while these rows were on their way is unknown too, and must not be sent again.
+        live = {one.message_id for one in await self.store.held_work(message_ids=unknown)} if unknown else ()
+        for delivery in held:
             known = self.state.deliveries.get(delivery.message_id)
-            if known is None:
+            if known is None and delivery.message_id in live:
                 about = facts(task=delivery.task_id, agent=delivery.agent_id, attempt=delivery.message_id)
                 log.info("attempt %s was assigned but not sent; sending it", delivery.message_id, extra=about)
                 self.desk.take_up(delivery)
                 self.courier.deliver(delivery)
-            elif known.is_parked and not delivery.is_parked:  # it has its slot again, and nobody was told
+            elif known is not None and known.is_parked and not delivery.is_parked:
+                # It has its slot again, and nobody was told.
                 self.state.roster.take(self.state.roster.members[known.agent_id], delivery.slot)
                 self.subtasks.continued(known.message_id, delivery.slot)
 

@@ -59,6 +59,8 @@ class Leader:
         self._last_beat = 0.0
         self._lease_left: float | None = None
         """Seconds until the first of the leases ends that other nodes hold, when they were last seen."""
+        self._is_installed = self._is_chief_installed = False
+        """Whether what a leader, and the chief, does first was done to its end."""
         self._soon = asyncio.Event()
 
     async def run(self) -> None:
@@ -144,16 +146,22 @@ class Leader:
         led, state.is_leader = state.is_leader, lease in epochs
         was_chief, state.is_chief = state.is_chief, MONITOR in epochs
         self.epochs = epochs
+        self._is_installed &= led and state.is_leader
+        self._is_chief_installed &= was_chief and state.is_chief
         if state.is_leader and not led:
             log.info("this node leads pool %s (epoch %s)", visible(state.pool), epochs[lease])
-            await self.on_elected()
         elif led and not state.is_leader:
             log.info("this node does not lead pool %s any more", visible(state.pool))
         if state.is_chief and not was_chief:
             log.info("this node is the chief (epoch %s)", epochs[MONITOR])
-            await self.on_chosen()
         elif was_chief and not state.is_chief:
             log.info("this node is not the chief any more")
+        if state.is_leader and not self._is_installed:  # or it failed half way at the last beat
+            await self.on_elected()
+            self._is_installed = True
+        if state.is_chief and not self._is_chief_installed:
+            await self.on_chosen()
+            self._is_chief_installed = True
 
     def _doubt(self) -> None:
         """Without a beat for the whole lease somebody else may lead already."""

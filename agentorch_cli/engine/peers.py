@@ -55,6 +55,10 @@ class Peers:
         self.on_continued = on_continued
         self.on_late: Callable[[str], None] = state.is_late
         """Told of attempts on other nodes that their agents do not take."""
+        self._reading_elsewhere = asyncio.Lock()
+        self.reading = asyncio.Lock()
+        """One at a time reads agents from the registry and tells the mirror: of two whose rows cross on
+        their way, the older would come last, and stay."""
 
     # --- work for agents of this node -------------------------------------------------------
 
@@ -113,7 +117,14 @@ class Peers:
         self.scheduler.wake()
 
     async def read_elsewhere(self, agent_ids: Sequence[str] | None = None) -> None:
-        """Make what is remembered of other nodes' attempts what the table says."""
+        """Make what is remembered of other nodes' attempts what the table says.
+
+        One at a time: what came free while the rows are on their way is remembered for one reader.
+        """
+        async with self._reading_elsewhere:
+            await self._read_elsewhere(agent_ids)
+
+    async def _read_elsewhere(self, agent_ids: Sequence[str] | None) -> None:
         freed = self.state.freed_meanwhile = set[str]()
         try:
             rows = await self.store.db.fetch("live_elsewhere", self.state.node_id, agent_ids, self.state.pool)
@@ -151,29 +162,50 @@ class Peers:
     async def follow_agents(self, agent_ids: Iterable[str]) -> None:
         """These agents came to a node, or left one."""
         asked = list(agent_ids)
-        if not asked:
-            return
-        rows = {row["agent_id"]: row for row in await self.store.db.fetch("roster_of", asked)}
-        away = []
+        while asked:
+            async with self.reading:
+                asked = await self._follow(asked)
+        self.scheduler.wake()
+
+    async def _follow(self, asked: Sequence[str]) -> list[str]:
+        """Those of them that took a seat while their rows were on their way: they are asked for again."""
+        members = self.state.roster.members
+        before = {agent_id: members.get(agent_id) for agent_id in asked}
+        rows = {row["agent_id"]: row for row in await self.store.db.fetch("roster_of", list(asked))}
+        away, again = [], []
         for agent_id in asked:
             row = rows.get(agent_id)
-            if row is None:
-                self.state.roster.drop(agent_id)
+            if self.desk.is_arriving(agent_id):
+                continue  # its session here may be newer than the row
+            if members.get(agent_id) is not before[agent_id]:
+                again.append(agent_id)
                 continue
-            if row["node_id"] in (None, self.state.node_id):
+            if row is None:
+                if agent_id in members:
+                    self.forget(agent_id)
+                continue
+            if row["node_id"] == self.state.node_id:
+                continue  # this node knows best, also that it has just left
+            if row["node_id"] is None:
                 if self.courier.session_of(agent_id) is not None:
-                    continue  # it is here, and this node knows best
+                    continue
             else:
                 self.relay.has_peers = True
                 self.courier.supersede(agent_id)
                 self.desk.moved(agent_id)
             seat(self.state.roster, row)
             self.state.reputation.tell(agent_id)
-            self.exclusions.follow(self.state.roster.members[agent_id], row)
+            self.exclusions.follow(members[agent_id], row)
             away.append(agent_id)
         if away and self.state.is_leader:
             await self.read_elsewhere(away)
-        self.scheduler.wake()
+        return again
+
+    def forget(self, agent_id: str) -> None:
+        """It is not registered any more."""
+        self.state.roster.drop(agent_id)
+        self.exclusions.forget(agent_id)
+        self.courier.dismiss(agent_id, "the agent was removed from the registry")
 
     # --- the safety net ---------------------------------------------------------------------
 

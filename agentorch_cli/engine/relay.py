@@ -27,6 +27,10 @@ WELL, BADLY, PARKED, WAITS, GONE, LATE = "w", "b", "p", "s", "-", "l"
 taken by its agent for a while."""
 
 
+MOST_KEPT = 1_000
+"""Notices that could not be told and are told later; of more, the tables and the sweeps know."""
+
+
 class Relay:
     """The loop that tells other nodes."""
 
@@ -45,6 +49,8 @@ class Relay:
         self._is_stuck = False
         self._agents: dict[str, None] = {}
         self._stopped: dict[str, None] = {}
+        self._untold: list[tuple[str, str]] = []
+        """Notices that did not reach the database."""
         self._something = asyncio.Event()
 
     # --- what is to be told -----------------------------------------------------------------
@@ -119,9 +125,11 @@ class Relay:
 
     async def tell(self) -> None:
         """One round."""
-        notices = list(self._notices())
+        notices = [*self._untold, *self._notices()]
+        self._untold = notices[-MOST_KEPT:]
         if notices:
             await self.store.db.fetch("notify_many", [n[0] for n in notices], [n[1] for n in notices])
+        self._untold = []
 
     def _notices(self) -> Iterator[tuple[str, str]]:
         work, self._work = self._work, {}

@@ -36,7 +36,7 @@ from agentorch_cli.errors import DatabaseUnreachable, OrchestratorError
 from agentorch_cli.identity import new_id_text
 from agentorch_cli.store.database import Transaction
 from agentorch_cli.store.limits import read_keys, read_limits, take_keys, take_tokens
-from agentorch_cli.store.records import Assignment, Claimed, Delivery
+from agentorch_cli.store.records import Assignment, Claimed, Delivery, Row, Unlocked
 from agentorch_cli.store.store import Store, earliest, is_simple, joined, schema_in, vote_in
 from agentorch_cli.store.votes import open_task_vote
 
@@ -114,6 +114,8 @@ class Scheduler:
         self.response_timeout = response_timeout
         self._wake = asyncio.Event()
         self._hinted: set[str] = set()
+        self._rows: list[Row] = []
+        """Ready tasks that a statement of this node answered, or a hint held: they need not be read."""
         self._is_stale = True
         self._is_cut = False
         """The table holds more ready tasks than the window."""
@@ -178,6 +180,24 @@ class Scheduler:
         self._hinted.update(task_ids)
         self._look_at_delayed |= delayed
         self._wake.set()
+
+    def came(self, row: Row) -> None:
+        """A task was submitted that is ready at once, and this is how it stands."""
+        if self.state.is_leader:
+            self._rows.append(row)
+            self._wake.set()
+
+    def unlocked(self, told: Unlocked) -> None:
+        """These tasks became ready here, and this is how they stand."""
+        if self.state.is_leader and told.rows:
+            if self.state.relay is not None and self.state.relay.has_other_pools:
+                self.state.relay.ready(told.ready)
+            self._rows += told.rows
+            self._wake.set()
+        elif told.rows:
+            self.hint(told.ready)
+        if told.delayed:
+            self.hint((), delayed=True)
 
     def look_again(self) -> None:
         """The mirror of whoever leads may be wrong: the window is read anew, that of each pool."""
@@ -473,6 +493,7 @@ class Scheduler:
             await self._land()
             self._is_stale = False
             self._hinted.clear()
+            self._rows.clear()
             self._refused.clear()
             tasks = await self.store.ready_tasks(WINDOW, self.state.pool)
             self._note_edge(tasks, WINDOW)
@@ -488,6 +509,12 @@ class Scheduler:
             self._note_edge(tasks, WINDOW // 2)
             aloft = self._aloft
             tasks = [task for task in tasks if task.task_id not in aloft]
+            self._queue(tasks)
+            self._notice_unservable(tasks)
+        if self._rows:
+            rows, self._rows = self._rows, []
+            rows = [row for row in rows if row["task_id"] not in self._aloft]
+            tasks = await self.store.ready_among(rows, self.state.pool)
             self._queue(tasks)
             self._notice_unservable(tasks)
         if self._hinted and (ids := self._hinted - self._aloft):
@@ -631,14 +658,14 @@ class Scheduler:
             return await flight.answer
         except asyncpg.UniqueViolationError:
             self._was_quicker(flight.pairs)
-        except DatabaseUnreachable:
-            self._take_back(flight.pairs)
-            self._is_in_doubt = True
-            raise
         except asyncpg.PostgresError:
             self._take_back(flight.pairs)
             await self._one_by_one(flight.pairs)
             return None
+        except Exception:
+            self._take_back(flight.pairs)
+            self._is_in_doubt = True
+            raise
 
     def _was_quicker(self, pairs: Sequence[Pair]) -> NoReturn:
         log.info("another scheduler was quicker; reading the fleet anew")

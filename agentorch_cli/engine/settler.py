@@ -38,7 +38,7 @@ from agentorch_cli.frames import dumps
 from agentorch_cli.logs import facts
 from agentorch_cli.store.database import Transaction
 from agentorch_cli.store.literals import array_literal
-from agentorch_cli.store.records import AttemptRow, Delivery, Ended, Ending, LockedTask
+from agentorch_cli.store.records import AttemptRow, Delivery, Ended, Ending, LockedTask, Unlocked
 from agentorch_cli.store.store import Store, as_uuid, hint
 from agentorch_cli.store.truth import note_comparison, verdict_of, verify
 from agentorch_cli.text import visible
@@ -62,13 +62,17 @@ _GAVE_UP = {
 }
 
 
+Settled = tuple[dict[str, Ended], Unlocked | None]
+"""What the database made of a batch, by message id, and which dependents it made ready in the same commit."""
+
+
 @dataclass(slots=True)
 class _Flight:
     """Ends of simple attempts that are being stored: nobody was told of them yet."""
 
     simple: dict[str, tuple[Report, Delivery]]
     endings: list[Ending]
-    answer: asyncio.Task[dict[str, Ended]]
+    answer: asyncio.Task[Settled]
     began: float
     """Loop time."""
 
@@ -94,6 +98,8 @@ class Settler:
         self._began = 0.0
         """When the batch that is settled now was begun, on the loop's clock."""
         self._flight: _Flight | None = None
+        self._is_in_doubt = False
+        """Something was stored, and those who wait for it may not have been told."""
         self._has_room = asyncio.Event()
         self._has_room.set()
         self._is_idle = asyncio.Event()
@@ -152,7 +158,7 @@ class Settler:
     async def _advance(self) -> None:
         """Have stored what gathered while the last batch was; who waits for that one is told meanwhile."""
         before, self._flight = self._flight, None
-        ended = await self._answer(before) if before is not None else None
+        settled = await self._answer(before) if before is not None else None
         closer: list[Report] = []
         if self._reports:
             batch = self._next_batch()
@@ -166,14 +172,15 @@ class Settler:
             if self._flight is not None:
                 await asyncio.sleep(0)  # the statement is on its way
         odd: list[Report] = []
-        if before is not None and ended is not None:
-            odd = self._finish(before, ended)
+        if before is not None and settled is not None:
+            odd = self._finish(before, settled)
         if odd and self._flight is not None:  # one at a time locks what it changes
             after, self._flight = self._flight, None
-            if (ended := await self._answer(after)) is not None:
-                odd += self._finish(after, ended)
+            if (settled := await self._answer(after)) is not None:
+                odd += self._finish(after, settled)
         if odd:
-            await self._settle_surely(odd, self._settle_carefully)
+            in_doubt, self._is_in_doubt = self._is_in_doubt, False
+            await self._settle_surely(odd, self._settle_carefully, is_repeated=in_doubt)
         if closer:
             await self._settle_surely(closer)
 
@@ -186,25 +193,34 @@ class Settler:
         if not simple:
             return None, []
         endings = [self._ending(report, delivery) for report, delivery in simple.values()]
-        return _Flight(simple, endings, asyncio.create_task(self.store.settle(endings)), began), []
+        return _Flight(simple, endings, asyncio.create_task(self._store(simple, endings)), began), []
 
-    async def _answer(self, flight: _Flight) -> dict[str, Ended] | None:
+    async def _store(
+        self, simple: Mapping[str, tuple[Report, Delivery]], endings: Sequence[Ending]
+    ) -> Settled:
+        """With the dependents in the same commit, where there are any as far as is known."""
+        if any(delivery.has_dependents for _, delivery in simple.values()):
+            return await self.store.settle_and_unlock(endings)
+        return await self.store.settle(endings), None
+
+    async def _answer(self, flight: _Flight) -> Settled | None:
         """What the database made of these; None where it was settled in another way after a failure."""
         try:
             return await flight.answer
-        except Exception as error:
+        except Exception:
             reports = [report for report, _ in flight.simple.values()]
-            await self._settle_surely(reports, is_repeated=isinstance(error, DatabaseUnreachable))
+            await self._settle_surely(reports, is_repeated=True)
             return None
 
-    def _finish(self, flight: _Flight, ended: Mapping[str, Ended]) -> list[Report]:
+    def _finish(self, flight: _Flight, settled: Settled) -> list[Report]:
         """Tell everybody; the reports that need a closer look."""
         self._began = flight.began
         try:
-            odd = self._tell_simple(flight.simple, flight.endings, ended)
+            odd = self._tell_simple(flight.simple, flight.endings, settled)
         except Exception:
             log.exception("what became of %d results could not be told; looking again", len(flight.endings))
             odd = [report for report, _ in flight.simple.values()]
+            self._is_in_doubt = True
         self._measure(flight.began, len(flight.endings))
         return odd
 
@@ -258,7 +274,7 @@ class Settler:
                     return
                 log.exception("a batch of %d results failed; trying them one by one", len(batch))
                 for report in batch:
-                    await self._settle_surely([report], settle)
+                    await self._settle_surely([report], settle, is_repeated=is_repeated)
                 return
 
     async def _catch_up(self) -> None:
@@ -309,7 +325,7 @@ class Settler:
         simple, careful = self._sorted(batch)
         if simple:
             endings = [self._ending(report, delivery) for report, delivery in simple.values()]
-            careful = self._tell_simple(simple, endings, await self.store.settle(endings)) + careful
+            careful = self._tell_simple(simple, endings, await self._store(simple, endings)) + careful
         if careful:
             await self._settle_carefully(careful)
         self._measure(began, len(batch))
@@ -374,9 +390,12 @@ class Settler:
         self,
         simple: Mapping[str, tuple[Report, Delivery]],
         endings: Sequence[Ending],
-        ended: Mapping[str, Ended],
+        settled: Settled,
     ) -> list[Report]:
         """These are stored: tell agents, dependents and the mirror; the reports that need a closer look."""
+        ended, told = settled
+        if told is not None:
+            self.scheduler.unlocked(told)
         odd: list[Report] = []
         acks: dict[str, list[str]] = {}
         unlocking: list[tuple[str, str]] = []
@@ -562,7 +581,7 @@ class Settler:
         for task_id, status in told.ended:
             self.state.count(f"task_{status}")
             self.state.bus.publish(f"task_{status}", task_id=task_id)
-        self.scheduler.hint(told.ready, delayed=told.delayed)
+        self.scheduler.unlocked(told)
 
     # --- the careful path -------------------------------------------------------------------
 

@@ -121,7 +121,7 @@ class Subtasks:
         parent_id = parent.task_id if parent is not None else None
         document = Document({"tasks": [frame.task]}, "submit_task")
         defaults = {**self.defaults, "pool": parent.pool} if parent is not None else self.defaults
-        file = read_tasks(document, new_id=lambda: new_id_text(), defaults=defaults)
+        file = read_tasks(document, new_id=new_id_text, defaults=defaults)
         specs = [replace(spec, parent_id=parent_id) for spec in plan(file.tasks, where=file.where).tasks]
         if parent is not None and parent.traceparent_told is not None and specs[0].traceparent is None:
             specs[0] = replace(specs[0], traceparent=parent.traceparent_told)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,12 +69,24 @@ class Timetable:
             if seconds > 0:
                 self._wake_in(seconds + 0.001)
                 break
-            run = await run_due(self.store, self.defaults)
+            traces, began = self.state.traces, time.time()
+            span = traces.begin(None) if traces is not None else None
+            run = await run_due(self.store, self.defaults, str(span) if span is not None else None)
             if run is None:
                 self._wake_in(TURN_AWAY)
                 break
             self._tell(run)
             runs.append(run)
+            if traces is not None and run.stored:
+                traces.end(
+                    "submit",
+                    span,
+                    None,
+                    began,
+                    submission_id=str(run.submission_id),
+                    submission_tasks=len(run.stored),
+                    schedule_name=run.name,
+                )
         return runs
 
     def _wake_in(self, seconds: float) -> None:

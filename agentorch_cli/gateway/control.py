@@ -41,6 +41,7 @@ from agentorch_cli.errors import (
 from agentorch_cli.frames import PROTOCOL_VERSION
 from agentorch_cli.gateway.drawing import MOST_DRAWN, drawn
 from agentorch_cli.gateway.keys import Caller, Keys, Rate
+from agentorch_cli.gateway.reading import Reader
 from agentorch_cli.gateway.session import close
 from agentorch_cli.handlers import Context
 from agentorch_cli.handlers.access import ACCESS, SUBSCRIBE, WAITS, Access
@@ -55,9 +56,6 @@ log = logging.getLogger("agentorch.gateway")
 
 STRANGER_BYTES = 65_536
 """Largest frame of somebody who has not said who it is."""
-
-LARGE_BYTES = 262_144
-"""A request of this size is read beside the loop, which has others to serve."""
 
 PAGE_BYTES = 1_048_576
 """Of a list that is sent in pieces."""
@@ -137,11 +135,14 @@ class Picture(_Params):
 class Control:
     """What all conversations of this node share."""
 
-    def __init__(self, context: Context, keys: Keys, limits: ControlLimits, engine_id: str) -> None:
+    def __init__(
+        self, context: Context, keys: Keys, limits: ControlLimits, engine_id: str, reader: Reader
+    ) -> None:
         self.context = context
         self.keys = keys
         self.limits = limits
         self.engine_id = engine_id
+        self.reader = reader
         self.pulse = Pulse(context.db)
         self.conversations: set[Conversation] = set()
         self._reads: dict[tuple[str, str], asyncio.Task[Any]] = {}
@@ -295,11 +296,8 @@ class Conversation:
     async def _decoded(self, raw: str | bytes) -> Any:
         if isinstance(raw, bytes):
             raise _Refused(INVALID_REQUEST, InvalidMessage("frames are text, not binary"))
-        limit = self.control.limits.max_bytes
         try:
-            if len(raw) > LARGE_BYTES:
-                return await asyncio.to_thread(decode, raw, max_bytes=limit)
-            return decode(raw, max_bytes=limit)
+            return await self.control.reader.read(raw, max_bytes=self.control.limits.max_bytes)
         except InvalidMessage as error:
             raise _Refused(PARSE_ERROR, error) from error
 
@@ -322,7 +320,8 @@ class Conversation:
         given = self._identified(method, access, params)
         defaults = self.control.limits.task_defaults
         try:
-            if len(given.get("tasks") or ()) > 100:
+            tasks = given.get("tasks")
+            if isinstance(tasks, list) and len(tasks) > 100:
                 read = await asyncio.to_thread(read_parameters, method, known, given, defaults)
             else:
                 read = read_parameters(method, known, given, defaults)

@@ -40,10 +40,10 @@ from agentorch_cli.errors import (
 from agentorch_cli.frames import ErrorBody, Register, read_frame
 from agentorch_cli.gateway.keys import INSIDE, Caller, Keys, Rate, refuse_agent
 from agentorch_cli.gateway.page import page_of
+from agentorch_cli.gateway.reading import Reader
 from agentorch_cli.gateway.session import Session, close, error_frame
 from agentorch_cli.identity import new_id, new_id_text
 from agentorch_cli.logs import facts
-from agentorch_cli.payloads import decode
 from agentorch_cli.store.records import Delivery
 
 log = logging.getLogger("agentorch.gateway")
@@ -89,7 +89,12 @@ class Desk(Protocol):
     def accepted(self, agent_id: str, message_id: str) -> bool: ...
 
     def progressed(
-        self, agent_id: str, message_id: str, progress: float | None, note: str | None
+        self,
+        agent_id: str,
+        message_id: str,
+        progress: float | None,
+        note: str | None,
+        usage: str | None = None,
     ) -> bool: ...
 
     def ended(self, report: Any) -> None: ...
@@ -140,6 +145,7 @@ class Gateway:
         self.on_submit: Submit | None = None
         self.on_vote: Vote | None = None
         self.on_control: Converse | None = None
+        self.reader = Reader()
         self._report = report
         self._server: Server | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -308,7 +314,7 @@ class Gateway:
                 while True:
                     raw = await connection.recv()
                     try:
-                        frame = _decoded(raw)
+                        frame = await self._read(raw)
                         first = frame[0] if isinstance(frame, list) and len(frame) == 1 else frame
                         register = read_frame(first)
                         if isinstance(register, Register):
@@ -427,10 +433,13 @@ class Gateway:
         self._desk.heard_from(session.agent_id)
         self._keys.in_use(session.caller)
         try:
-            frame = _decoded(raw)
+            session.is_held = True
+            frame = await self._read(raw)
+            session.is_held = False
             if isinstance(frame, list) and not session.batch:
                 raise InvalidMessage('arrays are for agents that register with "batch": true')
         except InvalidMessage as error:
+            session.is_held = False
             session.refuse(error.code, str(error))
             await session.pause(REFUSAL_PAUSE)
             return
@@ -452,6 +461,9 @@ class Gateway:
         await self._desk.room()
         session.is_held = False
         session.last_heard = asyncio.get_running_loop().time()
+
+    async def _read(self, raw: str | bytes) -> Any:
+        return await self.reader.read(raw, max_bytes=len(raw) * 4)  # the library has checked the size
 
     async def _take_one(self, session: Session, frame: Any) -> bool:
         """Handle one frame; False where it was refused."""
@@ -507,7 +519,9 @@ class Gateway:
             case "task_accepted":
                 self._desk.accepted(session.agent_id, frame.message_id)
             case "task_progress":
-                self._desk.progressed(session.agent_id, frame.message_id, frame.progress, frame.note)
+                self._desk.progressed(
+                    session.agent_id, frame.message_id, frame.progress, frame.note, _usage_of(frame)
+                )
             case "task_result":
                 self._bring(session, _report_of(self._report, session.agent_id, frame))
             case "unregister":
@@ -631,17 +645,9 @@ class Gateway:
         pong.add_done_callback(heard)  # type: ignore[attr-defined]
 
 
-def _decoded(raw: str | bytes) -> Any:
-    if isinstance(raw, bytes):
-        raise InvalidMessage("frames are text, not binary")
-    return decode(raw, max_bytes=len(raw) * 4)  # the library has checked the size
-
-
 def _report_of(report: Reports, agent_id: str, frame: Any) -> Any:
     error: ErrorBody | None = frame.error
-    usage = None
-    if frame.usage is not None:
-        usage = orjson.dumps(frame.usage.model_dump(exclude_none=True)).decode()
+    usage = _usage_of(frame)
     if error is None:
         if "result" not in frame.model_fields_set:
             raise InvalidMessage('task_result: it has neither "result" nor "error"', field="result")
@@ -669,6 +675,13 @@ def _report_of(report: Reports, agent_id: str, frame: Any) -> Any:
         usage,
         task_id=frame.task_id,
     )
+
+
+def _usage_of(frame: Any) -> str | None:
+    """What a frame says was used, as JSON text."""
+    if frame.usage is None:
+        return None
+    return orjson.dumps(frame.usage.model_dump(exclude_none=True)).decode()
 
 
 def shown_token(headers: Headers) -> str | None:

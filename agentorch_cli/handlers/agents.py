@@ -22,7 +22,7 @@ from agentorch_cli.store.ledger import evidence_of
 from agentorch_cli.store.listing import Clauses, among, both, cursor_from
 from agentorch_cli.store.listings import AGENTS
 from agentorch_cli.store.literals import array_literal
-from agentorch_cli.store.names import no_such, none_such
+from agentorch_cli.store.names import called, no_such, none_such
 
 PIECES = 12
 """Of five minutes each: the hour of a trend."""
@@ -92,6 +92,7 @@ async def get_agent(context: Context, agent_id: str) -> views.AgentView:
     found[0].ledger = _ledger(rows)
     hour = await context.db.fetch("show_trend", agent_id)
     found[0].trend = _trend(hour)
+    found[0].names = await called(context.db, found[0].working_on)
     parts = ("completed", "failed", "lost", "seconds")
     found[0].performance_hourly = hourly_score(*(sum(row[part] for row in hour) for part in parts))
     return found[0]

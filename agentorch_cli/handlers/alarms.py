@@ -10,6 +10,7 @@ import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from shlex import quote
 
 from agentorch_cli import views
 from agentorch_cli.core.team import advice, listed, shortfall
@@ -109,7 +110,15 @@ async def _unserved(context: Context, agents: Sequence[views.AgentView], now: da
         wanted = " and ".join(row["required_capabilities"]) or "any capability"
         yield (
             f"{_ready(row['number'])} an agent with {wanted}{in_pool(row['pool'])};"
-            " those who could are set aside: " + ", ".join(row["agents"])
+            " those who could are set aside: " + ", ".join(row["agents"]) + " (agentorch agent resume)"
+        )
+    for row in await context.db.fetch("declined_by_all", MOST_TOLD):
+        who = ", ".join(row["declined_by"][:MOST_NAMED]) + (
+            " …" if len(row["declined_by"]) > MOST_NAMED else ""
+        )
+        yield (
+            f"task {row['task_id']} waits: everybody who could do it has declined it ({who});"
+            f" agentorch task retry {quote(row['task_id'])} asks them again"
         )
 
 

@@ -12,6 +12,7 @@ from agentorch_cli import views
 from agentorch_cli.core.budget import Scope, Shortage, dollars, nano
 from agentorch_cli.core.hints import did_you_mean, shortened
 from agentorch_cli.core.model import MAX_NAME
+from agentorch_cli.core.purses import name_in
 from agentorch_cli.core.shortage import alarms
 from agentorch_cli.errors import NotFound, UsageError
 from agentorch_cli.handlers.context import MOST_SHOWN, Context
@@ -19,6 +20,9 @@ from agentorch_cli.store.budgets import exact, read_ledger
 from agentorch_cli.store.names import none_such
 
 LIMITS = ("cost_usd", "tokens", "attempt_usd", "attempt_tokens")
+
+LONGEST_KEY = 500
+"""Letters of a budget's key that the table takes."""
 
 MOST_WAITING = 5_000
 """Ready tasks that are looked at for an alarm, as many as the scheduler holds."""
@@ -179,8 +183,10 @@ async def _find(context: Context, key: str) -> views.BudgetView | None:
 
 def _is_label(key: str) -> bool:
     """Whether a task can have this label."""
-    name = key.partition("=")[0]
-    return bool(name.strip()) and name.isprintable() and len(key) <= 2 * MAX_NAME + 1
+    name = name_in(key)
+    if name is None or not name.strip() or not name.isprintable():
+        return False
+    return len(name) <= MAX_NAME and len(key) <= LONGEST_KEY
 
 
 def budget_view(row: asyncpg.Record, waiting: Mapping[tuple[str, str], int]) -> views.BudgetView:

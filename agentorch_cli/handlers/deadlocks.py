@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import orjson
 
@@ -13,7 +13,7 @@ from agentorch_cli.handlers.lists import within_time
 from agentorch_cli.store.deadlocks import Deadlocks
 from agentorch_cli.store.listing import Clauses, among, both, cursor_from
 from agentorch_cli.store.listings import DEADLOCKS
-from agentorch_cli.store.names import no_such
+from agentorch_cli.store.names import called, no_such
 
 
 async def list_deadlocks(
@@ -61,7 +61,12 @@ async def find_deadlocks(
     rows = await context.db.fetch("show_deadlocks", deadlock_id, only_open, task_id, limit, within=within)
     return [
         views.DeadlockView(
-            **{**dict(row), "edges": orjson.loads(row["edges"]), "cost": orjson.loads(row["cost"])},
+            **{
+                **dict(row),
+                "edges": orjson.loads(row["edges"]),
+                "cost": orjson.loads(row["cost"]),
+                "names": orjson.loads(row["names"]) if row["names"] else {},
+            },
             cursor=cursor_from(row["place"]) if row["place"] is not None else None,
         )
         for row in rows
@@ -71,13 +76,14 @@ async def find_deadlocks(
 async def check_deadlocks(context: Context) -> views.DeadlockCheck:
     """Look at everything that waits, now; change nothing."""
     look = await Deadlocks(context.store, context.policy, grace=context.grace).look()
+    names = await called(context.db, [member for one in look.found for member in one.members])
     return views.DeadlockCheck(
         stuck=list(look.report.stuck),
         components=[list(part.members) for part in look.report.components],
         kind={task: str(kind) for task, kind in look.report.kind.items()},
         cycles=[list(cycle) for cycle in look.report.cycles],
         victims=list(look.report.victims),
-        found=[_finding(one) for one in look.found],
+        found=[_finding(one, names) for one in look.found],
     )
 
 
@@ -104,9 +110,10 @@ async def resolve_deadlocks(
     if not dry_run:
         await deadlocks.record(look.found, look.at)
         done = await deadlocks.resolve(look, steps, by)
+    names = await called(context.db, [one for finding, _ in steps.values() for one in finding.members])
     return [
         views.DeadlockStep(
-            **_finding(finding).model_dump(),
+            **_finding(finding, names).model_dump(),
             act=str(step.act),
             step=step.sentence,
             is_done=not dry_run and mark in done,
@@ -115,7 +122,7 @@ async def resolve_deadlocks(
     ]
 
 
-def _finding(one: Finding) -> views.DeadlockFinding:
+def _finding(one: Finding, names: Mapping[str, str]) -> views.DeadlockFinding:
     return views.DeadlockFinding(
         kind=str(one.kind),
         members=list(one.members),
@@ -124,4 +131,5 @@ def _finding(one: Finding) -> views.DeadlockFinding:
         waited_s=one.waited_s,
         victims=list(one.victims or one.doomed),
         cost=dict(one.cost),
+        names={member: names[member] for member in one.members if member in names},
     )

@@ -31,6 +31,8 @@ async def list_limits(context: Context) -> list[views.LimitView]:
 
 async def remove_limits(context: Context, limits_named: Sequence[tuple[Scope, str]]) -> views.ChangeReply:
     """Take rates away. Raises NotFound where none of them is there."""
+    if not limits_named:
+        return views.ChangeReply()
     wanted = [f"{scope}:{name}" for scope, name in limits_named]
     known = [f"{one.scope}:{one.name}" for one in await list_limits(context)]
     gone = {f"{scope}:{name}" for scope, name in await limits.remove_limits(context.db, limits_named)}

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from types import NoneType
+from typing import Any, Final
 
 import asyncpg
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agentorch_cli import views
 from agentorch_cli.errors import Conflict, DatabaseUnreachable, NotFound, UsageError
 from agentorch_cli.handlers.context import Context
-from agentorch_cli.sentences import explain
 from agentorch_cli.store.truth import Truth, verify
 
 DEADLOCKS = 3
@@ -44,40 +43,40 @@ async def say_outcome(
     return views.OutcomeView(**asdict(learned))
 
 
-class SaidOutcome(BaseModel):
-    """One of many."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    task_id: str
-    right: bool | None = None
-    answer: Any = None
-    has_answer: bool = False
-
-
 async def say_outcomes(
     context: Context, outcomes: Sequence[dict[str, Any]], said_by: str | None = None
 ) -> views.ChangeReply:
     """The same for many tasks, each by itself: what is wrong with one does not stop the others.
 
-    Raises UsageError where one is not written as `SaidOutcome` is, before any is taken.
+    `outcomes`: of each task its `task_id`, and `right`, or `answer` with `has_answer`. Raises UsageError.
     """
-    said = [_read(one, number) for number, one in enumerate(outcomes)]
+    for number, one in enumerate(outcomes):
+        _check(one, f"outcomes.{number}")
     reply = views.ChangeReply()
-    for one in said:
+    for one in outcomes:
         try:
-            await say_outcome(context, **dict(one), said_by=said_by, source="file")
+            await say_outcome(context, **one, said_by=said_by, source="file")
         except (NotFound, Conflict) as error:
-            reply.unchanged[one.task_id] = error.message
+            reply.unchanged[one["task_id"]] = error.message
         else:
-            reply.changed.append(one.task_id)
+            reply.changed.append(one["task_id"])
     return reply
 
 
-def _read(one: dict[str, Any], number: int) -> SaidOutcome:
-    try:
-        return SaidOutcome.model_validate(one)
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        place = ".".join([f"outcomes[{number}]", *map(str, fault["loc"])])
-        raise UsageError(f"{place} {explain(fault)}") from error
+_SAID: Final = {
+    "task_id": (str,),
+    "right": (bool, NoneType),
+    "answer": (object,),
+    "has_answer": (bool,),
+}
+"""What is said of one task among many, and of which kinds each part is."""
+
+
+def _check(one: Mapping[str, Any], place: str) -> None:
+    if "task_id" not in one:
+        raise UsageError(f"{place} has no task_id")
+    for name, value in one.items():
+        if name not in _SAID:
+            raise UsageError(f"{place} knows no {name[:100]!r}", hint=f"it takes {', '.join(_SAID)}")
+        if not isinstance(value, _SAID[name]):
+            raise UsageError(f"{place}.{name} is of another kind than it should be")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from datetime import datetime, tzinfo
 from itertools import islice
@@ -49,7 +50,7 @@ async def add_schedule(
     zone = _checked(name, cron, time_zone, missed, overlap)
     items = plain_items(tasks)
     document = Document({"tasks": items}, f"schedule {name}")
-    read_template(document, new_id=lambda: new_id_text(), defaults=context.task_defaults).plan()
+    read_template(document, new_id=new_id_text, defaults=context.task_defaults).plan()
     clock = await context.db.fetch_one("clock")
     assert clock is not None
     stored = await context.db.fetch(
@@ -133,7 +134,19 @@ async def remove_schedules(context: Context, names: Sequence[str]) -> views.Chan
 
 async def run_schedule(context: Context, name: str) -> views.SubmitReply:
     """Run a schedule once, now, besides its times, paused or not. Raises NotFound, InvalidTask."""
-    run = await run_now(context.store, name, context.task_defaults)
+    traces, began = context.traces, time.time()
+    span = traces.begin(None) if traces is not None else None
+    run = await run_now(context.store, name, context.task_defaults, str(span) if span is not None else None)
+    if traces is not None:
+        traces.end(
+            "submit",
+            span,
+            None,
+            began,
+            submission_id=str(run.submission_id),
+            submission_tasks=len(run.stored),
+            schedule_name=name,
+        )
     return views.SubmitReply(
         submission_id=str(run.submission_id),
         tasks=[

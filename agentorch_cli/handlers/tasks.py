@@ -29,7 +29,7 @@ from agentorch_cli.identity import new_id
 from agentorch_cli.store.dependencies import add_dependency
 from agentorch_cli.store.listing import Clauses, among, both, cursor_from
 from agentorch_cli.store.listings import TASKS
-from agentorch_cli.store.names import no_such, none_such
+from agentorch_cli.store.names import called, no_such, none_such
 from agentorch_cli.store.store import as_uuid, hint
 from agentorch_cli.store.submission import Stored, find, insert
 from agentorch_cli.store.why import in_pool, registered, who_could, why
@@ -207,6 +207,7 @@ async def get_task(context: Context, task_id: str) -> views.TaskView:
     decisions = await find_decisions(context, task_id=task_id)
     task.decision = decisions[0] if decisions else None
     task.usage = usage_of(task.attempts)
+    task.names = await called(context.db, task.depends_on)
     task.budgets = await find_budgets(context, task_id)
     if task.budgets:
         funding = await find_funding(context, [one.message_id for one in task.attempts])
@@ -279,7 +280,10 @@ async def cancel_tasks(
 
 
 async def retry_tasks(context: Context, task_ids: Sequence[str]) -> views.ChangeReply:
-    """Open tasks again that ended without a result, and what failed because of them."""
+    """Open tasks again that ended without a result, and what failed because of them.
+
+    Of those that wait, agents who declined them are asked again.
+    """
     ids = list(dict.fromkeys(task_ids))
     async with context.db.transaction() as tx:
         known = {row["task_id"]: row for row in await tx.fetch("statuses", ids)}
@@ -288,7 +292,9 @@ async def retry_tasks(context: Context, task_ids: Sequence[str]) -> views.Change
         reopened = sorted({row["task_id"] for row in fallen})
         # What they depend on is locked too: it may end at this moment, and they would wait for it for ever.
         needed = await tx.fetch("dependencies_of", reopened)
-        await context.store.lock_tasks(tx, [*reopened, *(row["task_id"] for row in needed)])
+        waiting = [t for t, row in known.items() if row["status"] == TaskStatus.PENDING]
+        await context.store.lock_tasks(tx, sorted({*reopened, *(row["task_id"] for row in needed), *waiting}))
+        asked = await tx.fetch("ask_again", waiting, context.store.node_id) if waiting else []
         waits = {row["task_id"]: row["waits_for"] for row in await tx.fetch("open_dependencies", reopened)}
         blocked = {row["task_id"] for row in await tx.fetch("dead_dependencies", reopened)}
         opened = [task_id for task_id in reopened if task_id not in blocked]
@@ -301,9 +307,10 @@ async def retry_tasks(context: Context, task_ids: Sequence[str]) -> views.Change
         )
         edges = [(dependency, task_id) for task_id in opened for dependency in waits.get(task_id, ())]
         await tx.fetch("add_edges", [edge[0] for edge in edges], [edge[1] for edge in edges])
+    again = [row["task_id"] for row in asked]
     ready = [row["task_id"] for row in rows if row["status"] == TaskStatus.PENDING]
-    await context.store.notify("agentorch_tasks", hint(ready))
-    changed = [row["task_id"] for row in rows]
+    await context.store.notify("agentorch_tasks", hint([*ready, *again]))
+    changed = [*(row["task_id"] for row in rows), *again]
     reply = views.ChangeReply(changed=changed)
     missing = await none_such(context.db, "task", [one for one in ids if one not in known])
     for task_id in ids:
@@ -355,6 +362,7 @@ async def why_task(context: Context, task_id: str) -> views.WhyView:
     """Why a task waits, link by link, from the rules that assign. Raises NotFound."""
     found = await why(context.store, task_id)
     links = [views.WhyLink(**asdict(link)) for link in found.links]
+    names = dict(found.names)
     for one in await find_deadlocks(context, only_open=True, task_id=task_id, limit=3):
         links.append(
             views.WhyLink(
@@ -364,7 +372,10 @@ async def why_task(context: Context, task_id: str) -> views.WhyView:
                 seconds=one.waited_s,
             )
         )
-    return views.WhyView(task_id=task_id, status=found.status, is_clear=found.is_clear, links=links)
+        names |= one.names
+    return views.WhyView(
+        task_id=task_id, status=found.status, is_clear=found.is_clear, links=links, names=names
+    )
 
 
 async def depend_on(context: Context, task_id: str, on: str) -> views.TaskView:
@@ -395,7 +406,7 @@ def task_view(row: asyncpg.Record) -> views.TaskView:
 
 def attempt_view(row: asyncpg.Record) -> views.AttemptView:
     facts: dict[str, Any] = dict(row)
-    for key in ("result", "error", "usage"):
+    for key in ("result", "error", "usage", "usage_so_far"):
         if facts[key] is not None:
             facts[key] = orjson.loads(facts[key])
     facts["message_id"] = str(facts["message_id"])

@@ -15,7 +15,7 @@ from enum import Enum
 from functools import cache
 from typing import Annotated, Any, NamedTuple, get_type_hints
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from agentorch_cli.core.model import AgentSpec, TaskSpec
 from agentorch_cli.core.plan import plan
@@ -35,6 +35,9 @@ _SPECS = {"tasks": TaskSpec, "agents": AgentSpec}
 """Parameters that are written as in a file."""
 
 _LIMIT = Annotated[int, Field(ge=1, le=MOST_LISTED)]
+
+_FINITE = ConfigDict(allow_inf_nan=False)
+"""No number of a request is NaN or Infinity, which texts such as "nan" could bring."""
 
 
 class Operation(NamedTuple):
@@ -58,10 +61,15 @@ def operation(method: str) -> Operation | None:
     required = set()
     for name, parameter in list(inspect.signature(handler).parameters.items())[1:]:
         kind = _LIMIT if name == "limit" else hints[name]
-        found[name] = None if _is_spec(name, kind) else TypeAdapter(kind)
+        found[name] = None if _is_spec(name, kind) else _adapter(kind)
         if parameter.default is inspect.Parameter.empty:
             required.add(name)
     return Operation(handler, found, frozenset(required), TypeAdapter(hints["return"]))
+
+
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    is_model = isinstance(kind, type) and issubclass(kind, BaseModel)
+    return TypeAdapter(kind) if is_model else TypeAdapter(kind, config=_FINITE)
 
 
 def _is_spec(name: str, kind: Any) -> bool:
@@ -126,7 +134,7 @@ def _read_specs(name: str, value: Any, defaults: Mapping[str, Any]) -> list[Any]
     document = Document({name: value}, "request")
     if name == "agents":
         return list(read_agents(document))
-    file = read_tasks(document, new_id=lambda: new_id_text(), defaults=defaults)
+    file = read_tasks(document, new_id=new_id_text, defaults=defaults)
     return list(plan(file.tasks, where=file.where).tasks)
 
 

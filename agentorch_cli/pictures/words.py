@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Final
 
+from agentorch_cli.core.durations import span as span
 from agentorch_cli.text import one_line
 
 LONGEST: Final = 500
@@ -66,19 +67,6 @@ def few(names: Sequence[str], most: int, sign: str = "…") -> str:
             break
         shown = f"{', '.join(plain(name) for name in names[:count])} +{len(names) - count}"
     return fitted(shown, most, sign)
-
-
-def span(seconds: float) -> str:
-    """A duration for people: `85ms`, `1.4s`, `12s`, `3m 20s`, `5h 2m`, `3d 4h`."""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f}ms" if seconds >= 0.0005 else "0s"
-    if seconds < 60:
-        return f"{seconds:.1f}s" if seconds < 9.95 else f"{seconds:.0f}s"
-    for size, unit, smaller, letter in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "m"), (60, "m", 1, "s")):
-        if seconds >= size:
-            whole, rest = divmod(int(seconds), size)
-            return f"{whole}{unit}" + (f" {rest // smaller}{letter}" if rest // smaller else "")
-    return f"{seconds:.0f}s"
 
 
 def marks(seconds: float, most: int) -> list[tuple[float, str]]:

@@ -93,6 +93,7 @@ class Database:
             timeout=self._connect_timeout,
             command_timeout=self._command_timeout,
             max_inactive_connection_lifetime=0,
+            max_cached_statement_lifetime=0,  # it would be a timer for each use
             reset=_keep_as_it_is,
             server_settings={"application_name": self.node_id, **session},
         )

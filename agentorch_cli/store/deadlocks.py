@@ -143,9 +143,9 @@ class Deadlocks:
             attempts = await tx.fetch("waiting_attempts")
             edges = await tx.fetch("waiting_edges")
             waits = {row["task_id"]: tuple(row["depends_on"].split("\x1f")) for row in edges}
-            others: set[str] = set()
-            others = others.union(*waits.values(), *(row["awaits"] for row in attempts))
-            asked = {row["task_id"] for row in attempts}.union(waits, *(row["awaits"] for row in attempts))
+            awaited = {child for row in attempts for child in row["awaits"]}
+            others = awaited.union(*waits.values())
+            asked = awaited.union(waits, (row["task_id"] for row in attempts))
             tasks = await tx.fetch("waiting_tasks", list(asked), grace)
             if not tasks:
                 return System(), Facts(), news
@@ -469,11 +469,8 @@ def _photograph(
         agent_id, capabilities = row["agent_id"], frozenset(row["capabilities"])
         is_here = row["away_s"] is None or row["away_s"] < grace
         own_slot = frozenset((OWN_SLOT + agent_id,))
-        if row["is_set_aside"]:  # it goes on with what it holds, and takes nothing else
-            fleet[OWN_SLOT + agent_id] = Agent(capabilities, row["slots"], live=False, pool=row["pool"])
-            fleet[agent_id] = Agent(own_slot, row["slots"], is_here)
-        else:
-            fleet[agent_id] = Agent(capabilities | own_slot, row["slots"], is_here, row["pool"])
+        # Also where it is paused or draining: whoever did that can end it, so what waits for it is not stuck.
+        fleet[agent_id] = Agent(capabilities | own_slot, row["slots"], is_here, row["pool"])
     needs: dict[tuple[int, tuple[str, ...], int, str], Need] = {}
     found: dict[str, Task] = {row["task_id"]: Task(state=_STATES[row["status"]]) for row in ended}
     age: dict[str, float] = {}

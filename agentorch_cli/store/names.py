@@ -25,10 +25,20 @@ MOST_COMPARED: Final = 2_000
 """Names that are looked at for one that is near: of tasks, the newest."""
 
 
+MOST_CALLED: Final = 200
+"""Tasks that one document tells the names of."""
+
+
 async def names_of(db: Database | Transaction, kind: str, limit: int = MOST_COMPARED) -> dict[str, str]:
     """Each id of a kind, with what else tells it apart (of a task its name, of an agent its type)."""
     rows = await db.fetch("known_names", kind, limit)
     return {row["id"]: str(row["also"] or "") for row in rows}
+
+
+async def called(db: Database | Transaction, task_ids: Collection[str]) -> dict[str, str]:
+    """What tasks are called, by id: of the first few, those that have a name."""
+    ids = list(dict.fromkeys(task_ids))[:MOST_CALLED]
+    return {row["task_id"]: row["name"] for row in await db.fetch("names_of_tasks", ids)} if ids else {}
 
 
 async def no_such(db: Database | Transaction, kind: str, name: str) -> NotFound:

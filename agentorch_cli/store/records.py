@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import asyncpg
+
 from agentorch_cli.core.model import DEFAULT_POOL, AttemptStatus, Coverage, TaskStatus
+
+Row = asyncpg.Record | dict[str, Any]
+"""A ready task as a statement answers it, or as a hint holds it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -134,16 +140,31 @@ class Ended:
     status: str | None
     """The task's new status; None where the task had moved on."""
     has_dependents: bool
+    """Somebody waits for the task, and has not been told."""
 
 
 @dataclass(slots=True)
 class Unlocked:
     """What became of the dependents of tasks that ended."""
 
-    ready: list[str] = field(default_factory=list)
+    rows: list[asyncpg.Record] = field(default_factory=list)
+    """Those that are ready, as the scheduler reads them."""
     delayed: bool = False
     ended: list[tuple[str, str]] = field(default_factory=list)
     """Dependents that failed or were skipped in turn, each with that status."""
+
+    def take(self, rows: Iterable[asyncpg.Record]) -> None:
+        """What a statement answered: some are ready now, some will be later."""
+        for row in rows:
+            if row["is_delayed"]:
+                self.delayed = True
+            else:
+                self.rows.append(row)
+
+    @property
+    def ready(self) -> list[str]:
+        """The ids of those that are ready."""
+        return [row["task_id"] for row in self.rows]
 
 
 @dataclass(slots=True)

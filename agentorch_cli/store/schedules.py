@@ -79,17 +79,17 @@ async def seconds_to_next(store: Store) -> float | None:
     return None if row["seconds"] is None else float(row["seconds"])
 
 
-async def run_due(store: Store, defaults: Mapping[str, Any]) -> Run | None:
+async def run_due(store: Store, defaults: Mapping[str, Any], span: str | None = None) -> Run | None:
     """Run the schedule that has been due for longest; None where none is, or other nodes are at them.
 
-    `defaults`: TaskSpec fields for tasks that are silent about them. A schedule that cannot run says so
-    in its row and stands back for a while. Raises DatabaseUnreachable.
+    `defaults`: TaskSpec fields for tasks that are silent about them; `span`: what these are part of.
+    A schedule that cannot run says so in its row and stands back for a while. Raises DatabaseUnreachable.
     """
     row: asyncpg.Record | None = None
     try:
         async with store.db.transaction() as tx:
             row = await tx.fetch_one("due_schedule")
-            return None if row is None else await _run(tx, store, row, defaults)
+            return None if row is None else await _run(tx, store, row, defaults, span)
     except DatabaseUnreachable:
         raise
     except (OrchestratorError, asyncpg.PostgresError, ValueError, TypeError, LookupError) as error:
@@ -100,13 +100,13 @@ async def run_due(store: Store, defaults: Mapping[str, Any]) -> Run | None:
         return Run(row["name"], error=reason, is_news=row["error"] is None)
 
 
-async def run_now(store: Store, name: str, defaults: Mapping[str, Any]) -> Run:
+async def run_now(store: Store, name: str, defaults: Mapping[str, Any], span: str | None = None) -> Run:
     """Run a schedule once more, besides its times. Raises NotFound, InvalidTask."""
     async with store.db.transaction() as tx:
         row = await tx.fetch_one("lock_schedule", name)
         if row is None:
             raise await unknown_schedule(store, name)
-        tasks = _tasks_of(row, defaults)
+        tasks = _tasks_of(row, defaults, span)
         return await _submit(tx, store, row, Turn(row["now"], 0, row["next_at"]), tasks)
 
 
@@ -118,7 +118,9 @@ async def unknown_schedule(store: Store, name: str) -> NotFound:
     )
 
 
-async def _run(tx: Transaction, store: Store, row: asyncpg.Record, defaults: Mapping[str, Any]) -> Run:
+async def _run(
+    tx: Transaction, store: Store, row: asyncpg.Record, defaults: Mapping[str, Any], span: str | None
+) -> Run:
     name = row["name"]
     now = turn(row["cron"], zone_of(row["time_zone"]), row["next_at"], row["now"], Missed(row["missed"]))
     if now.at is not None and row["overlap"] == "skip" and await tx.fetch("standing", row["last_tasks"]):
@@ -126,7 +128,7 @@ async def _run(tx: Transaction, store: Store, row: asyncpg.Record, defaults: Map
     if now.at is None:
         await tx.fetch("move_schedule", name, None, now.skipped, now.next_at, None, [], False, store.node_id)
         return Run(name, skipped=now.skipped)
-    tasks = _tasks_of(row, defaults)
+    tasks = _tasks_of(row, defaults, span)
     if len(tasks) == 1:
         keyed = [replace(tasks[0], idempotency_key=run_key(name, now.at))]
     else:
@@ -153,8 +155,9 @@ async def _submit(
     return Run(row["name"], now.at, now.skipped, submission_id, stored)
 
 
-def _tasks_of(row: asyncpg.Record, defaults: Mapping[str, Any]) -> list[TaskSpec]:
+def _tasks_of(row: asyncpg.Record, defaults: Mapping[str, Any], span: str | None) -> list[TaskSpec]:
     """What a run submits. Raises InvalidTask where what is stored does not hold any more."""
     document = Document({"tasks": orjson.loads(row["tasks"])}, f"schedule {row['name']}")
-    file = read_template(document, new_id=lambda: new_id_text(), defaults=defaults)
-    return list(file.plan().tasks)
+    file = read_template(document, new_id=new_id_text, defaults=defaults)
+    tasks = list(file.plan().tasks)
+    return [one if one.traceparent or span is None else replace(one, traceparent=span) for one in tasks]

@@ -34,6 +34,7 @@ from agentorch_cli.store.records import (
     Ended,
     Ending,
     LockedTask,
+    Row,
     Unlocked,
 )
 
@@ -43,6 +44,37 @@ MOST_HINTED = 7_800
 
 DELAYED = "\t"
 """Stands among the ids of a hint for those that are ready later. No id has control characters."""
+
+
+WHOLE = "\x1e"
+"""Begins the hint of a single task that holds its row, so that whoever assigns it need not read it."""
+
+
+def whole(row: dict[str, Any]) -> str:
+    """The payload that tells listeners of a ready task with its row, as far as the submitter knows it; the
+    statement that stores it adds urgency and number. Empty where it is too long."""
+    text = f"{WHOLE}{orjson.dumps(row).decode()}\n"
+    return text if len(text.encode()) <= MOST_HINTED else ""
+
+
+def row_in(payload: str) -> dict[str, Any]:
+    """The row in such a hint, as `ready_tasks` answers it. Raises ValueError."""
+    text, _, place = payload[len(WHOLE) :].rpartition("\n")
+    urgency, _, seq = place.partition(" ")
+    return {**_NEW, **orjson.loads(text), "urgency": int(urgency), "seq": int(seq)}
+
+
+_NEW: dict[str, Any] = {
+    "status": "pending",
+    "attempts_made": 0,
+    "failures": 0,
+    "losses": 0,
+    "tried_agents": [],
+    "assigned_agents": [],
+    "declined_by": None,
+    "deadline": None,
+}
+"""Of a task that was just submitted."""
 
 
 def hint(ids: Sequence[str], *, delayed: bool = False) -> str:
@@ -81,6 +113,10 @@ class Store:
         """Those of these tasks that are of the pool and want agents."""
         return await self._ready(await self.db.hot("ready_tasks_by_id", list(ids), pool))
 
+    async def ready_among(self, rows: Iterable[Row], pool: str = DEFAULT_POOL) -> list[Ready]:
+        """Those of the pool among rows that a statement answered, or a hint held."""
+        return await self._ready([row for row in rows if row["pool"] == pool])
+
     async def ready_tasks_for(
         self, capabilities: Sequence[str], limit: int, shut: Sequence[str] = (), pool: str = DEFAULT_POOL
     ) -> list[Ready]:
@@ -103,7 +139,7 @@ class Store:
         )
         return await self._ready(rows)
 
-    async def _ready(self, rows: list[asyncpg.Record]) -> list[Ready]:
+    async def _ready(self, rows: Sequence[Row]) -> list[Ready]:
         tasks = []
         for row in rows:
             try:
@@ -171,9 +207,28 @@ class Store:
 
     async def settle(self, batch: Sequence[Ending]) -> dict[str, Ended]:
         """Record the ends of simple attempts and move their tasks, by message id."""
-        over = [e.task_id for e in batch if e.verdict is not TaskStatus.PENDING]
-        rows = await self.db.hot(
-            "settle_batch",
+        rows = await self.db.hot("settle_batch", *self._endings(batch))
+        return {
+            batch[position - 1].message_id: Ended(was_live, status, bool(has_dependents))
+            for position, was_live, status, has_dependents in rows
+        }
+
+    async def settle_and_unlock(self, batch: Sequence[Ending]) -> tuple[dict[str, Ended], Unlocked]:
+        """The same, and tell the dependents of those that completed, in one commit."""
+        rows = await self.db.hot("settle_and_unlock", *self._endings(batch), self.aging_seconds)
+        told = Unlocked()
+        told.take(row for row in rows if row["position"] is None)
+        return {
+            batch[row["position"] - 1].message_id: Ended(
+                row["was_live"], row["status"], bool(row["has_dependents"])
+            )
+            for row in rows
+            if row["position"] is not None
+        }, told
+
+    def _endings(self, batch: Sequence[Ending]) -> list[Any]:
+        """Endings as the statements take them."""
+        return [
             plain_column([e.message_id for e in batch]),
             array_literal([e.task_id for e in batch]),
             array_literal([e.agent_id for e in batch]),
@@ -185,12 +240,8 @@ class Store:
             text_column([e.usage for e in batch]),
             plain_column([e.delay_seconds for e in batch]),
             self.node_id,
-            hint(over),
-        )
-        return {
-            batch[position - 1].message_id: Ended(was_live, status, bool(has_dependents))
-            for position, was_live, status, has_dependents in rows
-        }
+            hint([e.task_id for e in batch if e.verdict is not TaskStatus.PENDING]),
+        ]
 
     async def end_sick(self, task_id: str, error: str) -> asyncpg.Record | None:
         """Fail a task that cannot be handled, whatever its row says; None where it has ended already.
@@ -217,9 +268,7 @@ class Store:
                 told.ended += [(task_id, "skipped") for task_id in skipped]
                 good += skipped + bad  # what is left waits for them and says `run`
                 bad = []
-            rows = await self.db.hot("unlock_dependents", good, self.aging_seconds)
-            told.ready += [row[0] for row in rows if not row[1]]
-            told.delayed |= any(row[1] for row in rows)
+            told.take(await self.db.hot("unlock_dependents", good, self.aging_seconds))
             good = []
         if told.ended:
             await self.notify("agentorch_done", hint([task_id for task_id, _ in told.ended]))
@@ -389,7 +438,7 @@ def _complete_team(task: Ready, members: asyncpg.Record) -> None:
     )
 
 
-def _ready_of(row: asyncpg.Record) -> Ready:
+def _ready_of(row: Row) -> Ready:
     options = _options(row["options"])
     wanted, most = row["wanted"], row["max_agents"]
     is_vote = "consensus" in options

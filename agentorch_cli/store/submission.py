@@ -25,7 +25,7 @@ from agentorch_cli.errors import Conflict, NotFound
 from agentorch_cli.store.budgets import NewBudget, insert_budgets, new_budgets
 from agentorch_cli.store.database import Database, Transaction
 from agentorch_cli.store.literals import array_literal, column, plain_column, text_column
-from agentorch_cli.store.store import Store, hint
+from agentorch_cli.store.store import Store, hint, whole
 
 
 @dataclass(slots=True)
@@ -301,6 +301,9 @@ class _Rows:
         waiting = [self._waiting.get(t.task_id, ()) for t in tasks]
         ready = [t.task_id for t, s in zip(tasks, status, strict=True) if s is TaskStatus.PENDING]
         is_delayed = any(t.run_at is not None for t in tasks)
+        options = [_options(t) for t in tasks]
+        is_single = len(ready) == len(tasks) == 1 and not is_delayed
+        row = _row(tasks[0], options[0], waves[0]) if is_single else ""
         return [
             array_literal([t.task_id for t in tasks]),
             text_column([t.name for t in tasks]),
@@ -322,7 +325,7 @@ class _Rows:
             column([t.deadline for t in tasks]),
             plain_column([t.timeout_seconds for t in tasks]),
             plain_column([t.retries for t in tasks]),
-            array_literal([_options(t) for t in tasks]),
+            array_literal(options),
             text_column([orjson.dumps(t.data).decode() if t.data is not None else None for t in tasks]),
             text_column(
                 [
@@ -337,11 +340,36 @@ class _Rows:
             self._store.aging_seconds,
             array_literal([d for w in waiting for d in w]),
             array_literal([t.task_id for t, w in zip(tasks, waiting, strict=True) for _ in w]),
-            hint(ready, delayed=is_delayed),
+            row or hint(ready, delayed=is_delayed),
             column([t.deadline_seconds for t in tasks]),
             plain_column(waves),
             text_column([t.pool for t in tasks]),
+            bool(row),
         ]
+
+
+def _row(task: TaskSpec, options: str, wanted: int) -> str:
+    """A hint with what the scheduler wants to know of a ready task; empty where it has to look."""
+    if task.deadline is not None or task.deadline_seconds is not None or task.consensus is not None:
+        return ""
+    return whole(
+        {
+            "task_id": task.task_id,
+            "remaining_path": task.remaining_path,
+            "task_type": task.type,
+            "priority": task.priority,
+            "required_capabilities": task.required_capabilities,
+            "coverage": task.coverage,
+            "min_agents": task.min_agents,
+            "max_agents": task.max_agents,
+            "wanted": wanted,
+            "timeout_seconds": task.timeout_seconds,
+            "retries": task.retries,
+            "has_dependents": False,
+            "options": options,
+            "pool": task.pool,
+        }
+    )
 
 
 def _options(task: TaskSpec) -> str:

@@ -16,6 +16,7 @@ import asyncpg
 import orjson
 
 from agentorch_cli.core.backlog import Backlog, Ready
+from agentorch_cli.core.durations import span
 from agentorch_cli.core.hints import did_you_mean
 from agentorch_cli.core.limits import LimitGates
 from agentorch_cli.core.matching import Member, Roster, Want
@@ -27,7 +28,6 @@ from agentorch_cli.core.why import (
     Known,
     Standing,
     excluded_in_words,
-    seconds_in_words,
     set_aside_in_words,
     standing,
 )
@@ -59,7 +59,7 @@ class Link:
     task_id: str
     code: str
     """`dependency`, `running`, `queued`, `sub_task`, `slot`, `delayed`, `no_serve`, `limit`, `key`, `rate`,
-    `coverage` (how to ask), …"""
+    `declined` (by everybody), `coverage` (how to ask), …"""
     sentence: str
     seconds: float | None = None
     depth: int = 0
@@ -76,6 +76,8 @@ class Why:
     is_clear: bool
     """Nothing stands in the way: it runs, it is over, or the next step of the scheduler assigns it."""
     links: list[Link]
+    names: dict[str, str] = field(default_factory=dict)
+    """What the tasks that were looked at are called, by id; without those that have no name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +232,8 @@ async def why(store: Store, task_id: str) -> Why:
     links = await teller.follow(task_id)
     row = teller.rows[task_id]
     clear = row["status"] in FINAL or all(link.code in _MOVING for link in links)
-    return Why(task_id, row["status"], clear, links)
+    names = {one: told["name"] for one, told in teller.rows.items() if told["name"]}
+    return Why(task_id, row["status"], clear, links, names)
 
 
 _MOVING = frozenset({"over", "running", "queued", "sent", "clear"})
@@ -326,13 +329,12 @@ class _Teller:
         return links, further
 
     def _called(self, row: asyncpg.Record) -> str:
-        """`B (running on agent x since 12 s)`."""
+        """`B (running on agent x for 12s)`."""
         name = row["task_id"]
         live = self.attempts.get(name, [])
         if row["status"] == "running" and live:
             on = ", ".join(
-                f"{one['agent_id']} since {seconds_in_words(one['accepted_s'] or one['sent_s'])}"
-                for one in live[:3]
+                f"{one['agent_id']} for {span(one['accepted_s'] or one['sent_s'])}" for one in live[:3]
             )
             return f"{name} ({'queued' if live[0]['behind'] else 'running'} on {on})"
         return f"{name} ({row['status']})"
@@ -393,7 +395,7 @@ class _Teller:
         if row["is_delayed"] and due is not None and due > 0:
             again = row["failures"] or row["restarts"]
             what = f"retry {row['failures'] or row['restarts']} is due" if again else "is to start"
-            return [Link(task_id, "delayed", f"{what} in {seconds_in_words(due)}", None)]
+            return [Link(task_id, "delayed", f"{what} in {span(due)}", None)]
         fleet = self._fleets.get(row["pool"])
         if fleet is None or not any(one.task_id == task_id for one in fleet.ready):
             fleet = self._fleets[row["pool"]] = await read_fleet(self.store, row["pool"], [task_id])
@@ -457,6 +459,10 @@ def _told(task_id: str, fleet: Fleet, waited: float) -> list[Link]:
         links.append(
             Link(task_id, "agents", f"wants {who} with {needs}{found}", waited, 0, dict(stands.reasons))
         )
+        if stands.is_declined_by_all:
+            again = f"agentorch task retry {quote(task_id)} asks them again"
+            sentence = f"everybody who could do it has declined it: {again}"
+            links.append(Link(task_id, "declined", sentence, waited))
         how = None if task.want.is_team else advice(task.want.required, fleet.capabilities())
         if how is not None:
             links.append(Link(task_id, "coverage", how, waited))
@@ -564,7 +570,7 @@ async def idle_beside_work(store: Store) -> list[str]:
     rows = await store.db.fetch("busy_lately", agents, IDLE_SECONDS)
     busy: set[Any] = {row["agent_id"] for row in rows}
     return [
-        f"task {task} has been ready for {seconds_in_words(waited[task])} beside a free slot of"
+        f"task {task} has been ready for {span(waited[task])} beside a free slot of"
         f" {', '.join(chosen)}: the engine should have assigned it"
         for task, chosen in pairs
         if not busy.intersection(chosen)

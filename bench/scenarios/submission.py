@@ -28,7 +28,7 @@ async def file(sizes: Sizes) -> Findings:
         path.write_text(json.dumps([{"name": f"t{n}", **fields} for n in range(sizes.file_tasks)]))
         for is_first in (True, False):  # the first one opens connections and fills caches
             start = time.perf_counter()
-            tasks = read_tasks(load_document(path), new_id=lambda: new_id_text(), defaults={}).plan().tasks
+            tasks = read_tasks(load_document(path), new_id=new_id_text, defaults={}).plan().tasks
             read = time.perf_counter()
             await one.client.call("task.submit", tasks=list(tasks))
             stored = time.perf_counter()

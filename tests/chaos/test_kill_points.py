@@ -32,6 +32,7 @@ NAMES = (
     "deliver",
     "accept_attempts",
     "settle_batch",
+    "settle_and_unlock",
     "acknowledge",
     "unlock_dependents",
     "doom_dependents",

@@ -212,7 +212,7 @@ async def submit(url: str, part: int) -> None:
             SEED + 7 * part + one, "flat", "chain", "diamond", "retried", name=f"p{part}-{one}"
         )
     ]
-    file = read_tasks(Document({"tasks": batch}, "test"), new_id=lambda: new_id_text(), defaults={})
+    file = read_tasks(Document({"tasks": batch}, "test"), new_id=new_id_text, defaults={})
     async with open_client(quick_settings(url)) as client:
         await client.call("task.submit", tasks=plan(file.tasks, where=file.where).tasks)
 

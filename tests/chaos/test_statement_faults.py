@@ -21,6 +21,7 @@ HOT = (
     "assign_batch",
     "accept_attempts",
     "settle_batch",
+    "settle_and_unlock",
     "unlock_dependents",
     "doom_dependents",
     "skip_dependents",

@@ -51,9 +51,11 @@ def test_what_is_not_known_is_never_shown_as_zero() -> None:
     assert money.used(UsageView(unknown_attempts=1)) == "unknown (1 attempt said nothing)"
     assert money.used(UsageView(tokens=1200, unknown_attempts=2)) == "1,200 tokens; unknown for 2 attempts"
     assert money.spent(ML) == "$4.88, of which unknown (at most $0.50)"
-    assert money.spend(SpendView()) is None
-    line = money.spend(SpendView(today_unknown_attempts=1, total_unknown_attempts=1))
-    assert line is not None and line.plain == "unknown today   unknown in all   unknown for 1 attempt"
+    assert money.spend(SpendView()) == []
+    (piece,) = money.spend(SpendView(today_unknown_attempts=1, total_unknown_attempts=1))
+    assert piece.plain == "1 attempt did not say"
+    told = money.spend(SpendView(today_unknown_attempts=2, total_usd=1.5, total_unknown_attempts=2))
+    assert [one.plain for one in told] == ["unknown today", "$1.50 in all", "2 attempts did not say"]
 
 
 def test_an_alarm_counts_those_who_wait_for_the_same() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from agentorch_cli.cli.app import build
+from agentorch_cli.cli.help import range_in_words
 
 HEAVY = (
     "pydantic",
@@ -98,6 +99,15 @@ def test_help_imports_nothing_heavy(page: str) -> None:
 
     assert done.stderr.strip() == "0 []"
     assert done.stdout
+
+
+def test_ranges_are_told_in_words() -> None:
+    assert (
+        range_in_words("How many.  [default: 50; 1<=x<=100000]") == "How many.  [default: 50; 1 to 100,000]"
+    )
+    assert range_in_words("Dollars.  [1e-09<=x<=1000000000.0]") == "Dollars.  [1e-09 to 1,000,000,000]"
+    assert range_in_words("Votes.  [x>=1]") == "Votes.  [from 1]"
+    assert range_in_words("no range: 1<=x") == "no range: 1<=x"
 
 
 def test_the_top_page_imports_no_command() -> None:

@@ -221,7 +221,7 @@ async def test_enter_opens_a_task_with_its_story_why_votes_and_graph() -> None:
         for key, text in (
             ("1", "STORY"),
             ("2", "waits for the printer"),
-            ("3", "Ballots"),
+            ("3", "BALLOTS"),
             ("4", "leaf"),
             ("5", "slow-part"),
         ):
@@ -234,7 +234,7 @@ async def test_enter_opens_a_task_with_its_story_why_votes_and_graph() -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "text"), [("1", "1,204 completed"), ("3", "Ballots"), ("4", "ring-a waits for ring-b")]
+    ("table", "text"), [("1", "1,204 completed"), ("3", "BALLOTS"), ("4", "ring-a waits for ring-b")]
 )
 async def test_enter_opens_agents_votes_and_deadlocks(table: str, text: str) -> None:
     async with opened(Client()) as (cockpit, pilot):

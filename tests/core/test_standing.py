@@ -10,7 +10,7 @@ import pytest
 from agentorch_cli.core.backlog import Backlog, Ready
 from agentorch_cli.core.matching import Member, Roster, Want
 from agentorch_cli.core.model import AgentStatus
-from agentorch_cli.core.why import Known, in_words, seconds_in_words, standing
+from agentorch_cli.core.why import Known, in_words, standing
 
 ROUNDS = int(os.environ.get("AGENTORCH_SYSTEMS", "400"))
 CAPABILITIES = ("sql", "sql_query", "draw")
@@ -109,16 +109,9 @@ def test_a_reason_has_names_and_times() -> None:
     busy = Member("busy", "t", frozenset({"sql"}), 2, AgentStatus.ONLINE, used={0, 1})
 
     assert in_words(near, task, "lacks sql", None) == 'lacks the capability `sql` (did you mean "sql_query"?)'
-    assert in_words(away, task, "is offline", Known(181.0)) == "is offline for 3 min"
+    assert in_words(away, task, "is offline", Known(181.0)) == "is offline for 3m 1s"
     assert (
         in_words(busy, task, "all 2 slots are busy", Known(None, (("x", 12.0), ("y", 1.5))))
-        == "all 2 slots are busy with x since 12 s, y since 1.5 s"
+        == "all 2 slots are busy with x for 12s, y for 1.5s"
     )
     assert in_words(busy, task, "failed it before", None).startswith("is excluded after a failure")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(0.25, "0.2 s"), (59, "59 s"), (61, "1 min"), (7200, "2 h"), (400_000, "5 d")]
-)
-def test_seconds_in_words(seconds: float, words: str) -> None:
-    assert seconds_in_words(seconds) == words

@@ -9,6 +9,7 @@ import pytest
 from crew import Gate
 
 from agentorch_cli import WorkFailed
+from agentorch_cli.cli import money
 from agentorch_cli.core.model import AttemptStatus
 from agentorch_cli.engine.state import Report
 from agentorch_cli.errors import UsageError
@@ -398,23 +399,60 @@ async def test_agents_of_all_nodes_are_paid_from_one_budget(start_engine: Any, c
     assert (found.spent_usd, found.reserved_usd, found.waiting, found.unknown_attempts) == (0.8, 0, 1, 0)
 
 
-async def test_two_labels_that_read_the_same_are_charged_once_and_stop_nobody(
-    orchestrator: Any, crew: Any
-) -> None:
+async def test_what_an_attempt_has_used_so_far_is_shown_and_not_charged(orchestrator: Any, crew: Any) -> None:
+    has_told, go_on = asyncio.Event(), asyncio.Event()
+
+    async def model(work: Any) -> str:
+        await work.progress(0.5)
+        await work.progress(note="half of it", usage={"inputTokens": 1200, "costUsd": 0.25})
+        has_told.set()
+        await go_on.wait()
+        return "done"
+
+    await crew.join("a", does=model)
+    task = await orchestrator.submit({"required_capabilities": ["work"], "budget": {"cost_usd": 2}})
+    await has_told.wait()
+    async with asyncio.timeout(10):
+        while True:
+            (attempt,) = (await orchestrator.call("task.get", task_id=task.task_id)).attempts
+            if attempt.usage_so_far is not None:
+                break
+            await asyncio.sleep(0.01)
+
+    assert attempt.usage_so_far == {"input_tokens": 1200, "cost_usd": 0.25}
+    assert (attempt.progress, attempt.note, attempt.usage) == (0.5, "half of it", None)
+    assert money.of_attempt(attempt) == "$0.25, 1,200 tokens so far"
+    go_on.set()
+    assert await task.result(10) == "done"
+    found = await orchestrator.call("task.get", task_id=task.task_id)
+    assert money.of_attempt(found.attempts[0]) == "unknown, at least $0.25, 1,200 tokens"
+    assert found.budgets[0].spent_usd == 2
+
+
+async def test_labels_that_read_the_same_have_budgets_of_their_own(orchestrator: Any, crew: Any) -> None:
     await crew.join("a", slots=2, does=uses(0.25))
     await orchestrator.call("budget.set", key="a=b=c", cost_usd=2, attempt_usd=0.5)
+    await orchestrator.call("budget.set", key=r"a\=b=c", cost_usd=1, attempt_usd=0.5)
 
-    task = await orchestrator.submit(
+    both = await orchestrator.submit(
         {"required_capabilities": ["work"], "labels": {"a=b": "c", "a": "b=c"}, "budget": {"cost_usd": 1}}
     )
+    one = await orchestrator.submit({"required_capabilities": ["work"], "labels": {"a=b": "c"}})
 
-    assert await task.result(10) == "done"
+    assert [await task.result(10) for task in (both, one)] == ["done"] * 2
     assert (await settled(orchestrator, "a=b=c", reserved_usd=0)).spent_usd == 0.25
-    charged = (await orchestrator.call("task.get", task_id=task.task_id)).budgets
-    assert [(one.scope, one.key) for one in charged] == [("task", task.task_id), ("label", "a=b=c")]
+    assert (await settled(orchestrator, r"a\=b=c", reserved_usd=0)).spent_usd == 0.5
+    charged = (await orchestrator.call("task.get", task_id=both.task_id)).budgets
+    assert {(found.scope, found.key) for found in charged} == {
+        ("task", both.task_id),
+        ("label", "a=b=c"),
+        ("label", r"a\=b=c"),
+    }
 
 
-@pytest.mark.parametrize("key", ["=ml", " =ml", "te\x1bam=ml", "k" * 201 + "=" + "v" * 201, "k" * 900 + "="])
+@pytest.mark.parametrize(
+    "key", ["=ml", " =ml", "te\x1bam=ml", "k" * 201 + "=" + "v" * 201, "k" * 900 + "=", r"a\b=c"]
+)
 async def test_a_label_that_no_task_can_have_is_given_no_budget(orchestrator: Any, key: str) -> None:
     with pytest.raises(UsageError, match="no task can have the label"):
         await orchestrator.call("budget.set", key=key, cost_usd=1)

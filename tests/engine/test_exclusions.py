@@ -132,6 +132,7 @@ async def test_a_task_that_only_an_excluded_agent_can_do_says_until_when(
     waits, excluded_one = (await orchestrator.call("status.get")).alarms
     assert waits.endswith(
         f"those who could are set aside: bad (excluded until {agent.excluded_until:%T} UTC)"
+        " (agentorch agent resume)"
     )
     assert excluded_one.startswith(
         f"agent bad is excluded until {agent.excluded_until:%T} UTC: 4 failures in"

@@ -443,8 +443,8 @@ async def test_a_fleet_with_nothing_to_do_asks_nothing_of_the_ledger(
 @pytest.mark.parametrize(
     ("one", "said"),
     [
-        ({"task_id": 5, "right": True}, r"outcomes\[1\].task_id"),
-        ({"right": True}, r"outcomes\[1\].task_id"),
+        ({"task_id": 5, "right": True}, "outcomes.1"),
+        ({"right": True}, "outcomes.1"),
         ({"task_id": "x", "rihgt": True}, "rihgt"),
     ],
     ids=["number", "nothing", "unknown"],

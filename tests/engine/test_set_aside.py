@@ -62,7 +62,10 @@ async def test_a_paused_agent_keeps_what_it_holds_and_gets_nothing_new(orchestra
         f"is paused since {agent.status_since:%H:%M:%S} UTC: new model"
     )
     (alarm,) = (await orchestrator.call("status.get")).alarms
-    assert alarm == "1 ready task wants an agent with work; those who could are set aside: a (paused)"
+    assert alarm == (
+        "1 ready task wants an agent with work; those who could are set aside: a (paused)"
+        " (agentorch agent resume)"
+    )
 
     gate.is_open.set()
     assert (await held.wait(10)).status == "completed"
@@ -271,6 +274,21 @@ async def test_a_paused_agent_still_goes_on_with_a_parent_that_waited(orchestrat
 
     assert found.stuck == []
     assert (await task.wait(10)).result == "child"
+
+
+async def test_what_waits_for_agents_that_people_set_aside_is_no_deadlock(
+    orchestrator: Any, crew: Any
+) -> None:
+    await crew.join("a")
+    await crew.join("b", "draw")
+    await orchestrator.call("agent.pause", agent_ids=["a"])
+    await orchestrator.call("agent.drain", agent_ids=["b"])
+    for capability in ("work", "draw", "fly"):
+        await orchestrator.submit({"id": capability, "required_capabilities": [capability]})
+
+    found = await orchestrator.call("deadlock.check")
+
+    assert found.stuck == ["fly"]
 
 
 async def test_status_tells_who_is_set_aside_of_a_team_that_is_wanted(orchestrator: Any, crew: Any) -> None:

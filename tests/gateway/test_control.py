@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -16,6 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from agentorch_cli import handlers
 from agentorch_cli.gateway.keys import ANYBODY, Caller
 from agentorch_cli.handlers.access import ACCESS
+from agentorch_cli.handlers.wire import operation
 from agentorch_cli.tokens import SCOPES, make
 from agentorch_cli.wiring import Orchestrator
 
@@ -500,3 +502,24 @@ async def test_a_large_submission_goes_through_and_lists_come_in_pages(
     pages = [one["params"]["items"] for one in rpc.notices]
     assert len(pages) > 5
     assert [task for page in [*pages, rest] for task in page] == whole
+
+
+ODD: list[Any] = [None, True, 2**64 - 1, "nan", [], [None], [{}], {"": 1}, [{"context": 1}]]
+
+
+async def test_a_parameter_may_be_anything_and_the_server_says_what_it_is_not(rpc: Rpc) -> None:
+    """No answer tells of a bug, and the log holds no traceback (see conftest)."""
+    task_id = (await rpc.result("task.submit", tasks=[{"type": "x"}]))["tasks"][0]["task_id"]
+    whole = {"task_id": task_id, "task_ids": [task_id], "tasks": [{"type": "x"}], "cron": "* * * * *"}
+
+    for method in ACCESS:
+        known = operation(method)
+        assert known is not None
+        for name, value in itertools.product(known.parameters, ODD):
+            wanted = {one: whole.get(one, "x") for one in known.required} | {name: value}
+            if method == "task.wait":
+                wanted = {"timeout_seconds": 0} | wanted
+                if wanted["timeout_seconds"] not in (0, -1, "nan", "x"):
+                    continue  # a wait that is in order
+            answer = await rpc.ask(method, **wanted)
+            assert answer.get("error", {}).get("code") != -32603, (method, name, value)

@@ -279,6 +279,30 @@ async def test_declined_work_goes_to_others_and_never_back(
     assert task.attempts[0].error["message"] == "agent anna declined it: not my department"
 
 
+async def test_work_that_everybody_declined_says_so_and_is_offered_again_when_asked_for(
+    fleet: Fleet, submit: Any, outcome: Any, orchestrator: Any
+) -> None:
+    anna = await fleet.join("anna")
+    task_id = await submit(required_capabilities=["work"])
+    work = await anna.expect("execute_task")
+
+    await anna.finish(work, error=DECLINED)
+    await anna.expect("ack", messageId=work["messageId"])
+
+    why = await orchestrator.call("task.why", task_id=task_id)
+    told = f"everybody who could do it has declined it: agentorch task retry {task_id} asks them again"
+    assert told in [link.sentence for link in why.links if link.code == "declined"]
+    (alarm,) = (await orchestrator.call("status.get")).alarms
+    assert alarm == (
+        f"task {task_id} waits: everybody who could do it has declined it (anna);"
+        f" agentorch task retry {task_id} asks them again"
+    )
+    reply = await orchestrator.call("task.retry", task_ids=[task_id])
+    assert (reply.changed, reply.unchanged) == ([task_id], {})
+    await anna.finish(await anna.expect("execute_task"), "done after all")
+    assert (await outcome(task_id)).result == "done after all"
+
+
 async def test_declining_is_no_failure_of_the_agent(fleet: Fleet, submit: Any, orchestrator: Any) -> None:
     anna = await fleet.join("anna")
     await submit(required_capabilities=["work"])

@@ -46,7 +46,7 @@ class Town:
 
     def submit(self, **task: Any) -> str:
         """One task, as in a task file; gives its id."""
-        file = read_tasks(Document([{"timeout": "1h", **task}], "test"), new_id=lambda: new_id_text())
+        file = read_tasks(Document([{"timeout": "1h", **task}], "test"), new_id=new_id_text)
         reply = self.ask("task.submit", tasks=file.tasks)
         return str(reply.tasks[0].task_id)
 

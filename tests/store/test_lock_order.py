@@ -18,6 +18,7 @@ from agentorch_cli.core.model import AttemptStatus, TaskSpec, TaskStatus
 from agentorch_cli.handlers import Context
 from agentorch_cli.handlers.tasks import cancel_tasks, retry_tasks, submit_tasks
 from agentorch_cli.identity import new_id_text
+from agentorch_cli.store.queries import statements
 from agentorch_cli.store.records import Assignment, Ending
 from agentorch_cli.store.store import Store
 
@@ -144,6 +145,51 @@ async def test_unlocking_takes_those_who_wait_before_their_edges(store: Store, o
     await other.execute("commit")
 
     assert (await unlocking).ready == ["next"]
+
+
+async def test_settling_takes_those_who_wait_among_those_who_end(store: Store, other: Any) -> None:
+    batch = await _sent(store, ["b", "d"])
+    waiting = [TaskSpec("a", depends_on=("d",)), TaskSpec("c", depends_on=("b",))]
+    await submit_tasks(Context(store), waiting)
+    await other.execute(LOCK_TASK, "a")
+
+    settling = await _waits(store, store.settle_and_unlock([_ending(one) for one in batch]))
+    for task_id in ("b", "c", "d"):
+        await other.execute(LOCK_TASK, task_id)
+    await other.execute(LOCK_ATTEMPT, batch[0].message_id)
+    await other.execute(LOCK_EDGE, "a")
+    await other.execute("commit")
+
+    ended, told = await settling
+    assert all(one.was_live and not one.has_dependents for one in ended.values())
+    assert sorted(told.ready) == ["a", "c"]
+    assert await store.endings_of(["b", "d"]) == []
+
+
+@pytest.mark.parametrize("name", ["mark_depended_on", "add_edges"])
+async def test_who_comes_to_wait_while_its_dependency_is_settled_is_said_to_be_left(
+    store: Store, other: Any, name: str
+) -> None:
+    batch = await _sent(store, ["root"])
+    await submit_tasks(Context(store), [TaskSpec("next", depends_on=("root",))])
+    await other.execute(LOCK_TASK, "root")
+
+    settling = await _waits(store, store.settle_and_unlock([_ending(batch[0])]))
+    await other.execute(
+        "insert into task_distributions (task_id, task_type, status, waiting_on, depends_on, submission_id)"
+        " values ('late', 'task', 'blocked', 1, '{root}', gen_random_uuid())"
+    )
+    if name == "mark_depended_on":
+        await other.fetch(statements()[name], ["root"])
+        await other.execute("insert into task_dependencies values ('root', 'late')")
+    else:
+        await other.execute(statements()[name], ["root"], ["late"])
+    await other.execute("commit")
+
+    ended, told = await settling
+    assert told.ready == ["next"]
+    assert ended[batch[0].message_id].has_dependents
+    assert (await store.unlock([("root", "completed")])).ready == ["late"]
 
 
 async def test_what_is_submitted_while_its_dependency_is_doomed_fails_with_it(

@@ -11,7 +11,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from agentorch_cli.core.where import All
 from agentorch_cli.store.database import _BY_KEY
+from agentorch_cli.store.listing import Clauses, among
+from agentorch_cli.store.listings import TASKS
 from agentorch_cli.store.queries import statements
 from agentorch_cli.store.store import Store
 
@@ -20,6 +23,7 @@ BY_KEY = (
     "ready_tasks_by_id",
     "assign_batch",
     "settle_batch",
+    "settle_and_unlock",
     "unlock_dependents",
     "doom_dependents",
     "skip_dependents",
@@ -71,3 +75,18 @@ async def test_rows_are_found_by_their_keys_after_a_quiet_moment(store: Store) -
             ]
 
     assert wrong == []
+
+
+async def test_what_ended_badly_is_listed_without_reading_what_went_well(store: Store) -> None:
+    await store.db.pool.execute(FINISHED)
+    await store.db.pool.execute(
+        "update task_distributions set status = 'failed', generation = 1 where task_id = 'task-7'"
+    )
+    await store.db.pool.execute("vacuum analyze task_distributions")
+    wanted = Clauses(TASKS, among("status", ["failed", "skipped"]) or All(()))
+    sql = wanted.put_into(statements()["show_tasks"], 1)
+
+    async with store.db.pool.acquire() as connection:
+        told = await connection.fetchval(f"explain (format json) {sql}", 50, *wanted.values)
+
+    assert "task_ended_badly" in {index for _, index, _ in scans(json.loads(told)[0]["Plan"])}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from agentorch_cli.core.model import TaskSpec
+from agentorch_cli.core.backlog import Ready
+from agentorch_cli.core.model import Aggregate, Coverage, TaskSpec
 from agentorch_cli.errors import Conflict
 from agentorch_cli.handlers import Context
 from agentorch_cli.handlers.tasks import get_task, list_tasks, submit_tasks
-from agentorch_cli.store.store import Store
+from agentorch_cli.store.store import WHOLE, Store, row_in
 
 AWKWARD = [
     'a"b\\c,{}',
@@ -161,3 +163,62 @@ async def test_one_key_twice_in_a_submission_is_refused(store: Store) -> None:
             )
 
     assert await list_tasks(context) == []
+
+
+@pytest.fixture
+async def hints(store: Store) -> AsyncIterator[asyncio.Queue[str]]:
+    """What is said of ready tasks."""
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    async with store.db.pool.acquire() as connection:
+
+        def hear(*said: Any) -> None:
+            heard.put_nowait(said[3])
+
+        await connection.add_listener("agentorch_tasks", hear)
+        yield heard
+        await connection.remove_listener("agentorch_tasks", hear)
+
+
+LABELS = {"team": "a\nb", "ünï": "\x1e\u2028"}
+
+
+@pytest.mark.parametrize("text", AWKWARD)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"priority": 9, "retries": 0, "timeout_seconds": 1.5, "remaining_path": 3.0, "labels": LABELS},
+        {"coverage": Coverage.TEAM, "min_agents": 2, "max_agents": 3, "aggregate": Aggregate.ALL},
+    ],
+)
+async def test_the_hint_of_a_single_task_says_what_its_row_says(
+    store: Store, hints: asyncio.Queue[str], text: str, fields: dict[str, Any]
+) -> None:
+    await submit_tasks(Context(store), [replace(spec(text), type=text, **fields)])
+
+    async with asyncio.timeout(10):
+        said = await hints.get()
+    assert said.startswith(WHOLE)
+    (told,) = await store.ready_among([row_in(said)])
+    (read,) = await store.ready_tasks_by_id([text])
+    assert {name: getattr(told, name) for name in Ready.__slots__} == {
+        name: getattr(read, name) for name in Ready.__slots__
+    }
+    assert await store.ready_among([row_in(said)], "another pool") == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"deadline_seconds": 60.0},
+        {"consensus": {"rule": "majority"}, "min_agents": 3, "max_agents": 5},
+        {"labels": {str(number): "x" * 200 for number in range(60)}},
+    ],
+)
+async def test_a_task_of_which_more_is_to_be_known_is_hinted_at_by_its_id(
+    store: Store, hints: asyncio.Queue[str], fields: dict[str, Any]
+) -> None:
+    await submit_tasks(Context(store), [replace(spec("one"), **fields)])
+
+    async with asyncio.timeout(10):
+        assert await hints.get() == "one"

@@ -121,12 +121,20 @@ const ATTEMPTS = [
 ];
 
 function used(attempt) {
-  const told = attempt.usage || {};
+  const told = said(attempt.usage);
+  if (told) return told;
+  const soFar = said(attempt.usage_so_far);
+  if (attempt.funding.some((one) => one.is_unknown)) return soFar ? `unknown, at least ${soFar}` : "unknown";
+  if (!soFar) return "";
+  return attempt.finished_at ? `at least ${soFar}` : `${soFar} so far`;
+}
+
+function said(usage) {
+  const told = usage || {};
   const tokens = ["input_tokens", "output_tokens"]
     .map((key) => told[key])
     .filter((one) => one !== undefined && one !== null);
-  const said = amounts(told.cost_usd, tokens.length ? tokens.reduce((sum, one) => sum + one, 0) : null);
-  return said || (attempt.funding.some((one) => one.is_unknown) ? "unknown" : "");
+  return amounts(told.cost_usd, tokens.length ? tokens.reduce((sum, one) => sum + one, 0) : null);
 }
 
 function brought(attempt) {

@@ -178,3 +178,30 @@ cross join lateral (
 where s.able = 0 and s.agents is not null
 order by t.number desc
 limit 5;
+
+
+-- name: declined_by_all
+-- The first $1 ready tasks that everybody has declined who is registered and could do them.
+select t.task_id, t.declined_by
+from task_distributions t
+where t.wanted > 0 and t.coverage = 'each' and t.declined_by is not null
+  and not exists (
+    select 1 from agent_registry a
+    where a.pool = t.pool and a.capabilities @> t.required_capabilities and a.agent_id <> all(t.declined_by))
+  and exists (
+    select 1 from agent_registry a where a.pool = t.pool and a.capabilities @> t.required_capabilities)
+order by t.urgency, t.remaining_path desc, t.seq
+limit $1;
+
+
+-- name: ask_again
+-- Ready tasks that somebody has declined go to everybody again who could do them.
+with asked as (
+  update task_distributions set declined_by = null
+  where task_id = any($1::text[]) and status = 'pending' and declined_by is not null
+  returning task_id
+),
+logged as (
+  insert into events (kind, task_id, node_id) select 'task_retried', task_id, $2 from asked
+)
+select task_id from asked;

@@ -277,3 +277,16 @@ select
 from attempt_funding f
 where f.message_id = any($1::uuid[])
 order by f.message_id, f.scope desc, f.key;
+
+
+-- name: note_usage
+-- What live attempts say that they have used so far; shown, never charged. Those that are ending are passed over.
+with open as (
+  select message_id from task_attempts
+  where message_id = any($1::uuid[]) and status || '' in ('sent', 'accepted')
+  for no key update skip locked
+)
+update task_attempts a
+set usage_so_far = i.usage::jsonb
+from open o join unnest($1::uuid[], $2::text[]) as i (message_id, usage) on i.message_id = o.message_id
+where a.message_id = o.message_id;

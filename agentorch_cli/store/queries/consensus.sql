@@ -310,7 +310,8 @@ select
   final_decision, votes, votes_used, votes_not_asked, margin, confidence, confidence_basis, decided_by, dissent,
   created_at, decided_at, question, options::text as options, participating_agents, capability, voters, lost_agents,
   escalation, compared, stage, answer, raw_confidence, deadline, opened_by, closed_by,
-  (select o.is_right from task_outcomes o where o.task_id = d.task_id) as verified, null::text /*cursor*/ as place
+  (select o.is_right from task_outcomes o where o.task_id = d.task_id) as verified,
+  (select t.name from task_distributions t where t.task_id = d.task_id) as task_name, null::text /*cursor*/ as place
 from consensus_decisions d
 where ($1::text is null or task_id = $1) and ($2::text is null or decision_id::text = $2)
   and true /*filter*/

@@ -20,7 +20,7 @@ select pg_advisory_xact_lock(7203917454);
 -- name: waiting_agents
 -- Who could serve, and for how long those have been away that are.
 select
-  agent_id, pool, capabilities, slots, status in ('paused', 'draining') and status_until is null as is_set_aside,
+  agent_id, pool, capabilities, slots,
   case when node_id is null
     then extract(epoch from now() - coalesce(disconnected_at, created_at))::float8 end as away_s,
   metadata ->> 'lend' as lend, metadata ->> 'park' as park
@@ -38,7 +38,6 @@ with demands as materialized (
       select 1 from agent_registry a
       where a.pool = d.pool and a.capabilities @> d.required_capabilities
         and (a.node_id is not null or now() - coalesce(a.disconnected_at, a.created_at) < $2 * interval '1 second')
-        and (a.status not in ('paused', 'draining') or a.status_until is not null)
     ) as is_served
   from (select distinct pool, required_capabilities from task_distributions where wanted > 0) as d
 ),
@@ -251,7 +250,12 @@ returning message_id;
 -- Deadlocks, newest first; if $2 only those that are open.
 select
   deadlock_id::text as deadlock_id, kind, members, edges::text as edges, reason, waited_s, victims, cost::text as cost,
-  resolution, resolved_by, node_id, detected_at, resolved_at, null::text /*cursor*/ as place
+  resolution, resolved_by, node_id, detected_at, resolved_at, null::text /*cursor*/ as place,
+  (
+    select json_object_agg(t.task_id, t.name)::text
+    from task_distributions t
+    where t.task_id = any(k.members[1:50]) and t.name is not null
+  ) as names
 from deadlocks k
 where ($1::text is null or deadlock_id::text = $1) and (not $2 or resolved_at is null)
   and ($3::text is null or $3 = any(members))

@@ -8,7 +8,8 @@
 
 -- name: insert_tasks
 -- Store a submission: its tasks, their edges, one event each, and one hint that carries the ids
--- that are ready (or * where they do not fit). $28 counts from readiness: seconds an age step lasts.
+-- that are ready (or * where they do not fit). $28 counts from readiness: seconds an age step lasts. The hint
+-- of a single task may hold its row ($35); its place in the order of service is added here.
 with input as (
   select *
   from unnest(
@@ -46,7 +47,7 @@ inserted as (
     case when status in ('failed', 'skipped') then now() end, pool
   from input
   order by position
-  returning task_id, status, error
+  returning task_id, status, error, urgency, seq
 ),
 edges as (
   insert into task_dependencies (depends_on, task_id)
@@ -61,7 +62,8 @@ ended as (
   select 'task_' || status, task_id, $27, error::json from inserted where status in ('failed', 'skipped')
 ),
 hinted as (
-  select pg_notify('agentorch_tasks', $31) where $31 <> ''
+  select pg_notify('agentorch_tasks', $31 || case when $35 then (select urgency || ' ' || seq from inserted) else '' end)
+  where $31 <> ''
 ),
 closed as (
   select pg_notify('agentorch_deadlock', '*') where exists (select 1 from arrived)
@@ -261,9 +263,135 @@ left join settled s on s.message_id = i.message_id
 left join hinted h on true;
 
 
+-- name: settle_and_unlock
+-- The same where tasks may have dependents: of those that completed, `unlock_dependents` in the same commit.
+-- All are locked in one order, those who wait among those who end. Who came to wait while this waited for the
+-- lock is not seen, but has changed the row that it waits for: then there are dependents left, and the
+-- answer says so. $13 counts from readiness: seconds an age step lasts.
+-- Answers the endings by position, and below them, without one, what is ready as `ready_tasks` does.
+with input as (
+  select *
+  from unnest(
+    $1::text::uuid[], $2::text::text[], $3::text::text[], $4::text::text[], $5::text::text[], $6::text::text[],
+    $7::text::text[], $8::float8[], $9::text::text[], $10::text::float8[]
+  ) with ordinality as i (
+    message_id, task_id, agent_id, attempt_status, verdict, result, error, confidence, usage, delay_seconds,
+    position
+  )
+),
+locked as (
+  select t.task_id, t.max_agents, t.status, t.xmin as version
+  from task_distributions t
+  where t.task_id in (
+    select unnest($2::text::text[])
+    union
+    select e.task_id from task_dependencies e where e.depends_on = any($2::text::text[]))
+  order by t.task_id
+  for no key update of t
+),
+finished as (
+  update task_attempts a
+  set
+    status = i.attempt_status,
+    accepted_at = coalesce(a.accepted_at, a.sent_at),
+    finished_at = greatest(now(), a.sent_at, a.accepted_at),
+    result = i.result::json,
+    error = i.error::jsonb,
+    confidence = i.confidence,
+    usage = i.usage::jsonb
+  from input i
+  where a.message_id = i.message_id and a.status || '' in ('sent', 'accepted')
+    -- what was given a backup meanwhile is not a task with one agent any more
+    and (select count(*) from locked) > 0 and i.task_id in (select l.task_id from locked l where l.max_agents = 1)
+  returning a.message_id
+),
+settled as (
+  update task_distributions t
+  set
+    status = i.verdict,
+    completed_at = case when i.verdict = 'pending' then null else now() end,
+    result = case when i.verdict = 'completed' then i.result::json end,
+    error = case when i.verdict = 'completed' then null else i.error::jsonb end,
+    failures = t.failures + case when i.attempt_status in ('failed', 'timed_out') then 1 else 0 end,
+    losses = t.losses + case when i.attempt_status = 'lost' then 1 else 0 end,
+    wanted = case when i.verdict = 'pending' then t.first_wave else 0 end,
+    run_at = case when i.verdict = 'pending' then now() + i.delay_seconds * interval '1 second' else t.run_at end,
+    is_delayed = (i.verdict = 'pending' and i.delay_seconds > 0),
+    tried_agents = case
+      when i.verdict = 'pending' and not i.agent_id = any(t.tried_agents) then t.tried_agents || i.agent_id
+      else t.tried_agents end,
+    assigned_agents = case when i.verdict = 'pending' then '{}' else t.assigned_agents end
+  from input i join finished f on f.message_id = i.message_id
+  where t.task_id = i.task_id and t.status = 'running'
+  returning t.task_id, t.status, t.has_dependents, i.message_id
+),
+logged as (
+  insert into events (kind, task_id, agent_id, message_id, node_id, data)
+  select
+    case i.verdict when 'pending' then 'task_requeued' else 'task_' || i.verdict end,
+    s.task_id, i.agent_id, i.message_id, $11, case when i.verdict <> 'completed' then i.error::json end
+  from settled s join input i on i.message_id = s.message_id
+),
+hinted as (
+  select pg_notify('agentorch_done', $12) where $12 <> ''
+),
+gone as (
+  delete from task_dependencies e
+  using settled s
+  where e.depends_on = s.task_id and s.status = 'completed'
+  returning e.task_id
+),
+counted as (
+  select g.task_id, count(*)::integer as number
+  from gone g join locked l on l.task_id = g.task_id and l.status = 'blocked'
+  group by g.task_id
+),
+unlocked as (
+  update task_distributions t
+  set
+    waiting_on = t.waiting_on - c.number,
+    status = case when t.waiting_on > c.number then 'blocked' else 'pending' end,
+    wanted = case when t.waiting_on > c.number then 0 else t.first_wave end,
+    run_at = greatest(t.run_at, now()),
+    is_delayed = t.waiting_on <= c.number and t.run_at > now(),
+    urgency = agentorch_urgency(greatest(t.run_at, now()), t.priority, $13)
+  from counted c
+  where t.task_id = c.task_id
+  returning
+    t.task_id, t.seq, t.urgency, t.remaining_path, t.task_type, t.priority, t.required_capabilities, t.coverage,
+    t.min_agents, t.max_agents, t.wanted, t.attempts_made, t.tried_agents, t.assigned_agents, t.timeout_seconds,
+    t.retries, t.failures, t.losses, t.has_dependents, t.options::text as options, t.status, t.deadline,
+    t.declined_by, t.pool, t.is_delayed
+)
+select
+  i.position::integer as position, f.message_id is not null as was_live,
+  null::text as task_id, null::bigint as seq, null::bigint as urgency, null::real as remaining_path,
+  null::text as task_type, null::smallint as priority, null::text[] as required_capabilities,
+  null::text as coverage, null::smallint as min_agents, null::smallint as max_agents, null::smallint as wanted,
+  null::integer as attempts_made, null::text[] as tried_agents, null::text[] as assigned_agents,
+  null::float8 as timeout_seconds, null::integer as retries, null::integer as failures, null::integer as losses,
+  s.has_dependents and (s.status <> 'completed' or seen.xmin <> l.version) as has_dependents, null::text as options, s.status, null::timestamptz as deadline, null::text[] as declined_by,
+  null::text as pool, null::boolean as is_delayed
+from input i
+left join finished f on f.message_id = i.message_id
+left join settled s on s.message_id = i.message_id
+left join locked l on l.task_id = s.task_id
+left join task_distributions seen on seen.task_id = s.task_id
+left join hinted h on true
+union all
+select
+  null, null,
+  task_id, seq, urgency, remaining_path, task_type, priority, required_capabilities, coverage, min_agents,
+  max_agents, wanted, attempts_made, tried_agents, assigned_agents, timeout_seconds, retries, failures, losses,
+  has_dependents, options, status, deadline, declined_by, pool, is_delayed
+from unlocked
+where status = 'pending';
+
+
 -- name: unlock_dependents
 -- Tasks $1 ended well: take their edges away, count down those who wait, and make ready who waits
--- no more. Deleting the edge is what makes it happen once; those who wait are locked before.
+-- no more: those are answered as `ready_tasks` does. Deleting the edge is what makes it happen once; those who
+-- wait are locked before.
 with locked as (
   select t.task_id
   from task_distributions t
@@ -293,9 +421,18 @@ unlocked as (
     urgency = agentorch_urgency(greatest(t.run_at, now()), t.priority, $2)
   from counted c
   where t.task_id = c.task_id
-  returning t.task_id, t.status, t.is_delayed, t.run_at
+  returning
+    t.task_id, t.seq, t.urgency, t.remaining_path, t.task_type, t.priority, t.required_capabilities, t.coverage,
+    t.min_agents, t.max_agents, t.wanted, t.attempts_made, t.tried_agents, t.assigned_agents, t.timeout_seconds,
+    t.retries, t.failures, t.losses, t.has_dependents, t.options::text as options, t.status, t.deadline,
+    t.declined_by, t.pool, t.is_delayed
 )
-select task_id, is_delayed from unlocked where status = 'pending';
+select
+  task_id, seq, urgency, remaining_path, task_type, priority, required_capabilities, coverage, min_agents,
+  max_agents, wanted, attempts_made, tried_agents, assigned_agents, timeout_seconds, retries, failures, losses,
+  has_dependents, options, status, deadline, declined_by, pool, is_delayed
+from unlocked
+where status = 'pending';
 
 
 -- name: doom_dependents

@@ -1,6 +1,13 @@
 -- What things are called: for "did you mean", and for the completion of shells.
 
 
+-- name: names_of_tasks
+-- What tasks are called; those without a name are left out.
+select task_id, name
+from task_distributions
+where task_id = any($1::text[]) and name is not null;
+
+
 -- name: known_names
 -- The ids of kind $1 with what else tells them apart, the newest or first of them, at most $2.
 select id, also

@@ -213,7 +213,11 @@ select task_id from fallen;
 
 
 -- name: add_edges
--- Dependencies that are waited for again.
+-- Dependencies that are waited for again. Their rows change, as with each edge to a stored task: whoever
+-- settles one of them at this moment sees by that that somebody came to wait (`settle_and_unlock`).
+with marked as (
+  update task_distributions set has_dependents = true where task_id = any($1::text[])
+)
 insert into task_dependencies (depends_on, task_id)
 select * from unnest($1::text[], $2::text[])
 on conflict do nothing;

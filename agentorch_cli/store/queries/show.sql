@@ -390,7 +390,7 @@ select now() as now;
 -- All attempts of one task, oldest first.
 select
   message_id, agent_id, attempt, status, role, node_id, progress, note, sent_at, accepted_at, finished_at, result,
-  error::text as error, confidence, usage::text as usage
+  error::text as error, confidence, usage::text as usage, usage_so_far::text as usage_so_far
 from task_attempts
 where task_id = $1
 order by attempt;
