@@ -373,6 +373,7 @@ class _Wire:
     async def _unsubscribe(self, number: int) -> None:
         with contextlib.suppress(_Lost, OrchestratorError):
             await self.ask("unsubscribe", {"subscription": number})
+        self._inboxes.pop(number, None)  # what came meanwhile had opened it again
 
     async def close(self) -> None:
         """Leave, in bounded time."""
