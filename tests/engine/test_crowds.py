@@ -9,7 +9,8 @@ import pytest
 UNSERVED = """
 insert into task_distributions
   (task_id, task_type, status, submission_id, wanted, required_capabilities)
-select $1 || n, 'task', 'pending', gen_random_uuid(), 1, $3::text[] from generate_series(1, $2::integer) as n"""
+select $1 || n, 'task', 'pending', gen_random_uuid(), 1, $3::text[]
+from generate_series(1, $2::integer) as n"""
 
 
 @pytest.mark.parametrize("number", [999, 1000, 1001, 30_000])
