@@ -50,6 +50,9 @@ class Finding:
     """What to do: there wherever it is not simply good."""
 
 
+TAKEN = " is taken"
+
+
 async def examine(settings: Settings) -> list[Finding]:
     """Look at everything that can be wrong. Raises nothing: what fails is a finding."""
     machine = [_python(), _shell(), _files()]
@@ -62,7 +65,17 @@ async def examine(settings: Settings) -> list[Finding]:
         _within("port", LOOK_SECONDS, _port(settings)),
         _database(settings) if can_ask else _nothing_yet(),
     )
-    return [*machine, *embedded, *port, *database, *_extras(settings)]
+    return [*machine, *embedded, *_explained(port, database), *database, *_extras(settings)]
+
+
+def _explained(port: list[Finding], database: list[Finding]) -> list[Finding]:
+    """A port that is taken is as it should be where the database says that serve has it on this machine."""
+    place, is_taken, _ = port[0].text.partition(TAKEN)
+    serve = next((one for one in database if one.name == "serve" and one.ok), None)
+    here = f"{socket.gethostname()}:{place.rpartition(':')[2]}"
+    if not is_taken or serve is None or here not in serve.text.replace(",", "").split():
+        return port
+    return [Finding("port", True, f"{place}: serve listens there")]
 
 
 async def _within(name: str, seconds: float, look: Coroutine[Any, Any, list[Finding]]) -> list[Finding]:
@@ -119,7 +132,7 @@ async def _port(settings: Settings) -> list[Finding]:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 fix = "if that is not agentorch: serve --port ANOTHER, or --port 0"
-                return [Finding("port", None, f"{place} is taken; by serve, if it runs", fix)]
+                return [Finding("port", None, f"{place}{TAKEN}; by serve, if it runs", fix)]
             reason = (error.strerror or str(error)).lower()
             return [
                 Finding(

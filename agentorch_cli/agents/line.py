@@ -25,7 +25,14 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from agentorch_cli.agents.desk import Desk
 from agentorch_cli.agents.outbox import PACK_BYTES, Outbox
 from agentorch_cli.agents.text import plain
-from agentorch_cli.errors import InvalidMessage, NotAllowed, OrchestratorError, Unauthorized, UsageError
+from agentorch_cli.errors import (
+    InvalidMessage,
+    NotAllowed,
+    OrchestratorError,
+    Unauthorized,
+    UsageError,
+    command,
+)
 from agentorch_cli.tls import context_for
 
 logger = logging.getLogger("agentorch.agent")
@@ -224,8 +231,13 @@ class Line:
         """An `error` instead of a welcome: raised when it would be the same next time."""
         code, sentence = message.get("code"), plain(str(message.get("message")))
         kinds: dict[Any, type[OrchestratorError]] = {
-            error.code: error for error in (Unauthorized, NotAllowed, InvalidMessage)
+            error.code: error for error in (Unauthorized, InvalidMessage)
         }
+        if code == NotAllowed.code:  # its token is for somebody else: that of a person, or of another agent
+            agent_id = str(self._register["agentId"])
+            raise NotAllowed(
+                sentence, fix=command("token", "create", agent_id, "--scope", f"agent:{agent_id}")
+            )
         if code in kinds:
             raise kinds[code](sentence)
         self.tell(LineState.UNREACHABLE, sentence)

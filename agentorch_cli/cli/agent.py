@@ -10,7 +10,7 @@ import typer
 from agentorch_cli.cli import lists
 from agentorch_cli.cli.consent import Yes, ask_first, word_for
 from agentorch_cli.cli.help import noun, verb
-from agentorch_cli.cli.options import LogFormat, LogLevel, TellEverybody
+from agentorch_cli.cli.options import LogFormat, LogLevel, TellEverybody, json_or_text
 from agentorch_cli.cli.session import Session
 from agentorch_cli.core.hints import shortened
 from agentorch_cli.errors import UsageError
@@ -396,13 +396,23 @@ async def _attend(session: Session, agent: Agent, url: str | None, is_insecure: 
 async def _work(
     session: Session, agent: Agent, handler: Any, url: str | None, is_insecure: bool
 ) -> int | None:
+    from agentorch_cli.agents.line import LineState
     from agentorch_cli.agents.worker import run_worker
     from agentorch_cli.tls import context_for
 
-    def tell(state: str, reason: str) -> None:
-        session.say(f"{agent.agent_id}: {str(state).replace('_', ' ')}{f' ({reason})' if reason else ''}")
-
     target = _engine(session, url, is_insecure)
+    last = ("", "")
+
+    def tell(state: str, reason: str) -> None:
+        nonlocal last
+        before, last = last, (str(state), reason)
+        if last == before:
+            return  # it dials again and again, and each time for the same reason in vain
+        said = f"{state} ({reason})" if reason else str(state)
+        if state == LineState.UNREACHABLE:
+            said += f": trying {target.url} again and again; does agentorch serve, or up, run there?"
+        session.say(f"{agent.agent_id}: {said}")
+
     tls = context_for(target.url, target.ca)
     return await run_worker(agent, handler, url=target.url, token=target.token, on_connection=tell, tls=tls)
 
@@ -492,15 +502,10 @@ def _spec(
 
 def _pair(word: str) -> tuple[str, Any]:
     """`key=value`; a value that is JSON is taken as such, any other as text."""
-    import json
-
     key, sign, value = word.partition("=")
     if not sign or not key:
         raise UsageError(f'--metadata "{word}" is not KEY=VALUE')
-    try:
-        return key, json.loads(value)
-    except (ValueError, RecursionError):
-        return key, value
+    return key, json_or_text(value)
 
 
 def _show_agents(session: Session, agents: list[AgentView], empty: str | None = None) -> None:

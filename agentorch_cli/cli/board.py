@@ -51,7 +51,9 @@ def where(nodes: Sequence[NodeView], look: Look) -> Text:
     """The serve processes that live."""
     live = [node for node in nodes if node.is_live]
     if not live:
-        return Text("not running", "yellow")
+        return Text.assemble(
+            ("not running", "yellow"), ("; agentorch serve or agentorch up starts it", "dim")
+        )
     names = ", ".join(f"{node.host}:{node.port}" if node.port else node.host for node in live[:3])
     return look.sign("online") + " " + look.text(names + (f" +{len(live) - 3}" if len(live) > 3 else ""))
 

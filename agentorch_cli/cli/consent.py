@@ -39,4 +39,6 @@ def ask_first(session: Session, question: str, *, yes: bool, word: str = "y") ->
     sys.stderr.flush()
     answer = sys.stdin.readline().strip()
     if answer.lower() != word and not (word == "y" and answer.lower() == "yes"):
-        raise NotAllowed("nothing was changed: that was not agreed to")
+        raise NotAllowed(
+            "nothing was changed: that was not agreed to", hint=f"type {word} where it is asked, or say --yes"
+        )

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from agentorch_cli.core.hints import did_you_mean
+from agentorch_cli.core.hints import closest
 from agentorch_cli.errors import OrchestratorError, UsageError
 from agentorch_cli.redaction import redact, redact_value
 from agentorch_cli.text import one_line, shorten, visible
@@ -152,11 +152,18 @@ def from_parser(error: Any) -> UsageError:
     message = str(error.format_message()).strip()
     option = getattr(error, "option_name", None)
     if option and message.startswith("No such option"):
-        message = f"there is no option {option}{did_you_mean(option, _options_of(ctx))}"
+        message = f"there is no option {option}{_option_meant(option, _options_of(ctx))}"
     elif (said := _value_fault(error)) is not None:
         message = said
-    message = " ".join(message[:1].lower().__add__(message[1:]).rstrip(".").split())
+    message = " ".join((message[:1].lower() + message[1:]).rstrip(".").split())
     return UsageError(message, fix=f"{path} --help")
+
+
+def _option_meant(option: str, known: list[str]) -> str:
+    """The dashes are no likeness: without them "--name" is not near "--ca"."""
+    near = closest(option.lstrip("-"), [name.lstrip("-") for name in known])
+    meant = next((name for name in known if name.lstrip("-") == near), None)
+    return f' (did you mean "{meant}"?)' if meant is not None else ""
 
 
 def _options_of(ctx: Any) -> list[str]:

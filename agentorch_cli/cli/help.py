@@ -260,13 +260,37 @@ def summary_of(command: Any) -> str:
 def _write_opening(command: Any, ctx: Any, formatter: Any) -> None:
     examples, text = _split(command.help)
     for example in examples:
-        formatter.write(f"  {style('$', '2')} {style(example[2:], '1')}\n")
+        first, *more = _broken(example[2:])
+        formatter.write(f"  {style('$', '2')} {style(first, '1')}\n")
+        for line in more:
+            formatter.write(f"      {style(line, '1')}\n")
     if examples:
         formatter.write("\n")
     formatter.write_text(text)
     formatter.write("\n")
     pieces = " ".join(command.collect_usage_pieces(ctx))
     formatter.write_usage(ctx.command_path, pieces, prefix=style("Usage", "1") + ": ")
+
+
+def _broken(example: str) -> list[str]:
+    """The command in lines that fit into the terminal, and that can be copied all the same: broken between
+    words, outside of quotes, with the backslash that the shell reads as nothing. One line elsewhere."""
+    if not sys.stdout.isatty():
+        return [example]
+    import shutil
+
+    room = max(MIN_ROOM, shutil.get_terminal_size().columns - len("      ") - len(" \\"))
+    lines = [""]
+    for word in re.findall(r"""(?:[^\s'"]|'[^']*'|"[^"]*")+""", example):
+        if lines[-1] and len(lines[-1]) + 1 + len(word) > room:
+            lines[-1] += " \\"
+            lines.append("")
+        lines[-1] += f" {word}" if lines[-1] else word
+    return lines
+
+
+MIN_ROOM = 30
+"""Columns of an example at least, however narrow the terminal says that it is."""
 
 
 def _arguments(command: Any) -> list[Any]:

@@ -99,5 +99,9 @@ def nothing(given: Mapping[str, Any], what: str, way: str = "") -> str:
 
 def tell_more(session: Session, rows: Sequence[Any], limit: int) -> None:
     """Say how the list goes on, where this was perhaps not all of it."""
-    if len(rows) == limit and session.format == "table" and rows[-1].cursor is not None:
+    if len(rows) < limit or session.format != "table":
+        return
+    if not hasattr(rows[-1], "cursor"):
+        session.say("There may be more: a larger --limit shows them.")
+    elif rows[-1].cursor is not None:
         session.say(f"There may be more: --cursor {rows[-1].cursor}, or a larger --limit.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -47,7 +46,7 @@ def logs(
     from agentorch_cli.supervision import record
 
     session = Session.of(ctx)
-    data_dir = Path(session.settings.data_dir)
+    data_dir = session.data_dir_here
     known = record.names_in(data_dir)
     wanted = _chooser(names or [], list(known))
     files = {name: path for name, path in known.items() if wanted(name)}

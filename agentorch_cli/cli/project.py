@@ -18,7 +18,7 @@ DATA_DIR: Final = ".agentorch"
 
 AGENTS: Final = """\
 # The fleet of this project. `agentorch up agents.toml` runs it, and starts again what ends;
-# after a change, the same command applies the difference. Every key: docs/operations.md.
+# after a change, the same command applies the difference. Every key: agentorch explain agent
 
 [[agents]]
 id = "greeter"                # its processes are greeter-1, greeter-2 and so on

@@ -69,6 +69,7 @@ def serve(
         "logging.format": log_format,
     }
     session.only_here("serve", "runs the engine on this machine")
+    _ = session.data_dir_here
     number = session.run(_serve(session), is_long=True)
     if number:
         raise typer.Exit(128 + number)

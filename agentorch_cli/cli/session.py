@@ -32,6 +32,8 @@ T = TypeVar("T")
 FORMATS = ("table", "json", "jsonl", "csv", "none")
 PICTURES = ("svg", "html", "mermaid", "dot")
 """Forms that only commands which draw can give."""
+NARROWEST = 20
+"""Columns below which a terminal breaks the lines itself."""
 ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 """Signals that end the program, besides Ctrl-C: from a supervisor, and from a terminal that goes away."""
 
@@ -110,11 +112,29 @@ class Session:
 
         return shown_server(self.settings)
 
+    @property
+    def place(self) -> str:
+        """What the command works on, for people."""
+        from agentorch_cli.settings import redact_url
+
+        url = self.settings.database.url
+        return self.server_shown or (redact_url(url) if url else str(self.settings.data_dir))
+
     def only_here(self, command: str, reason: str) -> None:
         """Raises UsageError where a server is chosen: this command works on this machine."""
         from agentorch_cli.cli.target import refuse_remote
 
         refuse_remote(self.settings, command, reason)
+
+    @cached_property
+    def data_dir_here(self) -> Path:
+        """The data directory; a project in a folder above, which is easily taken for it, is told once."""
+        from agentorch_cli.cli.target import project_above
+
+        note = project_above(self.settings, Path.cwd()) if self.config is None else None
+        if note is not None and self.format == "table":
+            self.say(f"note: {note}")
+        return Path(self.settings.data_dir)
 
     def connect(
         self, *, prepare: bool = True, is_patient: bool = False, say: Callable[[str], None] | None = None
@@ -132,6 +152,7 @@ class Session:
             return RemoteClient(target_of(self.settings), say=say or self.say, is_patient=is_patient)
         from agentorch_cli.wiring import open_client
 
+        _ = self.data_dir_here
         client: AbstractAsyncContextManager[Client] = open_client(self.settings, prepare=prepare)
         return client
 
@@ -257,7 +278,22 @@ class Session:
     def say(self, sentence: str) -> None:
         """Talk to the person: on stderr, so that stdout holds data only. Silent with `-q` and `-o none`."""
         if not self.is_quiet and self.format != "none":
-            write(one_line(sentence), sys.stderr)
+            for line in _lines(one_line(sentence), sys.stderr):
+                write(line, sys.stderr)
+
+
+def _lines(sentence: str, stream: TextIO) -> list[str]:
+    """The sentence as it fits into a terminal: words, paths and ids stay whole. Elsewhere it is one line."""
+    if not stream.isatty():
+        return [sentence]
+    import shutil
+    import textwrap
+
+    width = max(NARROWEST, shutil.get_terminal_size().columns)
+    indent = " " * (len(sentence) - len(sentence.lstrip()) + 2)
+    return textwrap.wrap(
+        sentence, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    ) or [sentence]
 
 
 @contextmanager
@@ -316,15 +352,16 @@ def json_text(document: Any, indent: int | None = None) -> str:
 
 
 class Part(NamedTuple):
-    """Words that a person typed for ids of this kind: perhaps only the beginning or the end of each."""
+    """Words that a person typed for ids of this kind: perhaps only the beginning or the end of each, or the
+    name of a task."""
 
     noun: str
     """`task`, `vote`, `deadlock`, `submission`, or `family`: a task or a submission."""
     words: str | list[str] | None
 
 
-SHORTEST_PART, WHOLE = 4, 36
-"""Letters of a part at least, and of an id that the engine made."""
+WHOLE = 36
+"""Letters of an id that the engine made."""
 
 
 async def whole(client: Client, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -340,7 +377,7 @@ async def whole_ids(client: Client, part: Part) -> Any:
     if part.words is None:
         return None
     words = [part.words] if isinstance(part.words, str) else part.words
-    asked = [word for word in words if SHORTEST_PART <= len(word) < WHOLE]
+    asked = [word for word in words if 0 < len(word) < WHOLE]
     ids: dict[str, str] = {}
     if asked:
         ids = (await client.call("id.resolve", noun=part.noun, ids=asked)).ids

@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agentorch_cli.config import PROJECT_FILE, named_file
 from agentorch_cli.core.hints import did_you_mean
 from agentorch_cli.errors import InvalidConfig, UsageError, command
-from agentorch_cli.settings import LOCAL
+from agentorch_cli.settings import DEFAULT, LOCAL
 
 if TYPE_CHECKING:
     from agentorch_cli.client.remote import Target
@@ -76,6 +77,21 @@ def token_from(path: Path) -> str:
     if not token:
         raise InvalidConfig(f"the token file {path} is empty")
     return token
+
+
+def project_above(settings: Settings, folder: Path, environ: Mapping[str, str] = os.environ) -> str | None:
+    """That a folder above this one is a project, whose settings and database are not used from here; None
+    where that is not so, or where somebody said what to work against."""
+    is_chosen = settings.is_remote or settings.database.url or settings.origin("data_dir") != DEFAULT
+    if is_chosen or named_file(None, environ) is not None or (folder / PROJECT_FILE).exists():
+        return None
+    above = next((one / PROJECT_FILE for one in folder.parents if (one / PROJECT_FILE).is_file()), None)
+    if above is None:
+        return None
+    return (
+        f"this is about {settings.data_dir}, and not about the project in {above.parent}:"
+        f" go there, or say --config {above}"
+    )
 
 
 def refuse_remote(settings: Settings, command: str, reason: str) -> None:

@@ -10,10 +10,11 @@ from agentorch_cli.cli import lists, pictures
 from agentorch_cli.cli.consent import Yes
 from agentorch_cli.cli.help import Drawing, noun, verb
 from agentorch_cli.cli.session import Part, Session, whole_ids
-from agentorch_cli.errors import Conflict, NotFound, Partial, UsageError
+from agentorch_cli.errors import Conflict, NotFound, Partial, UsageError, command
 
 if TYPE_CHECKING:
     from agentorch_cli.cli.tables import Page
+    from agentorch_cli.client import Client
     from agentorch_cli.core.goal import Goal
     from agentorch_cli.views import ChangeReply, PlanView, TaskView
 
@@ -147,6 +148,8 @@ def submit(
             for warning in reply.warnings:
                 session.say(f"warning: {warning}")
             if not should_wait:
+                if session.format == "table" and not session.is_quiet and not client.is_remote:
+                    await _tell_if_nobody_serves(session, client)
                 return reply
             from agentorch_cli.cli.follow import follow
 
@@ -158,6 +161,15 @@ def submit(
         _show_results(session, answer, wanted, is_any=is_any)
     else:
         show_submitted(session, answer)
+
+
+async def _tell_if_nobody_serves(session: Session, client: Client) -> None:
+    """Without --wait nothing else would say that the tasks lie there until an engine comes."""
+    if not any(node.is_live for node in await client.call("node.list")):
+        session.say(
+            f"warning: no serve is running on {session.place}, so nothing moves: run agentorch serve, or"
+            " agentorch up"
+        )
 
 
 def _traceparent(given: str | None) -> str | None:
@@ -417,11 +429,16 @@ def show_change(session: Session, reply: ChangeReply, done: str) -> None:
     reasons = [f"{one}: {why}" for one, why in reply.unchanged.items()]
     are_missing = all(why.startswith("there is no such") for why in reply.unchanged.values())
     kind = Partial if reply.changed else NotFound if are_missing else Conflict
+    noun, only = session.command.partition(" ")[0], next(iter(reply.unchanged))
+    look = command(noun, "list") if are_missing or len(reasons) > 1 else command(noun, "show", only)
+    if noun in ("budget", "limit"):
+        look = command(noun, "list")
     if len(reasons) == 1 and not reply.changed:
-        raise kind(reasons[0])
+        raise kind(reasons[0], fix=look)
     raise kind(
         f"{len(reasons)} of {len(reasons) + len(reply.changed)} stayed as they were: "
         + "; ".join(reasons[:10]),
+        fix=look,
         unchanged=reply.unchanged,
     )
 
@@ -500,10 +517,9 @@ def show_submitted(session: Session, reply: Any) -> None:
 
     session.show(reply, draw, [task.task_id for task in reply.tasks])
     if session.format == "table" and reply.tasks:
-        first = f" {reply.tasks[0].task_id}" if len(reply.tasks) == 1 else " ID"
-        session.say(
-            f"Submitted {len(reply.tasks):,}. agentorch task wait{first} waits, task show{first} tells."
-        )
+        first = reply.tasks[0].task_id if len(reply.tasks) == 1 else "ID"
+        session.say(f"Submitted {len(reply.tasks):,}. To see what comes of it:")
+        session.say(f"  {command('task', 'wait', first)}")
 
 
 def _show_plan(session: Session, plan: Any, fleet: PlanView | None = None) -> None:

@@ -67,7 +67,7 @@ def up(
 
     session = Session.of(ctx)
     session.more_flags |= {"gateway.port": port}
-    data_dir = Path(session.settings.data_dir)
+    data_dir = session.data_dir_here
     if is_status:
         _show_status(session, data_dir)
         return
@@ -118,7 +118,7 @@ def down(
     from agentorch_cli.supervision.control import supervisor_pid
 
     session = Session.of(ctx)
-    data_dir = Path(session.settings.data_dir)
+    data_dir = session.data_dir_here
     try:
         seconds = None if timeout is None else parse_duration(timeout)
     except ValueError as error:

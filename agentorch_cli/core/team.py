@@ -22,6 +22,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from agentorch_cli.core.hints import did_you_mean
+
 EXACT = 12
 """Different capabilities up to which the smallest group is found for sure."""
 
@@ -139,6 +141,13 @@ def advice(required: frozenset[str], agents: Mapping[str, Collection[str]]) -> s
         f"no single agent has {listed(required)}; {_row(names)} together do:"
         ' say coverage = "team", and each gets the task with its part of it as its role'
     )
+
+
+def misnamed(required: Iterable[str], agents: Mapping[str, Collection[str]]) -> str:
+    """` (did you mean "count"?)` of a capability that nobody has, and that is nearly one of somebody's."""
+    known = sorted({capability for one in agents.values() for capability in one})
+    unknown = sorted(one for one in required if one not in known)
+    return next((told for one in unknown if (told := did_you_mean(one, known))), "")
 
 
 def shortfall(required: frozenset[str], agents: Iterable[Collection[str]], most: int) -> str | None:

@@ -600,8 +600,8 @@ class Scheduler:
     async def _commit(self, pairs: Sequence[Pair]) -> None:
         """Store the assignments and send the work. What the table refuses is taken back."""
         opened = await self._open_votes(pairs)
-        plain = [pair for pair in opened if not self._is_limited(pair)]
         limited = [pair for pair in opened if self._is_limited(pair)]
+        plain = [pair for pair in opened if not self._is_limited(pair)] if limited else opened
         try:
             if plain:
                 await self._take_off(plain)
@@ -936,8 +936,10 @@ class Scheduler:
 
     async def _open_votes(self, pairs: Sequence[Pair]) -> list[Pair]:
         """Open the votes among these; the pairs that can be committed now: all that open none."""
+        votes = [pair for pair in pairs if pair[0].options and _opens_vote(pair[0])]
+        if not votes:
+            return list(pairs)
         ready = [pair for pair in pairs if not _opens_vote(pair[0])]
-        votes = [pair for pair in pairs if _opens_vote(pair[0])]
         self._take_back(votes)  # the best voters are asked first, and those may be others
         for pair in votes:
             try:

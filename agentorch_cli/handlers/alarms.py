@@ -13,7 +13,7 @@ from pathlib import Path
 from shlex import quote
 
 from agentorch_cli import views
-from agentorch_cli.core.team import advice, listed, shortfall
+from agentorch_cli.core.team import advice, listed, misnamed, shortfall
 from agentorch_cli.core.why import MOST_NAMED, time_in_words
 from agentorch_cli.handlers.budgets import find_alarms
 from agentorch_cli.handlers.context import Context
@@ -55,7 +55,7 @@ async def _nobody_works(
             if row["pool"] not in served:
                 yield nobody_schedules(row["pool"])
     elif task_counts.get("pending") or task_counts.get("running"):
-        yield "no serve is running, so nothing moves: run agentorch serve"
+        yield "no serve is running, so nothing moves: run agentorch serve, or agentorch up"
 
 
 def _disk(data_dir: Path | None) -> list[str]:
@@ -88,6 +88,7 @@ async def _unserved(context: Context, agents: Sequence[views.AgentView], now: da
         wanted = " and ".join(row["required_capabilities"]) or "any capability"
         wanted += in_pool(row["pool"])
         how = advice(frozenset(row["required_capabilities"]), fleets.get(row["pool"], {}))
+        wanted += misnamed(row["required_capabilities"], fleets.get(row["pool"], {}))
         yield (
             f"{_ready(row['number'])} an agent with {wanted}; none is registered"
             + (f" ({how})" if how is not None else "")

@@ -1,7 +1,8 @@
-"""Parts of ids: the whole ones that people mean.
+"""Parts of ids, and names of tasks: the whole ids that people mean.
 
 Ids are UUIDv7, so those that were made together begin alike: their ends tell them apart. A part that is
 the beginning or the end of one id alone stands for it; a word that is an id as it stands means that one.
+A word that is neither may be the name of one of the newest tasks, if no other of these has it too.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 from agentorch_cli import views
-from agentorch_cli.errors import Conflict
+from agentorch_cli.errors import Conflict, command
 from agentorch_cli.handlers.context import Context
+from agentorch_cli.store.names import MOST_COMPARED
 
 SHORTEST = 4
 """Letters of a part."""
@@ -33,15 +35,19 @@ async def resolve_ids(context: Context, noun: Noun, ids: Sequence[str]) -> views
     Where a vote or a deadlock is wanted, a task may be named in its place; a `family` is a task or a
     submission.
     """
-    words = [word for word in dict.fromkeys(ids) if SHORTEST <= len(word) < WHOLE]
+    words = [word for word in dict.fromkeys(ids) if 0 < len(word) < WHOLE]
     exact = {row["task_id"] for row in await context.db.fetch("statuses", words)} if words else set()
-    parts = [word for word in words if word not in exact] if noun != "submission" else words
+    words = [word for word in words if word not in exact] if noun != "submission" else words
+    parts = [word for word in words if len(word) >= SHORTEST]
     found: dict[str, list[str]] = {}
     if parts:
         found = await _called(context, noun, parts)
     left = [word for word in parts if word not in found]
     if left and noun in INSTEAD:
         found |= await _called(context, INSTEAD[noun], left)
+    left = [word for word in words if word not in found]
+    if left and noun != "submission":
+        found |= await _named(context, left)
     for word, whole in found.items():
         if len(whole) > 1:
             more = len(whole) > MOST_CANDIDATES
@@ -53,6 +59,24 @@ async def resolve_ids(context: Context, noun: Noun, ids: Sequence[str]) -> views
                 candidates=shown,
             )
     return views.ResolvedView(ids={word: found[word][0] if word in found else word for word in ids})
+
+
+async def _named(context: Context, names: Sequence[str]) -> dict[str, list[str]]:
+    """The tasks of these names. Raises Conflict where several have one."""
+    found: dict[str, list[str]] = {}
+    for row in await context.db.fetch("tasks_named", names, MOST_COMPARED):
+        found.setdefault(row["word"], []).append(row["id"])
+    for name, tasks in found.items():
+        if len(tasks) > 1:
+            shown = tasks[:MOST_CANDIDATES]
+            raise Conflict(
+                f"{len(tasks):,} tasks have the name {name!r}: {', '.join(shown)}"
+                + (", …" if len(tasks) > len(shown) else ""),
+                hint="say the id of the one that is meant; the newest comes first",
+                fix=command("task", "list", "--where", f'name = "{name}"') if '"' not in name else None,
+                candidates=shown,
+            )
+    return found
 
 
 async def _called(context: Context, noun: Noun, parts: Sequence[str]) -> dict[str, list[str]]:

@@ -16,7 +16,7 @@ from agentorch_cli import views
 from agentorch_cli.core import tracing
 from agentorch_cli.core.goal import Goal
 from agentorch_cli.core.model import Coverage, TaskSpec, TaskStatus
-from agentorch_cli.core.team import advice, shortfall
+from agentorch_cli.core.team import advice, misnamed, shortfall
 from agentorch_cli.core.where import parse_where
 from agentorch_cli.errors import Conflict, NotFound, UsageError, WaitTimedOut, command
 from agentorch_cli.handlers.budgets import find_budgets, find_funding, usage_of
@@ -138,6 +138,7 @@ async def _unserved(context: Context, tasks: Sequence[TaskSpec]) -> list[str]:
             told.append(
                 f"no registered agent{where} has "
                 + (" and ".join(sorted(required)) if required else "connected or been registered yet")
+                + misnamed(required, fleet)
                 + "; the task waits until one comes"
                 + (f" ({how})" if how is not None else "")
             )

@@ -286,7 +286,10 @@ async def restore(db: Database, archive: Archive, *, force: bool = False) -> lis
     verify(archive)
     nodes = await nodes_there(db)
     if nodes:
-        raise Conflict(f"serve is running on this database: {', '.join(nodes)}", hint="stop it, then restore")
+        raise Conflict(
+            f"serve is running on this database: {', '.join(nodes)}",
+            hint="stop it, then restore: Ctrl-C there, or agentorch down where agentorch up started it",
+        )
     rows = await rows_there(db)
     if rows and not force:
         counted = ", ".join(f"{number:,} in {table}" for table, number in list(rows.items())[:3])

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from agentorch_cli.core.graphs import show_cycle
 from agentorch_cli.core.model import TaskStatus
-from agentorch_cli.errors import Conflict
+from agentorch_cli.errors import Conflict, command
 from agentorch_cli.store.names import no_such
 from agentorch_cli.store.store import Store
 
@@ -31,11 +31,16 @@ async def add_dependency(store: Store, task_id: str, on: str) -> bool:
                 raise await no_such(tx, "task", wanted)
         task, other = rows[task_id], TaskStatus(rows[on]["status"])
         if task["status"] not in (TaskStatus.BLOCKED, TaskStatus.PENDING):
-            raise Conflict(f"task {task_id} is {task['status']}: it is too late to let it wait")
+            raise Conflict(
+                f"task {task_id} is {task['status']}: it is too late to let it wait",
+                fix=command("task", "show", task_id),
+            )
         if on in task["depends_on"]:
             return False
         if other in (TaskStatus.FAILED, TaskStatus.CANCELLED) and task["on_dependency_failure"] != "run":
-            raise Conflict(f"task {on} is {other}: nobody can wait for it any more")
+            raise Conflict(
+                f"task {on} is {other}: nobody can wait for it any more", fix=command("task", "show", on)
+            )
         if not other.is_final:
             above = {row["task_id"]: row["depends_on"] for row in await tx.fetch("waits_above", on)}
             if path := _path(above, on, task_id):

@@ -253,7 +253,8 @@ async def stop_server(
                     pids = ", ".join(map(str, _holders(data_dir) or ())) or "unknown"
                     raise Conflict(
                         f"The embedded PostgreSQL in {data_dir} is in use (pids: {pids}).",
-                        hint="Stop those processes first: the last one stops the server by itself.",
+                        hint="Stop those processes first (agentorch down, where agentorch up started them):"
+                        " the last one stops the server by itself.",
                     )
                 return await _end_server(files, _socket_dir_of(data_dir))
             finally:
@@ -638,7 +639,7 @@ def _size(folder: Path) -> int:
 
 
 def _absolute(path: Path) -> Path:
-    return path.expanduser().resolve()
+    return Path(os.path.realpath(path.expanduser()))
 
 
 def _has_something(folder: Path) -> bool:

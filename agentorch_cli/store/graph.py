@@ -13,6 +13,7 @@ from typing import Final
 import asyncpg
 
 from agentorch_cli.errors import NotFound
+from agentorch_cli.store.names import meant, names_of
 from agentorch_cli.store.store import Store, as_uuid
 
 MOST_SEEN: Final = 200_000
@@ -60,8 +61,9 @@ async def _roots(store: Store, about: str) -> list[asyncpg.Record]:
     if not found and as_uuid(about) is not None:
         found = await store.db.fetch("tied_by_waiting", [about], [], True)
     if not found:
+        known = await names_of(store.db, "task")
         raise NotFound(
-            f"there is no task and no submission {about!r}", hint="agentorch task list shows the newest"
+            f"there is no task and no submission {about!r}{meant(about, known)}", fix="agentorch task list"
         )
     return found
 

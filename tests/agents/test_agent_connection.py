@@ -276,8 +276,10 @@ async def test_a_refusal_ends_the_agent(engine: FakeEngine, start: Start) -> Non
         await connection.send({"type": "error", "code": code, "message": "no, you may not"})
         await connection.socket.close(1008)
 
-        with pytest.raises(error, match="no, you may not"):
+        with pytest.raises(error, match="no, you may not") as refusal:
             await running
+        if error is NotAllowed:
+            assert refusal.value.fix == "agentorch token create a1 --scope agent:a1"
 
 
 async def test_a_close_with_1008_is_final_after_the_welcome(engine: FakeEngine, start: Start) -> None:

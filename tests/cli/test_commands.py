@@ -36,7 +36,8 @@ def taskfile(desk: Any, tmp_path: Path) -> str:
 def test_submit_sends_the_tasks_of_a_file(agentorch: Run, desk: Any, taskfile: str) -> None:
     outcome = agentorch("task", "submit", taskfile)
 
-    ((method, parameters),) = desk.calls
+    (method, parameters), look = desk.calls
+    assert look[0] == "node.list"
     assert method == "task.submit"
     assert [task.task_id for task in parameters["tasks"]] == ["t1", "t2"]
     assert parameters["tasks"][1].depends_on == ("t1",)

@@ -11,7 +11,7 @@ import pytest
 from agentorch_cli import doctor
 from agentorch_cli.__main__ import run
 from agentorch_cli.config import Settings
-from agentorch_cli.doctor import Finding, examine
+from agentorch_cli.doctor import Finding, _explained, examine
 from tests.conftest import quick_settings
 
 
@@ -60,11 +60,18 @@ async def test_a_database_that_does_not_answer_is_not_waited_for(monkeypatch: py
 
 async def test_a_taken_port_is_told(database_url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        settings = quick_settings(database_url, gateway={"port": taken.getsockname()[1]})
+        port = taken.getsockname()[1]
+        settings = quick_settings(database_url, gateway={"port": port})
 
         found = _by_name(await examine(settings))
 
     assert found["port"].ok is None and "is taken" in found["port"].text
+    serve = Finding("serve", True, f"2 running: other:{port + 1}, {socket.gethostname()}:{port}")
+    told = _explained([found["port"]], [serve])
+    assert told == [Finding("port", True, f"127.0.0.1:{port}: serve listens there")]
+    assert _explained([found["port"]], [Finding("serve", None, "is not running")]) == [found["port"]]
+    elsewhere = Finding("serve", True, f"1 running: {socket.gethostname()}:{port + 1}")
+    assert _explained([found["port"]], [elsewhere]) == [found["port"]]
 
 
 async def test_an_old_schema_and_dead_rows_are_told(database_url: str) -> None:

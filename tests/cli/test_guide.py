@@ -207,7 +207,7 @@ def test_a_topic_is_at_most_two_screens(name: str) -> None:
     lines = topic(name).splitlines()
 
     assert len(lines) <= 60
-    assert max(map(len, lines)) <= 88
+    assert max(map(len, lines)) <= 80
     assert title(name) and not title(name).endswith(".")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agentorch_cli.cli.app import build
-from agentorch_cli.cli.help import range_in_words
+from agentorch_cli.cli.help import _broken, _split, range_in_words
 
 HEAVY = (
     "pydantic",
@@ -156,6 +156,26 @@ def test_wrong_usage_is_explained_with_exit_code_2(
     assert said in outcome.err
     assert "Traceback" not in outcome.err
     assert outcome.out == ""
+
+
+def test_an_option_is_not_near_another_for_its_dashes(agentorch: Callable[..., Any]) -> None:
+    assert "there is no option --name\n" in agentorch("agent", "attach", "--name", "x").err
+    assert '(did you mean "--slots"?)' in agentorch("agent", "attach", "--slot", "x").err
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+@pytest.mark.parametrize(("path", "command", "ctx"), ALL, ids=[path for path, _, _ in ALL])
+def test_an_example_fits_into_the_terminal_and_can_be_copied(
+    path: str, command: Any, ctx: Any, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for example in _split(command.help)[0]:
+        lines = _broken(example.removeprefix("$ "))
+
+        assert shlex.split(" ".join(line.removesuffix(" \\") for line in lines)) == shlex.split(example)[1:]
+        assert all(line.endswith(" \\") for line in lines[:-1])
+        assert columns < 80 or max(map(len, lines)) + len("      ") <= columns
 
 
 def test_without_a_command_the_page_is_the_answer(agentorch: Callable[..., Any]) -> None:

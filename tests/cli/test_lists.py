@@ -210,6 +210,46 @@ def test_commands_take_parts_of_ids(full: str, agentorch_at: Callable[..., Any])
     assert "task 1" in json.loads(ambiguous.err)["error"]["details"]["candidates"]
 
 
+def test_a_name_stands_for_the_only_task_that_has_it(
+    full: str, agentorch_at: Callable[..., Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "named.toml"
+    file.write_text('[[tasks]]\nid = "t-only"\nname = "ask"\n[[tasks]]\nid = "t-other"\nname = "often"\n')
+    agentorch_at("task", "submit", str(file))
+    file.write_text('[[tasks]]\nid = "t-newer"\nname = "often"\n[[tasks]]\nid = "ask-me"\nname = "t-only"\n')
+    agentorch_at("task", "submit", str(file))
+
+    assert json.loads(agentorch_at("task", "show", "ask", "--json").out)["task_id"] == "t-only"
+    assert json.loads(agentorch_at("task", "show", "t-only", "--json").out)["task_id"] == "t-only"
+    assert agentorch_at("task", "graph", "ask").code == 0
+    assert agentorch_at("-q", "task", "cancel", "ask").out == "t-only\n"
+    several = agentorch_at("task", "show", "often")
+    assert several.code == 8
+    assert "2 tasks have the name 'often': t-newer, t-other" in several.err
+    assert "fix: agentorch task list --where 'name = \"often\"'" in several.err
+    assert agentorch_at("task", "list", "--where", 'name = "often"', "-q").out == "t-newer\nt-other\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "fix"),
+    [
+        (["task", "depend", "task 2", "--on", "nosuch"], "agentorch task list"),
+        (["task", "graph", "nosuch"], "agentorch task list"),
+        (["schedule", "remove", "nosuch"], "agentorch schedule list"),
+        (["agent", "pause", "nosuch"], "agentorch agent list"),
+        (["token", "revoke", "nosuch"], "agentorch token list"),
+        (["limit", "remove", "type:nosuch"], "agentorch limit list"),
+    ],
+)
+def test_who_names_what_is_not_there_is_sent_to_the_list_of_what_is(
+    full: str, agentorch_at: Callable[..., Any], words: list[str], fix: str
+) -> None:
+    refused = agentorch_at(*words)
+
+    assert refused.code == 7
+    assert f"fix: {fix}\n" in refused.err
+
+
 # --- keys -------------------------------------------------------------------------------------
 
 

@@ -217,8 +217,8 @@ from agentorch_cli.cli.session import Session
 from agentorch_cli.errors import NotAllowed
 try:
     ask_first(Session(), "Everything goes.", yes=False, word=sys.argv[1])
-except NotAllowed:
-    print("kept")
+except NotAllowed as refusal:
+    print("kept" if "--yes" in str(refusal.hint) else "nobody says how")
 else:
     print("gone")
 """

@@ -16,6 +16,7 @@ from agentorch_cli.core.team import (
     can_cover,
     form,
     listed,
+    misnamed,
     missing,
     role_of,
     share_of,
@@ -199,6 +200,14 @@ def test_a_role_says_which_capabilities_it_stands_for(role: str | None, share: s
 def test_a_plus_inside_of_a_name_does_not_fit_into_a_role() -> None:
     assert unfit(["a", "c++", "g+", "x y"]) == []
     assert unfit(["a+b", "+a", "++", "a"]) == ["++", "+a", "a+b"]
+
+
+def test_a_capability_that_is_mistyped_is_told_as_it_was_probably_meant() -> None:
+    fleet = {"a": ["count", "read"], "b": ["paint"]}
+
+    assert misnamed(["coutn"], fleet) == ' (did you mean "count"?)'
+    assert misnamed(["read", "pain"], fleet) == ' (did you mean "paint"?)'
+    assert misnamed(["count", "paint"], fleet) == misnamed(["publish"], fleet) == ""
 
 
 def test_who_asks_one_agent_for_what_only_several_have_is_told_how_to_ask() -> None:

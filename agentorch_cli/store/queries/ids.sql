@@ -48,3 +48,16 @@ cross join lateral (
   order by id
   limit $2
 ) k;
+
+
+-- name: tasks_named
+-- Of the newest $2 tasks those that have one of the names $1, the newest first.
+select t.name as word, t.task_id as id
+from (
+  select name, task_id, seq
+  from task_distributions
+  order by seq desc
+  limit $2
+) t
+where t.name = any($1::text[])
+order by t.seq desc;
