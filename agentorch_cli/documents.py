@@ -265,7 +265,7 @@ def _parse(text: str, name: str, format: Format) -> Document:
     document = Document(value, name, format, text)
     fault = first_fault(value, strings=_BAD_ESCAPE.search(text) is not None, also=_DATES)
     if fault is not None:
-        path, message, is_depth = fault
+        path, message, is_depth, _ = fault
         if is_depth:
             _refuse_depth(text, name)
         _refuse(message, document.where(path), document.locate(path), text)

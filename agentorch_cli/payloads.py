@@ -14,14 +14,14 @@ from __future__ import annotations
 import json
 import re
 from array import array
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from itertools import accumulate
 from math import isfinite
 from typing import Any, Final, NamedTuple, NoReturn
 
 import orjson
 
-from agentorch_cli.errors import InvalidMessage
+from agentorch_cli.errors import InvalidMessage, UsageError
 
 MAX_DEPTH: Final = 64
 """Objects and lists inside each other."""
@@ -53,6 +53,7 @@ _STEPS: Final = bytes(1 if byte == ord("[") else 255 for byte in range(256))
 
 _STRICT: Final = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 _NOTHING: Final[frozenset[type]] = frozenset()
+_MAY_HOLD_TEXT: Final = (str, dict, list)
 
 
 class Fault(NamedTuple):
@@ -61,6 +62,7 @@ class Fault(NamedTuple):
     path: tuple[str | int, ...]
     message: str
     is_depth: bool = False
+    is_text: bool = False
 
 
 def decode(raw: bytes | str, *, max_bytes: int = MAX_PAYLOAD) -> Any:
@@ -111,6 +113,21 @@ def check_json(value: Any) -> None:
     fault = first_fault(value, strings=True)
     if fault is not None:
         raise InvalidMessage(fault.message, where=pointer(fault.path[: MAX_DEPTH + 1]))
+
+
+def check_parameters(parameters: Mapping[str, Any]) -> None:
+    """The texts that an operation is asked with. Raises UsageError with the parameter's name.
+
+    Whatever a shell or a program hands over gets as far as here: bytes that are no UTF-8 come as lone
+    surrogates. Numbers are the operation's own to refuse; specs and times were checked where they were read.
+    """
+    for name, value in parameters.items():
+        items = value if isinstance(value, list | tuple) else [value]
+        fault = first_fault([one for one in items if isinstance(one, _MAY_HOLD_TEXT)], strings=True)
+        if fault is not None and (fault.is_text or fault.is_depth):
+            raise UsageError(
+                f"{name} {fault.message}", why="It could not be kept: text is UTF-8, without NUL characters."
+            )
 
 
 def pointer(path: tuple[str | int, ...]) -> str:
@@ -231,11 +248,11 @@ def _find(value: Any, strings: bool, also: Collection[type]) -> Fault | None:
                 if not isinstance(key, str):
                     return Fault(path, f"has a key that is not text: {key!r:.100}")
                 if strings and not is_storable(key):
-                    return Fault(path, f"has a key with a {_culprit(key)}")
+                    return Fault(path, f"has a key with a {_culprit(key)}", is_text=True)
             stack.extend(((*path, key), child) for key, child in reversed(pairs))
         elif isinstance(item, str):
             if strings and not is_storable(item):
-                return Fault(path, f"contains a {_culprit(item)}")
+                return Fault(path, f"contains a {_culprit(item)}", is_text=True)
         elif not _is_scalar(item, kind, also):
             return Fault(path, _scalar_fault(item))
     return None

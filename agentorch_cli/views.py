@@ -18,7 +18,7 @@ SCHEMA_VERSION = 1
 class View(BaseModel):
     """A document that is shown."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", defer_build=True)
 
 
 class LedgerView(View):
@@ -107,7 +107,7 @@ class AgentView(View):
     working_on: list[str] = Field(default_factory=list)
     """Ids of the tasks that it holds."""
     names: dict[str, str] = Field(default_factory=dict)
-    """What those are called that have a name, by id; filled by `agent show`."""
+    """What those are called that have a name, by id; of all in `agent show`, in `status` of the first."""
     ledger: list[LedgerView] = Field(default_factory=list)
     """By skill and task type, everything first; filled by `agent show`, likewise `trend`."""
     trend: list[TrendView] = Field(default_factory=list)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from contextlib import closing
 from pathlib import Path
@@ -218,6 +219,15 @@ def test_following_misses_nothing_of_what_is_put_aside(
 
 
 # --- control --------------------------------------------------------------------------------------
+
+
+def test_an_error_of_the_supervisor_arrives_with_all_that_it_said() -> None:
+    details = {"errors": [{"where": "agents.toml:2:1", "message": "no"}]}
+    error = InvalidTask("no", hint="h", where="agents.toml:2:1", why="w", fix="f", **details)
+
+    told = control.error_of(json.loads(json.dumps(error.to_json())))
+
+    assert (type(told), told.to_json()) == (InvalidTask, error.to_json())
 
 
 async def test_one_supervisor_at_a_time_is_asked_over_its_socket(tmp_path: Path) -> None:

@@ -127,6 +127,9 @@ def test_a_bundle_says_much_and_holds_no_secret(
     (data / "logs").mkdir(parents=True)
     (data / "logs" / "crash-1.txt").write_text(f"Bearer {SECRET} and {TOKEN}\nthe end\n")
     (data / "postgres.log").write_text("x" * 1_000_000 + f"\npassword={SECRET}\nlast line\n")
+    (data / "logs" / "agents").mkdir()
+    for name in ("up.log", "agents/serve.log", "agents/reader-1.log"):
+        (data / "logs" / name).write_text(f"token={SECRET} of {name}\n")
     monkeypatch.setenv("AGENTORCH_DATA_DIR", str(data))
 
     assert run(["doctor", "--bundle", "report.tar.gz"]) == 5  # the database does not answer
@@ -140,7 +143,8 @@ def test_a_bundle_says_much_and_holds_no_secret(
             for member in archive.getmembers()
         }
     assert set(found) == {
-        "doctor.json", "config.json", "versions.json", "logs/crash-1.txt", "logs/postgres.log"
+        "doctor.json", "config.json", "versions.json",
+        "logs/crash-1.txt", "logs/postgres.log", "logs/serve.log", "logs/up.log",
     }  # fmt: skip
     assert SECRET.encode() not in b"".join(found.values()) and TOKEN.encode() not in b"".join(found.values())
     assert b"the end" in found["logs/crash-1.txt"] and b"last line" in found["logs/postgres.log"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -198,3 +200,12 @@ def test_compiled_schemas_are_kept_and_the_oldest_forgotten() -> None:
 def test_a_schema_that_cannot_be_compiled_raises_an_error_that_can_be_told() -> None:
     with pytest.raises(ValueError, match="ype"):
         Fits().of('{"type":"nothing"}')
+
+
+def test_documents_are_built_when_they_are_first_used() -> None:
+    """Building all of them takes longer than most commands need for everything else."""
+    code = "from agentorch_cli import views; print(views.StatusView.__pydantic_complete__)"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "False\n"

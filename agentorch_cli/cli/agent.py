@@ -10,7 +10,7 @@ import typer
 from agentorch_cli.cli import lists
 from agentorch_cli.cli.consent import Yes, ask_first, word_for
 from agentorch_cli.cli.help import noun, verb
-from agentorch_cli.cli.options import LogFormat, LogLevel, TellEverybody
+from agentorch_cli.cli.options import LogFormat, LogLevel, TellEverybody, json_or_text
 from agentorch_cli.cli.session import Session
 from agentorch_cli.core.hints import shortened
 from agentorch_cli.errors import UsageError
@@ -144,7 +144,7 @@ def list_agents(
         **lists.page_of(limit, sort, cursor),
     }
     agents = session.ask("agent.list", **{key: one for key, one in given.items() if one is not None})
-    _show_agents(session, agents, "There are no such agents; agentorch agent register adds one.")
+    _show_agents(session, agents, lists.nothing(given, "agents", "agentorch agent register adds one"))
     lists.tell_more(session, agents, limit)
 
 
@@ -502,15 +502,10 @@ def _spec(
 
 def _pair(word: str) -> tuple[str, Any]:
     """`key=value`; a value that is JSON is taken as such, any other as text."""
-    import json
-
     key, sign, value = word.partition("=")
     if not sign or not key:
         raise UsageError(f'--metadata "{word}" is not KEY=VALUE')
-    try:
-        return key, json.loads(value)
-    except (ValueError, RecursionError):
-        return key, value
+    return key, json_or_text(value)
 
 
 def _show_agents(session: Session, agents: list[AgentView], empty: str | None = None) -> None:

@@ -42,6 +42,8 @@ def head(status: StatusView, look: Look) -> list[Text]:
     history = History()
     history.add(status.flow)
     title = Text.assemble(("Engine  ", "bold"), where(status.nodes, look))
+    if look.is_terminal and not any(node.is_live for node in status.nodes):
+        title += Text("; start it with: agentorch serve", "dim")
     return [*(alarm(one, look) for one in status.alarms), title, *facts(status, look, history)]
 
 
@@ -58,7 +60,7 @@ def where(nodes: Sequence[NodeView], look: Look) -> Text:
 
 def facts(status: StatusView, look: Look, history: History) -> list[Text]:
     """How many agents and tasks there are, what comes and goes, and what it costs."""
-    agents = counts(status.agent_counts, AGENT_ORDER, look) or [Text("none registered", "dim")]
+    agents = counts(status.agent_counts, AGENT_ORDER, look) or [Text("none yet", "dim")]
     estimated = ENDED if status.counts_estimated else frozenset()
     tasks = counts(status.task_counts, TASK_ORDER, look, estimated) or [Text("none yet", "dim")]
     if status.oldest_pending_seconds:

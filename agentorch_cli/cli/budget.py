@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agentorch_cli.cli import lists
 from agentorch_cli.cli.consent import Yes
 from agentorch_cli.cli.help import noun, verb
 from agentorch_cli.cli.session import Session
@@ -88,19 +89,16 @@ def set_budget(
 
 
 @verb(app, "list")
-def list_budgets(
-    ctx: typer.Context,
-    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, max=100_000, help="How many.")] = 50,
-) -> None:
+def list_budgets(ctx: typer.Context, limit: lists.Limit = 50) -> None:
     """List budgets with what was spent: those of labels first, then the newest of tasks and submissions.
 
     $ agentorch budget list
     """
     session = Session.of(ctx)
     found = session.ask("budget.list", limit=limit)
-    session.show(
-        found, lambda page: _draw_all(page, found), [one.key for one in found], "There are no budgets."
-    )
+    empty = "There are no budgets yet; agentorch budget set makes one."
+    session.show(found, lambda page: _draw_all(page, found), [one.key for one in found], empty)
+    lists.tell_more(session, found, limit)
 
 
 @verb(app, "show")

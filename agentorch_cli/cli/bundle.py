@@ -50,10 +50,18 @@ def _documents(findings: list[dict[str, Any]], settings: Settings) -> Iterator[t
     yield "doctor.json", _json(findings)
     yield "config.json", _json(shown)
     yield "versions.json", _json(_versions())
-    logs = [settings.data_dir / "postgres.log", *(settings.data_dir / "logs").glob("*.txt")]
-    found = [log for log in logs if log.is_file()]
+    found = [log for log in _logs(settings.data_dir) if log.is_file()]
     for log in sorted(found, key=lambda one: one.stat().st_mtime, reverse=True)[:MOST_LOGS]:
         yield f"logs/{log.name}", redact(_tail(log))
+
+
+def _logs(data_dir: Path) -> list[Path]:
+    """Those of the program itself; what agents write may be anything, and stays."""
+    from agentorch_cli.supervision.record import file_of
+    from agentorch_cli.supervision.supervisor import SERVE
+
+    ours = [data_dir / "postgres.log", data_dir / "logs" / "up.log", file_of(data_dir, SERVE)]
+    return [*ours, *(data_dir / "logs").glob("*.txt")]
 
 
 def _versions() -> dict[str, Any]:

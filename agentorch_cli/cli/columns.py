@@ -273,7 +273,7 @@ NODES = (
     Column("NODE", lambda node, look: look.text(node.node_id, "bold"), is_id=True),
     Column("STATE", lambda node, look: look.state("online" if node.is_live else "offline")),
     Column("POOL", lambda node, look: look.text(node.pool)),
-    Column("LEADS", lambda node, look: look.text(_leads(node, look)), 8),
+    Column("LEADS", lambda node, look: look.text(_leads(node, look)), 8, least=14),
     Column("AGENTS", lambda node, look: Text(str(node.agents)), 7, is_right=True),
     Column("LOAD", lambda node, look: look.bar(node.load, 6), 5),
     Column("AT", lambda node, look: look.text(f"{node.host}:{node.port}" if node.port else node.host), 6),
@@ -312,10 +312,10 @@ DEADLOCKS_BRIEFLY = (
 )
 
 SCHEDULES = (
-    Column("SCHEDULE", lambda one, look: look.text(one.name, "bold"), is_id=True),
+    Column("SCHEDULE", lambda one, look: look.text(one.name, "bold"), is_id=True, fold_at=24),
     Column("STATE", lambda one, look: look.state(one.state)),
-    Column("CRON", lambda one, look: look.text(one.cron), 8),
-    Column("TIME ZONE", lambda one, look: look.text(one.time_zone), 5),
+    Column("CRON", lambda one, look: look.text(one.cron), 8, least=24),
+    Column("TIME ZONE", lambda one, look: look.text(one.time_zone), 5, least=20),
     Column("NEXT", lambda one, look: _next(one, look), 7),
     Column("LAST", lambda one, look: look.age(one.last_at), 4),
     Column("RUNS", lambda one, look: Text(str(one.runs)), 3, is_right=True),
@@ -353,6 +353,7 @@ SETTINGS = (
         "VALUE",
         lambda row, look: _dimmed(_setting(row["value"], look), bool(row.get("is_beaten"))),
         is_id=True,
+        fold_at=20,
     ),
     Column(
         "FROM", lambda row, look: look.text(row["origin"], "dim" if row["origin"] == "default" else "cyan")
@@ -439,8 +440,8 @@ def _brought(attempt: AttemptView, look: Look) -> Text:
 
 def _leads(node: NodeView, look: Look) -> str:
     """What only one node does, and this one does."""
-    joined = ", " if look.is_terminal else " and "
-    leads = [*(["its pool"] if node.is_leader else []), *(["monitors"] if node.is_chief else [])]
+    own, joined = ("pool", ", ") if look.is_terminal else ("its pool", " and ")
+    leads = [*([own] if node.is_leader else []), *(["monitors"] if node.is_chief else [])]
     return joined.join(leads) or "-"
 
 

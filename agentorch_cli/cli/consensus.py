@@ -8,7 +8,7 @@ import typer
 
 from agentorch_cli.cli import lists
 from agentorch_cli.cli.help import noun, verb
-from agentorch_cli.cli.outcome import as_json
+from agentorch_cli.cli.options import json_or_text
 from agentorch_cli.cli.replay import replay_votes
 from agentorch_cli.cli.session import Part, Session
 from agentorch_cli.errors import UsageError
@@ -69,7 +69,8 @@ def list_decisions(
         page.table(columns.DECISIONS, decisions)
 
     ids = [decision.decision_id for decision in decisions]
-    session.show(decisions, draw, ids, "There are no such votes.")
+    way = "agentorch consensus open asks for one, and so do tasks with requires_consensus"
+    session.show(decisions, draw, ids, lists.nothing(given, "votes", way))
     lists.tell_more(session, decisions, limit)
 
 
@@ -141,13 +142,13 @@ def open_vote(
     decision = session.ask(
         "consensus.open",
         topic=topic,
-        question=as_json(question) if question is not None else None,
+        question=json_or_text(question) if question is not None else None,
         options=_vote_options(
             session,
             rule=rule,
             threshold=threshold,
             quorum=quorum,
-            options=[as_json(one) for one in options or ()],
+            options=[json_or_text(one) for one in options or ()],
         ),
         voters=[name.strip() for name in (voters or "").split(",") if name.strip()],
         capability=capability,
@@ -232,9 +233,9 @@ def cast_vote(
         raise UsageError("say one of --option, --rank and --abstain")
     value: Any = None
     if rank is not None:
-        value = [as_json(one.strip()) for one in rank.split(",") if one.strip()]
+        value = [json_or_text(one.strip()) for one in rank.split(",") if one.strip()]
     elif option:
-        value = as_json(option[0]) if len(option) == 1 else [as_json(one) for one in option]
+        value = json_or_text(option[0]) if len(option) == 1 else [json_or_text(one) for one in option]
     counted = session.ask(
         "consensus.vote",
         decision_id=Part("vote", decision_id),

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from agentorch_cli.cli import columns
 from agentorch_cli.cli.look import Look, span
+from agentorch_cli.cli.names import called
 from agentorch_cli.cli.tables import Column
 from agentorch_cli.views import AgentView, StatusView, TaskView
 
@@ -72,7 +73,9 @@ def doing(agent: AgentView, running: Mapping[str, TaskView], look: Look) -> Text
         parts.append(aside)
     if agent.working_on:
         first = next((running[one] for one in agent.working_on if one in running), None)
-        held = look.text(columns.label(first) if first is not None else agent.working_on[0])
+        held = look.text(
+            columns.label(first) if first is not None else called(agent.working_on[0], agent.names)
+        )
         if first is not None and first.progress is not None:
             held = Text(f"{min(max(first.progress, 0.0), 1.0):>4.0%} ", "cyan") + held
         if len(agent.working_on) > 1:

@@ -110,7 +110,7 @@ def _result_columns() -> tuple[Column, ...]:
         Column("TASK", lambda task, look: look.text(columns.label(task), "bold"), is_id=True),
         columns.OUTCOMES[1],
         Column("TRIES", lambda task, look: Text(str(task.attempts_made)), 1, is_right=True),
-        Column("AGENTS", lambda task, look: look.names(task.assigned_agents), 3),
+        Column("AGENTS", lambda task, look: look.crowd(task.assigned_agents), 3, least=18),
         Column("TOOK", columns.took, 2, is_right=True),
         Column("RESULT", result),
     )

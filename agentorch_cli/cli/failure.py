@@ -155,7 +155,7 @@ def from_parser(error: Any) -> UsageError:
         message = f"there is no option {option}{_option_meant(option, _options_of(ctx))}"
     elif (said := _value_fault(error)) is not None:
         message = said
-    message = " ".join(message[:1].lower().__add__(message[1:]).rstrip(".").split())
+    message = " ".join((message[:1].lower() + message[1:]).rstrip(".").split())
     return UsageError(message, fix=f"{path} --help")
 
 

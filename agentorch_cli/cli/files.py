@@ -7,6 +7,7 @@ the line's text.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -114,11 +115,19 @@ def documents(names: Sequence[str]) -> list[Document]:
 
 def _refuse_twice(sources: Sequence[Path | Literal["-"]]) -> None:
     """A file that is named twice, itself or by its directory, would bring each of its tasks twice."""
-    seen: dict[Path, Path] = {}
+    seen: dict[str, Path] = {}
     for source in sources:
-        if isinstance(source, Path) and (first := seen.setdefault(source.resolve(), source)) is not source:
+        if isinstance(source, Path) and (first := seen.setdefault(_whole(source), source)) is not source:
             also = f", the other time as {first}" if str(first) != str(source) else ""
             raise UsageError(f"{source} is named twice{also}", hint="name each file once")
+
+
+def _whole(path: Path) -> str:
+    """The path behind all links; of a link that leads to itself, the link."""
+    try:
+        return os.path.realpath(path)
+    except ValueError:  # a name that no file can have; reading it tells
+        return str(path)
 
 
 def _is_folder(path: Path) -> bool:

@@ -78,7 +78,8 @@ def list_limits(ctx: typer.Context) -> None:
 
         page.table(columns.LIMITS, found)
 
-    session.show(found, draw, [f"{one.scope}:{one.name}" for one in found], "There are no limits.")
+    empty = "There are no limits yet; agentorch limit set makes one."
+    session.show(found, draw, [f"{one.scope}:{one.name}" for one in found], empty)
 
 
 @verb(app, "remove")

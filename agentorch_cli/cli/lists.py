@@ -90,7 +90,18 @@ def page_of(limit: int | None, sort: str | None, cursor: str | None) -> dict[str
     }
 
 
+def nothing(given: Mapping[str, Any], what: str, way: str = "") -> str:
+    """What an empty list says: that there are none yet and how to get some, or that none fit."""
+    if any(value for key, value in given.items() if key not in ("limit", "sort")):
+        return f"There are no such {what}."
+    return f"There are no {what} yet{'; ' if way else ''}{way}."
+
+
 def tell_more(session: Session, rows: Sequence[Any], limit: int) -> None:
     """Say how the list goes on, where this was perhaps not all of it."""
-    if len(rows) == limit and session.format == "table" and rows[-1].cursor is not None:
+    if len(rows) < limit or session.format != "table":
+        return
+    if not hasattr(rows[-1], "cursor"):
+        session.say("There may be more: a larger --limit shows them.")
+    elif rows[-1].cursor is not None:
         session.say(f"There may be more: --cursor {rows[-1].cursor}, or a larger --limit.")

@@ -140,9 +140,8 @@ class _Lines:
             return
         name = look.text(line.name.ljust(self._width), self._color(line.name))
         style = "dim" if line.line.startswith("-- ") else ""
-        self._page.line(
-            Text(_time_of_day(line.at), "dim"), "  ", name, _bar(look), look.text(line.line, style)
-        )
+        lead = Text.assemble((_time_of_day(line.at), "dim"), "  ", name, _bar(look))
+        self._page.hanging(lead, look.text(line.line, style))
 
     def _color(self, name: str) -> str:
         colors = ("cyan", "green", "magenta", "yellow", "blue")

@@ -167,12 +167,17 @@ def _ask_server(profile: Mapping[str, Any], kind: str) -> dict[str, str]:
         line.request("GET", f"{path}/names/{kind}", headers=headers)
         reply = line.getresponse()
         text = reply.read(10 << 20).decode("utf-8") if reply.status == 200 else ""
-    pairs = (one.partition("\t") for one in text.splitlines())
+    pairs = (one.partition("\t") for one in text.split("\n") if one)
     return {name: about for name, _, about in pairs}
 
 
 def _is_here(host: str) -> bool:
-    return host == "localhost" or host.startswith("127.") or host == "::1"
+    from ipaddress import ip_address
+
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:  # a name, and 127.example.org is one too
+        return host == "localhost"
 
 
 # --- the embedded PostgreSQL ------------------------------------------------------------------------

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from agentorch_cli.cli.help import single
+from agentorch_cli.cli.options import json_or_text
 from agentorch_cli.cli.session import Part, Session
+from agentorch_cli.core.hints import shortened
 from agentorch_cli.errors import InvalidFile, Partial, UsageError
 
 if TYPE_CHECKING:
     from agentorch_cli.cli.tables import Page
+
+BOM = b"\xef\xbb\xbf"
 
 WORDS = {
     "right": True, "true": True, "yes": True, "1": True,
@@ -60,7 +65,7 @@ def outcome(
             fix="agentorch outcome TASK --right",
         )
     said: dict[str, Any] = (
-        {"right": is_right} if answer is None else {"answer": as_json(answer), "has_answer": True}
+        {"right": is_right} if answer is None else {"answer": json_or_text(answer), "has_answer": True}
     )
     learned = session.ask("outcome.say", task_id=Part("task", task), said_by=said_by, **said)
 
@@ -72,79 +77,73 @@ def outcome(
     session.show(learned, draw, [learned.task_id])
 
 
-def as_json(text: str) -> Any:
-    """A value from the command line: JSON, or the text itself where it is none."""
-    import json
-
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
 def _say_many(session: Session, file: str, said_by: str | None) -> None:
     outcomes = read_outcomes(file)
     reply = session.ask("outcome.say_many", outcomes=outcomes, said_by=said_by)
-    session.show(reply, lambda page: page.line(f"{len(reply.changed):,} outcomes are known."), reply.changed)
+    known = f"{len(reply.changed):,} outcome{' is' if len(reply.changed) == 1 else 's are'} known."
+    session.show(reply, lambda page: page.line(known), reply.changed)
     if reply.unchanged:
         reasons = [f"{task_id}: {reason}" for task_id, reason in reply.unchanged.items()]
         raise Partial(
-            f"{len(reply.changed)} outcomes were taken, {len(reply.unchanged)} were not: "
-            + "; ".join(reasons[:10]),
+            f"{len(reply.unchanged)} of {len(outcomes)} outcomes were not taken: " + "; ".join(reasons[:10]),
             unchanged=reply.unchanged,
         )
 
 
 def read_outcomes(name: str) -> list[dict[str, Any]]:
     """The outcomes of a CSV or JSONL file, as `outcome.say` takes them. Raises InvalidFile."""
-    import csv
-    import json
     import sys
     from pathlib import Path
 
+    from agentorch_cli.documents import Format, load_document
+
     try:
         data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-        text = data.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise InvalidFile("does not exist", where=name) from error
-    except OSError as error:
-        raise InvalidFile(f"cannot be read: {error.strerror}", where=name) from error
-    except UnicodeDecodeError as error:
-        raise InvalidFile("is not in UTF-8", where=name) from error
-    rows: list[tuple[int, Any]]
-    if text.lstrip().startswith("{"):
-        rows = []
-        for line, one in enumerate(text.splitlines(), 1):
-            if one.strip():
-                try:
-                    rows.append((line, json.loads(one)))
-                except ValueError as error:
-                    raise InvalidFile(f"is no JSON: {error}", where=f"{name}:{line}") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise InvalidFile(f"cannot be read: {getattr(error, 'strerror', error)}", where=name) from error
+    if data.removeprefix(BOM).lstrip()[:1] == b"{":
+        document = load_document(data, Format.JSONL, name=name)
+        found = [_outcome_of(row, document.where((number,))) for number, row in enumerate(document.value)]
     else:
-        rows = list(enumerate(csv.DictReader(text.splitlines()), 2))
-    if not rows:
+        found = [_outcome_of(row, where) for row, where in _csv_rows(data, name)]
+    if not found:
         raise InvalidFile("holds no outcomes", where=name, hint="columns: task and right, or task and answer")
-    return [_outcome_of(row, f"{name}:{line}") for line, row in rows]
+    return found
+
+
+def _csv_rows(data: bytes, name: str) -> Iterator[tuple[Any, str]]:
+    import csv
+    import io
+
+    try:
+        rows = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
+        for row in rows:
+            yield row, f"{name}:{rows.line_num}"
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InvalidFile(f"is no CSV in UTF-8: {error}", where=name) from error
 
 
 def _outcome_of(row: Any, where: str) -> dict[str, Any]:
-    if not isinstance(row, dict) or not row.get("task"):
+    task = row.get("task") if isinstance(row, dict) else None
+    if not task or not isinstance(task, str):
         raise InvalidFile("names no task", where=where, hint="columns: task and right, or task and answer")
     right, answer = row.get("right"), row.get("answer", row.get("truth"))
     if right not in (None, ""):
         word = str(right).strip().lower()
         if word not in WORDS:
-            raise InvalidFile(f'right is "{right}"; say true or false', where=where)
-        return {"task_id": row["task"], "right": WORDS[word]}
+            raise InvalidFile(f'right is "{shortened(word)}"; say true or false', where=where)
+        return {"task_id": task, "right": WORDS[word]}
     if answer is None or answer == "":
         raise InvalidFile(
             "says neither right nor answer", where=where, hint="columns: task and right, or task and answer"
         )
-    return {
-        "task_id": row["task"],
-        "answer": as_json(answer) if isinstance(answer, str) else answer,
-        "has_answer": True,
-    }
+    try:
+        answer = json_or_text(answer) if isinstance(answer, str) else answer
+    except UsageError as error:
+        raise InvalidFile(error.message, where=where, hint=error.hint) from error
+    return {"task_id": task, "answer": answer, "has_answer": True}
 
 
 app = single(outcome)

@@ -115,7 +115,8 @@ def list_schedules(
 
         page.table(columns.SCHEDULES, schedules)
 
-    session.show(schedules, draw, [one.name for one in schedules], "There are no schedules.")
+    empty = lists.nothing(given, "schedules", "agentorch schedule add makes one")
+    session.show(schedules, draw, [one.name for one in schedules], empty)
     lists.tell_more(session, schedules, limit)
 
 

@@ -67,7 +67,9 @@ def _target_of(path: Path) -> Path:
     """The file itself, behind a link. Raises NotAllowed for one that others may have laid or can replace."""
     if not path.is_symlink():
         return path
-    target = path.resolve()
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise InvalidConfig("is a link that leads to itself", where=str(path))
     own = {0, os.geteuid()}
     folder = target.parent.stat()
     owners = {path.lstat().st_uid, folder.st_uid}

@@ -9,13 +9,16 @@ from typing import Any
 from rich.text import Text
 
 from agentorch_cli.cli import columns, money
-from agentorch_cli.cli.look import Look, moment, span
+from agentorch_cli.cli.look import SPACIOUS, Look, moment, span
 from agentorch_cli.cli.names import Teller, called, listed
 from agentorch_cli.cli.tables import Column, Page
 from agentorch_cli.views import DecisionView, EventView, OutcomeView, TaskView, WhyLink, WhyView
 
 MOST_LINES = 60
 """Of a reason; a traceback of a command is shown as it was written."""
+
+LONG_KIND = 17
+"""Letters of most kinds of events."""
 
 MOST_ALIKE = 3
 """Agents that are named one by one where the same stands in the way of all."""
@@ -161,28 +164,30 @@ def offset(seconds: float) -> str:
 
 
 def draw_events(page: Page, events: list[EventView]) -> None:
-    """Events of several tasks, as a table."""
-    page.table(EVENTS, events)
+    """Events of several tasks: as a table, or where it would have no room for what happened, as lines."""
+    if page.look.is_terminal and page.look.width < SPACIOUS:
+        for event in events:
+            draw_event(page, event)
+    else:
+        page.table(EVENTS, events)
 
 
 def draw_event(page: Page, event: EventView) -> None:
     """One event as a line, at once: of a log that is followed."""
     look = page.look
     if look.is_terminal:
-        page.indented(0, _followed(event, look))
+        page.hanging(look.clock(event.at) + Text("  "), _followed(event, look))
     else:
         page.line(Text("\t").join(column.cell(event, look) for column in EVENTS))
     page.stream.flush()
 
 
 def _followed(event: EventView, look: Look) -> Text:
-    """When, what, who, with which task, and the details: the lines stand in columns as far as they can."""
+    """What, with which task, who, and the details: the lines stand in columns as far as they can."""
     kind = look.text(event.kind, _color(event.kind))
-    who = look.text(event.agent_id)
-    for cell, width in ((kind, 17), (who, 16)):
-        cell.append(" " * max(0, width - cell.cell_len))
-    parts = [look.clock(event.at), kind, who, look.text(event.task_id, "dim"), look.text(_details(event))]
-    line = Text("  ").join(part for part in parts if part.plain)
+    kind.append(" " * max(0, LONG_KIND - kind.cell_len))
+    parts = [kind, look.text(event.task_id, "dim"), look.text(event.agent_id, "bold")]
+    line = Text("  ").join(part for part in [*parts, look.text(_details(event))] if part.plain)
     line.rstrip()
     return line
 

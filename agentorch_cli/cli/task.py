@@ -269,7 +269,8 @@ def list_tasks(
     if submission is not None:
         asked["submission_id"] = Part("submission", submission)
     tasks = session.ask("task.list", **asked)
-    session.show(tasks, lambda page: _draw_tasks(page, tasks), _ids(tasks), "There are no such tasks.")
+    empty = lists.nothing(asked, "tasks", "agentorch task submit FILE brings some")
+    session.show(tasks, lambda page: _draw_tasks(page, tasks), _ids(tasks), empty)
     lists.tell_more(session, tasks, limit)
 
 

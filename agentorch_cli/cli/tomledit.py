@@ -58,6 +58,42 @@ def drop(text: str, key: Key, name: str) -> str:
     return _first_right(text, _ways_to_drop(text, key), wanted, name, f"it has no {'.'.join(key)}")
 
 
+def put_table(text: str, key: Key, table: dict[str, Any], name: str) -> str:
+    """The text in which the table `key` holds these values, and no others. Raises InvalidConfig."""
+    for old in _table_at(read(text, name), key):
+        if old not in table:
+            text = drop(text, (*key, old), name)
+    for step, value in table.items():
+        text = put(text, (*key, step), value, name)
+    return text
+
+
+def drop_table(text: str, key: Key, name: str) -> str:
+    """The text without the table `key` of plain values; as it is where it has none. Raises InvalidConfig."""
+    wanted = read(text, name)
+    if key[-1] not in _table_at(wanted, key[:-1]):
+        return text
+    emptied = put_table(text, key, {}, name)
+    del _table_at(wanted, key[:-1])[key[-1]]
+    ways = (way for way in _ways_to_drop_table(emptied, key) if not _has_table(way, key))
+    return _first_right(emptied, ways, wanted, name, f"it has no {'.'.join(key)}")
+
+
+def _has_table(text: str, key: Key) -> bool:
+    try:
+        return key[-1] in _table_at(tomllib.loads(text), key[:-1])
+    except ValueError:
+        return False
+
+
+def _table_at(tree: dict[str, Any], key: Key) -> dict[str, Any]:
+    for step in key:
+        tree = tree.get(step, {})
+        if not isinstance(tree, dict):
+            return {}
+    return tree
+
+
 def _first_right(text: str, ways: Iterator[str], wanted: dict[str, Any], name: str, meant: str) -> str:
     for changed in ways:
         try:
@@ -207,3 +243,16 @@ def _ways_to_drop(text: str, key: Key) -> Iterator[str]:
             yield before[:-1] + text[pair.end :]
         else:
             yield text[: pair.start].rstrip(" \t") + text[pair.end :].lstrip(" \t")
+
+
+def _ways_to_drop_table(text: str, key: Key) -> Iterator[str]:
+    """Of a table without keys: what is left of it is a header, an inline table, or nothing at all."""
+    for header in toml_layout(text)[1]:
+        if header.path == key:
+            begin, end = text.rfind("\n", 0, header.start) + 1, _next_line(text, header.end)
+            before = text[:begin]
+            if not text[end:].strip() and before.endswith("\n\n"):
+                before = before[:-1]  # it was the last
+            yield before + text[end:]
+    yield from _ways_to_drop(text, key)
+    yield text

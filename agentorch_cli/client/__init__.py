@@ -15,6 +15,7 @@ from typing import Any, Protocol, Self
 from agentorch_cli import handlers
 from agentorch_cli.errors import UsageError
 from agentorch_cli.handlers.events import event_view
+from agentorch_cli.payloads import check_parameters
 from agentorch_cli.store.following import Filter, Pulse, follow, now_cursor
 from agentorch_cli.views import EventView
 
@@ -62,6 +63,7 @@ class LocalClient:
         handler = handlers.HANDLERS.get(method)
         if handler is None:
             raise UsageError(f"there is no operation {method!r}")
+        check_parameters(parameters)
         return await handler(self.context, **parameters)
 
     async def events(
@@ -73,6 +75,7 @@ class LocalClient:
         agent_id: str | None = None,
     ) -> AsyncIterator[EventView]:
         """The log of the database, as it grows. Raises NotFound for a bad cursor."""
+        check_parameters({"kinds": kinds, "task_id": task_id, "agent_id": agent_id})
         db = self.context.db
         start = cursor or await now_cursor(db)
         async for rows in follow(db, Pulse(db), start, Filter(task_id, kinds, agent_id)):

@@ -37,6 +37,7 @@ from agentorch_cli.errors import NotAllowed, OrchestratorError, ServerUnreachabl
 from agentorch_cli.handlers.access import WAITS, may_repeat
 from agentorch_cli.handlers.wire import error_from, operation, read_answer, write_parameters
 from agentorch_cli.identity import new_id
+from agentorch_cli.payloads import check_parameters
 from agentorch_cli.text import one_line, shorten
 from agentorch_cli.tls import context_for
 from agentorch_cli.views import EventView, HelloView
@@ -134,6 +135,7 @@ class RemoteClient:
             raise UsageError(f"there is no operation {method!r}")
         if method == "task.submit":
             parameters.setdefault("submission_id", new_id())
+        check_parameters(parameters)
         params = write_parameters(method, parameters)
         clock = asyncio.get_running_loop().time
         ends_at = (
@@ -175,6 +177,7 @@ class RemoteClient:
         """What happens on the server after a cursor (from now on, where there is none): each event once."""
         wanted = {"kinds": list(kinds) if kinds else None, "task_id": task_id, "agent_id": agent_id}
         params = {key: value for key, value in wanted.items() if value is not None}
+        check_parameters(params)
         while True:
             wire = await self._connected()
             inbox: _Inbox | None = None
@@ -370,6 +373,7 @@ class _Wire:
     async def _unsubscribe(self, number: int) -> None:
         with contextlib.suppress(_Lost, OrchestratorError):
             await self.ask("unsubscribe", {"subscription": number})
+        self._inboxes.pop(number, None)  # what came meanwhile had opened it again
 
     async def close(self) -> None:
         """Leave, in bounded time."""

@@ -72,6 +72,9 @@ class Facts:
     """By agent: how many more it may be lent."""
     missing: Mapping[str, float] = field(default_factory=dict)
     """By id that does not exist: seconds that it has been waited for."""
+    weight: Mapping[str, float] = field(default_factory=dict)
+    """How many tasks each of these stands for: of a crowd that wants the same only the first are in the
+    photograph."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,11 +236,12 @@ def _unsatisfiable(report: Report, system: System, facts: Facts, knotted: set[st
             groups.setdefault((need.count, tuple(sorted(need.caps)), what), []).append(task)
     for (count, caps, what), members in sorted(groups.items()):
         sentence = report.explain(members[0])
+        number = round(sum(facts.weight.get(member, 1.0) for member in members))
         yield Finding(
             kind=Kind.UNSATISFIABLE,
             mark=f"{Kind.UNSATISFIABLE} {count} {' '.join(caps)}{what}",
             members=tuple(members[:1000]),
-            reason=sentence if len(members) == 1 else f"{len(members):,} tasks wait in vain: {sentence}",
+            reason=sentence if number == 1 else f"{number:,} tasks wait in vain: {sentence}",
             waited_s=max(facts.age.get(member, 0.0) for member in members),
         )
 

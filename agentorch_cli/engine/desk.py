@@ -108,7 +108,7 @@ class Desk:
 
     async def _admit(self, agent: AgentSpec, session_id: UUID, resume: Sequence[str]) -> Welcome:
         agent = replace(agent, prefetch=min(agent.prefetch, self.prefetch))
-        hints = self.state.fleet_hints
+        hints, asked_at = self.state.fleet_hints, asyncio.get_running_loop().time()
         row = await self.store.db.fetch_one(
             "connect_agent",
             agent.agent_id,
@@ -135,7 +135,8 @@ class Desk:
             held,
         )
         probe = next((delivery.slot for delivery in held if delivery.is_probe), None)
-        self.exclusions.follow(self.state.roster.members[agent.agent_id], {**dict(row), "probe_slot": probe})
+        member = self.state.roster.members[agent.agent_id]
+        self.exclusions.follow(member, {**dict(row), "probe_slot": probe}, asked_at)
         if self.state.fleet_hints != hints and self.on_change_missed is not None:
             self.on_change_missed()  # the row may be older than the hint, whose reader did not see this seat
         welcome = Welcome(is_draining=row["status"] == AgentStatus.DRAINING)

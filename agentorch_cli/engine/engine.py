@@ -122,6 +122,7 @@ class Engine:
         self.lifeline = Lifeline(self.state, store, self.settler, grace=3 * limits.heartbeat_interval)
         self.exclusions = Exclusions(self.state, store, limits.breaker, write_every=limits.lease_seconds / 3)
         self.exclusions.on_free = self.scheduler.wake
+        self.exclusions.on_ignored = self._on_change_missed
         self.settler.on_ended = self.exclusions.ended
         self.scheduler.on_probe = self.exclusions.probed
         self.desk = Desk(
@@ -426,6 +427,7 @@ class Engine:
         """The agents that came into this node's pool."""
         before = dict(self.state.roster.members)
         came: list[str] = []
+        asked_at = asyncio.get_running_loop().time()
         rows = await self.store.db.fetch("roster")
         roster = self.state.roster
         for row in rows:
@@ -440,7 +442,7 @@ class Engine:
                     came.append(known.agent_id)
                 seat(roster, row)
                 self.state.reputation.tell(row["agent_id"])
-            self.exclusions.follow(roster.members[row["agent_id"]], row)
+            self.exclusions.follow(roster.members[row["agent_id"]], row, asked_at)
         self.exclusions.pause_ends_in(
             min((row["pause_s"] for row in rows if row["pause_s"] is not None), default=None)
         )

@@ -60,6 +60,8 @@ class Exclusions:
         self.write_every = write_every
         self.on_free: Callable[[], None] = lambda: None
         """Told when somebody may be given work again."""
+        self.on_ignored: Callable[[], None] = lambda: None
+        """Told when a row may be older than the mirror: the next one counts."""
         self._breakers: dict[str, Breaker] = {}
         """Of agents that failed last, or are excluded or probed."""
         self._reasons: dict[str, str] = {}
@@ -67,6 +69,9 @@ class Exclusions:
         """Exclusions and readmissions that are not stored yet: newer than what the tables say."""
         self._counted: set[str] = set()
         """Agents whose count is not stored yet."""
+        self._stored_at: dict[str, float] = {}
+        """When the tables last learned of an agent from here, on the loop's clock: rows that were asked for
+        before are older than the mirror."""
         self._probes: list[Assignment] = []
         """Probes whose event is not stored yet."""
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -106,12 +111,17 @@ class Exclusions:
         self._probes.append(probe)
         self._something.set()
 
-    def follow(self, member: Member, row: Any) -> None:
-        """Make the mirror of one agent what its row in the registry says, unless that is older."""
+    def follow(self, member: Member, row: Any, asked_at: float) -> None:
+        """Make the mirror of one agent what its row in the registry says, unless that is older.
+
+        `asked_at`: when the row was asked for, on the loop's clock.
+        """
         agent_id, left = member.agent_id, row["excluded_s"]
         known = self._breakers.get(agent_id, CLOSED)
         if agent_id in self._unwritten:
             pass
+        elif asked_at <= self._stored_at.get(agent_id, -1.0):
+            self.on_ignored()
         elif left is None:
             if known.phase is not Phase.CLOSED or agent_id not in self._counted:
                 stored = Breaker(failures=row["consecutive_failures"], tasks=tuple(row["failing_tasks"]))
@@ -130,6 +140,7 @@ class Exclusions:
         self._set(agent_id, CLOSED)
         self._unwritten.pop(agent_id, None)
         self._counted.discard(agent_id)
+        self._stored_at.pop(agent_id, None)
 
     def pause_ends_in(self, seconds: float | None) -> None:
         """The next pause that ends by itself does so then; None: there is none."""
@@ -272,6 +283,7 @@ class Exclusions:
         for agent_id, breaker in unwritten.items():
             if self._unwritten.get(agent_id) is breaker:
                 del self._unwritten[agent_id]
+                self._stored_at[agent_id] = asyncio.get_running_loop().time()
         if self._counted and (self._are_counts_due or everything):
             await self._write_counts()
         if self._is_pause_over:
@@ -317,16 +329,19 @@ class Exclusions:
             raise
 
     async def _write_counts(self) -> None:
-        counted, self._counted, self._are_counts_due = sorted(self._counted), set(), False
+        counted = {one: self._breakers.get(one, CLOSED) for one in sorted(self._counted)}
+        self._are_counts_due = False
         try:
-            known = [self._breakers.get(agent_id, CLOSED) for agent_id in counted]
             await self.store.db.fetch(
                 "count_failures",
-                counted,
-                [one.failures for one in known],
-                [array_literal(one.tasks) for one in known],
+                list(counted),
+                [one.failures for one in counted.values()],
+                [array_literal(one.tasks) for one in counted.values()],
             )
         except BaseException:
-            self._counted.update(counted)
             self._are_counts_due = True
             raise
+        for agent_id, breaker in counted.items():
+            if self._breakers.get(agent_id, CLOSED) == breaker:  # else it has failed once more meanwhile
+                self._counted.discard(agent_id)
+                self._stored_at[agent_id] = asyncio.get_running_loop().time()

@@ -171,6 +171,7 @@ class Peers:
         """Those of them that took a seat while their rows were on their way: they are asked for again."""
         members = self.state.roster.members
         before = {agent_id: members.get(agent_id) for agent_id in asked}
+        asked_at = asyncio.get_running_loop().time()
         rows = {row["agent_id"]: row for row in await self.store.db.fetch("roster_of", list(asked))}
         away, again = [], []
         for agent_id in asked:
@@ -195,7 +196,7 @@ class Peers:
                 self.desk.moved(agent_id)
             seat(self.state.roster, row)
             self.state.reputation.tell(agent_id)
-            self.exclusions.follow(members[agent_id], row)
+            self.exclusions.follow(members[agent_id], row, asked_at)
             away.append(agent_id)
         if away and self.state.is_leader:
             await self.read_elsewhere(away)

@@ -67,6 +67,15 @@ SHORTEST_WAIT = 0.02
 MOST_KINDS = 16
 """Capability sets of free agents that one such look asks for."""
 
+ALONE_AFTER = 3
+"""Refusals in a row by a unique index after which the tasks of a batch are tried one by one."""
+
+GIVEN_UP_AFTER = 20.0
+"""Seconds for which a task that is tried alone may be refused so: longer than two schedulers can overlap."""
+
+MOST_COLLIDING = 10_000
+"""Tasks of which refusals are remembered."""
+
 Pair = tuple[Ready, list[Seat]]
 
 Claim = Callable[[Transaction, Sequence[tuple[Ready, Sequence[Assignment]]]], Awaitable[set[str]]]
@@ -153,6 +162,8 @@ class Scheduler:
         self._dig_timer: asyncio.TimerHandle | None = None
         self._refused: set[str] = set()
         """Tasks whose last assignment the tables refused. Twice in a row: the mirror is wrong."""
+        self._collisions: dict[str, tuple[int, float]] = {}
+        """Tasks that a unique index refused the last time: how often in a row, and since when."""
         self._is_in_doubt = False
         """A commit failed, which does not mean that nothing was stored."""
         self.on_sick: Callable[[str, str], Awaitable[None]] | None = None
@@ -657,7 +668,11 @@ class Scheduler:
         try:
             return await flight.answer
         except asyncpg.UniqueViolationError:
-            self._was_quicker(flight.pairs)
+            if not self._keep_colliding(flight.pairs):
+                self._was_quicker(flight.pairs)
+            self._take_back(flight.pairs)
+            await self._one_by_one(flight.pairs)
+            return None
         except asyncpg.PostgresError:
             self._take_back(flight.pairs)
             await self._one_by_one(flight.pairs)
@@ -673,6 +688,33 @@ class Scheduler:
         self._is_in_doubt = True
         self._are_limits_stale = True
         raise DatabaseUnreachable("another scheduler took the same slots") from None
+
+    def _keep_colliding(self, pairs: Sequence[Pair]) -> bool:
+        """Count the refusal of a batch. True: so often that each is to be tried alone.
+
+        As a rule another scheduler was quicker, and after a look at the tables it goes well. A row that the
+        mirror cannot know of would keep all from work for ever.
+        """
+        now = asyncio.get_running_loop().time()
+        if len(self._collisions) > MOST_COLLIDING:
+            self._collisions.clear()
+        for task, _ in pairs:
+            number, since = self._collisions.get(task.task_id, (0, now))
+            self._collisions[task.task_id] = number + 1, since
+        return all(self._collisions[task.task_id][0] > ALONE_AFTER for task, _ in pairs)
+
+    def _is_given_up(self, task: Ready, error: asyncpg.UniqueViolationError) -> bool:
+        """Whether a task that was refused alone has been for so long that it is ended."""
+        number, since = self._collisions[task.task_id]
+        seconds = asyncio.get_running_loop().time() - since
+        if seconds < GIVEN_UP_AFTER:
+            return False
+        del self._collisions[task.task_id]
+        rule = error.constraint_name or "a unique index"
+        self.store.sick[task.task_id] = (
+            f"the database refused to assign it {number} times in {seconds:.0f} s ({rule})"
+        )
+        return True
 
     async def move(self, pairs: Sequence[Pair], take_back: Claim) -> set[str]:
         """Give tasks that others hold to these agents; the ids of those that were given.
@@ -713,8 +755,16 @@ class Scheduler:
                 else:
                     self._take_back(refused_pairs)
                 pairs = [pair for pair in pairs if pair[0].task_id not in refusal.task_ids]
-            except asyncpg.UniqueViolationError:
-                self._was_quicker(pairs)
+            except asyncpg.UniqueViolationError as error:
+                if take_back is not None or not self._keep_colliding(pairs):
+                    self._was_quicker(pairs)
+                self._take_back(pairs)
+                self._is_in_doubt = self._are_limits_stale = True
+                if len(pairs) > 1:
+                    await self._claim_one_by_one(pairs)
+                elif not self._is_given_up(pairs[0][0], error):
+                    self.look_again_here()
+                return set()
             except DatabaseUnreachable:
                 self._take_back(pairs)
                 self._is_in_doubt = self._are_limits_stale = True
@@ -726,14 +776,17 @@ class Scheduler:
                 if len(pairs) == 1:
                     self.store.sick[pairs[0][0].task_id] = str(error)
                     return set()
-                for task, seats in pairs:
-                    self.enter(task, seats)
-                    await self._claim_and_commit([(task, seats)])
+                await self._claim_one_by_one(pairs)
                 return set()
             else:
                 self._send(pairs, batch, claimed)
                 return set(claimed)
         return set()
+
+    async def _claim_one_by_one(self, pairs: Sequence[Pair]) -> None:
+        for task, seats in pairs:
+            self.enter(task, seats)
+            await self._claim_and_commit([(task, seats)])
 
     def _refuse(self, pairs: Sequence[Pair]) -> None:
         """These may not start now: they are looked at again."""
@@ -762,6 +815,9 @@ class Scheduler:
         ]
 
     def _send(self, pairs: Sequence[Pair], batch: Sequence[Assignment], claimed: dict[str, Claimed]) -> None:
+        if self._collisions:
+            for task_id in claimed:
+                self._collisions.pop(task_id, None)
         assignments = iter(batch)
         waited = self.state.meters.queue
         self.state.meters.assign_size.observe(len(batch))
@@ -864,7 +920,9 @@ class Scheduler:
                 self._take_back([(task, seats)])
                 if isinstance(error, asyncpg.UniqueViolationError):
                     self._is_in_doubt = True
-                    self.look_again_here()
+                    self._keep_colliding([(task, seats)])
+                    if not self._is_given_up(task, error):
+                        self.look_again_here()
                 else:
                     self.store.sick[task.task_id] = str(error)
             except BaseException:

@@ -84,9 +84,19 @@ class Subtasks:
         self._waiting: dict[str, list[Callable[[dict[str, Any]], None]]] = {}
         self._per_agent: dict[str, int] = {}
         self._running: set[asyncio.Task[None]] = set()
+        self._asked: dict[tuple[str, str], tuple[Requester, asyncio.Task[None]]] = {}
+        """By agent and request: the session that asked, and what answers it."""
 
     def take(self, requester: Requester, frame: Any) -> None:
-        """Handle a request beside the session's reader, so that a slow store does not stop it."""
+        """Handle a request beside the session's reader, so that a slow store does not stop it.
+
+        Who asks for the same in a new session, after a reconnect, is answered there, and nobody goes on
+        waiting in the place of the old one.
+        """
+        asked = (requester.agent_id, frame.request_id)
+        before = self._asked.get(asked)
+        if before is not None and before[0] is not requester:
+            before[1].cancel()
         if self._per_agent.get(requester.agent_id, 0) >= MOST_WAITING:
             requester.refuse(
                 "conflict", f"{MOST_WAITING} sub-tasks wait already", request_id=frame.request_id
@@ -94,7 +104,13 @@ class Subtasks:
             return
         task = asyncio.create_task(self._answer(requester, frame), name=f"sub-task of {requester.agent_id}")
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        self._asked[asked] = requester, task
+        task.add_done_callback(lambda done: self._answered(asked, done))
+
+    def _answered(self, asked: tuple[str, str], task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if asked in self._asked and self._asked[asked][1] is task:
+            del self._asked[asked]
 
     async def _answer(self, requester: Requester, frame: Any) -> None:
         agent_id = requester.agent_id

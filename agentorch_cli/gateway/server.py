@@ -42,6 +42,7 @@ from agentorch_cli.gateway.keys import INSIDE, Caller, Keys, Rate, refuse_agent
 from agentorch_cli.gateway.page import page_of
 from agentorch_cli.gateway.reading import Reader
 from agentorch_cli.gateway.session import Session, close, error_frame
+from agentorch_cli.gateway.wire import Wire
 from agentorch_cli.identity import new_id, new_id_text
 from agentorch_cli.logs import facts
 from agentorch_cli.store.records import Delivery
@@ -169,6 +170,7 @@ class Gateway:
                 self.door.host,
                 self.door.port,
                 process_request=self._process_request,
+                create_connection=Wire,
                 compression=None,
                 max_size=self.door.max_message_bytes,
                 max_queue=MOST_READ_AHEAD,
@@ -232,7 +234,20 @@ class Gateway:
             return _page(403, PLAIN, "pages of other sites may not connect here\n")
         if self.is_closing or self.desk is None or self._open >= self.door.most_connections:
             return _page(503, PLAIN, "not now; try again in a moment\n")
+        if isinstance(connection, Wire) and await self._may_bring_much(request):
+            connection.let_in()
         return None
+
+    async def _may_bring_much(self, request: Request) -> bool:
+        """Whether this is no stranger; who shows its token later is let in then."""
+        if not self._keys.is_required:
+            return True
+        try:
+            return bool(shown := shown_token(request.headers)) and bool(await self._keys.admit(shown))
+        except Unauthorized:
+            return False
+        except OrchestratorError:
+            return True  # nobody knows at the moment, and it will be asked again
 
     async def _refuse_page(self, request: Request) -> Response | None:
         """The answer to somebody who may not see this page."""
@@ -348,6 +363,8 @@ class Gateway:
         shown = shown_token(connection.request.headers)
         caller = await self._keys.admit(shown if shown is not None else register.token)
         refuse_agent(caller, register.agent_id)
+        if isinstance(connection, Wire):
+            connection.let_in()
         return caller
 
     async def _admit(

@@ -6,6 +6,7 @@ and none of them reads tasks that have ended but through an index (`tests/store/
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
 from agentorch_cli import views
@@ -16,6 +17,7 @@ from agentorch_cli.handlers.context import MOST_SHOWN, Context
 from agentorch_cli.handlers.deadlocks import find_deadlocks
 from agentorch_cli.handlers.tasks import task_view
 from agentorch_cli.handlers.votes import find_decisions
+from agentorch_cli.store.names import called
 
 MOST_COUNTED = 50_000
 """Of more tasks than this, those that have ended are estimated."""
@@ -50,6 +52,8 @@ async def get_status(context: Context, limit: int = 20) -> views.StatusView:
     oldest = await context.db.fetch_one("oldest_pending")
     budgets = [one for one in await list_budgets(context, MOST_SHOWN) if _is_worth_showing(one)]
     deadlocks = await find_deadlocks(context, limit=min(limit, 10))
+    running = [task_view(row) for row in await context.db.fetch("running_tasks", limit)]
+    await _name_work(context, agents, {task.task_id for task in running})
     return views.StatusView(
         at=now,
         nodes=live,
@@ -58,7 +62,7 @@ async def get_status(context: Context, limit: int = 20) -> views.StatusView:
         task_counts=task_counts,
         counts_estimated=is_estimated,
         flow=await _flow(context, now),
-        running=[task_view(row) for row in await context.db.fetch("running_tasks", limit)],
+        running=running,
         recent=[task_view(row) for row in await context.db.fetch("recent_tasks", limit)],
         oldest_pending_seconds=oldest[0] if oldest is not None else None,
         decisions=await find_decisions(context, limit=min(limit, 5)),
@@ -70,6 +74,16 @@ async def get_status(context: Context, limit: int = 20) -> views.StatusView:
         budgets=budgets[:limit],
         alarms=await find_all_alarms(context, agents, live, task_counts, now),
     )  # fmt: skip
+
+
+async def _name_work(context: Context, agents: Sequence[views.AgentView], told: Collection[str]) -> None:
+    """Give busy agents the name of what they do, where no task of the document tells it."""
+    busy = {one.agent_id: one.working_on[0] for one in agents if one.working_on}
+    busy = {agent_id: first for agent_id, first in busy.items() if first not in told}
+    names = await called(context.db, list(busy.values()))
+    for agent in agents:
+        if (first := busy.get(agent.agent_id)) in names:
+            agent.names = {first: names[first]}
 
 
 async def _count(context: Context) -> tuple[dict[str, int], bool]:

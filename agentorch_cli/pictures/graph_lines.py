@@ -27,6 +27,9 @@ BOX_NAMES: Final = (24, 16, 12)
 COLUMN_NAMES: Final = (30, 22, 16, 11)
 """Letters of a name: as many as fit, these one after the other."""
 
+READABLE: Final = 16
+"""Letters below which a cut name tells little: where many would be cut so short, a tree shows them whole."""
+
 NEARLY: Final = 2
 """Steps across that a task gives way for a straight line."""
 
@@ -35,7 +38,7 @@ BOX_LINES: Final = 36
 
 
 def lined(pen: Pen, nodes: Sequence[GraphNode], layered: Layered) -> Text | None:
-    """Boxes or columns, whichever fit into the width; None: neither does."""
+    """Boxes or columns, whichever fit into the width with names that can be read; None: neither does."""
     if len(layered.rows) * 4 <= BOX_LINES:
         for most, step in product(BOX_NAMES, (1, 2)):
             boxes = _fitting(_Boxes(pen, nodes, layered, most, step))
@@ -44,6 +47,8 @@ def lined(pen: Pen, nodes: Sequence[GraphNode], layered: Layered) -> Text | None
     for step in (1, 2):
         form = _Columns(pen, nodes, layered, step)
         for most in COLUMN_NAMES:
+            if most < READABLE and sum(cells(node.name) > most for node in nodes) * 3 > len(nodes):
+                break
             form.name(most)
             columns = _fitting(form)
             if columns is not None:

@@ -75,6 +75,10 @@ class Database:
         self._command_timeout = command_timeout
         self._pool: asyncpg.Pool | None = None
         self._by_key: asyncpg.Pool | None = None
+        self._spare: list[Any] = []
+        """Connections of that pool that nobody uses at the moment, and that were not given back to it."""
+        self._queue = 0
+        """How many wait for the pool to give them one."""
         self._opening = asyncio.Lock()
         self.errors: dict[str, int] = dict.fromkeys(KINDS, 0)
         """Statements that failed, by kind."""
@@ -101,19 +105,23 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection; those in use are cut after a moment."""
-        for pool in (self._pool, self._by_key):
+        pools = (self._by_key, self._pool)
+        spare, self._spare = self._spare, []
+        self._pool = self._by_key = None
+        for pool in pools:
             if pool is not None:
                 try:
                     async with asyncio.timeout(2):
+                        while pool is pools[0] and spare:
+                            await pool.release(spare.pop())
                         await pool.close()
                 except (TimeoutError, OSError, asyncpg.PostgresError):
                     pool.terminate()
-        self._pool = self._by_key = None
 
     def connections(self) -> dict[str, float]:
         """How many connections are at work, and how many wait for some."""
         pools = [pool for pool in (self._pool, self._by_key) if pool is not None]
-        idle = sum(pool.get_idle_size() for pool in pools)
+        idle = sum(pool.get_idle_size() for pool in pools) + len(self._spare)
         return {"busy": float(sum(pool.get_size() for pool in pools) - idle), "idle": float(idle)}
 
     @property
@@ -141,8 +149,31 @@ class Database:
         """Run a named statement of the hot path, on a connection that plans by key."""
         async with self._translated():
             pool = self._by_key or await self._open_by_key()
-            rows: list[asyncpg.Record] = await pool.fetch(self._sql[name], *args)
+            connection = await self._take(pool)
+            try:
+                rows: list[asyncpg.Record] = await connection.fetch(self._sql[name], *args)
+            except BaseException:
+                await pool.release(connection)  # it looks whether that one is of use yet
+                raise
+            if self._queue or pool is not self._by_key:
+                await pool.release(connection)
+            else:
+                self._spare.append(connection)
             return rows
+
+    async def _take(self, pool: asyncpg.Pool) -> Any:
+        """A connection of the hot path: one that is at hand, else of the pool, which takes as long as a third
+        of a small statement."""
+        while self._spare:
+            connection = self._spare.pop()
+            if not connection.is_closed():
+                return connection
+            await pool.release(connection)
+        self._queue += 1
+        try:
+            return await pool.acquire()
+        finally:
+            self._queue -= 1
 
     async def _open_by_key(self) -> asyncpg.Pool:
         async with self._opening:

@@ -474,11 +474,14 @@ def _photograph(
     needs: dict[tuple[int, tuple[str, ...], int, str], Need] = {}
     found: dict[str, Task] = {row["task_id"]: Task(state=_STATES[row["status"]]) for row in ended}
     age: dict[str, float] = {}
+    weight: dict[str, float] = {}
     generation: dict[str, int] = {}
     report_only: set[str] = set()
     for row in tasks:
         task_id, status, seconds = row["task_id"], row["status"], row["age_s"]
         age[task_id] = seconds
+        if row["weight"] is not None:
+            weight[task_id] = row["weight"]
         if row["generation"]:
             generation[task_id] = row["generation"]
         if row["on_deadlock"] == "report":
@@ -516,6 +519,7 @@ def _photograph(
         holdings,
         loans,
         {row["depends_on"]: row["waited_s"] for row in missing},
+        weight,
     )
     return System(fleet, found), facts
 

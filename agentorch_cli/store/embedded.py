@@ -639,7 +639,7 @@ def _size(folder: Path) -> int:
 
 
 def _absolute(path: Path) -> Path:
-    return path.expanduser().resolve()
+    return Path(os.path.realpath(path.expanduser()))
 
 
 def _has_something(folder: Path) -> bool:

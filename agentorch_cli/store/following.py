@@ -125,8 +125,9 @@ class Pulse:
         finally:
             self._followers -= 1
             if not self._followers and self._looking is not None:
-                self._looking.cancel()
-                await asyncio.gather(self._looking, return_exceptions=True)
+                looking, self._looking = self._looking, None  # who comes while it ends has one of its own
+                looking.cancel()
+                await asyncio.gather(looking, return_exceptions=True)
 
     async def _look(self) -> None:
         is_first = True

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import orjson
 
-from agentorch_cli.errors import NotAllowed, OrchestratorError, Unreachable, UsageError
+from agentorch_cli.errors import NotAllowed, OrchestratorError, Unreachable
 
 SOCKET: Final = "control"
 LOCK: Final = "lock"
@@ -191,13 +191,7 @@ def ask(data_dir: Path, request: Mapping[str, Any], timeout: float) -> Any:
 
 
 def error_of(document: dict[str, Any]) -> OrchestratorError:
-    """An error that came as JSON."""
-    kinds = {kind.code: kind for kind in _tree(OrchestratorError)}
-    kind = kinds.get(document["code"], UsageError)
-    return kind(document["message"], hint=document.get("hint"), where=document.get("where"))
+    """An error that came as JSON, with all that it said."""
+    from agentorch_cli.handlers.wire import error_from  # the whole wire, which nothing else here wants
 
-
-def _tree(kind: type[OrchestratorError]) -> Iterator[type[OrchestratorError]]:
-    yield kind
-    for inner in kind.__subclasses__():
-        yield from _tree(inner)
+    return error_from(document)

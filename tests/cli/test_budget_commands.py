@@ -114,7 +114,10 @@ def test_budgets_are_listed_shown_and_lifted(agentorch: Callable[..., Any], desk
         "budget.remove": ChangeReply(changed=["team=ml"], unchanged={"x": "there is no such budget"}),
     }
 
-    assert agentorch("budget", "list").err == "There are no budgets.\n"
+    assert agentorch("budget", "list").err == "There are no budgets yet; agentorch budget set makes one.\n"
+    desk.answers["budget.list"] = [ML]
+    assert agentorch("budget", "list").err == ""
+    assert "--limit" in agentorch("budget", "list", "--limit", "1").err  # there may be others
     shown = agentorch("budget", "show", "team=ml").out
     assert "left\t$0.12" in shown and "anew each day" in shown and "3 tasks" in shown
     refused = agentorch("budget", "remove", "team=ml", "x")

@@ -167,11 +167,12 @@ def test_a_server_that_accepts_and_says_nothing_is_not_waited_for(monkeypatch: p
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
 
 
-def test_a_token_is_not_sent_where_others_could_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("host", ["fleet.example.org", "127.example.org", "128.0.0.1"])
+def test_a_token_is_not_sent_where_others_could_read_it(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     asked: list[Any] = []
     monkeypatch.setattr("http.client.HTTPConnection.request", lambda *a, **k: asked.append(a))
 
-    assert words("agentorch --server ws://fleet.example.org task show ", AGENTORCH_TOKEN="ao_x") == []
+    assert words(f"agentorch --server ws://{host} task show ", AGENTORCH_TOKEN="ao_x") == []
     assert asked == []
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import sample_fleet as sample
 from test_pages import ESCAPES, PIPE, TERMINAL, drawn
 
-from agentorch_cli.cli import board, columns, crew, deadlock, setup, story
+from agentorch_cli.cli import board, columns, crew, deadlock, lists, logbook, setup, story
 from agentorch_cli.cli.names import Teller
 from agentorch_cli.cli.tables import Column, fit
 from agentorch_cli.doctor import Finding
+from agentorch_cli.pictures.graph_text import graph_text
+from agentorch_cli.pictures.model import Graph, GraphEdge, GraphNode
+from agentorch_cli.supervision.record import Line
 from agentorch_cli.views import DeadlockView, EventView, TaskView, WhyLink, WhyView
 
 
@@ -188,7 +192,7 @@ def test_a_log_that_is_followed_tells_the_time_of_day_and_programs_the_moment() 
     (piped,) = shown(PIPE, partial(story.draw_event, event=one))
 
     here = one.at.astimezone().strftime("%H:%M:%S")
-    assert line == f"{here}  task_failed        reader-1          {sample.task_id(1)}  no such file"
+    assert line == f"{here}  task_failed        {sample.task_id(1)}  reader-1  no such file"
     assert piped.startswith("2026-05-04T11:59:00.000Z\ttask_failed\t")
 
 
@@ -237,3 +241,77 @@ def test_work_goes_before_deadlocks_that_are_over_or_that_an_alarm_tells() -> No
     assert order() == ["DEADLOCKS", "RUNNING"]
     assert order(resolved_at=sample.NOW) == ["RUNNING", "DEADLOCKS"]
     assert order(kind="unsatisfiable") == ["RUNNING", "DEADLOCKS"]
+
+
+def test_what_happened_is_told_on_a_narrow_terminal_too() -> None:
+    one = event("task_failed", message="no such file: " + "x" * 30)
+
+    narrow = shown(TERMINAL, lambda page: story.draw_events(page, [one]))
+    wide = shown(replace(TERMINAL, width=160), lambda page: story.draw_events(page, [one]))
+
+    assert "no such file:" in " ".join(line.strip() for line in narrow)
+    assert narrow[1].startswith(" " * 10) and narrow[1][10] != " "
+    assert wide[0].startswith("AT ")
+
+
+def test_an_empty_list_says_how_to_get_something_unless_it_was_filtered() -> None:
+    assert lists.nothing({"limit": 50}, "tasks", "submit some") == "There are no tasks yet; submit some."
+    assert lists.nothing({"limit": 50, "status": ["failed"]}, "tasks", "x") == "There are no such tasks."
+
+
+def test_where_a_setting_comes_from_is_not_cut_at_eighty_columns() -> None:
+    rows = [
+        {
+            "name": "database.idle_in_transaction_timeout",
+            "value": "/root/.local/share/agentorch",
+            "origin": one,
+        }
+        for one in ("flag --data-dir", "default")
+    ]
+
+    text = "\n".join(shown(TERMINAL, lambda page: page.table(columns.SETTINGS, rows)))
+
+    assert "flag --data-dir" in text and "…" not in text
+
+
+def test_names_that_would_be_cut_to_nothing_stand_in_a_tree() -> None:
+    """Five layers of which one is five tasks wide: too wide for boxes, columns would leave 11 letters."""
+    stem = ["fetch the annual report", "extract its claims"]
+    leaves = [f"check the claim number {number}" for number in range(5)]
+    names = [*stem, *leaves, "summarise the claims", "publish"]
+    chain = [*stem, leaves[0], *names[-2:]]
+    edges = [GraphEdge(before, after) for before, after in pairwise(chain)]
+    edges += [GraphEdge(stem[1], leaf) for leaf in leaves[1:]]
+    graph = Graph(tuple(GraphNode(name, name, "pending") for name in names), tuple(edges))
+
+    text = graph_text(graph, 80).plain
+
+    assert all(name in text for name in names)
+
+
+def test_an_agent_does_something_with_a_name_also_where_the_table_of_work_does_not_tell_it() -> None:
+    held = sample.task_id(77)
+    agent = sample.agents()[0].model_copy(update={"working_on": [held], "names": {held: "read page 7"}})
+
+    assert crew.doing(agent, {}, TERMINAL).plain == "read page 7"
+
+
+def test_a_long_line_of_a_log_goes_on_behind_the_name_of_its_process() -> None:
+    line = Line("2026-05-04T12:00:00.000Z", "serve", "this node leads pool default, " * 3)
+
+    lines = shown(TERMINAL, lambda page: logbook._Lines(page, ["serve", "greeter-1"]).draw(line))
+
+    assert len(lines) > 1
+    assert lines[1].startswith(" " * lines[0].index("this")) and lines[1].strip()
+
+
+def test_what_a_node_leads_is_whole_at_eighty_columns() -> None:
+    node = (
+        sample.status()
+        .nodes[0]
+        .model_copy(update={"node_id": "orchestrator_737ee27b4d39", "is_chief": True, "agents": 17})
+    )
+
+    text = "\n".join(shown(TERMINAL, lambda page: page.table(columns.NODES, [node])))
+
+    assert "pool, monitors" in text

@@ -95,14 +95,42 @@ def test_the_rest_of_the_file_stays_as_it_was() -> None:
     ]
 
 
-def test_a_file_in_another_form_is_left_alone() -> None:
+@pytest.mark.parametrize(
+    ("before", "changed", "without"),
+    [
+        (
+            '[profiles.a]  # A\nurl = "wss://a"  # far\ntoken_env = "T"\n\n# the next\n[profiles.b]\nurl = "wss://c"\n',
+            '[profiles.a]  # A\nurl = "wss://b"  # far\n\n# the next\n[profiles.b]\nurl = "wss://c"\n',
+            '\n# the next\n[profiles.b]\nurl = "wss://c"\n',
+        ),
+        (
+            'profiles = { a = { url = "wss://a" }, b = { url = "wss://c" } }\n',
+            'profiles = { a = { url = "wss://b" }, b = { url = "wss://c" } }\n',
+            'profiles = { b = { url = "wss://c" } }\n',
+        ),
+        (
+            '[profiles]\na.url = "wss://a"\nb.url = "wss://c"\n',
+            '[profiles]\na.url = "wss://b"\nb.url = "wss://c"\n',
+            '[profiles]\nb.url = "wss://c"\n',
+        ),
+        (
+            '[profiles]\na = { url = "wss://a" } # x\nb = { url = "wss://c" }\n',
+            '[profiles]\na = { url = "wss://b" } # x\nb = { url = "wss://c" }\n',
+            '[profiles]\nb = { url = "wss://c" }\n',
+        ),
+    ],
+    ids=["headers", "inline", "dotted", "both"],
+)
+def test_a_profile_is_changed_where_it_stands(before: str, changed: str, without: str) -> None:
     path = user_config_path()
     path.parent.mkdir(parents=True)
-    path.write_text('profiles = {a = {url = "wss://a"}}\n')
+    path.write_text(before)
 
-    with pytest.raises(InvalidConfig, match="cannot change"):
-        userfile.put_profile("a", {"url": "wss://b"})
-    assert path.read_text() == 'profiles = {a = {url = "wss://a"}}\n'
+    userfile.put_profile("a", {"url": "wss://b"})
+    assert path.read_text() == changed
+    userfile.drop_profile("a")
+    assert path.read_text() == without
+    assert list(userfile.profiles()) == ["b"]
 
 
 @given_settings(deadline=None)  # the disk is waited for

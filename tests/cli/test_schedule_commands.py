@@ -151,4 +151,6 @@ def test_run_shows_what_was_submitted(agentorch: Callable[..., Any], desk: Any) 
 def test_an_empty_list_is_a_kind_sentence(agentorch: Callable[..., Any], desk: Any) -> None:
     desk.answers["schedule.list"] = []
 
-    assert agentorch("schedule", "list").err == "There are no schedules.\n"
+    assert (
+        agentorch("schedule", "list").err == "There are no schedules yet; agentorch schedule add makes one.\n"
+    )

@@ -169,9 +169,10 @@ def test_an_outcome_is_what_was_typed(
     "text",
     [
         "task,right,answer\na,true,\nb,no,\nc,,18\n",
+        "\ufefftask,right,answer\r\na,true,\r\nb,no,\r\nc,,18\r\n",
         '{"task": "a", "right": true}\n{"task": "b", "right": false}\n\n{"task": "c", "answer": 18}\n',
     ],
-    ids=["csv", "jsonl"],
+    ids=["csv", "csv-of-a-spreadsheet", "jsonl"],
 )
 def test_many_outcomes_come_from_a_file(
     agentorch: Callable[..., Any], desk: Any, tmp_path: Path, text: str
@@ -189,7 +190,34 @@ def test_many_outcomes_come_from_a_file(
         {"task_id": "c", "answer": 18, "has_answer": True},
     ]
     assert outcome.code == 9
-    assert "c: there is no task" in outcome.err
+    assert "1 of 3 outcomes were not taken: c: there is no task" in outcome.err
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['task,answer\na,"two\nlines\u2028"\n', '{"task": "a", "answer": "two\\nlines\u2028"}\n'],
+    ids=["csv", "jsonl"],
+)
+def test_the_lines_of_an_answer_are_no_lines_of_the_file(
+    agentorch: Callable[..., Any], desk: Any, tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "outcomes").write_text(text, "utf-8")
+    desk.answers["outcome.say_many"] = ChangeReply(changed=["a"])
+
+    agentorch("outcome", "--from", "outcomes")
+
+    assert desk.calls[0][1]["outcomes"] == [
+        {"task_id": "a", "answer": "two\nlines\u2028", "has_answer": True}
+    ]
+
+
+@pytest.mark.parametrize("word", ["Paris", "nan", "[1, 2", "[" * 5_000 + "]" * 5_000])
+def test_what_is_no_json_is_text(agentorch: Callable[..., Any], desk: Any, word: str) -> None:
+    desk.answers["outcome.say"] = OutcomeView(task_id="t", capability="c", is_right=None)
+
+    agentorch("outcome", "t", "--answer", word)
+
+    assert desk.calls[0][1]["answer"] == word
 
 
 def test_a_closed_vote_shows_bars_weights_dissent_and_what_was_saved(

@@ -98,6 +98,11 @@ FILES: dict[str, str | bytes] = {
     "agents-none.toml": "",
     "agents-noid.toml": '[[agents]]\ntype = "x"\n',
     "agents-key.toml": '[[agents]]\nid = "a"\ncapabilites = ["x"]\n',
+    "outcomes-deep.jsonl": '{"task": "a", "answer": ' + "[" * 5000 + "]" * 5000 + "}",
+    "outcomes-number.jsonl": '{"task": 5, "right": true}\n',
+    "outcomes-long.csv": f"task,answer\na,{'x' * 200_000}\n",
+    "outcomes-nan.csv": "task,answer\na,NaN\n",
+    "outcomes-open.csv": 'task,answer\na,"never closed\n',
     "labels.csv": "task,worker,label\n1,a,yes\n1,b,no\n",
     "c-key.toml": "[gateway]\nprot = 1\n",
     "c-section.toml": "[gatway]\nport = 1\n",
@@ -112,7 +117,7 @@ FILES: dict[str, str | bytes] = {
     "token-empty.txt": "",
 }
 
-WORDS = {"{NL}": "\n", "{LONG}": "x" * 300, "{DEEP}": "a-folder-with-a-long-name/" * 4}
+WORDS = {"{NL}": "\n", "{BYTE}": "\udcff", "{LONG}": "x" * 300, "{DEEP}": "a-folder-with-a-long-name/" * 4}
 
 
 class Case(NamedTuple):
@@ -145,6 +150,7 @@ def folder(home: Path) -> Path:
         (home / name).write_bytes(data)
     (home / "folder" / "sub.toml").mkdir(parents=True)
     (home / "device.toml").mkdir()
+    (home / "circle-of-links.toml").symlink_to("circle-of-links.toml")
     with (home / "huge.toml").open("wb") as file:
         file.truncate(17 << 20)
     deep = home / WORDS["{DEEP}"]

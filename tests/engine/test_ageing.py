@@ -12,6 +12,9 @@ AGING = 0.2
 BOUND = timedelta(seconds=(10 - 0 + 1) * AGING)
 """What came this much later with priority 10 does not go before a task of priority 0."""
 
+DEPTH = 100
+"""Tasks of the stream that are ready at once, so that it has no gaps where the machine is slow."""
+
 
 async def test_a_constant_stream_of_the_highest_priority_overtakes_the_lowest_for_a_bounded_time(
     start_engine: Any, crew_of: Any, sql_of: Any
@@ -32,8 +35,8 @@ async def test_a_constant_stream_of_the_highest_priority_overtakes_the_lowest_fo
                 [{"priority": 10, "required_capabilities": ["work"]} for _ in range(5)]
             )
             ids += [handle.task_id for handle in handles]
-            if len(ids) > 15:
-                await orchestrator.call("task.wait", task_ids=[ids[-15]], timeout_seconds=10)
+            if len(ids) > DEPTH:
+                await orchestrator.call("task.wait", task_ids=[ids[-DEPTH]], timeout_seconds=10)
 
     streaming = asyncio.create_task(stream())
     try:
@@ -46,15 +49,16 @@ async def test_a_constant_stream_of_the_highest_priority_overtakes_the_lowest_fo
 
     rows = await sql_of(
         orchestrator,
-        "select created_at from task_distributions"
-        " where priority = 10 and started_at < $1 and created_at > $2",
-        ended.started_at,
+        "select created_at, started_at from task_distributions where priority = 10 and created_at > $1",
         ended.created_at,
     )
-    ahead = [row["created_at"] - ended.created_at for row in rows]
+    ahead = [row["created_at"] for row in rows if row["started_at"] and row["started_at"] < ended.started_at]
+    behind = [row["created_at"] for row in rows if row["created_at"] not in ahead]
     assert ended.status == "completed"
-    assert max(ahead) <= BOUND
-    assert max(ahead) >= BOUND - timedelta(seconds=2.5 * AGING), (
-        "the stream had gaps, or priority counts for nothing"
+    assert len(ahead) > 10
+    assert max(ahead) <= ended.created_at + BOUND
+    # What came sooner went first, as far as there was time to hear of it.
+    sooner = min(
+        ended.created_at + BOUND - timedelta(seconds=2 * AGING), ended.started_at - timedelta(seconds=1)
     )
-    assert len(ahead) > 50
+    assert not [created for created in behind if created < sooner]

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from crew import Crew, Gate
 
-from agentorch_cli.core.model import AgentStatus
+from agentorch_cli.core.model import AgentStatus, AttemptStatus
 from agentorch_cli.engine.leader import MONITOR
 from agentorch_cli.engine.relay import Relay
+from agentorch_cli.engine.state import Report
 from agentorch_cli.errors import DatabaseUnreachable
 from agentorch_cli.wiring import Orchestrator
 
@@ -299,3 +300,55 @@ async def test_an_agent_that_fell_silent_while_the_database_was_away_is_told_of_
 
     found = await orchestrator.call("deadlock.list")
     assert [one.kind for one in found] == ["timeout"]
+
+
+async def test_a_row_from_before_an_exclusion_was_stored_does_not_end_it(
+    orchestrator: Orchestrator, crew: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await crew.join("a")
+    exclusions = orchestrator.engine.exclusions
+    slow = Slow(orchestrator, "roster", monkeypatch)
+    reading = asyncio.create_task(orchestrator.engine.read_fleet())
+    older = await slow.has_read()
+    slow.is_on = False
+    error = {"message": "broken"}
+    for number in range(20):
+        report = Report(f"m{number}", "a", AttemptStatus.FAILED, error=error)
+        exclusions.ended(report, f"t{number}", is_probe=False)
+    member = orchestrator.engine.state.roster.members["a"]
+    assert member.excluded is not None
+    await exclusions.write()
+
+    older.set()
+    await reading
+
+    assert member.excluded is not None
+
+
+async def test_failures_that_are_counted_while_others_are_stored_are_not_forgotten(
+    orchestrator: Orchestrator, crew: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await crew.join("a")
+    exclusions = orchestrator.engine.exclusions
+
+    def fail(number: int) -> None:
+        report = Report(f"m{number}", "a", AttemptStatus.FAILED, error={"message": "broken"})
+        exclusions.ended(report, f"t{number}", is_probe=False)
+
+    fail(1)
+    slow = Slow(orchestrator, "count_failures", monkeypatch)
+    roster = Slow(orchestrator, "roster", monkeypatch)
+    reading = asyncio.create_task(orchestrator.engine.read_fleet())
+    older = await roster.has_read()
+    roster.is_on = False
+    writing = asyncio.create_task(exclusions.write(everything=True))
+    stored = await slow.has_read()
+    slow.is_on = False
+    older.set()
+    await reading
+    fail(2)
+    stored.set()
+    await writing
+    await exclusions.write(everything=True)
+
+    assert (await orchestrator.call("agent.get", agent_id="a")).consecutive_failures == 2

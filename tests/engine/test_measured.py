@@ -12,7 +12,7 @@ from crew import Crew, Gate, Hand
 
 from agentorch_cli import WorkFailed
 from agentorch_cli.core.ledger import weight_of
-from agentorch_cli.errors import DatabaseUnreachable
+from agentorch_cli.errors import DatabaseUnreachable, UsageError
 from agentorch_cli.store.ledger import keep_accounts
 from agentorch_cli.views import AgentView, LedgerView
 
@@ -438,3 +438,19 @@ async def test_a_fleet_with_nothing_to_do_asks_nothing_of_the_ledger(
 
     assert not {"keep_accounts", "reckon_hour", "trim_ledger", "ledger", "ledger_since"} & set(idle)
     assert "keep_accounts" in asked
+
+
+@pytest.mark.parametrize(
+    ("one", "said"),
+    [
+        ({"task_id": 5, "right": True}, "outcomes.1"),
+        ({"right": True}, "outcomes.1"),
+        ({"task_id": "x", "rihgt": True}, "rihgt"),
+    ],
+    ids=["number", "nothing", "unknown"],
+)
+async def test_many_outcomes_are_taken_all_or_refused_with_the_place(
+    orchestrator: Any, one: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        await orchestrator.call("outcome.say_many", outcomes=[{"task_id": "a", "right": True}, one])

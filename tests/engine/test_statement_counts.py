@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -44,11 +44,13 @@ class Sent:
         if "typeinfo" not in text and "'jit'" not in text:  # the driver learns a type, once a connection
             self.names.append(NAMES.get(text, text))
 
-    @contextmanager
-    def during(self) -> Iterator[list[str]]:
+    @asynccontextmanager
+    async def during(self) -> AsyncIterator[list[str]]:
         """What is sent while the block runs, without what goes on beside it."""
-        before, found = len(self.names), []
+        before = len(self.names)
+        found: list[str] = []
         yield found
+        await asyncio.sleep(0)  # the driver says it with the next turn of the loop
         found += [name for name in self.names[before:] if name not in PERIODIC]
 
 
@@ -124,7 +126,7 @@ async def test_a_submission_of_a_thousand_tasks_sends_what_one_of_a_single_task_
     await submit_tasks(context, specs(1))
     found = {}
     for size in SIZES:
-        with sent.during() as found[size]:
+        async with sent.during() as found[size]:
             await submit_tasks(context, specs(size))
 
     same(found)
@@ -136,7 +138,7 @@ async def test_a_batch_of_assignments_is_two_statements(engine: Engine, sent: Se
     for size in (1, 1, 100, 250, 1000):
         reply = await submit_tasks(Context(engine.store), specs(size))
         engine.scheduler.hinted(one.task_id for one in reply.tasks)
-        with sent.during() as found[size]:
+        async with sent.during() as found[size]:
             await engine.scheduler.step()
 
     assert found.pop(1000) == ["ready_tasks_by_id", *["assign_batch"] * (1000 // ASSIGNED_AT_ONCE)]
@@ -161,7 +163,7 @@ async def test_a_batch_of_results_is_one_statement_whether_others_wait_for_them_
                 for one in engine.state.deliveries.values()
             ]
             assert len(reports) == size
-            with sent.during() as found[size]:
+            async with sent.during() as found[size]:
                 await engine.settler.step(reports)
                 async with asyncio.timeout(20):
                     await engine.settler._has_unlocked.wait()
@@ -183,7 +185,7 @@ async def test_a_task_on_an_idle_engine_waits_for_few_statements(
         await (await orchestrator.submit(task)).result(10)
     await orchestrator._engine.settler.idle()
 
-    with sent.during() as found:
+    async with sent.during() as found:
         assert await (await orchestrator.submit(task)).result(10) == 1
         await orchestrator._engine.settler.idle()
 

@@ -16,7 +16,7 @@ from websockets.exceptions import InvalidStatus
 
 import agentorch_cli
 from agentorch_cli import Agent
-from agentorch_cli.cli.story import MOVES, WORDS
+from agentorch_cli.cli.story import ENDS, JUDGES, MOVES, WORDS
 from agentorch_cli.cli.ui import page_address
 from agentorch_cli.gateway.control import Control
 from agentorch_cli.gateway.page import page_files
@@ -154,6 +154,7 @@ def test_the_signs_and_words_of_the_page_are_those_of_the_terminal() -> None:
     assert table(look, "SIGNS") == plain
     assert table(look, "WORDS") == WORDS
     assert table(tasks, "MOVES") == MOVES
+    assert table(tasks, "ENDS") == ENDS | JUDGES
 
 
 def test_the_address_of_the_page_is_that_of_the_server() -> None:

@@ -263,3 +263,53 @@ async def test_the_story_of_a_task_does_not_wait_for_other_transactions(
 def test_the_address_that_is_shown_has_no_password() -> None:
     assert shown_address("postgresql://u:p@h:1/d") == "h:1"
     assert shown_address("postgresql:///d?host=/tmp") == "its socket"
+
+
+async def test_more_statements_of_the_hot_path_than_it_has_connections_all_get_their_turn(
+    store: Store,
+) -> None:
+    async with asyncio.timeout(20):
+        for _ in range(20):
+            await asyncio.gather(*(store.db.hot("ready_tasks_by_id", [], "default") for _ in range(50)))
+
+    busy = store.db.connections()
+    assert busy["busy"] == 0 and busy["idle"] > 1
+
+
+async def test_a_connection_of_the_hot_path_that_breaks_is_replaced(store: Store) -> None:
+    await asyncio.gather(*(store.db.hot("ready_tasks_by_id", [], "default") for _ in range(6)))
+    await store.db.pool.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity"
+        " where datname = current_database() and pid <> pg_backend_pid()"
+    )
+
+    failures = 0
+    async with asyncio.timeout(20):
+        for _ in range(20):
+            try:
+                await store.db.hot("ready_tasks_by_id", [], "default")
+            except DatabaseUnreachable:
+                failures += 1
+
+    assert failures <= 6
+    assert await store.db.hot("ready_tasks_by_id", [], "default") == []
+
+
+async def test_a_statement_of_the_hot_path_that_is_given_up_leaves_its_connection_of_use(
+    store: Store,
+) -> None:
+    slow = "select pg_sleep(60), $1::text[], $2::text"
+    store.db._sql = {**store.db._sql, "ready_tasks_for": slow}
+    for _ in range(12):
+        waiting = asyncio.create_task(store.db.hot("ready_tasks_for", [], ""))
+        async with asyncio.timeout(20):
+            while not await store.db.pool.fetchval(
+                "select exists (select from pg_stat_activity where query = $1 and state = 'active')", slow
+            ):
+                await asyncio.sleep(0.005)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    async with asyncio.timeout(20):
+        assert await store.db.hot("ready_tasks_by_id", [], "default") == []

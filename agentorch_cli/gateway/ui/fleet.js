@@ -70,7 +70,7 @@ export const fleet = {
       ["Engine", engine(status)],
       [
         "Agents",
-        standing(status.agent_counts, AGENT_ORDER) || h("span", { class: "dim" }, "none registered"),
+        standing(status.agent_counts, AGENT_ORDER) || h("span", { class: "dim" }, "none yet"),
       ],
       ["Oldest wait", status.oldest_pending_seconds ? span(status.oldest_pending_seconds) : null],
       ["Spent", spend(status.spend)],
@@ -186,15 +186,10 @@ function spend(found) {
     amounts(found.today_usd, found.today_tokens) ||
     (found.today_unknown_attempts ? "unknown" : "nothing told");
   const unknown = found.total_unknown_attempts;
+  const silent = `${number(unknown)} ${unknown === 1 ? "attempt" : "attempts"} did not say`;
   return [
-    `${today} today, ${total || "unknown"} in all`,
-    unknown
-      ? h(
-          "span",
-          { class: "yellow" },
-          `; unknown for ${number(unknown)} ${unknown === 1 ? "attempt" : "attempts"}`,
-        )
-      : null,
+    total ? `${today} today, ${total} in all` : null,
+    unknown ? h("span", { class: "yellow" }, (total ? "; " : "") + silent) : null,
   ];
 }
 
@@ -220,7 +215,7 @@ function chosen(found, word) {
 /** What an agent is doing: the tasks that it holds, by name where it is known. */
 function named(agent, running) {
   const known = new Map(running.map((one) => [one.task_id, label(one)]));
-  return agent.working_on.map((id) => [id, known.get(id) ?? line(id)]);
+  return agent.working_on.map((id) => [id, known.get(id) ?? line(agent.names[id] ?? id)]);
 }
 
 function doing(agent) {
@@ -294,7 +289,7 @@ const RECENT = [
 ];
 
 const VOTES = [
-  { name: "Topic", is: "wide", cell: (one) => link("vote", one.decision_id, line(one.topic)) },
+  { name: "Topic", is: "wide", cell: (one) => link("vote", one.decision_id, line(one.task_name || one.topic)) },
   { name: "Status", cell: (one) => state(one.status) },
   { name: "Votes", is: "number", cell: (one) => `${one.votes_used} of ${one.electorate}` },
   { name: "Sure", is: "number", cell: (one) => percent(one.confidence) },

@@ -20,6 +20,8 @@ export const SIGNS = {
   "lost": ["?", "magenta"],
   "timed_out": ["✗", "magenta"],
   "reached": ["●", "green"],
+  "open": ["✗", "red"],
+  "resolved": ["●", "green"],
   "active": ["●", "green"],
   "failing": ["✗", "red"],
   "ended": ["○", "dim"],
@@ -51,6 +53,9 @@ export const WORDS = {
   "budget_reserved": "reserved for",
   "budget_settled": "paid for",
   "budget_returned": "given back by",
+  "consensus_opened": "vote opened",
+  "ballot_cast": "vote cast by",
+  "consensus_decided": "vote closed",
 };
 
 let skew = 0; // ms that the server's clock is ahead of this one

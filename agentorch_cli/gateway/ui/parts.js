@@ -10,6 +10,21 @@ export function link(kind, id, shown, attributes = {}) {
 }
 
 export const taskLink = (id, shown) => link("task", id, shown ?? line(id));
+
+// ids that the engine makes; one that a person chose is a name already
+const MADE = /\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b/g;
+
+/** A sentence with the names of tasks in place of their ids. */
+export function named(sentence, called) {
+  return line(sentence).replace(MADE, (id) => (called?.[id] ? line(called[id]) : id));
+}
+
+/** Tasks side by side, each a link with its name. */
+export function taskLinks(ids, called, most = 20) {
+  const links = ids.slice(0, most).map((id, index) => [index ? ", " : null, taskLink(id, named(id, called))]);
+  return [links, ids.length > most ? ` and ${ids.length - most} more` : null];
+}
+
 export const agentLink = (id) => link("agent", id, line(id));
 
 /** Names side by side, each a link. */

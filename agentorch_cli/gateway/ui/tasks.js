@@ -9,6 +9,7 @@ import {
   line,
   money,
   nothing,
+  now,
   number,
   percent,
   reason,
@@ -26,11 +27,13 @@ import {
   choice,
   facts,
   field,
+  named,
   names,
   quiet,
   section,
   table,
   taskLink,
+  taskLinks,
   title,
 } from "./parts.js";
 import { picture } from "./picture.js";
@@ -186,14 +189,12 @@ function about(task) {
     ["agents", task.assigned_agents.length ? agents(task.assigned_agents, 20) : null],
     [
       "after",
-      task.depends_on.length
-        ? task.depends_on.slice(0, 20).map((id, index) => [index ? ", " : null, taskLink(id)])
-        : null,
+      task.depends_on.length ? taskLinks(task.depends_on, task.names) : null,
     ],
     ["waits for", task.waiting_on ? `${task.waiting_on} of ${task.depends_on.length} dependencies` : null],
     ["progress", task.progress !== null && !task.completed_at ? bar(task.progress, "progress", true) : null],
     ["submitted", age(task.created_at)],
-    ["runs from", task.run_at && !task.started_at ? age(task.run_at) : null],
+    ["runs from", Date.parse(task.run_at) > now() && !task.started_at ? age(task.run_at) : null],
     ["deadline", task.deadline ? age(task.deadline) : null],
     ["took", task.started_at ? took(task.started_at, task.completed_at) : null],
     ["attempts", task.failures ? `${task.attempts_made}, ${task.failures} failed` : null],
@@ -224,21 +225,31 @@ function reasons(why) {
       h(
         "li",
         { style: { "--depth": String(one.depth) } },
-        one.depth ? [taskLink(one.task_id), " "] : null,
-        line(one.sentence),
+        one.depth ? [taskLink(one.task_id, named(one.task_id, why.names)), " "] : null,
+        named(one.sentence, why.names),
         one.seconds !== null ? h("span", { class: "dim" }, ` for ${span(one.seconds)}`) : null,
         Object.keys(one.agents).length
-          ? h(
-              "ul",
-              {},
-              Object.entries(one.agents).map(([id, text]) =>
-                h("li", {}, agentLink(id), " ", h("span", { class: "dim" }, line(text || "could take it"))),
-              ),
-            )
+          ? h("ul", {}, obstacles(one.agents, why.names))
           : null,
       ),
     ),
   );
+}
+
+/** Agents with what stands in the way of each; many with the same reason together, the fewest on top. */
+function obstacles(found, called) {
+  const alike = new Map();
+  for (const [id, text] of Object.entries(found)) {
+    const reason = named(text || "could take it", called);
+    alike.set(reason, [...(alike.get(reason) || []), id]);
+  }
+  return [...alike]
+    .sort(([, some], [, others]) => some.length - others.length)
+    .map(([reason, ids]) =>
+      ids.length > MOST_ALIKE
+        ? h("li", {}, h("span", { class: "dim" }, reason, ": "), agents(ids, MOST_ALIKE))
+        : ids.map((id) => h("li", {}, agentLink(id), " ", h("span", { class: "dim" }, reason))),
+    );
 }
 
 function story(task) {
@@ -289,6 +300,13 @@ function detailed(event) {
   const data = event.data;
   if (event.kind.startsWith("budget_")) return booked(data);
   if (data.message) return String(data.message);
+  if (event.kind === "consensus_opened" && data.voters)
+    return `${data.rule}, voters: ${data.voters.join(", ")}`;
+  if (event.kind === "ballot_cast") return data.status === "answered" ? "" : String(data.status);
+  if (event.kind === "consensus_decided") {
+    const by = String(data.decided_by);
+    return `${data.status === "reached" ? "reached" : "not reached"}: ${ENDS[by] ?? by}`;
+  }
   if (data.why in MOVES) return MOVES[data.why] + (data.to ? ` and given to ${data.to}` : "");
   return Object.entries(data)
     .filter(([, value]) => value !== null)
@@ -303,7 +321,21 @@ function booked(data) {
   return amount ? `${guess}${amount} on ${whose}` : whose;
 }
 
+const ENDS = {
+  "threshold": "enough of them agree",
+  "certain": "no ballot that is out could change it",
+  "confidence": "it is sure enough",
+  "exhausted": "everybody was heard",
+  "impossible": "no answer could win any more",
+  "too_few": "fewer voters are left than it needs",
+  "plurality": "the most popular answer was taken",
+  "deadline": "its time was over",
+  "judge": "a judge decided",
+  "person": "a person closed it",
+};
+
 const MOST_EVENTS = 200;
+const MOST_ALIKE = 3; // agents that are named one by one where the same stands in the way of all
 
 const EVENTS = [
   { name: "At", is: "brief", cell: (one) => h("time", { datetime: one.at, title: one.at }, clock(one.at)) },

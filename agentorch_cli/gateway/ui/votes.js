@@ -8,10 +8,12 @@ import {
   choice,
   facts,
   link,
+  named,
   names,
   section,
   table,
   taskLink,
+  taskLinks,
   title,
 } from "./parts.js";
 import { h } from "./tree.js";
@@ -19,7 +21,7 @@ import { h } from "./tree.js";
 const votesOf = (one) => `${one.votes_used} of ${one.electorate}`;
 
 const DECISIONS = [
-  { name: "Topic", is: "wide", cell: (one) => link("vote", one.decision_id, line(one.topic)) },
+  { name: "Topic", is: "wide", cell: (one) => link("vote", one.decision_id, line(one.task_name || one.topic)) },
   { name: "Status", cell: (one) => state(one.status) },
   { name: "Rule", cell: (one) => line(one.rule) },
   { name: "Votes", is: "number", cell: votesOf },
@@ -52,8 +54,11 @@ export const vote = {
   name: "Vote",
   ask: ({ id }) => ({ vote: ["consensus.get", { decision_id: id }] }),
   draw: ({ vote }) => [
-    title(vote.status, line(vote.topic), vote.decision_id),
-    facts([["task", vote.task_id ? taskLink(vote.task_id) : null], ...voteFacts(vote)]),
+    title(vote.status, line(vote.task_name || vote.topic), vote.decision_id),
+    facts([
+      ["task", vote.task_id ? taskLink(vote.task_id, line(vote.task_name || vote.task_id)) : null],
+      ...voteFacts(vote),
+    ]),
     ballots(vote),
   ],
 };
@@ -152,12 +157,8 @@ export const DEADLOCKS = [
   { name: "Kind", cell: (one) => link("deadlock", one.deadlock_id, line(one.kind)) },
   {
     name: "Members",
-    is: "wide id",
-    cell: (one) =>
-      one.members
-        .slice(0, 5)
-        .map((id, index) => [index ? ", " : null, taskLink(id)])
-        .concat(one.members.length > 5 ? ` and ${one.members.length - 5} more` : []),
+    is: "wide",
+    cell: (one) => taskLinks(one.members, one.names, 5),
   },
   { name: "Waited", is: "number", cell: (one) => span(one.waited_s) },
   {
@@ -194,19 +195,12 @@ export const deadlock = {
   draw: ({ deadlock }) => [
     title(null, line(deadlock.kind), deadlock.deadlock_id),
     facts([
-      [
-        "state",
-        deadlock.resolved_at
-          ? h("span", { class: "green" }, "resolved")
-          : h("span", { class: "red" }, "open"),
-      ],
-      ["why", line(deadlock.reason)],
+      ["state", state(deadlock.resolved_at ? "resolved" : "open")],
+      ["why", named(deadlock.reason, deadlock.names)],
       ["waited", span(deadlock.waited_s)],
       [
         "victims",
-        deadlock.victims.length
-          ? deadlock.victims.map((id, index) => [index ? ", " : null, taskLink(id)])
-          : null,
+        deadlock.victims.length ? taskLinks(deadlock.victims, deadlock.names, 200) : null,
       ],
       ["resolution", deadlock.resolution ? line(deadlock.resolution) : null],
       ["by", deadlock.resolved_by ? line(deadlock.resolved_by) : null],
@@ -219,7 +213,9 @@ export const deadlock = {
       h(
         "ol",
         { class: "members" },
-        deadlock.members.slice(0, 200).map((id) => h("li", { key: id }, taskLink(id))),
+        deadlock.members
+          .slice(0, 200)
+          .map((id) => h("li", { key: id }, taskLink(id, named(id, deadlock.names)))),
       ),
     ),
     deadlock.edges.length
@@ -229,7 +225,7 @@ export const deadlock = {
           h(
             "ol",
             { class: "members" },
-            deadlock.edges.slice(0, 50).map((one) => h("li", {}, line(one.reason))),
+            deadlock.edges.slice(0, 50).map((one) => h("li", {}, named(one.reason, deadlock.names))),
           ),
         )
       : null,

@@ -31,31 +31,57 @@ from agent_registry;
 -- Those of tasks $1 that are not over, and what is ready that somebody may wait for, or that agents who
 -- are here (away for less than $2 seconds) may not be able to do. All else that is ready holds nothing,
 -- keeps nobody waiting and runs when its turn comes: a backlog of a million such tasks costs nothing here.
+-- Of those that nobody can do, hold nothing and keep nobody waiting, the first 1,000 of each demand stand for all:
+-- `weight` is how many each of them stands for.
 with demands as materialized (
   select
-    d.pool, d.required_capabilities,
+    d.pool, d.required_capabilities, d.alike,
     exists (
       select 1 from agent_registry a
       where a.pool = d.pool and a.capabilities @> d.required_capabilities
         and (a.node_id is not null or now() - coalesce(a.disconnected_at, a.created_at) < $2 * interval '1 second')
     ) as is_served
-  from (select distinct pool, required_capabilities from task_distributions where wanted > 0) as d
+  from (
+    select
+      pool, required_capabilities,
+      count(*) filter (
+        where not (has_dependents or parent_id is not null or max_agents > 1 or coverage = 'team')) as alike
+    from task_distributions
+    where wanted > 0
+    group by pool, required_capabilities
+  ) as d
+),
+unserved as (
+  select u.task_id, u.alike
+  from (
+    select
+      t.task_id, d.alike, row_number() over (partition by t.pool, t.required_capabilities order by t.seq) as place
+    from task_distributions t
+    join demands d on d.pool = t.pool and d.required_capabilities = t.required_capabilities
+    where t.wanted > 0 and not d.is_served
+      and not (t.has_dependents or t.parent_id is not null or t.max_agents > 1 or t.coverage = 'team')
+  ) as u
+  where u.place <= 1000
 ),
 seen as (
   select unnest($1::text[]) as task_id
   union
   select t.task_id
   from task_distributions t
-  join demands d on d.pool = t.pool and d.required_capabilities = t.required_capabilities
   where t.wanted > 0
-    and (t.has_dependents or t.parent_id is not null or t.max_agents > 1 or t.coverage = 'team' or not d.is_served)
+    and (t.has_dependents or t.parent_id is not null or t.max_agents > 1 or t.coverage = 'team')
+  union
+  select task_id from unserved
 )
 select
   t.task_id, status, pool, required_capabilities, coverage, min_agents, max_agents, on_dependency_failure, priority,
   restarts, generation, options ->> 'on_deadlock' as on_deadlock,
   extract(epoch from now() - created_at)::float8 as age_s,
-  case when started_at is not null then extract(epoch from now() - started_at)::float8 else 0 end as work_s
-from task_distributions t join seen s on s.task_id = t.task_id
+  case when started_at is not null then extract(epoch from now() - started_at)::float8 else 0 end as work_s,
+  case when u.alike > 1000 then u.alike / 1000.0::float8 end as weight
+from task_distributions t
+join seen s on s.task_id = t.task_id
+left join unserved u on u.task_id = t.task_id
 where status in ('blocked', 'pending', 'running');
 
 

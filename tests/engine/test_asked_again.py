@@ -1,0 +1,88 @@
+"""Who comes again finds what it had, and leaves nothing behind: sub-tasks after a reconnect, followers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from crew import Crew, Gate
+
+from agentorch_cli.store.following import Pulse
+from agentorch_cli.wiring import Orchestrator
+
+
+async def until(holds: Callable[[], Any]) -> None:
+    async with asyncio.timeout(15):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_sub_task_is_waited_for_once_however_often_its_agent_reconnects(
+    orchestrator: Orchestrator, crew: Crew
+) -> None:
+    async def parent(work: Any) -> Any:
+        return await work.submit({"required_capabilities": ["child"]}, wait=True)
+
+    gate = Gate("child")
+    hand = await crew.join("a", does=parent)
+    await crew.join("b", "child", does=gate)
+    task = await orchestrator.submit({"required_capabilities": ["work"]})
+    await gate.work()
+    courier, subtasks = orchestrator.engine.courier, orchestrator.engine.subtasks
+    for _ in range(3):
+        hand.is_connected.clear()
+        before = courier.session_of("a")
+        before.abort()
+        await hand.is_connected.wait()
+        await until(lambda: any(asked is courier.session_of("a") for asked, _ in subtasks._asked.values()))
+
+    # it has been stored again, and one waits
+    await until(lambda: len(subtasks._running) == 1 and sum(map(len, subtasks._waiting.values())) == 1)
+    assert subtasks._per_agent == {"a": 1}
+    gate.is_open.set()
+    assert await task.result(30) == "child"
+    await until(lambda: not subtasks._running and not subtasks._asked)
+
+
+class SlowToStop:
+    """A log whose reader takes a moment to be stopped, as a query under way does."""
+
+    def __init__(self) -> None:
+        self.newest = 0
+        self.go_on = asyncio.Event()
+
+    async def fetch_one(self, _name: str) -> dict[str, int]:
+        self.newest += 1
+        try:
+            await asyncio.sleep(0.005)
+        except asyncio.CancelledError:
+            await self.go_on.wait()
+            raise
+        return {"tx": self.newest, "event_id": 1}
+
+
+async def test_who_follows_while_the_last_one_leaves_hears_of_what_happens() -> None:
+    log = SlowToStop()
+    pulse = Pulse(log, look_every=0.0)  # type: ignore[arg-type]
+
+    async def follow(left: asyncio.Event) -> None:
+        async with pulse.following():
+            await left.wait()
+
+    first, second = asyncio.Event(), asyncio.Event()
+    leaving = asyncio.create_task(follow(first))
+    await until(lambda: log.newest)
+    first.set()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    coming = asyncio.create_task(follow(second))
+    await asyncio.sleep(0)
+    log.go_on.set()
+    await leaving
+
+    async with asyncio.timeout(5):
+        await pulse.next()
+
+    second.set()
+    await coming
