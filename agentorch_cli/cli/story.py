@@ -295,7 +295,8 @@ def _is_paid(task: TaskView) -> bool:
 
 
 def _vote_facts(decision: DecisionView, look: Look) -> list[tuple[str, Text]]:
-    needed = f", {decision.needed} equal votes decide" if decision.needed else ""
+    decide = "one vote decides" if decision.needed == 1 else f"{decision.needed} equal votes decide"
+    needed = f", {decide}" if decision.needed else ""
     saved = (
         f", {decision.votes_not_asked} not asked: {decision.votes_not_asked / decision.electorate:.0%} saved"
         if decision.votes_not_asked and decision.electorate

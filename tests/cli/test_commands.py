@@ -25,6 +25,7 @@ def submitted(tasks: list[Any]) -> SubmitReply:
 
 @pytest.fixture
 def taskfile(desk: Any, tmp_path: Path) -> str:
+    desk.answers["node.list"] = []
     desk.answers["task.submit"] = submitted
     desk.answers["task.list"] = sample.tasks()
     desk.answers["status.get"] = sample.status()
