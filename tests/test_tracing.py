@@ -279,9 +279,9 @@ def test_the_span_comes_from_the_flag_or_the_environment(
 
     import asyncpg
 
-    from tests.cli.test_db_commands import _new
+    from tests.databases import new_database
 
-    url = asyncio.run(_new(postgres, "traced", "agentorch_template"))
+    url = asyncio.run(new_database(postgres, "traced"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     if variable is not None:

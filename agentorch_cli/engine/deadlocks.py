@@ -9,6 +9,7 @@ so that the monitor never takes more than a quarter of the time.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
@@ -76,11 +77,10 @@ class Monitor:
             self._wake.clear()
             pause = max(self._due, self._not_before) - loop.time()
             if pause > 0:
-                try:
-                    await asyncio.wait_for(self._wake.wait(), pause)
-                except TimeoutError:
-                    pass
-                else:
+                with contextlib.suppress(TimeoutError):
+                    # not wait_for: before Python 3.12 that forgets to be cancelled where both happen at once
+                    async with asyncio.timeout(pause):
+                        await self._wake.wait()
                     continue
             began = loop.time()
             self._due = began + self.sweep_interval

@@ -146,7 +146,7 @@ def test_none_is_nothing_but_the_exit_code_and_errors(agentorch: Run, desk: Any)
     assert (failed.code, failed.out, failed.err) == (
         8,
         "",
-        "error: b: it is completed already\nfix: agentorch status\n",
+        "error: b: it is completed already\nfix: agentorch task show b\n",
     )
 
 

@@ -301,7 +301,7 @@ async def test_nobody_looks_at_the_log_while_no_page_wants_to_know(orchestrator:
 
         await rpc.result("unsubscribe", subscription=subscription)
 
-        while not pulse._looking.done():
+        while pulse._looking is not None:
             await asyncio.sleep(0.005)
 
 
