@@ -5,7 +5,8 @@ that came online), never on a clock while nothing does. One step matches what th
 knows, commits it in one statement per batch, and sends. While a commit runs, more wakes up:
 so batches grow under load by themselves, and a single task passes at once. Where more is ready
 than a batch holds, the next batch is matched while the last one is being stored (a `_Flight`),
-and that one is sent while the next is stored: neither the database nor this loop waits for the other.
+and that one is sent while the next is stored: neither the database nor this loop waits for the other,
+and no agent waits for what this loop reads.
 
 The mirror holds a window of the ready tasks. Hints name new ones; where they do not fit in a
 hint, or the mirror may have missed some, the window is read again from the table.
@@ -98,6 +99,8 @@ class _Flight:
     pairs: Sequence[Pair]
     batch: list[Assignment]
     answer: asyncio.Task[dict[str, Claimed]]
+    is_sent: bool = False
+    """Its agents were told, or it was given up."""
     task_ids: set[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -435,7 +438,8 @@ class Scheduler:
     def _room(self) -> int:
         if not self.most_running:
             return BATCH
-        aloft = len(self._flight.pairs) if self._flight is not None else 0
+        flight = self._flight
+        aloft = len(flight.pairs) if flight is not None and not flight.is_sent else 0
         return min(BATCH, self.most_running - len(self.state.running) - aloft)
 
     async def _continue(self) -> None:
@@ -634,10 +638,11 @@ class Scheduler:
         except BaseException:
             self._take_back(pairs)
             raise
-        self._flight = _Flight(pairs, batch, asyncio.create_task(self._store(batch)))
+        flight = self._flight = _Flight(pairs, batch, asyncio.create_task(self._store(batch)))
+        flight.answer.add_done_callback(lambda _: self._landed(flight))
         if before is not None and claimed is not None:
             await asyncio.sleep(0)  # the statement is on its way
-            self._send(before.pairs, before.batch, claimed)
+            self._send_once(before, claimed)
 
     async def _store(self, batch: list[Assignment]) -> dict[str, Claimed]:
         loop = asyncio.get_running_loop()
@@ -652,12 +657,33 @@ class Scheduler:
         if flight is not None:
             claimed = await self._answer(flight)
             if claimed is not None:
-                self._send(flight.pairs, flight.batch, claimed)
+                self._send_once(flight, claimed)
+
+    def _landed(self, flight: _Flight) -> None:
+        """It is stored, or not. Its agents do not wait for what the loop reads meanwhile, but for two rounds
+        of the event loop: if the next batch waits for this one, its statement is under way by then."""
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_soon, self._send_landed, flight)
+
+    def _send_landed(self, flight: _Flight) -> None:
+        if flight.answer.cancelled() or flight.answer.exception() is not None:
+            return  # whoever waits for it sees to that
+        try:
+            self._send_once(flight, flight.answer.result())
+        except Exception:
+            log.exception("assignments could not be sent; the next step reads everything anew")
+            self.doubt()
+
+    def _send_once(self, flight: _Flight, claimed: dict[str, Claimed]) -> None:
+        if not flight.is_sent:
+            flight.is_sent = True
+            self._send(flight.pairs, flight.batch, claimed)
 
     async def _abandon(self) -> None:
         """A step failed: what it was storing is not known to be stored, and is taken back here."""
         flight, self._flight = self._flight, None
-        if flight is not None:
+        if flight is not None and not flight.is_sent:
+            flight.is_sent = True
             self._take_back(flight.pairs)
             self._is_in_doubt = True
             flight.answer.cancel()

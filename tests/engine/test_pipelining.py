@@ -257,3 +257,28 @@ async def test_a_fault_after_results_were_stored_leaves_no_agent_without_its_ack
     await until(lambda: orchestrator.engine.state.roster.members["a"].busy == 0)
     assert not hand.running.done()
     assert all("a fault" in told for told in noise.take())
+
+
+async def test_agents_do_not_wait_for_what_the_loop_reads(
+    orchestrator: Any, crew: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More became ready while a batch was stored, and reading that takes long: the batch is sent before."""
+    store = orchestrator.store
+    read, reading, go_on = store.ready_tasks, asyncio.Event(), asyncio.Event()
+
+    async def slow(limit: int, pool: str, **where: Any) -> Any:
+        if where:
+            reading.set()
+            await go_on.wait()
+        return await read(limit, pool, **where)
+
+    monkeypatch.setattr("agentorch_cli.engine.scheduler.WINDOW", 400)
+    monkeypatch.setattr(store, "ready_tasks", slow)
+    handles = await submitted(orchestrator, 3 * BATCH)
+    orchestrator.engine.scheduler.look_again_here()
+    await crew.join("a", slots=3 * BATCH)
+
+    await reading.wait()
+    await until(lambda: len(orchestrator.engine.state.deliveries) > 0)
+    go_on.set()
+    await finished(orchestrator, handles)
