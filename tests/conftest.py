@@ -12,6 +12,7 @@ import asyncio
 import itertools
 import logging
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -26,6 +27,10 @@ from agentorch_cli.store.database import Database
 from agentorch_cli.store.embedded import EmbeddedServer
 from agentorch_cli.wiring import Orchestrator
 from tests.databases import TEMPLATE, execute, named, new_database
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell without job control has what it starts in the background ignore Ctrl-C, and so does what that starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 HEARTBEAT = 0.4
 """Seconds, in place of 10: a lost agent's grace is three of these."""
