@@ -29,7 +29,7 @@ from agentorch_cli.wiring import Orchestrator
 from tests.databases import TEMPLATE, execute, named, new_database
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell without job control has what it starts in the background ignore Ctrl-C, and whatever that starts.
+    # A shell without job control has what it starts in the background ignore Ctrl-C, and what that starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 HEARTBEAT = 0.4
