@@ -81,7 +81,12 @@ class Wire(ServerConnection):
         rest, self._rest = self._rest, b""
         if rest and not self._is_cut:
             super().data_received(rest)
+        self._is_cut = True  # nothing more may be read
         super().eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_cut, self._rest = True, b""
+        super().connection_lost(exc)
 
     def _hold(self) -> None:
         """Enough frames wait to be taken."""

@@ -251,7 +251,7 @@ async def test_an_agent_that_is_neither_is_left_as_it_is(orchestrator: Any, crew
 
 @pytest.mark.parametrize("reason", ["x" * 1001, "nul \0", "half a \ud800"])
 async def test_a_reason_that_cannot_be_kept_is_refused(orchestrator: Any, reason: str) -> None:
-    with pytest.raises(UsageError, match="a reason"):
+    with pytest.raises(UsageError, match="reason"):
         await orchestrator.call("agent.pause", agent_ids=["a"], reason=reason)
 
 
