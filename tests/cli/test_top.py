@@ -246,6 +246,16 @@ async def test_enter_opens_agents_votes_and_deadlocks(table: str, text: str) -> 
         await until(pilot, lambda: isinstance(cockpit.screen, Detail) and text in paper(cockpit))
 
 
+async def test_an_answer_that_comes_while_the_screen_is_taken_away_is_dropped() -> None:
+    """Else whoever leaves at that moment is shown how the program is made."""
+    async with opened(Client()) as (cockpit, _):
+        await cockpit.query_one("#state").remove()
+
+        cockpit.show()
+
+        assert cockpit.is_running
+
+
 async def test_nothing_is_changed_without_being_allowed_to() -> None:
     client = Client()
     async with opened(client) as (cockpit, pilot):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
+from textual.css.query import NoMatches
 from textual.widgets import Footer, Input, Static, Tab, Tabs
 
 from agentorch_cli.cli import board
@@ -149,15 +151,18 @@ class Cockpit(App[None]):
 
     def show(self) -> None:
         """Everything, anew."""
-        if self.state is None or not self.is_running:
-            return
+        if self.state is not None and self.is_running:
+            with contextlib.suppress(NoMatches):  # who leaves takes the screen away while an answer comes
+                self._show(self.state)
+
+    def _show(self, state: State) -> None:
         screen = self.screen_stack[0]
-        look = replace(self.look, now=self.state.status.at)
+        look = replace(self.look, now=state.status.at)
         screen.query_one("#head", Static).update(self._head(look))
         grid = screen.query_one(Grid)
-        grid.show(self._listing, self.state, look)
+        grid.show(self._listing, state, look)
         screen.query_one("#state", Static).update(self._line(grid, look))
-        status = self.state.status
+        status = state.status
         numbers = {
             "Agents": len(status.agents),
             "Tasks": sum(status.task_counts.values()),

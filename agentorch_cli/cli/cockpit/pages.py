@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
+from textual.css.query import NoMatches
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Footer, Static, Tab, Tabs
 
@@ -142,7 +144,8 @@ class Detail(Screen[None]):
             except OrchestratorError as error:
                 self._cockpit.give_up(error)
                 return
-            self._show()
+            with contextlib.suppress(NoMatches):  # who leaves takes the page away while an answer comes
+                self._show()
             try:  # a large graph is asked for less often
                 async with asyncio.timeout(max(EVERY, DUTY * (clock() - start))):
                     await self._again.wait()
