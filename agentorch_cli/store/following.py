@@ -130,13 +130,16 @@ class Pulse:
                 await asyncio.gather(looking, return_exceptions=True)
 
     async def _look(self) -> None:
-        is_first = True
+        is_first, is_away = True, False
         while True:
             try:
                 row = await self._db.fetch_one("newest_event")
             except DatabaseUnreachable as error:
-                log.warning("cannot look at the log of events: %s", error)
+                if not is_away:  # once: it is looked at several times a second
+                    log.warning("cannot look at the log of events: %s", error)
+                is_away = True
             else:
+                is_away = False
                 newest = (int(row["tx"]), int(row["event_id"])) if row is not None else None
                 if is_first or newest != self.newest:
                     is_first, self.newest = False, newest

@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from crew import Crew, Gate
 
+from agentorch_cli.errors import DatabaseUnreachable
 from agentorch_cli.store.following import Pulse
 from agentorch_cli.wiring import Orchestrator
 
@@ -86,3 +88,33 @@ async def test_who_follows_while_the_last_one_leaves_hears_of_what_happens() -> 
 
     second.set()
     await coming
+
+
+class Away:
+    """A log that cannot be read until it is told to be there."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.is_there = False
+
+    async def fetch_one(self, _name: str) -> dict[str, int]:
+        self.asked += 1
+        if not self.is_there:
+            raise DatabaseUnreachable("gone")
+        return {"tx": self.asked, "event_id": 1}
+
+
+async def test_a_database_that_is_away_is_told_once_and_not_at_each_look(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log = Away()
+    pulse = Pulse(log, look_every=0.0)  # type: ignore[arg-type]
+
+    async with pulse.following(), asyncio.timeout(5):
+        await until(lambda: log.asked > 5)
+        log.is_there = True
+        await pulse.next()
+        log.is_there, before = False, log.asked
+        await until(lambda: log.asked > before + 5)
+
+    assert [record.message for record in caplog.records] == ["cannot look at the log of events: gone"] * 2
