@@ -19,6 +19,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from agentorch_cli.config import Settings
@@ -31,6 +32,12 @@ from tests.databases import TEMPLATE, execute, named, new_database
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell without job control has what it starts in the background ignore Ctrl-C, and what that starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes says what else the machine has to do.
+hypothesis.settings.register_profile(
+    "agentorch", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+)
+hypothesis.settings.load_profile("agentorch")
 
 HEARTBEAT = 0.4
 """Seconds, in place of 10: a lost agent's grace is three of these."""
