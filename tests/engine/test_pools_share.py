@@ -74,12 +74,12 @@ async def test_work_that_has_not_begun_moves_within_its_pool_only(
     busy, idle, other = Worker(), Worker(), Worker()
     await crew_of(default).join("d", does=idle)
     await crew_of(default).join("g1", does=busy, pool="gpu", prefetch=1)
-    await until(lambda: "g1" in gpu.engine.state.roster.members)
-    member = gpu.engine.state.roster.members["g1"]
+    members = gpu.engine.state.roster.members  # of which each may be replaced by what is read anew
+    await until(lambda: "g1" in members)
     async with asyncio.timeout(20):
-        while not member.is_quick:
+        while not members["g1"].is_quick:
             await (await gpu.submit(WORK | {"data": "quick"})).result(10)
-            await until(lambda: not member.used)
+            await until(lambda: not members["g1"].used)
     handles = await gpu.submit_all([WORK | {"data": "slow"}] * 2)
     first = await busy.gate.work()
     await until(lambda: len(gpu.engine.state.shelf) == 1)
