@@ -6,6 +6,96 @@
 -- row; a plan made with them walks all of the backlog for each task of a batch.
 
 
+-- part: ready_row
+-- What the scheduler wants to know of a ready task.
+  task_id, seq, urgency, remaining_path, task_type, priority, required_capabilities, coverage, min_agents,
+  max_agents, wanted, attempts_made, tried_agents, assigned_agents, timeout_seconds, retries, failures, losses,
+  has_dependents, options::text as options, status, deadline, declined_by, pool
+
+
+-- part: input_of_endings
+input as (
+  select *
+  from unnest(
+    $1::text::uuid[], $2::text::text[], $3::text::text[], $4::text::text[], $5::text::text[], $6::text::text[],
+    $7::text::text[], $8::float8[], $9::text::text[], $10::text::float8[]
+  ) with ordinality as i (
+    message_id, task_id, agent_id, attempt_status, verdict, result, error, confidence, usage, delay_seconds,
+    position
+  )
+),
+
+
+-- part: endings
+-- What was given a backup meanwhile is not a task with one agent any more: `locked` says how many it takes.
+finished as (
+  update task_attempts a
+  set
+    status = i.attempt_status,
+    accepted_at = coalesce(a.accepted_at, a.sent_at),
+    finished_at = greatest(now(), a.sent_at, a.accepted_at),
+    result = i.result::json,
+    error = i.error::jsonb,
+    confidence = i.confidence,
+    usage = i.usage::jsonb
+  from input i
+  where a.message_id = i.message_id and a.status || '' in ('sent', 'accepted')
+    and (select count(*) from locked) > 0 and i.task_id in (select l.task_id from locked l where l.max_agents = 1)
+  returning a.message_id
+),
+settled as (
+  update task_distributions t
+  set
+    status = i.verdict,
+    completed_at = case when i.verdict = 'pending' then null else now() end,
+    result = case when i.verdict = 'completed' then i.result::json end,
+    error = case when i.verdict = 'completed' then null else i.error::jsonb end,
+    failures = t.failures + case when i.attempt_status in ('failed', 'timed_out') then 1 else 0 end,
+    losses = t.losses + case when i.attempt_status = 'lost' then 1 else 0 end,
+    wanted = case when i.verdict = 'pending' then t.first_wave else 0 end,
+    run_at = case when i.verdict = 'pending' then now() + i.delay_seconds * interval '1 second' else t.run_at end,
+    is_delayed = (i.verdict = 'pending' and i.delay_seconds > 0),
+    tried_agents = case
+      when i.verdict = 'pending' and not i.agent_id = any(t.tried_agents) then t.tried_agents || i.agent_id
+      else t.tried_agents end,
+    assigned_agents = case when i.verdict = 'pending' then '{}' else t.assigned_agents end
+  from input i join finished f on f.message_id = i.message_id
+  where t.task_id = i.task_id and t.status = 'running'
+  returning t.task_id, t.status, t.has_dependents, i.message_id
+),
+logged as (
+  insert into events (kind, task_id, agent_id, message_id, node_id, data)
+  select
+    case i.verdict when 'pending' then 'task_requeued' else 'task_' || i.verdict end,
+    s.task_id, i.agent_id, i.message_id, $11, case when i.verdict <> 'completed' then i.error::json end
+  from settled s join input i on i.message_id = s.message_id
+),
+hinted as (
+  select pg_notify('agentorch_done', $12) where $12 <> ''
+)
+
+
+-- part: unlocked
+-- Whom enough was taken off `waiting_on` (in `counted`), as `ready_row` has it.
+unlocked as (
+  update task_distributions t
+  set
+    waiting_on = t.waiting_on - c.number,
+    status = case when t.waiting_on > c.number then 'blocked' else 'pending' end,
+    wanted = case when t.waiting_on > c.number then 0 else t.first_wave end,
+    run_at = greatest(t.run_at, now()),
+    is_delayed = t.waiting_on <= c.number and t.run_at > now(),
+    urgency = agentorch_urgency(greatest(t.run_at, now()), t.priority, c.aging_seconds)
+  from counted c
+  where t.task_id = c.task_id
+  returning
+    t.task_id, t.seq, t.urgency, t.remaining_path, t.task_type, t.priority, t.required_capabilities, t.coverage,
+    t.min_agents, t.max_agents, t.wanted, t.attempts_made, t.tried_agents, t.assigned_agents, t.timeout_seconds,
+    t.retries, t.failures, t.losses, t.has_dependents, t.options::text as options, t.status, t.deadline,
+    t.declined_by, t.pool, t.is_delayed
+)
+
+
 -- name: insert_tasks
 -- Store a submission: its tasks, their edges, one event each, and one hint that carries the ids
 -- that are ready (or * where they do not fit). $28 counts from readiness: seconds an age step lasts. The hint
@@ -75,9 +165,7 @@ select count(*) from inserted, (select count(*) from hinted) as h, (select count
 -- The next $1 tasks of pool $2 that want agents, in the order of service, behind the place
 -- (urgency, remaining_path, seq) that $3, $4, $5 name.
 select
-  task_id, seq, urgency, remaining_path, task_type, priority, required_capabilities, coverage, min_agents,
-  max_agents, wanted, attempts_made, tried_agents, assigned_agents, timeout_seconds, retries, failures, losses,
-  has_dependents, options::text as options, status, deadline, declined_by, pool
+  -- use ready_row
 from task_distributions
 where pool = $2 and wanted > 0 and not is_delayed
   and urgency >= $3 and (urgency > $3 or remaining_path < $4::real or (remaining_path = $4::real and seq > $5))
@@ -90,9 +178,7 @@ limit $1;
 -- these concurrency keys ($3), of these types ($4), or with any of these capabilities ($5), which have to wait anyway;
 -- of pool $6.
 select
-  task_id, seq, urgency, remaining_path, task_type, priority, required_capabilities, coverage, min_agents,
-  max_agents, wanted, attempts_made, tried_agents, assigned_agents, timeout_seconds, retries, failures, losses,
-  has_dependents, options::text as options, status, deadline, declined_by, pool
+  -- use ready_row
 from task_distributions
 where pool = $6 and wanted > 0 and not is_delayed
   and (required_capabilities <@ $1::text[] or (coverage = 'team' and required_capabilities && $1::text[]))
@@ -106,9 +192,7 @@ limit $2;
 -- name: ready_tasks_by_id
 -- The same columns for tasks of pool $2 that a hint named.
 select
-  task_id, seq, urgency, remaining_path, task_type, priority, required_capabilities, coverage, min_agents,
-  max_agents, wanted, attempts_made, tried_agents, assigned_agents, timeout_seconds, retries, failures, losses,
-  has_dependents, options::text as options, status, deadline, declined_by, pool
+  -- use ready_row
 from task_distributions
 where task_id = any($1::text[]) and pool = $2 and wanted + 0 > 0 and not is_delayed;
 
@@ -194,68 +278,15 @@ select task_id, task_data, deadline, inputs, now() as now, name, waited from cla
 -- live any more, or a task that is not running, changes nothing: the caller looks again. The tasks
 -- are locked before their attempts are touched. Of what nobody brought an array may be empty. Answers
 -- by position in the arrays.
-with input as (
-  select *
-  from unnest(
-    $1::text::uuid[], $2::text::text[], $3::text::text[], $4::text::text[], $5::text::text[], $6::text::text[],
-    $7::text::text[], $8::float8[], $9::text::text[], $10::text::float8[]
-  ) with ordinality as i (
-    message_id, task_id, agent_id, attempt_status, verdict, result, error, confidence, usage, delay_seconds,
-    position
-  )
-),
+with
+-- use input_of_endings
 locked as (
-  -- what was given a backup meanwhile is not a task with one agent any more
-  select task_id from task_distributions
+  select task_id, max_agents from task_distributions
   where task_id = any($2::text::text[]) and max_agents = 1
   order by task_id
   for no key update
 ),
-finished as (
-  update task_attempts a
-  set
-    status = i.attempt_status,
-    accepted_at = coalesce(a.accepted_at, a.sent_at),
-    finished_at = greatest(now(), a.sent_at, a.accepted_at),
-    result = i.result::json,
-    error = i.error::jsonb,
-    confidence = i.confidence,
-    usage = i.usage::jsonb
-  from input i
-  where a.message_id = i.message_id and a.status || '' in ('sent', 'accepted')
-    and (select count(*) from locked) > 0 and i.task_id in (select l.task_id from locked l)
-  returning a.message_id
-),
-settled as (
-  update task_distributions t
-  set
-    status = i.verdict,
-    completed_at = case when i.verdict = 'pending' then null else now() end,
-    result = case when i.verdict = 'completed' then i.result::json end,
-    error = case when i.verdict = 'completed' then null else i.error::jsonb end,
-    failures = t.failures + case when i.attempt_status in ('failed', 'timed_out') then 1 else 0 end,
-    losses = t.losses + case when i.attempt_status = 'lost' then 1 else 0 end,
-    wanted = case when i.verdict = 'pending' then t.first_wave else 0 end,
-    run_at = case when i.verdict = 'pending' then now() + i.delay_seconds * interval '1 second' else t.run_at end,
-    is_delayed = (i.verdict = 'pending' and i.delay_seconds > 0),
-    tried_agents = case
-      when i.verdict = 'pending' and not i.agent_id = any(t.tried_agents) then t.tried_agents || i.agent_id
-      else t.tried_agents end,
-    assigned_agents = case when i.verdict = 'pending' then '{}' else t.assigned_agents end
-  from input i join finished f on f.message_id = i.message_id
-  where t.task_id = i.task_id and t.status = 'running'
-  returning t.task_id, t.status, t.has_dependents, i.message_id
-),
-logged as (
-  insert into events (kind, task_id, agent_id, message_id, node_id, data)
-  select
-    case i.verdict when 'pending' then 'task_requeued' else 'task_' || i.verdict end,
-    s.task_id, i.agent_id, i.message_id, $11, case when i.verdict <> 'completed' then i.error::json end
-  from settled s join input i on i.message_id = s.message_id
-),
-hinted as (
-  select pg_notify('agentorch_done', $12) where $12 <> ''
-)
+-- use endings
 select i.position::integer as position, f.message_id is not null as was_live, s.status, s.has_dependents
 from input i
 left join finished f on f.message_id = i.message_id
@@ -269,16 +300,8 @@ left join hinted h on true;
 -- lock is not seen, but has changed the row that it waits for: then there are dependents left, and the
 -- answer says so. $13 counts from readiness: seconds an age step lasts.
 -- Answers the endings by position, and below them, without one, what is ready as `ready_tasks` does.
-with input as (
-  select *
-  from unnest(
-    $1::text::uuid[], $2::text::text[], $3::text::text[], $4::text::text[], $5::text::text[], $6::text::text[],
-    $7::text::text[], $8::float8[], $9::text::text[], $10::text::float8[]
-  ) with ordinality as i (
-    message_id, task_id, agent_id, attempt_status, verdict, result, error, confidence, usage, delay_seconds,
-    position
-  )
-),
+with
+-- use input_of_endings
 locked as (
   select t.task_id, t.max_agents, t.status, t.xmin as version
   from task_distributions t
@@ -289,52 +312,8 @@ locked as (
   order by t.task_id
   for no key update of t
 ),
-finished as (
-  update task_attempts a
-  set
-    status = i.attempt_status,
-    accepted_at = coalesce(a.accepted_at, a.sent_at),
-    finished_at = greatest(now(), a.sent_at, a.accepted_at),
-    result = i.result::json,
-    error = i.error::jsonb,
-    confidence = i.confidence,
-    usage = i.usage::jsonb
-  from input i
-  where a.message_id = i.message_id and a.status || '' in ('sent', 'accepted')
-    -- what was given a backup meanwhile is not a task with one agent any more
-    and (select count(*) from locked) > 0 and i.task_id in (select l.task_id from locked l where l.max_agents = 1)
-  returning a.message_id
-),
-settled as (
-  update task_distributions t
-  set
-    status = i.verdict,
-    completed_at = case when i.verdict = 'pending' then null else now() end,
-    result = case when i.verdict = 'completed' then i.result::json end,
-    error = case when i.verdict = 'completed' then null else i.error::jsonb end,
-    failures = t.failures + case when i.attempt_status in ('failed', 'timed_out') then 1 else 0 end,
-    losses = t.losses + case when i.attempt_status = 'lost' then 1 else 0 end,
-    wanted = case when i.verdict = 'pending' then t.first_wave else 0 end,
-    run_at = case when i.verdict = 'pending' then now() + i.delay_seconds * interval '1 second' else t.run_at end,
-    is_delayed = (i.verdict = 'pending' and i.delay_seconds > 0),
-    tried_agents = case
-      when i.verdict = 'pending' and not i.agent_id = any(t.tried_agents) then t.tried_agents || i.agent_id
-      else t.tried_agents end,
-    assigned_agents = case when i.verdict = 'pending' then '{}' else t.assigned_agents end
-  from input i join finished f on f.message_id = i.message_id
-  where t.task_id = i.task_id and t.status = 'running'
-  returning t.task_id, t.status, t.has_dependents, i.message_id
-),
-logged as (
-  insert into events (kind, task_id, agent_id, message_id, node_id, data)
-  select
-    case i.verdict when 'pending' then 'task_requeued' else 'task_' || i.verdict end,
-    s.task_id, i.agent_id, i.message_id, $11, case when i.verdict <> 'completed' then i.error::json end
-  from settled s join input i on i.message_id = s.message_id
-),
-hinted as (
-  select pg_notify('agentorch_done', $12) where $12 <> ''
-),
+-- use endings
+,
 gone as (
   delete from task_dependencies e
   using settled s
@@ -342,27 +321,11 @@ gone as (
   returning e.task_id
 ),
 counted as (
-  select g.task_id, count(*)::integer as number
+  select g.task_id, count(*)::integer as number, $13::float8 as aging_seconds
   from gone g join locked l on l.task_id = g.task_id and l.status = 'blocked'
   group by g.task_id
 ),
-unlocked as (
-  update task_distributions t
-  set
-    waiting_on = t.waiting_on - c.number,
-    status = case when t.waiting_on > c.number then 'blocked' else 'pending' end,
-    wanted = case when t.waiting_on > c.number then 0 else t.first_wave end,
-    run_at = greatest(t.run_at, now()),
-    is_delayed = t.waiting_on <= c.number and t.run_at > now(),
-    urgency = agentorch_urgency(greatest(t.run_at, now()), t.priority, $13)
-  from counted c
-  where t.task_id = c.task_id
-  returning
-    t.task_id, t.seq, t.urgency, t.remaining_path, t.task_type, t.priority, t.required_capabilities, t.coverage,
-    t.min_agents, t.max_agents, t.wanted, t.attempts_made, t.tried_agents, t.assigned_agents, t.timeout_seconds,
-    t.retries, t.failures, t.losses, t.has_dependents, t.options::text as options, t.status, t.deadline,
-    t.declined_by, t.pool, t.is_delayed
-)
+-- use unlocked
 select
   i.position::integer as position, f.message_id is not null as was_live,
   null::text as task_id, null::bigint as seq, null::bigint as urgency, null::real as remaining_path,
@@ -370,7 +333,8 @@ select
   null::text as coverage, null::smallint as min_agents, null::smallint as max_agents, null::smallint as wanted,
   null::integer as attempts_made, null::text[] as tried_agents, null::text[] as assigned_agents,
   null::float8 as timeout_seconds, null::integer as retries, null::integer as failures, null::integer as losses,
-  s.has_dependents and (s.status <> 'completed' or seen.xmin <> l.version) as has_dependents, null::text as options, s.status, null::timestamptz as deadline, null::text[] as declined_by,
+  s.has_dependents and (s.status <> 'completed' or seen.xmin <> l.version) as has_dependents,
+  null::text as options, s.status, null::timestamptz as deadline, null::text[] as declined_by,
   null::text as pool, null::boolean as is_delayed
 from input i
 left join finished f on f.message_id = i.message_id
@@ -381,9 +345,8 @@ left join hinted h on true
 union all
 select
   null, null,
-  task_id, seq, urgency, remaining_path, task_type, priority, required_capabilities, coverage, min_agents,
-  max_agents, wanted, attempts_made, tried_agents, assigned_agents, timeout_seconds, retries, failures, losses,
-  has_dependents, options, status, deadline, declined_by, pool, is_delayed
+  -- use ready_row
+  , is_delayed
 from unlocked
 where status = 'pending';
 
@@ -406,31 +369,14 @@ gone as (
   returning task_id
 ),
 counted as (
-  select g.task_id, count(*)::integer as number
+  select g.task_id, count(*)::integer as number, $2::float8 as aging_seconds
   from gone g join locked l on l.task_id = g.task_id
   group by g.task_id
 ),
-unlocked as (
-  update task_distributions t
-  set
-    waiting_on = t.waiting_on - c.number,
-    status = case when t.waiting_on > c.number then 'blocked' else 'pending' end,
-    wanted = case when t.waiting_on > c.number then 0 else t.first_wave end,
-    run_at = greatest(t.run_at, now()),
-    is_delayed = t.waiting_on <= c.number and t.run_at > now(),
-    urgency = agentorch_urgency(greatest(t.run_at, now()), t.priority, $2)
-  from counted c
-  where t.task_id = c.task_id
-  returning
-    t.task_id, t.seq, t.urgency, t.remaining_path, t.task_type, t.priority, t.required_capabilities, t.coverage,
-    t.min_agents, t.max_agents, t.wanted, t.attempts_made, t.tried_agents, t.assigned_agents, t.timeout_seconds,
-    t.retries, t.failures, t.losses, t.has_dependents, t.options::text as options, t.status, t.deadline,
-    t.declined_by, t.pool, t.is_delayed
-)
+-- use unlocked
 select
-  task_id, seq, urgency, remaining_path, task_type, priority, required_capabilities, coverage, min_agents,
-  max_agents, wanted, attempts_made, tried_agents, assigned_agents, timeout_seconds, retries, failures, losses,
-  has_dependents, options, status, deadline, declined_by, pool, is_delayed
+  -- use ready_row
+  , is_delayed
 from unlocked
 where status = 'pending';
 
