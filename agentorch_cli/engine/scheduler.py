@@ -516,32 +516,30 @@ class Scheduler:
             backlog.clear()
             for task in tasks:
                 task.overtaken = known.get(task.task_id, 0)
-            self._queue(tasks)
-            self._notice_unservable(tasks)
+            self._take_in(tasks)
         elif self._is_cut and len(backlog) < WINDOW // 2:
             # What came or changed before the edge was hinted at, so only what lies behind it is new.
             tasks = await self.store.ready_tasks(WINDOW // 2, self.state.pool, behind=self._edge)
             self._note_edge(tasks, WINDOW // 2)
-            aloft = self._aloft
-            tasks = [task for task in tasks if task.task_id not in aloft]
-            self._queue(tasks)
-            self._notice_unservable(tasks)
+            self._take_in(tasks)
         if self._rows:
             rows, self._rows = self._rows, []
-            rows = [row for row in rows if row["task_id"] not in self._aloft]
-            tasks = await self.store.ready_among(rows, self.state.pool)
-            self._queue(tasks)
-            self._notice_unservable(tasks)
+            self._take_in(await self.store.ready_among(rows, self.state.pool))
         if self._hinted and (ids := self._hinted - self._aloft):
             self._hinted &= self._aloft  # looked at once it is known what became of them
-            tasks = await self.store.ready_tasks_by_id(list(ids), self.state.pool)
-            self._queue(tasks)
-            self._notice_unservable(tasks)
+            self._take_in(await self.store.ready_tasks_by_id(list(ids), self.state.pool))
         if self.store.sick:
             await self._end_sick()
         if self.funds.exhausted:
             for task_id in await self.funds.end_exhausted():
                 backlog.drop(task_id)
+
+    def _take_in(self, tasks: Sequence[Ready]) -> None:
+        """Queue what was read, but for what was assigned meanwhile."""
+        if aloft := self._aloft:
+            tasks = [task for task in tasks if task.task_id not in aloft]
+        self._queue(tasks)
+        self._notice_unservable(tasks)
 
     @property
     def _aloft(self) -> set[str]:
@@ -693,13 +691,9 @@ class Scheduler:
         """What the database said, by task; None where they had to be stored one by one."""
         try:
             return await flight.answer
-        except asyncpg.UniqueViolationError:
-            if not self._keep_colliding(flight.pairs):
+        except asyncpg.PostgresError as error:
+            if isinstance(error, asyncpg.UniqueViolationError) and not self._keep_colliding(flight.pairs):
                 self._was_quicker(flight.pairs)
-            self._take_back(flight.pairs)
-            await self._one_by_one(flight.pairs)
-            return None
-        except asyncpg.PostgresError:
             self._take_back(flight.pairs)
             await self._one_by_one(flight.pairs)
             return None

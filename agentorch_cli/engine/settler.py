@@ -62,16 +62,19 @@ _GAVE_UP = {
 }
 
 
-Settled = tuple[dict[str, Ended], Unlocked | None]
-"""What the database made of a batch, by message id, and which dependents it made ready in the same commit."""
+Simple = dict[str, tuple[Report, Delivery]]
+"""Ends of attempts whose tasks have one agent, by message id."""
+
+Settled = tuple[list[Ending], dict[str, Ended], Unlocked | None]
+"""What was to be stored of a batch, what the database made of it, by message id, and which dependents it made
+ready in the same commit."""
 
 
 @dataclass(slots=True)
 class _Flight:
     """Ends of simple attempts that are being stored: nobody was told of them yet."""
 
-    simple: dict[str, tuple[Report, Delivery]]
-    endings: list[Ending]
+    simple: Simple
     answer: asyncio.Task[Settled]
     began: float
     """Loop time."""
@@ -192,16 +195,14 @@ class Settler:
             return None, [*(report for report, _ in simple.values()), *careful]
         if not simple:
             return None, []
-        endings = [self._ending(report, delivery) for report, delivery in simple.values()]
-        return _Flight(simple, endings, asyncio.create_task(self._store(simple, endings)), began), []
+        return _Flight(simple, asyncio.create_task(self._store(simple)), began), []
 
-    async def _store(
-        self, simple: Mapping[str, tuple[Report, Delivery]], endings: Sequence[Ending]
-    ) -> Settled:
+    async def _store(self, simple: Simple) -> Settled:
         """With the dependents in the same commit, where there are any as far as is known."""
+        endings = [self._ending(report, delivery) for report, delivery in simple.values()]
         if any(delivery.has_dependents for _, delivery in simple.values()):
-            return await self.store.settle_and_unlock(endings)
-        return await self.store.settle(endings), None
+            return endings, *await self.store.settle_and_unlock(endings)
+        return endings, await self.store.settle(endings), None
 
     async def _answer(self, flight: _Flight) -> Settled | None:
         """What the database made of these; None where it was settled in another way after a failure."""
@@ -216,12 +217,12 @@ class Settler:
         """Tell everybody; the reports that need a closer look."""
         self._began = flight.began
         try:
-            odd = self._tell_simple(flight.simple, flight.endings, settled)
+            odd = self._tell_simple(flight.simple, settled)
         except Exception:
-            log.exception("what became of %d results could not be told; looking again", len(flight.endings))
+            log.exception("what became of %d results could not be told; looking again", len(flight.simple))
             odd = [report for report, _ in flight.simple.values()]
             self._is_in_doubt = True
-        self._measure(flight.began, len(flight.endings))
+        self._measure(flight.began, len(flight.simple))
         return odd
 
     def _measure(self, began: float, size: int) -> None:
@@ -324,15 +325,14 @@ class Settler:
         began = self._began = asyncio.get_running_loop().time()
         simple, careful = self._sorted(batch)
         if simple:
-            endings = [self._ending(report, delivery) for report, delivery in simple.values()]
-            careful = self._tell_simple(simple, endings, await self._store(simple, endings)) + careful
+            careful = self._tell_simple(simple, await self._store(simple)) + careful
         if careful:
             await self._settle_carefully(careful)
         self._measure(began, len(batch))
 
-    def _sorted(self, batch: Sequence[Report]) -> tuple[dict[str, tuple[Report, Delivery]], list[Report]]:
-        """The simple ones by message id, and those that need a closer look."""
-        simple: dict[str, tuple[Report, Delivery]] = {}
+    def _sorted(self, batch: Sequence[Report]) -> tuple[Simple, list[Report]]:
+        """The simple ones, and those that need a closer look."""
+        simple: Simple = {}
         careful: list[Report] = []
         for report in batch:
             delivery = self.state.deliveries.get(report.message_id)
@@ -386,14 +386,9 @@ class Settler:
 
     # --- the common case --------------------------------------------------------------------
 
-    def _tell_simple(
-        self,
-        simple: Mapping[str, tuple[Report, Delivery]],
-        endings: Sequence[Ending],
-        settled: Settled,
-    ) -> list[Report]:
+    def _tell_simple(self, simple: Simple, settled: Settled) -> list[Report]:
         """These are stored: tell agents, dependents and the mirror; the reports that need a closer look."""
-        ended, told = settled
+        endings, ended, told = settled
         if told is not None:
             self.scheduler.unlocked(told)
         odd: list[Report] = []
