@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from agentorch_cli.engine.state import State
 from agentorch_cli.errors import DatabaseUnreachable
-from agentorch_cli.store.schedules import Run, run_due, run_key, seconds_to_next
+from agentorch_cli.store.schedules import Run, run_due, run_key, seconds_to_next, traced
 from agentorch_cli.store.store import Store
 from agentorch_cli.text import visible
 
@@ -69,24 +69,12 @@ class Timetable:
             if seconds > 0:
                 self._wake_in(seconds + 0.001)
                 break
-            traces, began = self.state.traces, time.time()
-            span = traces.begin(None) if traces is not None else None
-            run = await run_due(self.store, self.defaults, str(span) if span is not None else None)
+            run = await traced(self.state.traces, partial(run_due, self.store, self.defaults))
             if run is None:
                 self._wake_in(TURN_AWAY)
                 break
             self._tell(run)
             runs.append(run)
-            if traces is not None and run.stored:
-                traces.end(
-                    "submit",
-                    span,
-                    None,
-                    began,
-                    submission_id=str(run.submission_id),
-                    submission_tasks=len(run.stored),
-                    schedule_name=run.name,
-                )
         return runs
 
     def _wake_in(self, seconds: float) -> None:

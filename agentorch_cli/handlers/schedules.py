@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from datetime import datetime, tzinfo
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -21,7 +21,7 @@ from agentorch_cli.handlers.lists import within_time
 from agentorch_cli.identity import new_id_text
 from agentorch_cli.store.listing import Clauses, among, both, cursor_from
 from agentorch_cli.store.listings import SCHEDULES
-from agentorch_cli.store.schedules import run_now, unknown_schedule, zone_of
+from agentorch_cli.store.schedules import run_now, traced, unknown_schedule, zone_of
 from agentorch_cli.taskfile import plain_items, read_template
 
 LONGEST_NAME = 160
@@ -134,19 +134,7 @@ async def remove_schedules(context: Context, names: Sequence[str]) -> views.Chan
 
 async def run_schedule(context: Context, name: str) -> views.SubmitReply:
     """Run a schedule once, now, besides its times, paused or not. Raises NotFound, InvalidTask."""
-    traces, began = context.traces, time.time()
-    span = traces.begin(None) if traces is not None else None
-    run = await run_now(context.store, name, context.task_defaults, str(span) if span is not None else None)
-    if traces is not None:
-        traces.end(
-            "submit",
-            span,
-            None,
-            began,
-            submission_id=str(run.submission_id),
-            submission_tasks=len(run.stored),
-            schedule_name=name,
-        )
+    run = await traced(context.traces, partial(run_now, context.store, name, context.task_defaults))
     return views.SubmitReply(
         submission_id=str(run.submission_id),
         tasks=[

@@ -9,10 +9,11 @@ somebody turns the times in the table back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, tzinfo
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -28,6 +29,7 @@ from agentorch_cli.store.database import Transaction
 from agentorch_cli.store.store import Store
 from agentorch_cli.store.submission import Stored, insert_within
 from agentorch_cli.taskfile import read_template
+from agentorch_cli.traces import Traces
 
 RETRY_SECONDS = 60.0
 """A schedule that cannot run is tried again after this."""
@@ -50,6 +52,28 @@ class Run:
     """Why it could not."""
     is_news: bool = False
     """It could the last time."""
+
+
+Done = TypeVar("Done", bound=Run | None)
+
+
+async def traced(traces: Traces | None, run: Callable[[str | None], Awaitable[Done]]) -> Done:
+    """What `run` does with a schedule, under a span of its own; that is told where it submitted something."""
+    if traces is None:
+        return await run(None)
+    span, began = traces.begin(None), time.time()
+    done = await run(str(span))
+    if done is not None and done.stored:
+        traces.end(
+            "submit",
+            span,
+            None,
+            began,
+            submission_id=str(done.submission_id),
+            submission_tasks=len(done.stored),
+            schedule_name=done.name,
+        )
+    return done
 
 
 def zone_of(name: str) -> tzinfo:
