@@ -43,6 +43,9 @@ class Column:
     has_key: bool = False
     is_age: bool = False
     """A duration that is counted back from now: `sql` is the moment."""
+    few: tuple[str, ...] = ()
+    """Words that few rows have, which an index knows by `sql_of_few`."""
+    sql_of_few: str = ""
 
     @property
     def field(self) -> Field:
@@ -157,6 +160,8 @@ class Clauses:
         op = _NEGATIVE.get(term.op, term.op)
         column = self.listing.columns[term.field]
         sql = column.sql.format(key=f"{self._parameter(term.key)}::text") if column.has_key else column.sql
+        if column.few and op in (Op.IS, Op.IN) and set(term.values) <= set(column.few):
+            sql = column.sql_of_few
         many = [one if column.kind is not Kind.LIST else str(one) for one in term.values]
         match column.kind, op:
             case Kind.LIST, Op.LIKE:

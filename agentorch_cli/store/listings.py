@@ -12,7 +12,13 @@ SEQ: Final = Sort("t.seq", "bigint")
 
 TASKS: Final = Listing(
     columns={
-        "status": Column(Kind.STATE, "t.status", tuple(TaskStatus)),
+        "status": Column(
+            Kind.STATE,
+            "t.status",
+            tuple(TaskStatus),
+            few=(TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.SKIPPED),
+            sql_of_few="t.indexed_status",
+        ),
         "id": Column(Kind.TEXT, "t.task_id"),
         "name": Column(Kind.TEXT, "t.name"),
         "type": Column(Kind.TEXT, "t.task_type"),

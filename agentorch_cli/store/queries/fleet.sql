@@ -220,7 +220,7 @@ select
   ) as has_orphans,
   $3 and exists (
     select from task_distributions
-    where deadline < now() and status in ('blocked', 'pending', 'running')
+    where deadline < now() and indexed_status in ('blocked', 'pending', 'running')
   ) as has_overdue,
   $3 and exists (
     select from task_distributions
@@ -251,7 +251,7 @@ limit $2;
 -- name: overdue_tasks
 -- Open tasks whose deadline has passed.
 select task_id from task_distributions
-where deadline < now() and status in ('blocked', 'pending', 'running')
+where deadline < now() and indexed_status in ('blocked', 'pending', 'running')
 limit $1;
 
 

@@ -4,6 +4,9 @@
 -- Where rows are named by their keys, `wanted + 0 > 0` and `status || ''` keep the planner from the partial
 -- indexes of what is ready or live. Statistics that were taken while nothing was ready say that those hold one
 -- row; a plan made with them walks all of the backlog for each task of a batch.
+--
+-- `indexed_status` is written here as the trigger `task_indexed_status` would: null stays null for a plain task, so
+-- that its end changes nothing that an index knows, and the row is written in place.
 
 
 -- part: ready_row
@@ -47,6 +50,9 @@ settled as (
   update task_distributions t
   set
     status = i.verdict,
+    indexed_status = case
+      when i.verdict <> 'completed' and (t.indexed_status is not null or i.verdict <> 'pending')
+      then i.verdict end,
     completed_at = case when i.verdict = 'pending' then null else now() end,
     result = case when i.verdict = 'completed' then i.result::json end,
     error = case when i.verdict = 'completed' then null else i.error::jsonb end,
@@ -82,6 +88,7 @@ unlocked as (
   set
     waiting_on = t.waiting_on - c.number,
     status = case when t.waiting_on > c.number then 'blocked' else 'pending' end,
+    indexed_status = case when t.waiting_on > c.number then 'blocked' else 'pending' end,
     wanted = case when t.waiting_on > c.number then 0 else t.first_wave end,
     run_at = greatest(t.run_at, now()),
     is_delayed = t.waiting_on <= c.number and t.run_at > now(),
@@ -125,7 +132,7 @@ inserted as (
     task_id, name, task_type, status, priority, required_capabilities, coverage, min_agents, max_agents,
     first_wave, wanted, waiting_on, depends_on, dependency_names, has_dependents, on_dependency_failure, urgency, remaining_path,
     run_at, is_delayed, deadline, timeout_seconds, retries, options, task_data, error, submission_id, parent_id,
-    idempotency_key, completed_at, pool)
+    idempotency_key, completed_at, pool, indexed_status)
   select
     task_id, name, task_type, status, priority, required_capabilities::text[], coverage, min_agents, max_agents,
     first_wave, wanted, waiting_on, depends_on::text[], dependency_names::text[],
@@ -134,7 +141,10 @@ inserted as (
     coalesce(run_at, now()), coalesce(run_at > now() and status = 'pending', false),
     coalesce(deadline, now() + deadline_seconds * interval '1 second'), timeout_seconds,
     retries, options::jsonb, task_data::json, error::jsonb, $26, parent_id, idempotency_key,
-    case when status in ('failed', 'skipped') then now() end, pool
+    case when status in ('failed', 'skipped') then now() end, pool,
+    case
+      when status <> 'pending' or depends_on <> '{}' or deadline is not null or deadline_seconds is not null
+      then status end
   from input
   order by position
   returning task_id, status, error, urgency, seq
@@ -242,6 +252,7 @@ claimed as (
   update task_distributions t
   set
     status = 'running',
+    indexed_status = case when t.indexed_status is not null then 'running' end,
     -- votes may be given fewer agents than they want: the rest follow as they come free; who is missing
     -- in a team comes at once, and may be more than it wants at least
     wanted = greatest(0, t.wanted - w.number),

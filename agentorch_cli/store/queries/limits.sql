@@ -77,5 +77,5 @@ where t.task_id = i.task_id and t.status = 'pending' and (select count(*) from l
 -- Running tasks that own slots of these concurrency keys; null: of any.
 select concurrency_key, concurrency_slot, task_id
 from task_distributions
-where status = 'running' and concurrency_slot is not null
+where indexed_status = 'running' and concurrency_slot is not null
   and ($1::text[] is null or concurrency_key = any($1::text[]));

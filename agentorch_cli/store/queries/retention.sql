@@ -43,7 +43,7 @@ for update skip locked;
 select distinct d.task_id
 from task_distributions t
 cross join lateral unnest(t.depends_on) as d (task_id)
-where t.depends_on <> '{}' and t.status <> 'completed'
+where t.depends_on <> '{}' and t.indexed_status is not null
   and (t.completed_at is null or t.completed_at >= $2::timestamptz or t.seq >= $3::bigint)
   and d.task_id = any($1::text[]);
 

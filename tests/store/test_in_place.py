@@ -1,0 +1,120 @@
+"""A task that ends well is written in place, and the indexes know the few tasks that they have to know."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from agentorch_cli.core.model import AttemptStatus, TaskSpec, TaskStatus
+from agentorch_cli.handlers import Context
+from agentorch_cli.handlers.tasks import submit_tasks
+from agentorch_cli.identity import new_id_text
+from agentorch_cli.store.records import Assignment, Ending
+from agentorch_cli.store.store import Store
+
+BEFORE = 16
+"""The schema that this column came after."""
+
+FINAL = ("completed", "failed", "cancelled", "skipped")
+
+INSERT = """
+insert into task_distributions (
+  task_id, task_type, status, waiting_on, submission_id, deadline, concurrency_slot, depends_on, completed_at)
+select $1, 'task', $2, ($2 = 'blocked')::integer, gen_random_uuid(), case when $3 then now() end,
+  case when $4 then $6::integer end, case when $5 then array['x'] else '{}' end,
+  case when $2 in ('completed', 'failed', 'cancelled', 'skipped') then now() end"""
+
+KINDS = list(itertools.product(TaskStatus, (False, True), (False, True), (False, True)))
+"""Status, and whether it has a deadline, a concurrency slot and dependencies."""
+
+
+def indexed(status: str, deadline: bool, slot: bool, dependencies: bool) -> str | None:
+    """The twin: what an index has to know of such a task."""
+    if status == "completed":
+        return None
+    return str(status) if status in FINAL or deadline or slot or dependencies else None
+
+
+async def _insert_all(connection: Any) -> None:
+    for number, (status, *has) in enumerate(KINDS):
+        await connection.execute(INSERT, f"task-{number}", str(status), *has, number)
+
+
+async def _rows(connection: Any) -> dict[str, str | None]:
+    rows = await connection.fetch("select task_id, indexed_status from task_distributions")
+    return {row["task_id"]: row["indexed_status"] for row in rows}
+
+
+EXPECTED = {f"task-{number}": indexed(*kind) for number, kind in enumerate(KINDS)}
+
+
+async def test_a_task_that_ends_well_is_not_entered_into_any_index_again(store: Store) -> None:
+    await store.db.pool.execute(
+        "insert into agent_registry (agent_id, agent_type, status, node_id, slots)"
+        " values ('w', 'worker', 'online', 'tests', 1)"
+    )
+    await submit_tasks(Context(store), [TaskSpec(new_id_text(), data={"text": "x" * 200})])
+    [task] = await store.ready_tasks(1)
+    batch = [Assignment(task.task_id, 0, new_id_text(), "w", 0, None, 1, "tests")]
+    ending = Ending(
+        batch[0].message_id, task.task_id, "w", AttemptStatus.COMPLETED, TaskStatus.COMPLETED, '"done"'
+    )
+
+    async with store.db.transaction() as tx:
+        assert await store.assign_within(tx, batch)
+        await tx.fetch("settle_batch", *store._endings([ending]))
+        row = (
+            await tx._connection.fetch(
+                "select n_tup_upd, n_tup_hot_upd from pg_stat_xact_user_tables"
+                " where relname = 'task_distributions'"
+            )
+        )[0]
+
+    assert (row["n_tup_upd"], row["n_tup_hot_upd"]) == (2, 1)
+
+
+async def test_the_status_for_indexes_is_right_whatever_is_written(store: Store) -> None:
+    async with store.db.pool.acquire() as connection:
+        await _insert_all(connection)
+
+        assert await _rows(connection) == EXPECTED
+
+        for status, *_ in KINDS[:: len(KINDS) // len(TaskStatus)]:
+            await connection.execute(
+                "update task_distributions set status = $1, generation = generation + 1, waiting_on = 1,"
+                " completed_at = case when $1 = any($2::text[]) then now() end, indexed_status = 'odd',"
+                " concurrency_key = task_id",
+                str(status),
+                list(FINAL),
+            )
+
+            assert await _rows(connection) == {
+                f"task-{number}": indexed(status, *kind[1:]) for number, kind in enumerate(KINDS)
+            }
+
+
+async def test_tasks_of_an_older_database_are_known_to_the_indexes(store: Store) -> None:
+    async with store.db.pool.acquire() as connection, connection.transaction():
+        await connection.execute("create schema older")
+        await connection.execute("set local search_path = older")
+        await store.db.apply(connection, up_to=BEFORE)
+        await _insert_all(connection)
+
+        await store.db.apply(connection)
+
+        assert await _rows(connection) == EXPECTED
+
+
+@pytest.mark.parametrize("column", ["status", "completed_at", "result", "assigned_agents"])
+async def test_no_index_of_tasks_depends_on_what_changes_at_the_end(store: Store, column: str) -> None:
+    found = await store.db.pool.fetch(
+        "select distinct i.indexrelid::regclass::text as name"
+        " from pg_index i join pg_depend d on d.classid = 'pg_class'::regclass and d.objid = i.indexrelid"
+        " join pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid"
+        " where i.indrelid = 'task_distributions'::regclass and d.refobjid = i.indrelid and a.attname = $1",
+        column,
+    )
+
+    assert [row["name"] for row in found] == []
