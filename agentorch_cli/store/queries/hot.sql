@@ -5,6 +5,9 @@
 -- indexes of what is ready or live. Statistics that were taken while nothing was ready say that those hold one
 -- row; a plan made with them walks all of the backlog for each task of a batch.
 --
+-- The arrays of a batch are taken apart side by side in the select list: a function in `from` would write down what
+-- it answers for each of them, row by row, and read it again. Shorter ones are filled up with nulls.
+--
 -- `indexed_status` is written here as the trigger `task_indexed_status` would: null stays null for a plain task, so
 -- that its end changes nothing that an index knows, and the row is written in place.
 
@@ -18,14 +21,18 @@
 
 -- part: input_of_endings
 input as (
-  select *
-  from unnest(
-    $1::text::uuid[], $2::text::text[], $3::text::text[], $4::text::text[], $5::text::text[], $6::text::text[],
-    $7::text::text[], $8::text::float8[], $9::text::text[], $10::text::float8[]
-  ) with ordinality as i (
-    message_id, task_id, agent_id, attempt_status, verdict, result, error, confidence, usage, delay_seconds,
-    position
-  )
+  select
+    unnest($1::text::uuid[]) as message_id,
+    unnest($2::text::text[]) as task_id,
+    unnest($3::text::text[]) as agent_id,
+    unnest($4::text::text[]) as attempt_status,
+    unnest($5::text::text[]) as verdict,
+    unnest($6::text::text[]) as result,
+    unnest($7::text::text[]) as error,
+    unnest($8::text::float8[]) as confidence,
+    unnest($9::text::text[]) as usage,
+    unnest($10::text::float8[]) as delay_seconds,
+    generate_subscripts($5::text::text[], 1) as position
 ),
 
 
@@ -108,20 +115,36 @@ unlocked as (
 -- that are ready (or * where they do not fit). $28 counts from readiness: seconds an age step lasts. The hint
 -- of a single task may hold its row ($35); its place in the order of service is added here.
 with input as (
-  select *
-  from unnest(
-    $1::text::text[], $2::text::text[], $3::text::text[], $4::text::text[], $5::text::smallint[],
-    $6::text::text[], $7::text::text[], $8::text::smallint[], $9::text::smallint[], $10::text::smallint[],
-    $11::text::integer[], $12::text::text[], $13::text::text[], $14::text::boolean[], $15::text::text[],
-    $16::text::real[], $17::text::timestamptz[], $18::text::timestamptz[], $19::text::float8[], $20::text::integer[],
-    $21::text::text[], $22::text::text[], $23::text::text[], $24::text::text[], $25::text::text[],
-    $32::text::float8[], $33::text::smallint[], $34::text::text[]
-  ) with ordinality as i (
-    task_id, name, task_type, status, priority, required_capabilities, coverage, min_agents,
-    max_agents, wanted, waiting_on, depends_on, dependency_names, has_dependents, on_dependency_failure,
-    remaining_path, run_at, deadline, timeout_seconds, retries, options,
-    task_data, error, idempotency_key, parent_id, deadline_seconds, first_wave, pool, position
-  )
+  select
+    unnest($1::text::text[]) as task_id,
+    unnest($2::text::text[]) as name,
+    unnest($3::text::text[]) as task_type,
+    unnest($4::text::text[]) as status,
+    unnest($5::text::smallint[]) as priority,
+    unnest($6::text::text[]) as required_capabilities,
+    unnest($7::text::text[]) as coverage,
+    unnest($8::text::smallint[]) as min_agents,
+    unnest($9::text::smallint[]) as max_agents,
+    unnest($10::text::smallint[]) as wanted,
+    unnest($11::text::integer[]) as waiting_on,
+    unnest($12::text::text[]) as depends_on,
+    unnest($13::text::text[]) as dependency_names,
+    unnest($14::text::boolean[]) as has_dependents,
+    unnest($15::text::text[]) as on_dependency_failure,
+    unnest($16::text::real[]) as remaining_path,
+    unnest($17::text::timestamptz[]) as run_at,
+    unnest($18::text::timestamptz[]) as deadline,
+    unnest($19::text::float8[]) as timeout_seconds,
+    unnest($20::text::integer[]) as retries,
+    unnest($21::text::text[]) as options,
+    unnest($22::text::text[]) as task_data,
+    unnest($23::text::text[]) as error,
+    unnest($24::text::text[]) as idempotency_key,
+    unnest($25::text::text[]) as parent_id,
+    unnest($32::text::float8[]) as deadline_seconds,
+    unnest($33::text::smallint[]) as first_wave,
+    unnest($34::text::text[]) as pool,
+    generate_subscripts($5::text::smallint[], 1) as position
 ),
 arrived as (
   -- earlier tasks wait for these; the table is empty but for `--allow-forward`
@@ -151,7 +174,7 @@ inserted as (
 ),
 edges as (
   insert into task_dependencies (depends_on, task_id)
-  select * from unnest($29::text::text[], $30::text::text[])
+  select unnest($29::text::text[]), unnest($30::text::text[])
 ),
 logged as (
   insert into events (kind, task_id, node_id)
@@ -228,11 +251,16 @@ select
 -- Counting `locked` makes it happen first, here and below: tasks are locked in the order of their ids.
 -- The unique indexes on task_attempts refuse whatever a second scheduler did meanwhile.
 with input as (
-  select *
-  from unnest(
-    $1::text::text[], $2::text::integer[], $3::text::uuid[], $4::text::text[], $5::text::integer[],
-    $6::text::text[], $7::text::integer[], $8::text::text[], $9::text::boolean[]
-  ) as i (task_id, seen_attempts, message_id, agent_id, slot, role, attempt, node_id, is_ahead)
+  select
+    unnest($1::text::text[]) as task_id,
+    unnest($2::text::integer[]) as seen_attempts,
+    unnest($3::text::uuid[]) as message_id,
+    unnest($4::text::text[]) as agent_id,
+    unnest($5::text::integer[]) as slot,
+    unnest($6::text::text[]) as role,
+    unnest($7::text::integer[]) as attempt,
+    unnest($8::text::text[]) as node_id,
+    unnest($9::text::boolean[]) as is_ahead
 ),
 wish as (
   select
