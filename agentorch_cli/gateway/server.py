@@ -462,7 +462,8 @@ class Gateway:
             return
         refused = 0
         for one in frame if isinstance(frame, list) else (frame,):
-            refused += not await self._take_one(session, one)
+            if not self._take_result(session, one):
+                refused += not await self._take_one(session, one)
             session.frames_taken += 1
             if session.frames_taken % TURN == 0:
                 await asyncio.sleep(0)
@@ -485,8 +486,7 @@ class Gateway:
     async def _take_one(self, session: Session, frame: Any) -> bool:
         """Handle one frame; False where it was refused."""
         try:
-            if not self._take_result(session, frame):
-                await self._take_checked(session, read_frame(frame))
+            await self._take_checked(session, read_frame(frame))
             return True
         except OrchestratorError as error:
             message_id = frame.get("messageId") if isinstance(frame, dict) else None
