@@ -20,6 +20,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 
+from agentorch_cli.bursts import bursts, send_each
 from agentorch_cli.core.model import AgentSpec
 from agentorch_cli.gateway.keys import ANYBODY, Caller
 from agentorch_cli.logs import facts
@@ -177,9 +178,9 @@ class Session:
                     self._wake.clear()
                     await self._wake.wait()
                 frames, self._outbox, self._size = self._outbox, [], 0
-                for frame in _packed(frames) if self.batch else frames:
+                for burst in ([frame] for frame in _packed(frames)) if self.batch else bursts(frames):
                     async with asyncio.timeout(WRITE_LIMIT):
-                        await self.connection.send(frame, text=True)
+                        await send_each(self.connection, burst)
         except ConnectionClosed:
             pass
         except TimeoutError:
