@@ -240,11 +240,21 @@ class Subtasks:
             self.on_continue(message_id)
             await asyncio.shield(going_on)
 
+    def granted(self, message_id: str, slot: int) -> None:
+        """The work owns a slot again, as the tables say: nobody was told when it was given."""
+        delivery = self.state.deliveries.get(message_id)
+        member = self.state.roster.members.get(delivery.agent_id) if delivery is not None else None
+        if member is not None:
+            self.state.roster.hold(member, slot)
+        self.continued(message_id, slot)
+
     def continued(self, message_id: str, slot: int) -> None:
-        """The work owns a slot again."""
+        """The work owns a slot again, which is taken in the mirror."""
         delivery = self.state.deliveries.get(message_id)
         if delivery is None:
             return
+        if not delivery.is_parked and delivery.slot != slot:  # it gave that one back, and nobody was told
+            self.state.roster.give_back(delivery.agent_id, delivery.slot)
         delivery.is_parked, delivery.slot = False, slot
         self.state.go_on(message_id)
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import asyncpg
 import pytest
 from crew import Crew, Gate
 
@@ -95,3 +96,102 @@ async def test_a_parent_whose_sub_tasks_end_cannot_be_read_is_told_so(
 
     assert task.status == "failed"
     assert "a fault" in noise.take()[0]
+
+
+# --- slots ------------------------------------------------------------------------------------
+
+
+def held_slots(orchestrator: Any) -> dict[str, set[int]]:
+    """By agent, the slots that are taken in the mirror."""
+    return {one.agent_id: set(one.used) for one in orchestrator.engine.state.roster.members.values()}
+
+
+async def test_a_slot_that_comes_for_work_which_has_ended_meanwhile_is_free_again(
+    orchestrator: Any, crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is given, and before the answer is there the work is called off."""
+    await crew.join("a", "parent", does=waiting, slots=1)
+    child = Gate("done")
+    await crew.join("b", "child", does=child, slots=1)
+    grant = orchestrator.store.grant_slots
+    calls: list[dict[str, int]] = []
+
+    async def slow(slots: dict[str, int]) -> set[str]:
+        granted: set[str] = await grant(slots)
+        if not calls:
+            calls.append(slots)
+            await orchestrator.call("task.cancel", task_ids=[handle.task_id])
+            await until(lambda: not orchestrator.engine.state.deliveries)
+        return granted
+
+    monkeypatch.setattr(orchestrator.store, "grant_slots", slow)
+    handle = await orchestrator.submit(PARENT)
+    await child.work()
+    child.is_open.set()
+    task = await handle.wait(timeout=10)
+
+    assert task.status == "cancelled" and calls
+    await until(lambda: held_slots(orchestrator) == {"a": set(), "b": set()})
+    assert await (await orchestrator.submit(PARENT)).result(timeout=10) == "done"
+
+
+@pytest.mark.parametrize("fault", [asyncpg.InternalServerError("a fault"), RuntimeError("a fault")])
+async def test_a_slot_that_could_not_be_given_to_work_that_waits_is_free_again(
+    orchestrator: Any, crew: Crew, noise: Any, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    await crew.join("a", "parent", does=waiting, slots=1)
+    child = Gate("done")
+    await crew.join("b", "child", does=child, slots=1)
+    grant, faults = orchestrator.store.grant_slots, [fault]
+
+    async def faulty(slots: dict[str, int]) -> set[str]:
+        if faults:
+            raise faults.pop()
+        return await grant(slots)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(orchestrator.store, "grant_slots", faulty)
+    handle = await orchestrator.submit(PARENT)
+    await child.work()
+    child.is_open.set()
+
+    assert await handle.result(timeout=10) == "done"
+    assert "a fault" in noise.take()[0]
+    await until(lambda: held_slots(orchestrator) == {"a": set(), "b": set()})
+
+
+async def test_slots_are_what_the_tables_say_after_a_doubt(orchestrator: Any, crew: Crew) -> None:
+    """One is taken that nobody owns, and one is free that somebody owns."""
+    gate = Gate()
+    await crew.join("a", "child", does=gate, slots=2)
+    held = await orchestrator.submit(CHILD)
+    await gate.work()
+    state, scheduler = orchestrator.engine.state, orchestrator.engine.scheduler
+    member, (delivery,) = state.roster.members["a"], state.deliveries.values()
+
+    state.roster.give_back("a", delivery.slot)
+    state.roster.hold(member, 1 - delivery.slot)
+    scheduler.doubt()
+    await until(lambda: member.used == {delivery.slot})
+
+    gate.is_open.set()
+    assert (await held.wait(timeout=10)).status == "completed"
+    assert (await (await orchestrator.submit(CHILD)).wait(timeout=10)).status == "completed"
+
+
+async def test_what_fails_while_the_tables_are_read_again_is_in_doubt_again(
+    orchestrator: Any, crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler, engine = orchestrator.engine.scheduler, orchestrator.engine
+    readings: list[None] = []
+    await crew.join("a", "child")
+
+    async def resync() -> None:
+        readings.append(None)
+        if len(readings) == 1:
+            scheduler.doubt()
+        await engine.resync()
+
+    monkeypatch.setattr(scheduler, "on_doubt", resync)
+    scheduler.doubt()
+
+    await until(lambda: len(readings) == 2)
