@@ -379,6 +379,7 @@ class Engine:
                 if loop.time() >= sweep_at:  # also where others speak all the time
                     sweep_at = loop.time() + self.limits.sweep_interval
                     await self.peers.sweep()
+                    await self.subtasks.look_after()
             except DatabaseUnreachable as error:
                 log.warning("cannot follow other nodes: %s", error)
                 self._agents = agents | self._agents

@@ -305,6 +305,28 @@ class Subtasks:
     def _who_waits(self, ids: Iterable[str]) -> list[asyncio.Future[dict[str, Any]]]:
         return [ended for one in ids for ended in self._waiting.get(one, ()) if not ended.done()]
 
+    async def look_after(self) -> None:
+        """The safety net: tell of what ended without a hint, and of slots that came without a word.
+
+        A statement whose connection breaks may be carried out after the tables were looked at, and after
+        another that was to come later. Only the tables tell then.
+        """
+        if self._waiting:
+            await self.look(list(self._waiting))
+        asked = dict(self.state.going_on)
+        if not asked:
+            return
+        for row in await self.store.db.fetch("slots_of", list(asked)):
+            message_id = str(row["message_id"])
+            if self.state.going_on.get(message_id) is not asked[message_id]:
+                continue  # it went on meanwhile
+            if not row["is_parked"]:
+                self.granted(message_id, row["slot"])
+            elif row["wants_slot"]:
+                self.on_continue(message_id)
+            else:  # it waits for something else by now, with what it has
+                self.state.go_on(message_id)
+
     async def stop(self) -> None:
         """Forget those who wait: they ask again at the next node."""
         for task in list(self._running):

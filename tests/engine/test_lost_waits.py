@@ -72,7 +72,7 @@ async def test_a_parent_goes_on_although_the_database_was_away_for_a_statement(
     await child.work()
     child.is_open.set()
 
-    task = await handle.wait(timeout=10)
+    task = await handle.wait(timeout=30)
 
     assert (task.status, task.result) == ("completed", "done")
     assert not fault.faults
@@ -92,7 +92,7 @@ async def test_a_parent_whose_sub_tasks_end_cannot_be_read_is_told_so(
     failing("results").faults = [RuntimeError("a fault")]
     child.is_open.set()
 
-    task = await handle.wait(timeout=10)
+    task = await handle.wait(timeout=30)
 
     assert task.status == "failed"
     assert "a fault" in noise.take()[0]
@@ -128,11 +128,11 @@ async def test_a_slot_that_comes_for_work_which_has_ended_meanwhile_is_free_agai
     handle = await orchestrator.submit(PARENT)
     await child.work()
     child.is_open.set()
-    task = await handle.wait(timeout=10)
+    task = await handle.wait(timeout=30)
 
     assert task.status == "cancelled" and calls
     await until(lambda: held_slots(orchestrator) == {"a": set(), "b": set()})
-    assert await (await orchestrator.submit(PARENT)).result(timeout=10) == "done"
+    assert await (await orchestrator.submit(PARENT)).result(timeout=30) == "done"
 
 
 @pytest.mark.parametrize("fault", [asyncpg.InternalServerError("a fault"), RuntimeError("a fault")])
@@ -154,7 +154,7 @@ async def test_a_slot_that_could_not_be_given_to_work_that_waits_is_free_again(
     await child.work()
     child.is_open.set()
 
-    assert await handle.result(timeout=10) == "done"
+    assert await handle.result(timeout=30) == "done"
     assert "a fault" in noise.take()[0]
     await until(lambda: held_slots(orchestrator) == {"a": set(), "b": set()})
 
@@ -174,8 +174,8 @@ async def test_slots_are_what_the_tables_say_after_a_doubt(orchestrator: Any, cr
     await until(lambda: member.used == {delivery.slot})
 
     gate.is_open.set()
-    assert (await held.wait(timeout=10)).status == "completed"
-    assert (await (await orchestrator.submit(CHILD)).wait(timeout=10)).status == "completed"
+    assert (await held.wait(timeout=30)).status == "completed"
+    assert (await (await orchestrator.submit(CHILD)).wait(timeout=30)).status == "completed"
 
 
 async def test_what_fails_while_the_tables_are_read_again_is_in_doubt_again(
@@ -195,3 +195,96 @@ async def test_what_fails_while_the_tables_are_read_again_is_in_doubt_again(
     scheduler.doubt()
 
     await until(lambda: len(readings) == 2)
+
+
+# --- statements that are carried out late ---------------------------------------------------
+
+
+async def test_a_slot_that_was_given_behind_the_engines_back_is_found(
+    orchestrator: Any, crew: Crew, sql: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection broke, the mirror was compared with the tables, and then the statement was done."""
+    await crew.join("a", "parent", does=waiting, slots=1)
+    child = Gate("done")
+    await crew.join("b", "child", does=child, slots=1)
+
+    async def late(slots: dict[str, int]) -> set[str]:
+        ((message_id, slot),) = slots.items()
+        await sql(
+            "update task_attempts set is_parked = false, slot = $2, wants_slot_since = null"
+            " where message_id = $1",
+            message_id,
+            slot,
+        )
+        return set()
+
+    monkeypatch.setattr(orchestrator.store, "grant_slots", late)
+    handle = await orchestrator.submit(PARENT)
+    await child.work()
+    child.is_open.set()
+
+    assert await handle.result(timeout=30) == "done"
+    await until(lambda: held_slots(orchestrator) == {"a": set(), "b": set()})
+
+
+async def test_a_wait_that_begins_again_behind_the_engines_back_does_not_hold_up_what_came(
+    orchestrator: Any, crew: Crew, sql: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first try of the statement that begins it is carried out when all is over."""
+    await crew.join("a", "parent", does=waiting, slots=1)
+    child = Gate("done")
+    await crew.join("b", "child", does=child, slots=1)
+    end = orchestrator.store.end_wait
+
+    async def ended(message_id: str, task_id: str) -> tuple[bool, bool]:
+        stands: tuple[bool, bool] = await end(message_id, task_id)
+        await sql(
+            "update task_attempts set awaits = array[$2], waits_since = now(), wants_slot_since = null"
+            " where message_id = $1",
+            message_id,
+            task_id,
+        )
+        return stands
+
+    monkeypatch.setattr(orchestrator.store, "end_wait", ended)
+    handle = await orchestrator.submit(PARENT)
+    await child.work()
+    child.is_open.set()
+
+    assert await handle.result(timeout=30) == "done"
+
+
+async def test_the_end_of_a_sub_task_that_nobody_hinted_at_is_found(
+    orchestrator: Any, crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orchestrator.engine.subtasks, "hinted", lambda _: None)
+    await crew.join("a", "parent", does=waiting, slots=1)
+    child = Gate("done")
+    await crew.join("b", "child", does=child, slots=1)
+    handle = await orchestrator.submit(PARENT)
+    await child.work()
+    await until(lambda: orchestrator.engine.state.waiting)
+    child.is_open.set()
+
+    assert await handle.result(timeout=30) == "done"
+
+
+@pytest.mark.parametrize("is_stored", [False, True])
+async def test_a_parent_on_another_node_goes_on_although_the_leader_was_cut_off(
+    start_engine: Any, crew_of: Any, monkeypatch: pytest.MonkeyPatch, is_stored: bool
+) -> None:
+    leader, follower = await start_engine(), await start_engine()
+    fault = Failing(leader.store.db, "grant_slots", monkeypatch)
+    fault.faults, fault.is_stored = [DatabaseUnreachable("gone")], is_stored
+    await crew_of(follower).join("a", "parent", does=waiting, slots=1)
+    child = Gate("done")
+    await crew_of(leader).join("b", "child", does=child, slots=1)
+    handle = await leader.submit(PARENT)
+    await child.work()
+    child.is_open.set()
+
+    assert await handle.result(timeout=30) == "done"
+    assert not fault.faults
+    await until(lambda: held_slots(leader) == {"a": set(), "b": set()})
+    assert not leader.engine.state.running
+    assert await (await leader.submit(PARENT)).result(timeout=30) == "done"
