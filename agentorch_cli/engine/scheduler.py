@@ -147,6 +147,8 @@ class Scheduler:
         self._changed_budgets: set[tuple[str, str]] = set()
         self._flight: _Flight | None = None
         """At most one; none between two steps."""
+        self._moving: Sequence[Pair] = ()
+        """What is being given to others who hold it: its seats are taken, and nothing is held in them yet."""
         self._claiming = asyncio.Lock()
         """One transaction at a time claims: claims remember what they gave until it is stored."""
         self._are_limits_stale = True
@@ -294,8 +296,13 @@ class Scheduler:
         if not self.state.is_leader or self.state.is_stopping:
             return
         if self._is_in_doubt and self.on_doubt is not None:
-            await self.on_doubt()
-            self._is_in_doubt = False
+            self._is_in_doubt = False  # before: what fails meanwhile is in doubt again
+            try:
+                await self.on_doubt()
+            except BaseException:
+                self._is_in_doubt = True
+                raise
+            self.state.recount_slots(seat for _, seats in self._moving for seat in seats)
         if self._look_at_delayed:
             await self._release_delayed()
         await self._read_limits()
@@ -460,23 +467,26 @@ class Scheduler:
             return
         try:
             granted = await self.store.grant_slots(slots)
-        except (asyncpg.UniqueViolationError, DatabaseUnreachable):
+        except BaseException as error:
             for message_id, slot in slots.items():
                 roster.give_back(self._parked[message_id], slot)
             self._look_at_parked = self._is_in_doubt = True
-            raise DatabaseUnreachable("slots to go on could not be taken") from None
+            if isinstance(error, asyncpg.UniqueViolationError):
+                raise DatabaseUnreachable("slots to go on are taken, as the tables say") from None
+            raise
         for message_id, slot in slots.items():
             agent_id = self._parked.pop(message_id)
             if message_id not in granted:
                 roster.give_back(agent_id, slot)
-            elif message_id in self.state.elsewhere:
-                attempt = self.state.elsewhere.pop(message_id)
-                attempt.slot, attempt.is_parked = slot, False
-                self.state.hold_elsewhere(message_id, attempt)
-                if self.state.relay is not None:
-                    self.state.relay.work(self._parked_on[message_id], message_id)
-            elif self.on_continued is not None:
-                self.on_continued(message_id, slot)
+            elif message_id in self.state.deliveries:
+                if self.on_continued is not None:
+                    self.on_continued(message_id, slot)
+            else:
+                if not self.state.go_on_elsewhere(message_id, slot):
+                    roster.give_back(agent_id, slot)  # it ended before this was told, or is not known here
+                node_id = self._parked_on[message_id]
+                if self.state.relay is not None and node_id != self.state.node_id:
+                    self.state.relay.work(node_id, message_id)
 
     def look_at_parked(self, message_id: str | None = None) -> None:
         """Somebody who gave its slot back may go on."""
@@ -743,8 +753,12 @@ class Scheduler:
         the transaction that assigns them. Raises DatabaseUnreachable, and asyncpg.PostgresError where one of
         them cannot be stored; then none was given.
         """
-        async with self._claiming:
-            return await self._claim_and_commit(pairs, take_back)
+        self._moving = pairs
+        try:
+            async with self._claiming:
+                return await self._claim_and_commit(pairs, take_back)
+        finally:
+            self._moving = ()
 
     async def _commit_limited(self, pairs: Sequence[Pair]) -> None:
         """The same in one transaction with what these tasks use up; without those that are refused."""
@@ -798,6 +812,10 @@ class Scheduler:
                     return set()
                 await self._claim_one_by_one(pairs)
                 return set()
+            except BaseException:
+                self._take_back(pairs)
+                self._is_in_doubt = self._are_limits_stale = True
+                raise
             else:
                 self._send(pairs, batch, claimed)
                 return set(claimed)

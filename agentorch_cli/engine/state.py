@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Protocol
 
 import orjson
@@ -17,7 +18,7 @@ import orjson
 from agentorch_cli.core.backlog import Backlog
 from agentorch_cli.core.ledger import bucket_of
 from agentorch_cli.core.limits import LimitGates
-from agentorch_cli.core.matching import Roster
+from agentorch_cli.core.matching import Roster, Seat
 from agentorch_cli.core.model import DEFAULT_POOL, AttemptStatus
 from agentorch_cli.engine.bus import Bus
 from agentorch_cli.engine.meters import Meters
@@ -216,7 +217,7 @@ class State:
     elsewhere: dict[str, Elsewhere] = field(default_factory=dict)
     """By message id, live attempts of agents on other nodes that matter to the pool; kept by its leader."""
     freed_meanwhile: set[str] | None = None
-    """While the fleet is read: attempts that ended since the reading began."""
+    """While the fleet is read: attempts that ended, or gave their slot back, since the reading began."""
     relay: Relay | None = None
     waiting: set[str] = field(default_factory=set)
     """Message ids of deliveries that wait for their sub-tasks."""
@@ -405,12 +406,23 @@ class State:
 
     def park_elsewhere(self, message_id: str) -> None:
         """It gave its slot back."""
+        if self.freed_meanwhile is not None:
+            self.freed_meanwhile.add(message_id)
         attempt = self.elsewhere.get(message_id)
         if attempt is not None and not attempt.is_parked:
             attempt.is_parked = True
             self._is_parent(attempt.agent_id)
             self._give_back(attempt.agent_id, (attempt.slot,))
             self._count_out(attempt)
+
+    def go_on_elsewhere(self, message_id: str, slot: int) -> bool:
+        """It owns a slot again; False where it is not known here."""
+        attempt = self.free_elsewhere(message_id)
+        if attempt is None:
+            return False
+        attempt.slot, attempt.is_parked = slot, False
+        self.hold_elsewhere(message_id, attempt)
+        return True
 
     def free_elsewhere(self, message_id: str) -> Elsewhere | None:
         """It is not live any more, or its agent came here."""
@@ -425,6 +437,26 @@ class State:
             if attempt.task_id not in self.running:
                 self.gates.keys.doubt(attempt.task_id)
         return attempt
+
+    # --- all slots --------------------------------------------------------------------------
+
+    def recount_slots(self, entered: Iterable[Seat]) -> None:
+        """Those slots are taken that an attempt of the mirror owns, or work that is being given to somebody
+        (`entered`), and no others. Called when the mirror was made what the tables say.
+        """
+        owned: dict[str, set[int]] = {}
+        live: Iterable[Delivery | Elsewhere] = chain(self.deliveries.values(), self.elsewhere.values())
+        for held in live:
+            if not held.is_parked:
+                owned.setdefault(held.agent_id, set()).add(held.slot)
+        for seat in entered:
+            owned.setdefault(seat.member.agent_id, set()).add(seat.slot)
+        for member in list(self.roster.members.values()):
+            its_own = owned.get(member.agent_id, set())
+            for slot in its_own - member.used:
+                self.roster.hold(member, slot)
+            for slot in member.used - its_own:
+                self._give_back(member.agent_id, slot)
 
     # --- work beyond the slots of agents ----------------------------------------------------
 
