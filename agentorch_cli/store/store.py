@@ -285,15 +285,15 @@ class Store:
 
     async def accept(self, message_ids: Sequence[str]) -> None:
         """Agents took the work."""
-        await self.db.hot("accept_attempts", list(message_ids), self.node_id)
+        await self.db.hot("accept_attempts", plain_column(message_ids), self.node_id)
 
     async def note_progress(self, notes: dict[str, tuple[float | None, str | None]]) -> None:
         """The last progress of each attempt."""
         await self.db.hot(
             "note_progress",
-            list(notes),
-            [note[0] for note in notes.values()],
-            [note[1] for note in notes.values()],
+            plain_column(notes),
+            column([note[0] for note in notes.values()]),
+            text_column([note[1] for note in notes.values()]),
         )
 
     # --- the careful path -------------------------------------------------------------------
