@@ -299,7 +299,7 @@ class GatewaySettings(Section):
     max_frames_per_second: Annotated[int, Field(ge=1, le=10_000_000)] = 5_000
     """Frames of one connection; one that sends more is read more slowly."""
     max_control_bytes: Annotated[int, Field(ge=65_536, le=1 << 30)] = 134_217_728
-    """Largest request on the control endpoint in bytes, for instance a submission."""
+    """Largest request on the control endpoint in bytes, of who may submit; of others it is 4 MiB at most."""
     max_requests: Annotated[int, Field(ge=1, le=10_000)] = 64
     """Requests of one control connection that are worked on at once; the next ones wait."""
     max_subscriptions: Annotated[int, Field(ge=1, le=10_000)] = 16
