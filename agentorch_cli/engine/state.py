@@ -456,7 +456,7 @@ class State:
             for slot in its_own - member.used:
                 self.roster.hold(member, slot)
             for slot in member.used - its_own:
-                self._give_back(member.agent_id, slot)
+                self._give_back(member.agent_id, (slot,))
 
     # --- work beyond the slots of agents ----------------------------------------------------
 
