@@ -336,14 +336,11 @@ class Database:
         while True:
             try:
                 await self._listen_once(channels, on_notice, on_connected)
-            except (
-                OrchestratorError,
-                OSError,
-                asyncpg.PostgresError,
-                asyncpg.InterfaceError,
-                TimeoutError,
-            ) as error:
+            except (OrchestratorError, *DRIVER_ERRORS, OSError, TimeoutError) as error:
                 log.info("listening was interrupted: %s", _reason(error))
+                await asyncio.sleep(0.3)
+            except Exception:
+                log.exception("listening was interrupted by a fault")
                 await asyncio.sleep(0.3)
 
     async def _listen_once(

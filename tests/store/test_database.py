@@ -313,3 +313,32 @@ async def test_a_statement_of_the_hot_path_that_is_given_up_leaves_its_connectio
 
     async with asyncio.timeout(20):
         assert await store.db.hot("ready_tasks_by_id", [], "default") == []
+
+
+@pytest.mark.parametrize(
+    "error", [asyncpg.InternalClientError("odd"), OSError("gone"), RuntimeError("a fault")]
+)
+async def test_listening_goes_on_whatever_broke_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """A server that dies between two messages confuses the driver."""
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    listen, errors = store.db._listen_once, [error]
+
+    async def once(*args: Any) -> None:
+        if errors:
+            raise errors.pop()
+        await listen(*args)
+
+    async def connected() -> None:
+        await store.notify("tests", "hello")
+
+    monkeypatch.setattr(store.db, "_listen_once", once)
+    listening = asyncio.create_task(
+        store.db.listen(["tests"], lambda _, payload: heard.put_nowait(payload), connected)
+    )
+
+    async with asyncio.timeout(20):
+        assert await heard.get() == "hello"
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
