@@ -34,7 +34,7 @@ from agentorch_cli.engine.funds import Funds
 from agentorch_cli.engine.relay import WAITS
 from agentorch_cli.engine.state import Courier, Elsewhere, State
 from agentorch_cli.errors import DatabaseUnreachable, OrchestratorError
-from agentorch_cli.identity import new_id_text
+from agentorch_cli.identity import new_id_texts
 from agentorch_cli.store.database import Transaction
 from agentorch_cli.store.limits import read_keys, read_limits, take_keys, take_tokens
 from agentorch_cli.store.records import Assignment, Claimed, Delivery, Row, Unlocked
@@ -564,7 +564,7 @@ class Scheduler:
     def _notice_unservable(self, tasks: Sequence[Ready]) -> None:
         """Demands that nobody who is registered could meet, however long they wait."""
         roster = self.state.roster
-        demands = {task.want.demand: task.want for task in tasks}
+        demands = {want.demand: want for want in {task.want for task in tasks}}
         for demand, want in demands.items():
             if demand not in self._unservable and not roster.knows(want):
                 if len(self._unservable) >= MOST_KINDS:
@@ -637,7 +637,7 @@ class Scheduler:
 
     async def _take_off(self, pairs: Sequence[Pair]) -> None:
         """Have these stored next; what is being stored now is sent meanwhile."""
-        batch = [seat for task, seats in pairs for seat in self._assignments(task, seats)]
+        batch = self._assignments(pairs)
         before, self._flight = self._flight, None
         claimed: dict[str, Claimed] | None = None
         try:
@@ -770,7 +770,7 @@ class Scheduler:
         pairs = list(pairs)
         claims = self.claims if take_back is None else [take_back, *self.claims]
         while pairs:
-            assignments = [(task, self._assignments(task, seats)) for task, seats in pairs]
+            assignments = [(pair[0], self._assignments([pair])) for pair in pairs]
             batch = [one for _, its_own in assignments for one in its_own]
             try:
                 async with self.store.db.transaction() as tx:
@@ -836,19 +836,23 @@ class Scheduler:
                 self._is_in_doubt |= task.task_id in self._refused
                 self._refused.add(task.task_id)
 
-    def _assignments(self, task: Ready, seats: Sequence[Seat]) -> list[Assignment]:
+    def _assignments(self, pairs: Sequence[Pair]) -> list[Assignment]:
+        """One for each seat, in their order."""
+        ids = iter(new_id_texts(sum(len(seats) for _, seats in pairs)))
+        here = self.state.node_id
         return [
             Assignment(
-                task_id=task.task_id,
-                seen_attempts=task.attempts_made,
-                message_id=new_id_text(),
-                agent_id=seat.member.agent_id,
-                slot=seat.slot,
-                role=seat.role or task.role,
-                attempt=task.attempts_made + number,
-                node_id=seat.member.node_id or self.state.node_id,
-                is_ahead=seat.is_ahead,
+                task.task_id,
+                task.attempts_made,
+                next(ids),
+                seat.member.agent_id,
+                seat.slot,
+                seat.role or task.role,
+                task.attempts_made + number,
+                seat.member.node_id or here,
+                seat.is_ahead,
             )
+            for task, seats in pairs
             for number, seat in enumerate(seats, start=1)
         ]
 
@@ -951,7 +955,7 @@ class Scheduler:
         """Something in this batch cannot be stored: find it, and end it."""
         for task, seats in pairs:
             self.enter(task, seats)
-            batch = self._assignments(task, seats)
+            batch = self._assignments([(task, seats)])
             try:
                 claimed = await self.store.assign(batch)
             except asyncpg.PostgresError as error:
@@ -1030,33 +1034,39 @@ def _opens_vote(task: Ready) -> bool:
 
 def _delivery(task: Ready, assignment: Assignment, row: Claimed) -> Delivery:
     options: dict[str, Any] = task.options
-    return Delivery(
-        message_id=assignment.message_id,
-        task_id=task.task_id,
-        agent_id=assignment.agent_id,
-        attempt=assignment.attempt,
-        slot=assignment.slot,
-        role=assignment.role,
-        node_id=assignment.node_id,
-        pool=task.want.pool,
-        type=task.type,
-        priority=task.priority,
-        required_capabilities=task.required_capabilities,
-        timeout_seconds=task.timeout_seconds,
-        retries=task.retries,
-        failures=task.failures,
-        losses=task.losses,
-        backoff_seconds=options.get("backoff_seconds", 1.0),
-        max_backoff_seconds=options.get("max_backoff_seconds", MOST_BACKOFF),
-        has_retry_rules="retry" in options,
-        is_simple=is_simple(task.max_agents, options) and not assignment.is_funded,
-        has_dependents=task.has_dependents,
-        budget=assignment.budget,
-        data=row.data,
-        inputs=joined(row.inputs, task.brief),
-        name=row.name,
-        result_schema=schema_in(options),
-        traceparent=options.get("traceparent"),
-        vote=vote_in(options),
-        deadline=earliest(row.now, task.timeout_seconds, row.deadline),
+    delivery = Delivery(
+        assignment.message_id,
+        task.task_id,
+        assignment.agent_id,
+        assignment.attempt,
+        assignment.slot,
+        assignment.role,
+        assignment.node_id,
+        task.type,
+        task.priority,
+        task.required_capabilities,
+        task.timeout_seconds,
+        task.retries,
+        task.failures,
+        task.losses,
+        1.0,
+        MOST_BACKOFF,
+        False,
+        task.max_agents == 1 and not assignment.is_funded,
+        task.has_dependents,
+        task.want.pool,
+        row.data,
+        joined(row.inputs, task.brief),
+        row.name,
     )
+    delivery.deadline = earliest(row.now, task.timeout_seconds, row.deadline)
+    delivery.budget = assignment.budget
+    if options:
+        delivery.backoff_seconds = options.get("backoff_seconds", 1.0)
+        delivery.max_backoff_seconds = options.get("max_backoff_seconds", MOST_BACKOFF)
+        delivery.has_retry_rules = "retry" in options
+        delivery.is_simple = is_simple(task.max_agents, options) and not assignment.is_funded
+        delivery.result_schema = schema_in(options)
+        delivery.traceparent = options.get("traceparent")
+        delivery.vote = vote_in(options)
+    return delivery

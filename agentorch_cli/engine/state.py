@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Protocol
@@ -338,36 +338,52 @@ class State:
         if delivery is not None and not delivery.is_parked:
             delivery.is_parked = True
             self._is_parent(delivery.agent_id)
-            self._give_back(delivery.agent_id, delivery.slot)
+            self._give_back(delivery.agent_id, (delivery.slot,))
             if self.relay is not None and self.is_for_others(delivery):
                 self.relay.changed(message_id, PARKED)
 
     def release(self, message_id: str, *, is_told: bool = True) -> Delivery | None:
         """It is not live any more: its slot is free. `is_told`: whoever leads hears of it."""
+        delivery = self._let_go(message_id, is_told=is_told)
+        if delivery is not None and not delivery.is_parked:
+            self._give_back(delivery.agent_id, (delivery.slot,))
+        return delivery
+
+    def release_all(self, message_ids: Iterable[str]) -> None:
+        """The same of several: what an agent has free is reckoned once."""
+        slots: dict[str, list[int]] = {}
+        for message_id in message_ids:
+            delivery = self._let_go(message_id, is_told=True)
+            if delivery is not None and not delivery.is_parked:
+                slots.setdefault(delivery.agent_id, []).append(delivery.slot)
+        for agent_id, its_own in slots.items():
+            self._give_back(agent_id, its_own)
+
+    def _let_go(self, message_id: str, *, is_told: bool) -> Delivery | None:
+        """It is not live any more, and its slot is still to be given back."""
         delivery = self.deliveries.pop(message_id, None)
         if delivery is None:
             self.free_elsewhere(message_id)
-        else:
-            if is_told and self.relay is not None and self.is_for_others(delivery):
-                self.relay.freed(message_id)
+            return None
+        if is_told and self.relay is not None and self.is_for_others(delivery):
+            self.relay.freed(message_id)
+        if self.going_on:
             self.go_on(message_id)
-            if self.shelf:
-                self.shelf.take(message_id)
-            if not delivery.is_parked:
-                self._give_back(delivery.agent_id, delivery.slot)
-            if message_id in self.waiting:
-                self.waiting.remove(message_id)
-            else:
-                self._count_out(delivery)
-            if delivery.task_id not in self.running:
-                self.gates.keys.doubt(delivery.task_id)  # it may have ended, and own its key no more
-            held = self.held_by.get(delivery.agent_id)
-            if held is not None:
-                held.discard(message_id)
-                if not held:
-                    del self.held_by[delivery.agent_id]
-            if self.is_stopping and not self.deliveries:
-                self._is_empty.set()
+        if self.shelf:
+            self.shelf.take(message_id)
+        if message_id in self.waiting:
+            self.waiting.remove(message_id)
+        else:
+            self._count_out(delivery)
+        if delivery.task_id not in self.running:
+            self.gates.keys.doubt(delivery.task_id)  # it may have ended, and own its key no more
+        held = self.held_by.get(delivery.agent_id)
+        if held is not None:
+            held.discard(message_id)
+            if not held:
+                del self.held_by[delivery.agent_id]
+        if self.is_stopping and not self.deliveries:
+            self._is_empty.set()
         return delivery
 
     # --- agents of other nodes --------------------------------------------------------------
@@ -396,7 +412,7 @@ class State:
         if attempt is not None and not attempt.is_parked:
             attempt.is_parked = True
             self._is_parent(attempt.agent_id)
-            self._give_back(attempt.agent_id, attempt.slot)
+            self._give_back(attempt.agent_id, (attempt.slot,))
             self._count_out(attempt)
 
     def go_on_elsewhere(self, message_id: str, slot: int) -> bool:
@@ -416,7 +432,7 @@ class State:
         if self.shelf:
             self.shelf.take(message_id)
         if attempt is not None and not attempt.is_parked:
-            self._give_back(attempt.agent_id, attempt.slot)
+            self._give_back(attempt.agent_id, (attempt.slot,))
             self._count_out(attempt)
             if attempt.task_id not in self.running:
                 self.gates.keys.doubt(attempt.task_id)
@@ -476,9 +492,9 @@ class State:
         if member is not None:
             member.is_parent = True
 
-    def _give_back(self, agent_id: str, slot: int) -> None:
-        """A slot is free: what its agent holds beyond its slots moves up."""
-        self.roster.give_back(agent_id, slot)
+    def _give_back(self, agent_id: str, slots: Collection[int]) -> None:
+        """Slots are free: what their agent holds beyond its slots moves up."""
+        self.roster.give_back_all(agent_id, slots)
         if self.shelf.ahead:
             self._begin_next(agent_id)
 
