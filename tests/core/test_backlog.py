@@ -171,7 +171,7 @@ def test_a_task_behind_a_thousand_that_the_free_agent_may_not_take_is_served() -
     assert served(backlog, roster_of(agent("a"))) == [("task-1000", ["a"])]
 
 
-@pytest.mark.parametrize("change", ["comes", "returns", "gives back", "resumes"])
+@pytest.mark.parametrize("change", ["comes", "returns", "gives back", "gives all back", "resumes"])
 def test_a_task_that_slept_is_woken_by_whoever_can_take_it(change: str) -> None:
     roster = roster_of(agent("a"), agent("b", "other"))
     roster.take(roster.members["a"], 0)
@@ -190,6 +190,8 @@ def test_a_task_that_slept_is_woken_by_whoever_can_take_it(change: str) -> None:
             roster.put(agent("a"))
         case "gives back":
             roster.give_back("a", 0)
+        case "gives all back":
+            roster.give_back_all("a", [0, 7])  # of what it does not own nothing is given back
         case "resumes":
             roster.members["a"].status = AgentStatus.ONLINE
             roster.touch(roster.members["a"])
@@ -610,12 +612,12 @@ def check_books(backlog: Backlog) -> None:
     assert backlog._queued.keys() == backlog.tasks.keys()
     for task_id, (queue, order) in backlog._queued.items():
         assert backlog._queues[queue.want] is queue
-        assert (order, task_id) in queue.heap
+        assert (order, task_id) in queue.run or (order, task_id) in queue.heap
         assert queue.place <= order
-    assert all(queue.heap or not queue.is_asleep for queue in backlog._queues.values())
+    assert all(len(queue) or not queue.is_asleep for queue in backlog._queues.values())
     assert backlog._line == sorted((q.place, q.number, q) for q in backlog._queues.values())
     assert backlog._awake == sum(not queue.is_asleep for queue in backlog._queues.values())
-    assert backlog._entries == sum(len(queue.heap) for queue in backlog._queues.values())
+    assert backlog._entries == sum(len(queue) for queue in backlog._queues.values())
     assert backlog._entries <= 64 + 4 * len(backlog.tasks) + 1 or not backlog.tasks
     gangs = {want: queue for want, queue in backlog._queues.items() if want.is_gang}
     assert backlog._gangs == gangs
