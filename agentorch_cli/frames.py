@@ -13,15 +13,18 @@ import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
-from agentorch_cli.core.model import MAX_NAME
+from agentorch_cli.core.model import MAX_NAME, NAME_PATTERN
 from agentorch_cli.errors import InvalidMessage
+from agentorch_cli.sentences import explain
 
 PROTOCOL_VERSION: Final = 1
 
 MAX_METADATA: Final = 64 * 1024
 """Bytes of an agent's metadata as JSON."""
 
-Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME, pattern=NAME_PATTERN)]
+"""As in files."""
+
 MessageId = Annotated[str, Field(min_length=1, max_length=100)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
@@ -332,9 +335,9 @@ def read_frame(frame: Any) -> Any:
     try:
         return _FROM_AGENT.validate_python(frame)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
+        first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"][1:]) or kind
-        raise InvalidMessage(f"{kind}: {field}: {first['msg'].lower()}", field=field) from None
+        raise InvalidMessage(f"{kind}: {field} {explain(first, hide=True)}", field=field) from None
 
 
 def dumps(value: Any) -> str:

@@ -28,7 +28,14 @@ from pydantic import (
 from typing_extensions import TypedDict  # pydantic takes the standard one only from Python 3.12 on
 
 from agentorch_cli.core.durations import DURATION_SCHEMA, parse_duration
-from agentorch_cli.core.model import MAX_NAME, MAX_PANEL, Aggregate, Coverage, OnDependencyFailure
+from agentorch_cli.core.model import (
+    MAX_NAME,
+    MAX_PANEL,
+    NAME_PATTERN,
+    Aggregate,
+    Coverage,
+    OnDependencyFailure,
+)
 from agentorch_cli.core.tracing import parse_traceparent
 from agentorch_cli.core.vote import Rule
 
@@ -126,10 +133,7 @@ def _check_variable(value: object) -> object:
     return value
 
 
-Text = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=MAX_NAME, pattern=r"^[^\p{Cc}]*[^\p{Cc}\s][^\p{Cc}]*$"),
-]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME, pattern=NAME_PATTERN)]
 """An id, name, type, capability or key: not blank, no control characters."""
 
 _TIME_SCHEMA: Final = {"x-type": "time", "type": "string", "pattern": "^[0-9].*[0-9]", "maxLength": 100}

@@ -22,6 +22,7 @@ _BOOLEAN = "must be true or false, not {found}"
 _TEXT = "must be text, not {found}"
 
 _SENTENCES: Final[Mapping[str, str]] = {
+    "missing": "is missing",
     "string_type": _TEXT,
     "string_too_short": "must not be empty",
     "string_too_long": "has more than {max_length} characters",

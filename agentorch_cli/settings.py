@@ -26,7 +26,7 @@ from pydantic.fields import FieldInfo
 
 from agentorch_cli.core.durations import DURATION_SCHEMA, parse_duration
 from agentorch_cli.core.hints import did_you_mean
-from agentorch_cli.core.model import DEFAULT_POOL, MAX_NAME
+from agentorch_cli.core.model import DEFAULT_POOL, MAX_NAME, NAME_PATTERN
 from agentorch_cli.errors import InvalidConfig
 
 APP: Final = "agentorch"
@@ -147,9 +147,7 @@ class DatabaseSettings(Section):
 class EngineSettings(Section):
     """The loops that assign, watch and settle work."""
 
-    pool: Annotated[str, Field(min_length=1, max_length=MAX_NAME, pattern=r"^[^\x00-\x1f\x7f]+$")] = (
-        DEFAULT_POOL
-    )
+    pool: Annotated[str, Field(min_length=1, max_length=MAX_NAME, pattern=NAME_PATTERN)] = DEFAULT_POOL
     """The pool whose tasks this serve assigns; it carries agents of any pool."""
     max_concurrent_tasks: Annotated[int, Field(ge=0, le=10_000_000)] = 100
     """Most tasks that run at once; 0 = no limit."""
@@ -299,9 +297,10 @@ class GatewaySettings(Section):
     max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """Most connections at once; further ones are told to come back."""
     max_frames_per_second: Annotated[int, Field(ge=1, le=10_000_000)] = 5_000
-    """Frames of one connection; one that sends more is read more slowly."""
+    """Frames of one connection, besides three for each piece of work it was sent; one that sends more is
+    read more slowly."""
     max_control_bytes: Annotated[int, Field(ge=65_536, le=1 << 30)] = 134_217_728
-    """Largest request on the control endpoint in bytes, for instance a submission."""
+    """Largest request on the control endpoint in bytes, of who may submit; of others it is 4 MiB at most."""
     max_requests: Annotated[int, Field(ge=1, le=10_000)] = 64
     """Requests of one control connection that are worked on at once; the next ones wait."""
     max_subscriptions: Annotated[int, Field(ge=1, le=10_000)] = 16

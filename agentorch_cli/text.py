@@ -8,6 +8,7 @@ seen and does nothing. All other text, in any language, stays as it is.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable
 
@@ -96,3 +97,8 @@ class _Codes(dict[int, str]):
 
 _CODES = _Codes(code)
 _JSON_CODES = _Codes(json_code)
+
+
+def natural(name: str) -> list[tuple[bool, int | str]]:
+    """The order in which people count: `reader-9` comes before `reader-10`."""
+    return [(part.isdecimal(), int(part) if part.isdecimal() else part) for part in re.split(r"(\d+)", name)]

@@ -747,6 +747,8 @@ class HelloView(View):
     name: str | None = None
     """Of the caller's token; None where no token was needed."""
     scopes: list[str] = Field(default_factory=list)
+    max_bytes: int | None = None
+    """Of one request on this connection; a longer one ends it."""
 
 
 class SubscriptionView(View):

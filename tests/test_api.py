@@ -92,6 +92,18 @@ async def test_what_the_store_could_not_keep_is_refused(
     assert await orchestrator.call("task.list") == []
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"agent_id": " "}, {"type": ""}, {"capabilities": ["a\n"]}, {"pool": "x" * 201}]
+)
+async def test_an_agent_that_no_file_could_name_is_refused(
+    orchestrator: Orchestrator, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(UsageError, match=r"no (id|type|capability|pool) of an agent"):
+        await orchestrator.register_agent(**{"agent_id": "a", **wrong})
+
+    assert await orchestrator.call("agent.list") == []
+
+
 async def test_specs_and_mappings_do_not_mix(orchestrator: Orchestrator) -> None:
     with pytest.raises(UsageError, match="both"):
         await orchestrator.submit_all([TaskSpec("a"), {"id": "b"}])

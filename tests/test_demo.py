@@ -140,6 +140,34 @@ async def test_agents_die_with_a_demo_that_is_killed(environment: dict[str, str]
     assert processes_of(environment["TMPDIR"]) == []
 
 
+def test_the_demo_keeps_out_of_a_folder_that_is_served(environment: dict[str, str]) -> None:
+    """Its agents would take the work of the fleet there, and cut off those of the same ids."""
+    served = str(Path(environment["TMPDIR"]) / "served")
+    words = [sys.executable, "-m", "agentorch_cli", "serve", "--data-dir", served, "--port", "0"]
+    with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) as serve:
+        try:
+            assert serve.stderr is not None
+            for line in serve.stderr:
+                if "ws://" in line:
+                    break
+            with running_demo(environment, "--data-dir", served) as process:
+                _, stderr = process.communicate(timeout=60)
+            listed = subprocess.run(
+                [*words[:3], "agent", "list", "--json", "--data-dir", served],
+                env=environment,
+                capture_output=True,
+                check=True,
+                text=True,
+            ).stdout
+        finally:
+            serve.terminate()
+            serve.communicate(timeout=60)
+
+    assert (process.returncode, json.loads(listed)) == (8, [])
+    assert f"serve is running on {served}" in stderr, stderr
+    assert f"(pid {serve.pid})" in stderr
+
+
 def agents_of(folder: str) -> list[str]:
     return [process for process in processes_of(folder) if "examples/agents" in process]
 

@@ -13,11 +13,13 @@ from effort import growth, lines_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agentorch_cli.agents import Agent
 from agentorch_cli.core.durations import parse_duration, show_duration
 from agentorch_cli.core.hints import closest
 from agentorch_cli.core.model import Aggregate, Coverage, OnDependencyFailure, TaskSpec
 from agentorch_cli.documents import Document, Format, load_document
-from agentorch_cli.errors import InvalidFile, InvalidTask
+from agentorch_cli.errors import InvalidFile, InvalidTask, OrchestratorError
+from agentorch_cli.frames import read_frame
 from agentorch_cli.messages import TASKS, TaskFields
 from agentorch_cli.taskfile import TaskFile, read_agents, read_tasks, read_template
 
@@ -719,3 +721,41 @@ def test_a_schedule_takes_no_budget_of_a_submission() -> None:
 
     (entry,) = caught.value.details["errors"]
     assert (entry["field"], "a schedule makes many" in entry["message"]) == ("budget", True)
+
+
+NAMES = [
+    "a",
+    " a ",
+    "a b",
+    "\u202eevil",
+    "𝄞" * 200,
+    "",
+    " ",
+    "\u3000\u2003",
+    "\u00a0",
+    "a\n",
+    "a\x7f",
+    "a\x9b",
+    "x" * 201,
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files_frames_and_programs_have_one_rule_of_names(name: str) -> None:
+    """A blank id that came over the wire could be neither typed nor seen."""
+    text = json.dumps({"id": name, "capabilities": [name]})
+    frame = {"type": "register", "agentId": name, "capabilities": [name], "pool": name}
+
+    assert [
+        _is_taken(lambda: read_agents(load_document(text.encode(), name="agents.json"))),
+        _is_taken(lambda: read_frame(frame)),
+        _is_taken(lambda: Agent(name)),
+    ] == [NAMES.index(name) < 5] * 3
+
+
+def _is_taken(read: Callable[[], object]) -> bool:
+    try:
+        read()
+    except OrchestratorError:
+        return False
+    return True

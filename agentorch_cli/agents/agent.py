@@ -19,6 +19,8 @@ from typing import Any, TypeVar
 from agentorch_cli.agents.desk import Desk
 from agentorch_cli.agents.handler import Handler, mode_of
 from agentorch_cli.agents.line import Line, LineState, OnConnection
+from agentorch_cli.core.hints import shortened
+from agentorch_cli.core.model import MAX_NAME, is_name
 from agentorch_cli.errors import Conflict, UsageError
 
 DEFAULT_URL = "ws://127.0.0.1:3001/agents"
@@ -59,8 +61,11 @@ class Agent:
 
         Without a `pool` it stays in the one that it was registered in, or comes into the default one.
         """
-        if not agent_id or len(agent_id) > 200:
-            raise UsageError(f"an agent id has 1 to 200 characters, this one has {len(agent_id)}")
+        if not is_name(agent_id):
+            raise UsageError(
+                f"{shortened(agent_id)!r} is no id of an agent",
+                hint=f"It has 1 to {MAX_NAME} characters, is not blank, and has no control characters.",
+            )
         if slots < 1:
             raise UsageError(f"agent {agent_id} has {slots} slots", hint="An agent needs at least one.")
         if not 0 <= prefetch <= MOST_PREFETCH:

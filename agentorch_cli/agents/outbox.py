@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Iterator
 from typing import Protocol
 
+from agentorch_cli.bursts import bursts, send_each
+
 PACK_BYTES = 512 * 1024
 """The most that one array frame holds, half of the engine's default limit. One message may be longer."""
 
@@ -84,9 +86,10 @@ class Outbox:
         while self._frames:
             frames, self._frames = self._frames, []
             size, self._bytes = self._bytes, 0
-            for packed in pack(frames, size, self._pack_bytes) if self._batch else frames:
+            packs = ([one] for one in pack(frames, size, self._pack_bytes))
+            for burst in packs if self._batch else bursts(frames):
                 async with asyncio.timeout(SEND_SECONDS):
-                    await socket.send(packed, text=True)
+                    await send_each(socket, burst)
             if self._bytes <= FULL_BYTES:
                 self._free.set()
         self._idle.set()

@@ -127,9 +127,9 @@ AGENTS = (
     Column("AGENT", lambda agent, look: look.text(agent.agent_id, "bold"), is_id=True, fold_at=24),
     Column("STATUS", lambda agent, look: look.state(agent.status)),
     Column("TYPE", lambda agent, look: look.text(agent.type), 2),
-    Column("CAPABILITIES", lambda agent, look: look.names(agent.capabilities), 4),
-    Column("LOAD", lambda agent, look: look.bar(agent.load, 6), 7),
-    Column("SLOTS", lambda agent, look: Text(slots(agent)), 3, is_right=True),
+    Column("CAPABILITIES", lambda agent, look: look.names(agent.capabilities), 7, least=20),
+    Column("LOAD", lambda agent, look: look.bar(agent.load, 6), 4),  # the same as SLOTS, and wider
+    Column("SLOTS", lambda agent, look: Text(slots(agent)), 6, is_right=True),
     Column("SCORE", lambda agent, look: look.number(agent.performance_score), 8, is_right=True),
     Column("SUCCESS", lambda agent, look: percent(agent.success_rate, look), 6, is_right=True),
     Column("P50", lambda agent, look: milliseconds(agent.latency_p50_ms, look), 5, is_right=True),
@@ -137,7 +137,7 @@ AGENTS = (
     Column("DONE", lambda agent, look: Text(str(agent.completed)), 1, is_right=True),
     Column("FAILED", lambda agent, look: Text(str(agent.failed)), 1, is_right=True),
     Column("POOL", lambda agent, look: _pool(agent.pool, look), 1),
-    Column("NOTE", lambda agent, look: set_aside(agent, look), 7),
+    Column("NOTE", lambda agent, look: set_aside(agent, look), 8),
     Column("SEEN", lambda agent, look: look.age(agent.last_heartbeat), 2),
 )
 

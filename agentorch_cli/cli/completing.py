@@ -13,6 +13,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 LONGEST_SECONDS = 0.15
@@ -64,7 +65,7 @@ ARGUMENTS: dict[str, tuple[str | None, ...]] = {
     "config unset": (None,),
     "init": (FILES,),
     "up": (FILES,),
-    "logs": (None,),
+    "logs": ("log",),
     "config show": (None,),
     "profile add": (None,),
     "profile use": ("profile",),
@@ -89,6 +90,8 @@ OPTIONS: dict[str, str] = {
     "--missed": "missed",
     "--overlap": "overlap",
     "--period": "period",
+    "--restart": "process",
+    "--scale": "scale",
 }
 """What the values of options are, where they are not files; metavars with FILE or DIR are."""
 
@@ -145,7 +148,7 @@ class _Place:
         self.command = root
         self.ctx = root.context_class(root, info_name="agentorch", resilient_parsing=True)
         self.path: list[str] = []
-        self.count = 0
+        self.words: list[str] = []
         """Arguments that stand there already."""
         self.pending: Any = None
         """The option whose value comes next."""
@@ -181,7 +184,7 @@ class _Place:
                 self.command = inner
                 self.ctx = inner.context_class(inner, info_name=word, parent=self.ctx, resilient_parsing=True)
         else:
-            self.count += 1
+            self.words.append(word)
 
     def _parameters(self) -> list[Any]:
         from agentorch_cli.cli.help import common_options
@@ -212,9 +215,10 @@ class _Place:
         """What the argument at the cursor is."""
         kinds = ARGUMENTS.get(" ".join(self.path), ())
         arguments = [param for param in self.command.params if param.param_type_name == "argument"]
-        if not kinds or (self.count >= len(arguments) and arguments[-1].nargs == 1):
+        count = len(self.words)
+        if not kinds or (count >= len(arguments) and arguments[-1].nargs == 1):
             return None
-        return kinds[min(self.count, len(kinds) - 1)]
+        return kinds[min(count, len(kinds) - 1)]
 
     def kind_of(self, option: Any) -> str | None:
         """What the value of an option is."""
@@ -234,6 +238,9 @@ def _of_kind(place: _Place, kind: str | None, current: str) -> tuple[str, list[W
         return "values", _beginning(current, _KNOWN[kind](place))
     if kind == "field":
         return _fields(current)
+    if kind == "scale":
+        found = [Word(f"{name}=", about) for name, about in in_time(lambda: _scaled(place)).items()]
+        return "open", _beginning(current, found)
     if kind is None:
         return "values", []
     return "values", _ids(place, kind, current)
@@ -250,9 +257,24 @@ def _ids(place: _Place, kind: str, current: str) -> list[Word]:
 
 
 def _look_up(place: _Place, kind: str) -> dict[str, str]:
-    from agentorch_cli.cli import lookup
+    from agentorch_cli.cli import lookup, nearby
 
+    if kind == "process":
+        return nearby.processes(_fleet_file(place))
+    if kind == "log":
+        return nearby.logs(lookup.data_dir(place.given, place.environ))
     return lookup.names(kind, place.given, place.environ)
+
+
+def _scaled(place: _Place) -> dict[str, str]:
+    from agentorch_cli.cli import nearby
+
+    return nearby.agents(_fleet_file(place))
+
+
+def _fleet_file(place: _Place) -> Path:
+    """That of `up`: where none is named, the one that it takes by itself."""
+    return Path(place.words[0] if place.words else "agents.toml")
 
 
 def in_time(look: Callable[[], dict[str, str]]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from agentorch_cli.cli import columns
 from agentorch_cli.cli.look import Look, span
 from agentorch_cli.cli.names import called
 from agentorch_cli.cli.tables import Column
+from agentorch_cli.text import natural
 from agentorch_cli.views import AgentView, StatusView, TaskView
 
 LATE_SECONDS = 30.0
@@ -19,7 +20,7 @@ LATE_SECONDS = 30.0
 
 def in_order(agents: Sequence[AgentView], now: datetime) -> list[AgentView]:
     """Those with a problem first, then the busy ones, then the idle, then those that are not there."""
-    return sorted(agents, key=lambda one: (_rank(one, now), -one.load, -one.queued, one.agent_id))
+    return sorted(agents, key=lambda one: (_rank(one, now), -one.load, -one.queued, natural(one.agent_id)))
 
 
 def _rank(agent: AgentView, now: datetime) -> int:
@@ -35,6 +36,7 @@ def _rank(agent: AgentView, now: datetime) -> int:
 def crew(status: StatusView) -> tuple[Column, ...]:
     """The columns of agents at work; the names of what they do come from the same document."""
     running = {task.task_id: task for task in status.running}
+    margin = 5 if any(task.progress is not None for task in running.values()) else 0
     by_title = {column.title: column for column in columns.AGENTS}
     return (
         Column("", _sign),
@@ -46,7 +48,7 @@ def crew(status: StatusView) -> tuple[Column, ...]:
         Column("DONE", lambda agent, look: Text(f"{agent.completed:,}"), 2, is_right=True),
         Column("FAILED", _failed, 2, is_right=True),
         Column("SEEN", _seen, 6, is_right=True),
-        Column("DOING", lambda agent, look: doing(agent, running, look), 8, least=24),
+        Column("DOING", lambda agent, look: doing(agent, running, look, margin), 8, least=24),
         by_title["POOL"],
     )
 
@@ -64,8 +66,11 @@ def _seen(agent: AgentView, look: Look) -> Text:
     return Text(f"{seconds:.0f}s" if seconds < 60 else span(seconds), late)
 
 
-def doing(agent: AgentView, running: Mapping[str, TaskView], look: Look) -> Text:
-    """Why it gets nothing, the tasks that it holds (the first by name), and how it fails."""
+def doing(agent: AgentView, running: Mapping[str, TaskView], look: Look, margin: int = 0) -> Text:
+    """Why it gets nothing, the tasks that it holds (the first by name), and how it fails.
+
+    `margin` is kept free where it is not known how far that one is, so that names stand below each other.
+    """
     parts = []
     if agent.status != "online":
         parts.append(look.text(agent.status, "yellow" if agent.status != "offline" else "dim"))
@@ -78,6 +83,8 @@ def doing(agent: AgentView, running: Mapping[str, TaskView], look: Look) -> Text
         )
         if first is not None and first.progress is not None:
             held = Text(f"{min(max(first.progress, 0.0), 1.0):>4.0%} ", "cyan") + held
+        else:
+            held = Text(" " * margin) + held
         if len(agent.working_on) > 1:
             held += Text(f" +{len(agent.working_on) - 1}", "dim")
         parts.append(held)

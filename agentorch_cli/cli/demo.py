@@ -21,7 +21,7 @@ import typer
 
 from agentorch_cli.cli.help import single
 from agentorch_cli.cli.session import ENDINGS, Session
-from agentorch_cli.errors import WaitTimedOut
+from agentorch_cli.errors import Conflict, WaitTimedOut
 
 if TYPE_CHECKING:
     from agentorch_cli.cli.demo_page import Outcome
@@ -48,7 +48,8 @@ def demo(ctx: typer.Context) -> None:
 
     A dozen agents count, extract, summarise and check documents that come with the program,
     cost a footbridge and choose sites for gauges. With --data-dir everything is kept, and can
-    be looked at afterwards; without it, nothing is left behind.
+    be looked at afterwards; without it, nothing is left behind. Where serve is running on
+    that folder it does nothing: its agents would mix with the fleet there.
     """
     session = Session.of(ctx)
     with _data_dir(session) as is_kept:
@@ -99,6 +100,7 @@ async def _run(session: Session) -> Outcome:
 
     examples = examples_folder()
     plan = read_submission([str(examples / "tasks")], session.settings)
+    await _refuse_company(session)
     session.say("Starting PostgreSQL and the engine.")
     async with _engine(session) as url, session.connect() as client:
         log = Path(session.settings.data_dir) / "agents.log"
@@ -113,6 +115,22 @@ async def _run(session: Session) -> Outcome:
             with demo_page.display(session) as update:
                 tasks = await _follow(client, fleet, reply, update)
             return await _outcome(client, tasks)
+
+
+async def _refuse_company(session: Session) -> None:
+    """Raises Conflict where a fleet is at work: ours would cut off agents of its ids, and get its tasks."""
+    from agentorch_cli.cli.upkeep import living_nodes
+
+    nodes = await living_nodes(session)
+    if nodes:
+        there = ", ".join(f"{node.host} (pid {node.pid})" for node in nodes)
+        place = "this database" if session.database_url else session.settings.data_dir
+        raise Conflict(
+            f"serve is running on {place}",
+            why=f"The agents of the demonstration would mix with the fleet of {there}, and take its tasks.",
+            hint="leave --data-dir out, or name a new folder",
+            fix="agentorch demo",
+        )
 
 
 @contextlib.asynccontextmanager

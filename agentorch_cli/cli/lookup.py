@@ -37,6 +37,11 @@ def names(kind: str, given: Mapping[str, str], environ: Mapping[str, str]) -> di
     return _ask_postgres(settings.data_dir, kind)
 
 
+def data_dir(given: Mapping[str, str], environ: Mapping[str, str]) -> Path:
+    """Where everything of this machine is kept."""
+    return _Settings(given, environ).data_dir
+
+
 def profiles(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """The user's profiles."""
     tables = _read(_user_file()).get("profiles")

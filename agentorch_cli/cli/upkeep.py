@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -31,6 +31,9 @@ from agentorch_cli.fleetfile import Declared, processes_of, read_fleet, read_sca
 from agentorch_cli.supervision import control
 from agentorch_cli.supervision.child import Child, Pace, State, in_words
 from agentorch_cli.supervision.supervisor import SERVE, Ground, Supervisor
+
+if TYPE_CHECKING:
+    from agentorch_cli.views import NodeView
 
 START_SECONDS = 150.0
 """For the engine to come up: a recovery of the embedded PostgreSQL takes a while."""
@@ -283,29 +286,49 @@ def _target(session: Session, url: str) -> dict[str, Any]:
 
 async def _running_engine(session: Session) -> str | None:
     """The address of a `serve` on this machine that works on the same database; None where there is none."""
+    import platform
+
+    settings = session.settings
+    for node in await living_nodes(session):
+        if node.port and node.host == platform.node():
+            from agentorch_cli.cli.agent import agents_url
+
+            address = settings.model_copy(
+                update={"gateway": settings.gateway.model_copy(update={"port": node.port})}
+            )
+            return str(agents_url(address))
+    return None
+
+
+async def living_nodes(session: Session) -> list[NodeView]:
+    """Each `serve` that works on this database now; one on this machine only if its port answers.
+
+    Nothing is started for it, and what is wrong with the database is left to be said by who goes on.
+    """
     settings = session.settings
     if not settings.database.url and not (settings.data_dir / "postgres" / "postmaster.pid").exists():
-        return None  # the usual case, without a look that has to be imported
-    from agentorch_cli.cli.agent import agents_url
+        return []  # the usual case, without a look that has to be imported
+    import platform
+
     from agentorch_cli.store.embedded import inspect
 
     if not settings.database.url and not (await inspect(settings.data_dir)).running:
-        return None
+        return []
     try:
         async with session.connect(prepare=False) as client:
             nodes = await client.call("node.list")
     except OrchestratorError:
-        return None  # serve will say what is wrong
-    import platform
-
-    for node in nodes:
-        if node.is_live and node.port and node.host == platform.node():
-            address = settings.model_copy(
-                update={"gateway": settings.gateway.model_copy(update={"port": node.port})}
-            )
-            if await _answers(node.port, settings.gateway.host):
-                return str(agents_url(address))
-    return None
+        return []
+    return [
+        node
+        for node in nodes
+        if node.is_live
+        and (
+            node.port is None
+            or node.host != platform.node()
+            or await _answers(node.port, settings.gateway.host)
+        )
+    ]
 
 
 async def _answers(port: int, host: str) -> bool:

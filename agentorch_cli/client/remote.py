@@ -146,7 +146,7 @@ class RemoteClient:
             if ends_at is not None:
                 params["timeout_seconds"] = max(0.0, ends_at - clock())
             try:
-                answer = await wire.ask(method, params)
+                answer = await wire.ask(method, params, most=self._most_bytes())
             except _Lost as lost:
                 self._lost(wire, str(lost))
                 if not may_repeat(method):
@@ -309,6 +309,9 @@ class RemoteClient:
             hint=hint or "is serve running there, and is the address right?",
         )
 
+    def _most_bytes(self) -> int | None:
+        return self.hello.max_bytes if self.hello is not None else None
+
     def _versions(self) -> str:
         there = self.hello.version if self.hello is not None else "an unknown version"
         return f" (it is agentorch {there}, this is {__version__})"
@@ -341,8 +344,11 @@ class _Wire:
     def is_over(self) -> bool:
         return self._reading.done()
 
-    async def ask(self, method: str, params: dict[str, Any]) -> Any:
-        """The result. Raises what the server told, or _Lost."""
+    async def ask(self, method: str, params: dict[str, Any], *, most: int | None = None) -> Any:
+        """The result. Raises what the server told, or _Lost.
+
+        More than `most` bytes are a UsageError and not sent: the server would only close the connection.
+        """
         number = self._next
         self._next += 1
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -351,8 +357,14 @@ class _Wire:
         try:
             if self.is_over:
                 raise _Lost("it is closed")
+            raw = orjson.dumps(request)
+            if most is not None and len(raw) > most:
+                raise UsageError(
+                    f"{method} has {len(raw):,} bytes, and the server takes {most:,} of this caller",
+                    hint="ask in parts; a token with the scope submit may bring more at once",
+                )
             try:
-                await self._connection.send(orjson.dumps(request), text=True)
+                await self._connection.send(raw, text=True)
             except ConnectionClosed as closed:
                 raise self._end_of(closed) from closed
             return await future

@@ -69,10 +69,11 @@ class Ready:
     """What its next agent is told to be."""
     brief: str | None = None
     """What that agent is told besides the inputs, as JSON text of an object."""
+    order: Order = field(init=False)
+    """Reckoned once: it is compared half a dozen times."""
 
-    @property
-    def order(self) -> Order:
-        return (self.urgency, -self.remaining_path, self.seq)
+    def __post_init__(self) -> None:
+        self.order = (self.urgency, -self.remaining_path, self.seq)
 
 
 @dataclass(slots=True, eq=False)
@@ -122,27 +123,29 @@ class Backlog:
 
     def put(self, task: Ready) -> None:
         """Add a task, or replace what was known of it."""
-        known = self.tasks.get(task.task_id)
-        if known is not None:
-            task.overtaken = max(task.overtaken, known.overtaken)
-        self.tasks[task.task_id] = task
+        task_id, order = task.task_id, task.order
+        known = self.tasks.get(task_id)
+        if known is not None and known.overtaken > task.overtaken:
+            task.overtaken = known.overtaken
+        self.tasks[task_id] = task
         queue = self._queues.get(task.want)
         if queue is None:
             queue = self._open(task)
-        queue.overtaken = max(queue.overtaken, task.overtaken)
+        if task.overtaken > queue.overtaken:
+            queue.overtaken = task.overtaken
         if queue.overtaken >= MOST_OVERTAKES:
             self._wake(queue)
         self._is_disturbed = True
         if queue.shut_by is not None:
             self._open_queue(queue)  # another first task may need less
-        there = (queue, task.order)
-        if self._queued.get(task.task_id) == there:
+        there = (queue, order)
+        if known is not None and self._queued.get(task_id) == there:
             return
-        self._queued[task.task_id] = there
-        heapq.heappush(queue.heap, (task.order, task.task_id))
+        self._queued[task_id] = there
+        heapq.heappush(queue.heap, (order, task_id))
         self._entries += 1
-        if task.order < queue.place:
-            self._move(queue, task.order)
+        if order < queue.place:
+            self._move(queue, order)
         if self._entries > 64 + 4 * len(self.tasks):
             self._sweep()
 
@@ -198,9 +201,12 @@ class Backlog:
                 unseen -= not queue.is_asleep
                 self._close(queue)
                 continue
-            if task.order != place:
-                self._move(queue, task.order)
-                continue
+            if task.order != place:  # it is behind that
+                if index + 1 < len(self._line) and self._line[index + 1][0] <= task.order:
+                    self._move(queue, task.order)
+                    continue
+                queue.place = task.order
+                self._line[index] = (task.order, queue.number, queue)
             if gates is not None and task.want.gates:
                 shut = gates.closed(task, task.want.number)
                 if shut is not None:

@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -217,7 +217,7 @@ class Want:
         return self.required <= capabilities
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Seat:
     """One agent's slot, chosen for a task."""
 
@@ -425,12 +425,17 @@ class Roster:
 
     def give_back(self, agent_id: str, slot: int) -> None:
         """The attempt that owned this slot has ended."""
+        self.give_back_all(agent_id, (slot,))
+
+    def give_back_all(self, agent_id: str, slots: Collection[int]) -> None:
+        """The same of several: what changed is offered once."""
         member = self.members.get(agent_id)
-        if member is not None and slot in member.used:
-            member.used.remove(slot)
-            if member.probe_slot == slot:
-                member.probe_slot = None
-            self.touch(member)
+        if member is None or member.used.isdisjoint(slots):
+            return
+        member.used.difference_update(slots)
+        if member.probe_slot in slots:
+            member.probe_slot = None
+        self.touch(member)
 
     def touch(self, member: Member) -> None:
         """The member's load, status or performance changed: offer it anew."""
@@ -532,11 +537,11 @@ class Roster:
             return None
         if want.only is not None:
             return self._elect(want, want.only, kept)
-        avoided = self._avoided(want)
+        avoided = self._avoided(want) if want.rather_not else want.rather_not
         if want.is_team:
             return self._team(want, avoided, kept)
         guild = self.guild(want.required, want.type)
-        if self.exploration > 0 and want.most == 1 and self._draw.random() < self.exploration:
+        if self.exploration > 0 and guild.size > 1 == want.most and self._draw.random() < self.exploration:
             member = self._least_measured(guild, want, avoided, kept)
             if member is not None:
                 return [Seat(member, member.free_slot())]
@@ -553,10 +558,14 @@ class Roster:
         Where there is none, and it may wait, the best of those who are quick: but not beside one that is
         kept for others, to which it goes as soon as it is not.
         """
-        chosen: list[Member] = []
-        passed: list[Entry] = []
         # Who has an entry with a free slot has no obstacle but one that this want names.
         is_open = want.pool == self.pool and not (want.closed_to or want.declined_by or avoided or kept)
+        if is_open and most == 1 and (best := self._best(guild)) is not None:
+            member = best[3]
+            if len(member.used) < member.slots:
+                return [member]
+        chosen: list[Member] = []
+        passed: list[Entry] = []
         while (entry := self._best(guild)) is not None:
             member = entry[3]
             if len(member.used) >= member.slots:  # and so it is with all that follow

@@ -6,6 +6,7 @@ database's clock told them; durations are seconds as float.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -14,11 +15,19 @@ from typing import Any
 MAX_NAME = 200
 """Longest id, name, type, capability or key, in characters (PostgreSQL index entries end at 2,704 bytes)."""
 
+NAME_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]*[^\x00-\x1f\x7f-\x9f\s][^\x00-\x1f\x7f-\x9f]*$"
+"""Of all these, in files and in frames: something can be seen, and nothing is a control character."""
+
 DEFAULT_POOL = "default"
 """Where agents and tasks are that name no pool."""
 
 MAX_PANEL = 100
 """Most agents that one task may ask for at once."""
+
+
+def is_name(text: str) -> bool:
+    """Whether it may be an id, name, type or capability, by the rule of files and frames."""
+    return len(text) <= MAX_NAME and re.fullmatch(NAME_PATTERN, text) is not None
 
 
 def lease_of(pool: str) -> str:

@@ -135,6 +135,8 @@ class Move:
     verdict: consensus.Verdict | None = None
 
 
+_COMPLETED = Move(TaskStatus.COMPLETED)
+
 Jitter = Callable[[], float]
 """Gives a number in 0..1."""
 
@@ -166,7 +168,7 @@ def settle_one(
     `failures` and `losses` do not include this attempt. The result is the caller's to keep.
     """
     if status is AttemptStatus.COMPLETED:
-        return Move(TaskStatus.COMPLETED)
+        return _COMPLETED
     if status is AttemptStatus.LOST and losses + 1 >= MOST_LOSSES:
         return Move(TaskStatus.FAILED, error=_poison(losses + 1, error))
     if status in (AttemptStatus.LOST, AttemptStatus.CANCELLED):

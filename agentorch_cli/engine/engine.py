@@ -160,7 +160,7 @@ class Engine:
             self.scheduler,
             self.relay,
             self.exclusions,
-            self.subtasks.continued,
+            self.subtasks.granted,
         )
         self.lifeline.on_stranded = self.peers.follow_agents
         self.balancer = Balancer(self.state, store, courier, self.scheduler, limits.balance)
@@ -379,6 +379,7 @@ class Engine:
                 if loop.time() >= sweep_at:  # also where others speak all the time
                     sweep_at = loop.time() + self.limits.sweep_interval
                     await self.peers.sweep()
+                    await self.subtasks.look_after()
             except DatabaseUnreachable as error:
                 log.warning("cannot follow other nodes: %s", error)
                 self._agents = agents | self._agents
@@ -475,8 +476,7 @@ class Engine:
                 self.courier.deliver(delivery)
             elif known is not None and known.is_parked and not delivery.is_parked:
                 # It has its slot again, and nobody was told.
-                self.state.roster.take(self.state.roster.members[known.agent_id], delivery.slot)
-                self.subtasks.continued(known.message_id, delivery.slot)
+                self.subtasks.granted(known.message_id, delivery.slot)
 
     async def _reclaim(self, agent_ids: list[str]) -> None:
         """Another node took this one for dead. Its agents are still here; what they held may have moved."""

@@ -139,7 +139,9 @@ class Peers:
                 self.state.free_elsewhere(message_id)
         for message_id, row in live.items():
             known = self.state.elsewhere.get(message_id)
-            if known is not None:  # a commit that failed meanwhile may have given its slot back
+            if known is not None and known.is_parked and not row["is_parked"] and message_id not in freed:
+                self.state.go_on_elsewhere(message_id, row["slot"])
+            elif known is not None:  # a commit that failed meanwhile may have given its slot back
                 self.state.hold_elsewhere(message_id, known)
             elif message_id not in self.state.deliveries and message_id not in freed:
                 self.state.hold_elsewhere(

@@ -34,7 +34,7 @@ from agentorch_cli.engine.funds import Funds
 from agentorch_cli.engine.relay import WAITS
 from agentorch_cli.engine.state import Courier, Elsewhere, State
 from agentorch_cli.errors import DatabaseUnreachable, OrchestratorError
-from agentorch_cli.identity import new_id_text
+from agentorch_cli.identity import new_id_texts
 from agentorch_cli.store.database import Transaction
 from agentorch_cli.store.limits import read_keys, read_limits, take_keys, take_tokens
 from agentorch_cli.store.records import Assignment, Claimed, Delivery, Row, Unlocked
@@ -147,6 +147,8 @@ class Scheduler:
         self._changed_budgets: set[tuple[str, str]] = set()
         self._flight: _Flight | None = None
         """At most one; none between two steps."""
+        self._moving: Sequence[Pair] = ()
+        """What is being given to others who hold it: its seats are taken, and nothing is held in them yet."""
         self._claiming = asyncio.Lock()
         """One transaction at a time claims: claims remember what they gave until it is stored."""
         self._are_limits_stale = True
@@ -294,8 +296,13 @@ class Scheduler:
         if not self.state.is_leader or self.state.is_stopping:
             return
         if self._is_in_doubt and self.on_doubt is not None:
-            await self.on_doubt()
-            self._is_in_doubt = False
+            self._is_in_doubt = False  # before: what fails meanwhile is in doubt again
+            try:
+                await self.on_doubt()
+            except BaseException:
+                self._is_in_doubt = True
+                raise
+            self.state.recount_slots(seat for _, seats in self._moving for seat in seats)
         if self._look_at_delayed:
             await self._release_delayed()
         await self._read_limits()
@@ -460,23 +467,26 @@ class Scheduler:
             return
         try:
             granted = await self.store.grant_slots(slots)
-        except (asyncpg.UniqueViolationError, DatabaseUnreachable):
+        except BaseException as error:
             for message_id, slot in slots.items():
                 roster.give_back(self._parked[message_id], slot)
             self._look_at_parked = self._is_in_doubt = True
-            raise DatabaseUnreachable("slots to go on could not be taken") from None
+            if isinstance(error, asyncpg.UniqueViolationError):
+                raise DatabaseUnreachable("slots to go on are taken, as the tables say") from None
+            raise
         for message_id, slot in slots.items():
             agent_id = self._parked.pop(message_id)
             if message_id not in granted:
                 roster.give_back(agent_id, slot)
-            elif message_id in self.state.elsewhere:
-                attempt = self.state.elsewhere.pop(message_id)
-                attempt.slot, attempt.is_parked = slot, False
-                self.state.hold_elsewhere(message_id, attempt)
-                if self.state.relay is not None:
-                    self.state.relay.work(self._parked_on[message_id], message_id)
-            elif self.on_continued is not None:
-                self.on_continued(message_id, slot)
+            elif message_id in self.state.deliveries:
+                if self.on_continued is not None:
+                    self.on_continued(message_id, slot)
+            else:
+                if not self.state.go_on_elsewhere(message_id, slot):
+                    roster.give_back(agent_id, slot)  # it ended before this was told, or is not known here
+                node_id = self._parked_on[message_id]
+                if self.state.relay is not None and node_id != self.state.node_id:
+                    self.state.relay.work(node_id, message_id)
 
     def look_at_parked(self, message_id: str | None = None) -> None:
         """Somebody who gave its slot back may go on."""
@@ -554,7 +564,7 @@ class Scheduler:
     def _notice_unservable(self, tasks: Sequence[Ready]) -> None:
         """Demands that nobody who is registered could meet, however long they wait."""
         roster = self.state.roster
-        demands = {task.want.demand: task.want for task in tasks}
+        demands = {want.demand: want for want in {task.want for task in tasks}}
         for demand, want in demands.items():
             if demand not in self._unservable and not roster.knows(want):
                 if len(self._unservable) >= MOST_KINDS:
@@ -627,7 +637,7 @@ class Scheduler:
 
     async def _take_off(self, pairs: Sequence[Pair]) -> None:
         """Have these stored next; what is being stored now is sent meanwhile."""
-        batch = [seat for task, seats in pairs for seat in self._assignments(task, seats)]
+        batch = self._assignments(pairs)
         before, self._flight = self._flight, None
         claimed: dict[str, Claimed] | None = None
         try:
@@ -743,8 +753,12 @@ class Scheduler:
         the transaction that assigns them. Raises DatabaseUnreachable, and asyncpg.PostgresError where one of
         them cannot be stored; then none was given.
         """
-        async with self._claiming:
-            return await self._claim_and_commit(pairs, take_back)
+        self._moving = pairs
+        try:
+            async with self._claiming:
+                return await self._claim_and_commit(pairs, take_back)
+        finally:
+            self._moving = ()
 
     async def _commit_limited(self, pairs: Sequence[Pair]) -> None:
         """The same in one transaction with what these tasks use up; without those that are refused."""
@@ -756,7 +770,7 @@ class Scheduler:
         pairs = list(pairs)
         claims = self.claims if take_back is None else [take_back, *self.claims]
         while pairs:
-            assignments = [(task, self._assignments(task, seats)) for task, seats in pairs]
+            assignments = [(pair[0], self._assignments([pair])) for pair in pairs]
             batch = [one for _, its_own in assignments for one in its_own]
             try:
                 async with self.store.db.transaction() as tx:
@@ -798,6 +812,10 @@ class Scheduler:
                     return set()
                 await self._claim_one_by_one(pairs)
                 return set()
+            except BaseException:
+                self._take_back(pairs)
+                self._is_in_doubt = self._are_limits_stale = True
+                raise
             else:
                 self._send(pairs, batch, claimed)
                 return set(claimed)
@@ -818,19 +836,23 @@ class Scheduler:
                 self._is_in_doubt |= task.task_id in self._refused
                 self._refused.add(task.task_id)
 
-    def _assignments(self, task: Ready, seats: Sequence[Seat]) -> list[Assignment]:
+    def _assignments(self, pairs: Sequence[Pair]) -> list[Assignment]:
+        """One for each seat, in their order."""
+        ids = iter(new_id_texts(sum(len(seats) for _, seats in pairs)))
+        here = self.state.node_id
         return [
             Assignment(
-                task_id=task.task_id,
-                seen_attempts=task.attempts_made,
-                message_id=new_id_text(),
-                agent_id=seat.member.agent_id,
-                slot=seat.slot,
-                role=seat.role or task.role,
-                attempt=task.attempts_made + number,
-                node_id=seat.member.node_id or self.state.node_id,
-                is_ahead=seat.is_ahead,
+                task.task_id,
+                task.attempts_made,
+                next(ids),
+                seat.member.agent_id,
+                seat.slot,
+                seat.role or task.role,
+                task.attempts_made + number,
+                seat.member.node_id or here,
+                seat.is_ahead,
             )
+            for task, seats in pairs
             for number, seat in enumerate(seats, start=1)
         ]
 
@@ -933,7 +955,7 @@ class Scheduler:
         """Something in this batch cannot be stored: find it, and end it."""
         for task, seats in pairs:
             self.enter(task, seats)
-            batch = self._assignments(task, seats)
+            batch = self._assignments([(task, seats)])
             try:
                 claimed = await self.store.assign(batch)
             except asyncpg.PostgresError as error:
@@ -1012,33 +1034,39 @@ def _opens_vote(task: Ready) -> bool:
 
 def _delivery(task: Ready, assignment: Assignment, row: Claimed) -> Delivery:
     options: dict[str, Any] = task.options
-    return Delivery(
-        message_id=assignment.message_id,
-        task_id=task.task_id,
-        agent_id=assignment.agent_id,
-        attempt=assignment.attempt,
-        slot=assignment.slot,
-        role=assignment.role,
-        node_id=assignment.node_id,
-        pool=task.want.pool,
-        type=task.type,
-        priority=task.priority,
-        required_capabilities=task.required_capabilities,
-        timeout_seconds=task.timeout_seconds,
-        retries=task.retries,
-        failures=task.failures,
-        losses=task.losses,
-        backoff_seconds=options.get("backoff_seconds", 1.0),
-        max_backoff_seconds=options.get("max_backoff_seconds", MOST_BACKOFF),
-        has_retry_rules="retry" in options,
-        is_simple=is_simple(task.max_agents, options) and not assignment.is_funded,
-        has_dependents=task.has_dependents,
-        budget=assignment.budget,
-        data=row.data,
-        inputs=joined(row.inputs, task.brief),
-        name=row.name,
-        result_schema=schema_in(options),
-        traceparent=options.get("traceparent"),
-        vote=vote_in(options),
-        deadline=earliest(row.now, task.timeout_seconds, row.deadline),
+    delivery = Delivery(
+        assignment.message_id,
+        task.task_id,
+        assignment.agent_id,
+        assignment.attempt,
+        assignment.slot,
+        assignment.role,
+        assignment.node_id,
+        task.type,
+        task.priority,
+        task.required_capabilities,
+        task.timeout_seconds,
+        task.retries,
+        task.failures,
+        task.losses,
+        1.0,
+        MOST_BACKOFF,
+        False,
+        task.max_agents == 1 and not assignment.is_funded,
+        task.has_dependents,
+        task.want.pool,
+        row.data,
+        joined(row.inputs, task.brief),
+        row.name,
     )
+    delivery.deadline = earliest(row.now, task.timeout_seconds, row.deadline)
+    delivery.budget = assignment.budget
+    if options:
+        delivery.backoff_seconds = options.get("backoff_seconds", 1.0)
+        delivery.max_backoff_seconds = options.get("max_backoff_seconds", MOST_BACKOFF)
+        delivery.has_retry_rules = "retry" in options
+        delivery.is_simple = is_simple(task.max_agents, options) and not assignment.is_funded
+        delivery.result_schema = schema_in(options)
+        delivery.traceparent = options.get("traceparent")
+        delivery.vote = vote_in(options)
+    return delivery

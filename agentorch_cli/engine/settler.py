@@ -404,8 +404,8 @@ class Settler:
             else:
                 stored.append((ending, *simple[ending.message_id], outcome.status, outcome.has_dependents))
         self._remember([(report, delivery) for _, report, delivery, _, _ in stored])
+        self.state.release_all([ending.message_id for ending, _, _, _, _ in stored])
         for ending, report, delivery, status, has_dependents in stored:
-            self.state.release(ending.message_id)
             if report.from_agent:
                 acks.setdefault(report.agent_id, []).append(ending.message_id)
             elif report.status in _GAVE_UP:
@@ -439,16 +439,16 @@ class Settler:
         )
         error = move.error if move.error is not None else report.error
         return Ending(
-            message_id=report.message_id,
-            task_id=delivery.task_id,
-            agent_id=delivery.agent_id,
-            attempt_status=report.status,
-            verdict=move.status,
-            result=report.result,
-            error=None if error is None else dumps(dict(error)),
-            confidence=report.confidence,
-            usage=report.usage,
-            delay_seconds=move.delay_seconds,
+            report.message_id,
+            delivery.task_id,
+            delivery.agent_id,
+            report.status,
+            move.status,
+            report.result,
+            None if error is None else dumps(dict(error)),
+            report.confidence,
+            report.usage,
+            move.delay_seconds,
         )
 
     def _remember(self, ended: Sequence[tuple[Report, Delivery]], *, is_ballot: bool = False) -> None:

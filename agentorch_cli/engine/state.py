@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Protocol
 
 import orjson
@@ -17,7 +18,7 @@ import orjson
 from agentorch_cli.core.backlog import Backlog
 from agentorch_cli.core.ledger import bucket_of
 from agentorch_cli.core.limits import LimitGates
-from agentorch_cli.core.matching import Roster
+from agentorch_cli.core.matching import Roster, Seat
 from agentorch_cli.core.model import DEFAULT_POOL, AttemptStatus
 from agentorch_cli.engine.bus import Bus
 from agentorch_cli.engine.meters import Meters
@@ -216,7 +217,7 @@ class State:
     elsewhere: dict[str, Elsewhere] = field(default_factory=dict)
     """By message id, live attempts of agents on other nodes that matter to the pool; kept by its leader."""
     freed_meanwhile: set[str] | None = None
-    """While the fleet is read: attempts that ended since the reading began."""
+    """While the fleet is read: attempts that ended, or gave their slot back, since the reading began."""
     relay: Relay | None = None
     waiting: set[str] = field(default_factory=set)
     """Message ids of deliveries that wait for their sub-tasks."""
@@ -337,36 +338,52 @@ class State:
         if delivery is not None and not delivery.is_parked:
             delivery.is_parked = True
             self._is_parent(delivery.agent_id)
-            self._give_back(delivery.agent_id, delivery.slot)
+            self._give_back(delivery.agent_id, (delivery.slot,))
             if self.relay is not None and self.is_for_others(delivery):
                 self.relay.changed(message_id, PARKED)
 
     def release(self, message_id: str, *, is_told: bool = True) -> Delivery | None:
         """It is not live any more: its slot is free. `is_told`: whoever leads hears of it."""
+        delivery = self._let_go(message_id, is_told=is_told)
+        if delivery is not None and not delivery.is_parked:
+            self._give_back(delivery.agent_id, (delivery.slot,))
+        return delivery
+
+    def release_all(self, message_ids: Iterable[str]) -> None:
+        """The same of several: what an agent has free is reckoned once."""
+        slots: dict[str, list[int]] = {}
+        for message_id in message_ids:
+            delivery = self._let_go(message_id, is_told=True)
+            if delivery is not None and not delivery.is_parked:
+                slots.setdefault(delivery.agent_id, []).append(delivery.slot)
+        for agent_id, its_own in slots.items():
+            self._give_back(agent_id, its_own)
+
+    def _let_go(self, message_id: str, *, is_told: bool) -> Delivery | None:
+        """It is not live any more, and its slot is still to be given back."""
         delivery = self.deliveries.pop(message_id, None)
         if delivery is None:
             self.free_elsewhere(message_id)
-        else:
-            if is_told and self.relay is not None and self.is_for_others(delivery):
-                self.relay.freed(message_id)
+            return None
+        if is_told and self.relay is not None and self.is_for_others(delivery):
+            self.relay.freed(message_id)
+        if self.going_on:
             self.go_on(message_id)
-            if self.shelf:
-                self.shelf.take(message_id)
-            if not delivery.is_parked:
-                self._give_back(delivery.agent_id, delivery.slot)
-            if message_id in self.waiting:
-                self.waiting.remove(message_id)
-            else:
-                self._count_out(delivery)
-            if delivery.task_id not in self.running:
-                self.gates.keys.doubt(delivery.task_id)  # it may have ended, and own its key no more
-            held = self.held_by.get(delivery.agent_id)
-            if held is not None:
-                held.discard(message_id)
-                if not held:
-                    del self.held_by[delivery.agent_id]
-            if self.is_stopping and not self.deliveries:
-                self._is_empty.set()
+        if self.shelf:
+            self.shelf.take(message_id)
+        if message_id in self.waiting:
+            self.waiting.remove(message_id)
+        else:
+            self._count_out(delivery)
+        if delivery.task_id not in self.running:
+            self.gates.keys.doubt(delivery.task_id)  # it may have ended, and own its key no more
+        held = self.held_by.get(delivery.agent_id)
+        if held is not None:
+            held.discard(message_id)
+            if not held:
+                del self.held_by[delivery.agent_id]
+        if self.is_stopping and not self.deliveries:
+            self._is_empty.set()
         return delivery
 
     # --- agents of other nodes --------------------------------------------------------------
@@ -389,12 +406,23 @@ class State:
 
     def park_elsewhere(self, message_id: str) -> None:
         """It gave its slot back."""
+        if self.freed_meanwhile is not None:
+            self.freed_meanwhile.add(message_id)
         attempt = self.elsewhere.get(message_id)
         if attempt is not None and not attempt.is_parked:
             attempt.is_parked = True
             self._is_parent(attempt.agent_id)
-            self._give_back(attempt.agent_id, attempt.slot)
+            self._give_back(attempt.agent_id, (attempt.slot,))
             self._count_out(attempt)
+
+    def go_on_elsewhere(self, message_id: str, slot: int) -> bool:
+        """It owns a slot again; False where it is not known here."""
+        attempt = self.free_elsewhere(message_id)
+        if attempt is None:
+            return False
+        attempt.slot, attempt.is_parked = slot, False
+        self.hold_elsewhere(message_id, attempt)
+        return True
 
     def free_elsewhere(self, message_id: str) -> Elsewhere | None:
         """It is not live any more, or its agent came here."""
@@ -404,11 +432,31 @@ class State:
         if self.shelf:
             self.shelf.take(message_id)
         if attempt is not None and not attempt.is_parked:
-            self._give_back(attempt.agent_id, attempt.slot)
+            self._give_back(attempt.agent_id, (attempt.slot,))
             self._count_out(attempt)
             if attempt.task_id not in self.running:
                 self.gates.keys.doubt(attempt.task_id)
         return attempt
+
+    # --- all slots --------------------------------------------------------------------------
+
+    def recount_slots(self, entered: Iterable[Seat]) -> None:
+        """Those slots are taken that an attempt of the mirror owns, or work that is being given to somebody
+        (`entered`), and no others. Called when the mirror was made what the tables say.
+        """
+        owned: dict[str, set[int]] = {}
+        live: Iterable[Delivery | Elsewhere] = chain(self.deliveries.values(), self.elsewhere.values())
+        for held in live:
+            if not held.is_parked:
+                owned.setdefault(held.agent_id, set()).add(held.slot)
+        for seat in entered:
+            owned.setdefault(seat.member.agent_id, set()).add(seat.slot)
+        for member in list(self.roster.members.values()):
+            its_own = owned.get(member.agent_id, set())
+            for slot in its_own - member.used:
+                self.roster.hold(member, slot)
+            for slot in member.used - its_own:
+                self._give_back(member.agent_id, slot)
 
     # --- work beyond the slots of agents ----------------------------------------------------
 
@@ -444,9 +492,9 @@ class State:
         if member is not None:
             member.is_parent = True
 
-    def _give_back(self, agent_id: str, slot: int) -> None:
-        """A slot is free: what its agent holds beyond its slots moves up."""
-        self.roster.give_back(agent_id, slot)
+    def _give_back(self, agent_id: str, slots: Collection[int]) -> None:
+        """Slots are free: what their agent holds beyond its slots moves up."""
+        self.roster.give_back_all(agent_id, slots)
         if self.shelf.ahead:
             self._begin_next(agent_id)
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
@@ -81,7 +81,8 @@ class Subtasks:
         """Told when work begins to wait, and whether it holds its slot."""
         self.on_continue: Callable[[str], None] = lambda message_id: None
         """Told when work that gave its slot back wants one."""
-        self._waiting: dict[str, list[Callable[[dict[str, Any]], None]]] = {}
+        self._waiting: dict[str, list[asyncio.Future[dict[str, Any]]]] = {}
+        """By sub-task, those that wait for its end."""
         self._per_agent: dict[str, int] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._asked: dict[tuple[str, str], tuple[Requester, asyncio.Task[None]]] = {}
@@ -239,31 +240,35 @@ class Subtasks:
             self.on_continue(message_id)
             await asyncio.shield(going_on)
 
+    def granted(self, message_id: str, slot: int) -> None:
+        """The work owns a slot again, as the tables say: nobody was told when it was given."""
+        delivery = self.state.deliveries.get(message_id)
+        member = self.state.roster.members.get(delivery.agent_id) if delivery is not None else None
+        if member is not None:
+            self.state.roster.hold(member, slot)
+        self.continued(message_id, slot)
+
     def continued(self, message_id: str, slot: int) -> None:
-        """The work owns a slot again."""
+        """The work owns a slot again, which is taken in the mirror."""
         delivery = self.state.deliveries.get(message_id)
         if delivery is None:
             return
+        if not delivery.is_parked and delivery.slot != slot:  # it gave that one back, and nobody was told
+            self.state.roster.give_back(delivery.agent_id, delivery.slot)
         delivery.is_parked, delivery.slot = False, slot
         self.state.go_on(message_id)
 
     async def _until_final(self, task_id: str) -> dict[str, Any]:
+        """Who asks is not refused because the database is away: its wait stands in the tables already."""
         ended: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-
-        def tell(final: dict[str, Any]) -> None:
-            if not ended.done():
-                ended.set_result(final)
-
-        self._waiting.setdefault(task_id, []).append(tell)
+        self._waiting.setdefault(task_id, []).append(ended)
         try:
-            await self.look([task_id])
+            await self._look_surely([task_id])
             return await ended
         finally:
-            tellers = self._waiting.get(task_id, [])
-            if tell in tellers:
-                tellers.remove(tell)
-            if not tellers:
-                self._waiting.pop(task_id, None)
+            self._waiting[task_id].remove(ended)
+            if not self._waiting[task_id]:
+                del self._waiting[task_id]
 
     def hinted(self, payload: str) -> None:
         """Tasks ended (`*`: some did). Called for every batch, so it is quick when nobody waits."""
@@ -278,12 +283,12 @@ class Subtasks:
             task.add_done_callback(self._running.discard)
 
     async def _look_surely(self, ids: list[str]) -> None:
-        while True:
-            try:
-                await self.look(ids)
-                return
-            except DatabaseUnreachable:
-                await asyncio.sleep(0.3)
+        """Those who wait are told, or refused where that cannot be done: nobody would look again for them."""
+        try:
+            await _surely(lambda: self.look(ids))
+        except Exception as error:
+            for ended in self._who_waits(ids):
+                ended.set_exception(error)
 
     async def look(self, ids: list[str]) -> None:
         """Tell those who wait for any of these tasks that are final."""
@@ -294,8 +299,33 @@ class Subtasks:
                     final["result"] = orjson.loads(row["result"])
                 if row["error"] is not None:
                     final["error"] = orjson.loads(row["error"])
-                for tell in list(self._waiting.get(row["task_id"], ())):
-                    tell(final)
+                for ended in self._who_waits([row["task_id"]]):
+                    ended.set_result(final)
+
+    def _who_waits(self, ids: Iterable[str]) -> list[asyncio.Future[dict[str, Any]]]:
+        return [ended for one in ids for ended in self._waiting.get(one, ()) if not ended.done()]
+
+    async def look_after(self) -> None:
+        """The safety net: tell of what ended without a hint, and of slots that came without a word.
+
+        A statement whose connection breaks may be carried out after the tables were looked at, and after
+        another that was to come later. Only the tables tell then.
+        """
+        if self._waiting:
+            await self.look(list(self._waiting))
+        asked = dict(self.state.going_on)
+        if not asked:
+            return
+        for row in await self.store.db.fetch("slots_of", list(asked)):
+            message_id = str(row["message_id"])
+            if self.state.going_on.get(message_id) is not asked[message_id]:
+                continue  # it went on meanwhile
+            if not row["is_parked"]:
+                self.granted(message_id, row["slot"])
+            elif row["wants_slot"]:
+                self.on_continue(message_id)
+            else:  # it waits for something else by now, with what it has
+                self.state.go_on(message_id)
 
     async def stop(self) -> None:
         """Forget those who wait: they ask again at the next node."""

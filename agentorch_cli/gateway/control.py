@@ -57,6 +57,10 @@ log = logging.getLogger("agentorch.gateway")
 STRANGER_BYTES = 65_536
 """Largest frame of somebody who has not said who it is."""
 
+LOOKER_BYTES = 4_194_304
+"""Largest request of who may not submit: only submissions bring files of any size, and a frame costs
+memory and time before it is known what it asks for."""
+
 PAGE_BYTES = 1_048_576
 """Of a list that is sent in pieces."""
 
@@ -200,7 +204,7 @@ class Conversation:
                 await close(self.connection, 1008, error.message)
                 return
             assert self.caller is not None
-            self.connection.protocol.max_message_size = self.control.limits.max_bytes
+            self.connection.protocol.max_message_size = self._max_bytes
             keys.opened(self.caller, self, self._hang_up)
             await self._listen(first)
         except ConnectionClosed:
@@ -230,6 +234,12 @@ class Conversation:
         shown = params.get("token") if isinstance(params, dict) else None
         self.caller = self._limited(await self.control.keys.admit(shown if isinstance(shown, str) else None))
         return raw
+
+    @property
+    def _max_bytes(self) -> int:
+        """Of one request of this caller."""
+        most = self.control.limits.max_bytes
+        return most if self.caller is not None and self.caller.may("submit") else min(most, LOOKER_BYTES)
 
     def _limited(self, caller: Caller) -> Caller:
         return caller.only_reading() if self.is_browser else caller
@@ -297,7 +307,7 @@ class Conversation:
         if isinstance(raw, bytes):
             raise _Refused(INVALID_REQUEST, InvalidMessage("frames are text, not binary"))
         try:
-            return await self.control.reader.read(raw, max_bytes=self.control.limits.max_bytes)
+            return await self.control.reader.read(raw, max_bytes=self._max_bytes)
         except InvalidMessage as error:
             raise _Refused(PARSE_ERROR, error) from error
 
@@ -393,6 +403,7 @@ class Conversation:
             protocol=PROTOCOL_VERSION,
             name=self.caller.name,
             scopes=list(self.caller.scopes),
+            max_bytes=self._max_bytes,
         )
 
     async def _subscribe(self, wanted: Subscribe) -> _Begun:

@@ -40,11 +40,12 @@ from agentorch_cli.errors import (
 from agentorch_cli.frames import ErrorBody, Register, read_frame
 from agentorch_cli.gateway.keys import INSIDE, Caller, Keys, Rate, refuse_agent
 from agentorch_cli.gateway.page import page_of
-from agentorch_cli.gateway.reading import Reader
+from agentorch_cli.gateway.reading import SMALL_BYTES, Reader
 from agentorch_cli.gateway.session import Session, close, error_frame
 from agentorch_cli.gateway.wire import Wire
 from agentorch_cli.identity import new_id, new_id_text
 from agentorch_cli.logs import facts
+from agentorch_cli.payloads import decode
 from agentorch_cli.store.records import Delivery
 
 log = logging.getLogger("agentorch.gateway")
@@ -114,7 +115,7 @@ class Door:
     register_timeout: float = 10.0
     most_connections: int = 10_000
     frames_per_second: int = 5_000
-    """Of one connection; one that sends more is read more slowly."""
+    """Of one connection, besides what work is good for; one that sends more is read more slowly."""
     allowed_hosts: frozenset[str] = frozenset()
     """Names by which this server may be called, besides addresses, localhost and the machine's name."""
     tls: ssl.SSLContext | None = None
@@ -302,7 +303,7 @@ class Gateway:
                 session.last_heard = clock()
                 if session.is_barred:
                     break
-                if pause := rate.take(session.last_heard):
+                if not session.was_due() and (pause := rate.take(session.last_heard)):
                     session.is_held = True
                     await asyncio.sleep(pause)
                     session.is_held = False
@@ -451,7 +452,10 @@ class Gateway:
         self._keys.in_use(session.caller)
         try:
             session.is_held = True
-            frame = await self._read(raw)
+            if type(raw) is str and len(raw) <= SMALL_BYTES:
+                frame = decode(raw, max_bytes=len(raw) * 4)
+            else:
+                frame = await self._read(raw)
             session.is_held = False
             if isinstance(frame, list) and not session.batch:
                 raise InvalidMessage('arrays are for agents that register with "batch": true')
@@ -462,7 +466,8 @@ class Gateway:
             return
         refused = 0
         for one in frame if isinstance(frame, list) else (frame,):
-            refused += not await self._take_one(session, one)
+            if not self._take_result(session, one):
+                refused += not await self._take_one(session, one)
             session.frames_taken += 1
             if session.frames_taken % TURN == 0:
                 await asyncio.sleep(0)
@@ -485,8 +490,7 @@ class Gateway:
     async def _take_one(self, session: Session, frame: Any) -> bool:
         """Handle one frame; False where it was refused."""
         try:
-            if not self._take_result(session, frame):
-                await self._take_checked(session, read_frame(frame))
+            await self._take_checked(session, read_frame(frame))
             return True
         except OrchestratorError as error:
             message_id = frame.get("messageId") if isinstance(frame, dict) else None

@@ -20,6 +20,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 
+from agentorch_cli.bursts import bursts, send_each
 from agentorch_cli.core.model import AgentSpec
 from agentorch_cli.gateway.keys import ANYBODY, Caller
 from agentorch_cli.logs import facts
@@ -41,6 +42,9 @@ CLOSE_LIMIT = 2.0
 
 MOST_REASON = 123
 """Bytes of a close frame's reason (RFC 6455, section 5.5)."""
+
+FRAMES_FOR_WORK = 3
+"""Frames that a piece of work is good for: that it was taken, how far it is, and its result."""
 
 MOST_UNSETTLED = 512
 """Results of one agent that may wait for their ack before the engine stops reading from it."""
@@ -70,6 +74,9 @@ class Session:
         self.is_held = False
         """The engine does not read from it at the moment, so its silence says nothing."""
         self.frames_taken = 0
+        self._due = 0
+        """Frames that may come for work that was sent, whatever else comes in the same second."""
+        self._most_due = FRAMES_FOR_WORK * (agent.slots + agent.prefetch)
         self._unsettled = 0
         self._has_room = asyncio.Event()
         self._has_room.set()
@@ -106,6 +113,7 @@ class Session:
             if delivery.message_id in self._sent_early:
                 return
             self._sent_early.add(delivery.message_id)
+        self._due = min(self._due + FRAMES_FOR_WORK, self._most_due)
         self.send(execute_frame(delivery))
 
     def acknowledge(self, message_ids: Iterable[str]) -> None:
@@ -133,6 +141,13 @@ class Session:
     ) -> None:
         """Say what was wrong."""
         self.send(error_frame(code, message, message_id, request_id))
+
+    def was_due(self) -> bool:
+        """A frame came: whether work that was sent stands for it, so that it is no flood."""
+        if not self._due:
+            return False
+        self._due -= 1
+        return True
 
     # --- results that wait for their ack ----------------------------------------------------
 
@@ -177,9 +192,9 @@ class Session:
                     self._wake.clear()
                     await self._wake.wait()
                 frames, self._outbox, self._size = self._outbox, [], 0
-                for frame in _packed(frames) if self.batch else frames:
+                for burst in ([frame] for frame in _packed(frames)) if self.batch else bursts(frames):
                     async with asyncio.timeout(WRITE_LIMIT):
-                        await self.connection.send(frame, text=True)
+                        await send_each(self.connection, burst)
         except ConnectionClosed:
             pass
         except TimeoutError:

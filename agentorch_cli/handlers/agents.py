@@ -11,8 +11,9 @@ import asyncpg
 import orjson
 
 from agentorch_cli import views
+from agentorch_cli.core.hints import shortened
 from agentorch_cli.core.ledger import NOTHING, Evidence, estimate, hourly_score, quantile
-from agentorch_cli.core.model import AgentSpec
+from agentorch_cli.core.model import MAX_NAME, AgentSpec, is_name
 from agentorch_cli.errors import Conflict, UsageError, WaitTimedOut, command
 from agentorch_cli.frames import dumps
 from agentorch_cli.handlers.context import Context
@@ -39,6 +40,8 @@ async def register_agents(context: Context, agents: Sequence[AgentSpec]) -> list
     twice = [agent_id for agent_id, number in Counter(a.agent_id for a in agents).items() if number > 1]
     if twice:
         raise Conflict(f"agent {twice[0]!r} is there twice")
+    for agent in agents:
+        _refuse_names(agent)
     await context.db.fetch(
         "register_agents",
         [a.agent_id for a in agents],
@@ -51,6 +54,22 @@ async def register_agents(context: Context, agents: Sequence[AgentSpec]) -> list
         [a.pool for a in agents],
     )
     return await find_agents(context, ids=[a.agent_id for a in agents])
+
+
+def _refuse_names(agent: AgentSpec) -> None:
+    """Files and frames were checked when they were read; a program may hand over anything."""
+    pools = () if agent.pool is None else (agent.pool,)
+    for what, name in (
+        ("id", agent.agent_id),
+        ("type", agent.type),
+        *(("capability", one) for one in agent.capabilities),
+        *(("pool", one) for one in pools),
+    ):
+        if not is_name(name):
+            raise UsageError(
+                f"{shortened(name)!r} is no {what} of an agent",
+                hint=f"It has 1 to {MAX_NAME} characters, is not blank, and has no control characters.",
+            )
 
 
 async def list_agents(

@@ -28,6 +28,9 @@ log = logging.getLogger("agentorch.store")
 LOOK_EVERY = 0.25
 """Seconds between two looks while somebody follows."""
 
+AWAY_PAUSE = 1.0
+"""Seconds before a follower asks again what could not be read."""
+
 MOST_AT_ONCE = 500
 """Events that are read at once for one follower."""
 
@@ -107,12 +110,24 @@ class Pulse:
         self._followers = 0
         self._moved = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
+        self._is_away = False
         self.newest: tuple[int, int] | None = None
         """The end of the log when it was last looked at."""
 
     async def next(self) -> None:
         """Returns when the log has moved since this was called."""
         await self._moved.wait()
+
+    def is_away(self, error: DatabaseUnreachable) -> None:
+        """The log cannot be read: said once until it can, by all who follow together."""
+        if not self._is_away:
+            self._is_away = True
+            log.warning("cannot look at the log of events: %s", error)
+
+    def _is_back(self) -> None:
+        if self._is_away:
+            self._is_away = False
+            log.warning("the log of events can be read again")
 
     @contextlib.asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
@@ -130,16 +145,14 @@ class Pulse:
                 await asyncio.gather(looking, return_exceptions=True)
 
     async def _look(self) -> None:
-        is_first, is_away = True, False
+        is_first = True
         while True:
             try:
                 row = await self._db.fetch_one("newest_event")
             except DatabaseUnreachable as error:
-                if not is_away:  # once: it is looked at several times a second
-                    log.warning("cannot look at the log of events: %s", error)
-                is_away = True
+                self.is_away(error)
             else:
-                is_away = False
+                self._is_back()
                 newest = (int(row["tx"]), int(row["event_id"])) if row is not None else None
                 if is_first or newest != self.newest:
                     is_first, self.newest = False, newest
@@ -181,7 +194,7 @@ async def follow(
                     at = max(at, seen or at)  # what lies before and is not wanted is not read again
                     await moved
             except DatabaseUnreachable as error:
-                log.warning("cannot read the log of events: %s", error)
-                await asyncio.sleep(1)
+                pulse.is_away(error)
+                await asyncio.sleep(AWAY_PAUSE)
             finally:
                 moved.cancel()

@@ -2,13 +2,14 @@
 
 The driver encodes a list element by element, and looks at each one whether it is a list itself: half a
 microsecond for a text and more for a null, which is most of what a batch costs it. A text is sent as it is.
-Statements say `$1::text::text[]` where they take one.
+Of arrays but those of texts it also asks the server what they are, once a connection: two round trips and
+5 ms of PostgreSQL. Statements say `$1::text::text[]` where they take one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from datetime import datetime
 
 SEPARATOR = "\x1f"
 """No name and no JSON text holds it unescaped; a text that does is looked at by itself."""
@@ -36,9 +37,15 @@ def plain_column(values: Iterable[object]) -> str:
     return "{" + ",".join(map(str, values)) + "}"
 
 
-def column(values: list[Any]) -> list[Any]:
-    """A column that the driver encodes, for `unnest`: of nothing but nulls, nothing."""
-    return [] if values.count(None) == len(values) else values
+def column(values: Sequence[object]) -> str:
+    """The same with nulls: of nothing but nulls, nothing. Moments are written with their zone."""
+    if values.count(None) == len(values):
+        return "{}"
+    return plain_column("NULL" if value is None else _plain(value) for value in values)
+
+
+def _plain(value: object) -> object:
+    return value.isoformat() if isinstance(value, datetime) else value
 
 
 def _escaped(text: str) -> str:

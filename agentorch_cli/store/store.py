@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -284,15 +285,15 @@ class Store:
 
     async def accept(self, message_ids: Sequence[str]) -> None:
         """Agents took the work."""
-        await self.db.hot("accept_attempts", list(message_ids), self.node_id)
+        await self.db.hot("accept_attempts", plain_column(message_ids), self.node_id)
 
     async def note_progress(self, notes: dict[str, tuple[float | None, str | None]]) -> None:
         """The last progress of each attempt."""
         await self.db.hot(
             "note_progress",
-            list(notes),
-            [note[0] for note in notes.values()],
-            [note[1] for note in notes.values()],
+            plain_column(notes),
+            column([note[0] for note in notes.values()]),
+            text_column([note[1] for note in notes.values()]),
         )
 
     # --- the careful path -------------------------------------------------------------------
@@ -438,31 +439,35 @@ def _complete_team(task: Ready, members: asyncpg.Record) -> None:
     )
 
 
+_OF_READY = itemgetter(
+    "task_id", "seq", "urgency", "remaining_path", "task_type", "priority", "min_agents", "max_agents",
+    "attempts_made", "timeout_seconds", "retries", "failures", "losses", "has_dependents", "status",
+    "required_capabilities", "deadline",
+)  # fmt: skip
+"""One call for what a `Ready` takes over as it stands, whether the row is a record or a dict."""
+
+_OF_WANT = itemgetter("options", "pool", "wanted", "coverage", "tried_agents", "declined_by")
+
+
 def _ready_of(row: Row) -> Ready:
-    options = _options(row["options"])
-    wanted, most = row["wanted"], row["max_agents"]
+    (
+        task_id, seq, urgency, path, kind, priority, least, most, attempts_made, timeout_seconds, retries,
+        failures, losses, has_dependents, status, required, deadline,
+    ) = _OF_READY(row)  # fmt: skip
+    options_text, pool, wanted, coverage, tried, declined = _OF_WANT(row)
+    options = _options(options_text)
     is_vote = "consensus" in options
-    is_first = row["status"] == "pending"
-    is_team = row["coverage"] == Coverage.TEAM
-    if is_team and unfit(row["required_capabilities"]):
+    is_first = status == "pending"
+    is_team = coverage == _TEAM
+    if is_team and unfit(required):
         raise ValueError("a capability of its team has a plus that is not at the end")
-    tried, declined = row["tried_agents"], row["declined_by"]
-    is_plain = most == 1 and wanted == 1 and is_first and not (is_vote or is_team or tried or declined)
-    return Ready(
-        task_id=row["task_id"],
-        seq=row["seq"],
-        urgency=row["urgency"],
-        remaining_path=row["remaining_path"],
-        type=row["task_type"],
-        priority=row["priority"],
-        want=_plain_want(
-            row["task_type"], row["pool"], tuple(row["required_capabilities"]), _own_gates(options)
-        )
-        if is_plain
-        else Want(
-            required=frozenset(row["required_capabilities"]),
+    if most == 1 and wanted == 1 and is_first and not (is_vote or is_team or tried or declined):
+        want = _plain_want(kind, pool, tuple(required), _own_gates(options) if options else ())
+    else:
+        want = Want(
+            required=frozenset(required),
             # A vote opens as soon as there are enough for a floor of voters, then it is frozen.
-            number=min(wanted, row["min_agents"]) if is_vote else wanted,
+            number=min(wanted, least) if is_vote else wanted,
             # a task that once had a backup begins anew with one agent
             most=max(wanted, most)
             if (is_first or is_team) and not is_vote and "backed_up" not in options
@@ -472,25 +477,19 @@ def _ready_of(row: Row) -> Ready:
             else frozenset(),
             rather_not=frozenset(tried),
             declined_by=frozenset(declined or ()),
-            type=row["task_type"],
+            type=kind,
             gates=_own_gates(options),
             is_team=is_team,
-            pool=row["pool"],
+            pool=pool,
             may_wait=most == 1 and not is_vote and not is_team,
-        ),
-        min_agents=row["min_agents"],
-        max_agents=most,
-        attempts_made=row["attempts_made"],
-        timeout_seconds=row["timeout_seconds"],
-        retries=row["retries"],
-        failures=row["failures"],
-        losses=row["losses"],
-        has_dependents=row["has_dependents"],
-        options=options,
-        status=row["status"],
-        required_capabilities=row["required_capabilities"],
-        deadline=row["deadline"],
-    )
+        )
+    return Ready(
+        task_id, seq, urgency, path, kind, priority, want, least, most, attempts_made, timeout_seconds,
+        retries, failures, losses, has_dependents, options, status, required, deadline,
+    )  # fmt: skip
+
+
+_TEAM = Coverage.TEAM.value
 
 
 @lru_cache(maxsize=1024)
@@ -595,8 +594,13 @@ def joined(inputs: str | None, brief: str | None) -> str | None:
 
 def earliest(sent_at: datetime, timeout_seconds: float, deadline: datetime | None) -> datetime:
     """When an attempt that is sent now ends at the latest."""
-    own = sent_at + timedelta(seconds=min(timeout_seconds, 10**8))
+    own = sent_at + _lasting(timeout_seconds)
     return own if deadline is None else min(own, deadline)
+
+
+@lru_cache(maxsize=256)
+def _lasting(seconds: float) -> timedelta:
+    return timedelta(seconds=min(seconds, 10**8))
 
 
 def as_uuid(text: object) -> UUID | None:

@@ -20,7 +20,7 @@ from typing import BinaryIO
 from urllib.parse import quote, unquote
 
 from agentorch_cli.redaction import redact
-from agentorch_cli.text import one_line
+from agentorch_cli.text import natural, one_line
 
 LONGEST_LINE = 8_000
 """Bytes; a longer line is cut into several."""
@@ -165,11 +165,7 @@ def names_in(data_dir: Path) -> dict[str, Path]:
     folder = folder_of(data_dir)
     # a file that was put aside just now has no successor before the next line
     stems = {found[1] for path in folder.glob("*.log*") if (found := _LOG.fullmatch(path.name))}
-    return {unquote(stem): folder / f"{stem}.log" for stem in sorted(stems, key=_natural)}
-
-
-def _natural(name: str) -> list[object]:
-    return [(part.isdecimal(), int(part) if part.isdecimal() else part) for part in re.split(r"(\d+)", name)]
+    return {unquote(stem): folder / f"{stem}.log" for stem in sorted(stems, key=natural)}
 
 
 def last_lines(files: Mapping[str, Path], most: int) -> list[Line]:

@@ -437,5 +437,5 @@ def test_mistakes_in_the_declaration_are_told_at_once() -> None:
         Agent("a1", capabilities="read")
     with pytest.raises(UsageError, match="0 slots"):
         Agent("a1", slots=0)
-    with pytest.raises(UsageError, match="1 to 200"):
+    with pytest.raises(UsageError, match="no id of an agent"):
         Agent("")

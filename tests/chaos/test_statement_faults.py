@@ -36,6 +36,7 @@ SHORT = (
     ("lock_tasks", "before"),
     ("settle_tasks", "undone"),
     ("close_decision", "stored"),
+    ("results", "before"),
     ("end_wait", "stored"),
     ("grant_slots", "stored"),
     ("lineage_up", "before"),

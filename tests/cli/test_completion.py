@@ -103,6 +103,7 @@ def test_every_argument_of_every_command_is_known() -> None:
         "profile",
         "topic",
         "field",
+        "log",
     }
     assert kinds == set(SEEN)
 
@@ -113,6 +114,50 @@ def test_profiles_are_completed_from_the_users_file(home: Path) -> None:
 
     assert words("agentorch --server p") == ["prod"]
     assert words("agentorch profile use ") == ["prod", "local"]
+
+
+FLEET = """
+[[agents]]
+id = "greeter"
+exec = "cat"
+replicas = 2
+
+[[agents]]
+id = "grocer"
+python = "shop:sell"
+
+[[agents]]
+id = "guest"
+"""
+
+
+def test_agents_of_a_fleet_are_completed_from_its_file(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert words("agentorch up --restart ") == []
+
+    (tmp_path / "agents.toml").write_text(FLEET)
+    (tmp_path / "other.json").write_text('[{"agentId": "baker", "exec": "cat"}]')
+
+    assert words("agentorch up --restart gre") == ["greeter", "greeter-1", "greeter-2"]
+    assert words("agentorch up --restart=gro") == ["--restart=grocer"]
+    assert words("agentorch up -d --scale g") == ["greeter=", "grocer="]
+    assert words("agentorch up other.json --restart ") == ["baker"]
+    assert words("agentorch up gone.toml --restart ") == []
+
+
+def test_what_has_a_log_is_completed(home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "logs" / "agents"
+    folder.mkdir(parents=True)
+    for name in ("greeter-1.log", "greeter-2.log", "greeter-2.log.1", "serve.log", "a%2Fb-1.log"):
+        (folder / name).touch()
+    line = f"agentorch logs --data-dir {tmp_path / 'data'} "
+
+    assert words(f"{line}g") == ["greeter", "greeter-1", "greeter-2"]
+    assert words(f"{line}greeter-1 s") == ["serve"]
+    assert words(line) == ["a/b", "a/b-1", "greeter", "greeter-1", "greeter-2", "serve"]
+    assert words("agentorch logs g", AGENTORCH_DATA_DIR=str(tmp_path / "data"))[0] == "greeter"
 
 
 @pytest.mark.parametrize(
@@ -134,7 +179,16 @@ def test_the_line_of_bash_is_split_as_bash_does(line: str, split: list[str]) -> 
 # --- in time, and nothing is started ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("line", ["agentorch task s", "agentorch task show ", "agentorch explain task."])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "agentorch task s",
+        "agentorch task show ",
+        "agentorch explain task.",
+        "agentorch logs ",
+        "agentorch up --restart ",
+    ],
+)
 def test_completing_imports_nothing_heavy(line: str, tmp_path: Path) -> None:
     script = (
         "import os, sys\nfrom agentorch_cli.cli.completing import answer\nanswer(os.environ, [])\n"

@@ -65,30 +65,46 @@ def measured() -> AgentView:
 
 
 @pytest.mark.parametrize("width", [79, 80])
-def test_the_list_of_agents_has_its_measures_in_eighty_columns(width: int) -> None:
+def test_the_list_of_agents_has_capabilities_and_measures_in_eighty_columns(width: int) -> None:
+    able = measured().model_copy(update={"agent_id": "translator-10", "capabilities": ["extract", "check"]})
+
     def draw(page: Any) -> None:
-        page.table(columns.AGENTS, [measured(), *sample.agents()[1:]])
+        page.table(columns.AGENTS, [measured(), able])
 
     lines = ESCAPES.sub("", drawn(replace(TERMINAL, width=width), draw)).splitlines()
 
-    assert lines[0].split() == ["AGENT", "STATUS", "LOAD", "SCORE", "SUCCESS", "P50", "P95"]
-    assert lines[1].split() == ["reader-1", "●", "online", "████░░", "75%", "97", "99%", "234ms", "1m", "1s"]
+    measures = ["SCORE", "SUCCESS", "P50", "P95"]
+    assert lines[0].split() == ["AGENT", "STATUS", "CAPABILITIES", "SLOTS", *measures]
+    assert lines[1].split()[-6:] == ["3/4", "97", "99%", "234ms", "1m", "1s"]
+    assert "translator-10" in lines[2]
+    assert "extract, check" in lines[2]
     assert max(map(cell_len, lines)) <= width
 
 
-def test_a_narrower_list_keeps_score_and_load_longest() -> None:
+def test_long_ids_and_skills_leave_room_for_what_agents_can_do() -> None:
+    def draw(page: Any) -> None:
+        page.table(columns.AGENTS, [measured(), *sample.agents()[1:]])
+
+    lines = ESCAPES.sub("", drawn(replace(TERMINAL, width=80), draw)).splitlines()
+
+    assert lines[0].split() == ["AGENT", "STATUS", "CAPABILITIES", "SLOTS", "SCORE"]
+    assert "summarise, translate" in lines[2]
+    assert max(map(cell_len, lines)) <= 80
+
+
+def test_a_narrower_list_keeps_the_score_and_what_it_can_do_longest() -> None:
     def draw(page: Any) -> None:
         page.table(columns.AGENTS, [measured()])
 
     kept = [
         ESCAPES.sub("", drawn(replace(TERMINAL, width=width), draw)).splitlines()[0].split()
-        for width in (60, 48, 40, 30)
+        for width in (60, 50, 42, 30)
     ]
 
     assert kept == [
-        ["AGENT", "STATUS", "LOAD", "SCORE", "SUCCESS", "P50"],
-        ["AGENT", "STATUS", "LOAD", "SCORE", "SUCCESS"],
-        ["AGENT", "STATUS", "LOAD", "SCORE"],
+        ["AGENT", "STATUS", "CAPABILITIES", "SLOTS", "SCORE", "SUCCESS"],
+        ["AGENT", "STATUS", "CAPABILITIES", "SLOTS", "SCORE"],
+        ["AGENT", "STATUS", "CAPABILITIES", "SCORE"],
         ["AGENT", "STATUS", "SCORE"],
     ]
 

@@ -258,6 +258,42 @@ def test_problems_stand_on_top_then_the_busiest_then_who_is_away() -> None:
     assert order == [out, gone, draining, busy, idle, offline]
 
 
+def test_agents_that_are_alike_stand_in_the_order_in_which_people_count() -> None:
+    first = sample.agents()[0]
+    names = ["reader-1", "reader-2", "reader-10", "writer-1", "9", "10", ""]
+    agents = [first.model_copy(update={"agent_id": name}) for name in sorted(names)]
+
+    assert [agent.agent_id for agent in crew.in_order(agents, sample.NOW)] == [
+        "",
+        "9",
+        "10",
+        "reader-1",
+        "reader-2",
+        "reader-10",
+        "writer-1",
+    ]
+
+
+def test_names_of_work_stand_below_each_other_whether_its_progress_is_known_or_not() -> None:
+    status = sample.status()
+    told, untold = status.running[0], sample.task_id(77)
+    agents = [
+        status.agents[0].model_copy(
+            update={"agent_id": "a", "working_on": [told.task_id], "consecutive_failures": 0}
+        ),
+        status.agents[0].model_copy(
+            update={"agent_id": "b", "working_on": [untold], "names": {untold: "other"}}
+        ),
+    ]
+    told = told.model_copy(update={"name": "known", "progress": 0.5})
+    status = status.model_copy(update={"running": [told], "agents": agents})
+
+    doing = next(column for column in crew.crew(status) if column.title == "DOING")
+    first, second = (doing.cell(agent, TERMINAL).plain for agent in agents)
+
+    assert (first, first.index("known")) == (" 50% known", second.index("other"))
+
+
 def test_an_agent_shows_by_name_and_progress_what_it_does() -> None:
     status = sample.status()
     status.agents[0].working_on = [sample.task_id(7), status.running[0].task_id]

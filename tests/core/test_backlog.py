@@ -171,7 +171,7 @@ def test_a_task_behind_a_thousand_that_the_free_agent_may_not_take_is_served() -
     assert served(backlog, roster_of(agent("a"))) == [("task-1000", ["a"])]
 
 
-@pytest.mark.parametrize("change", ["comes", "returns", "gives back", "resumes"])
+@pytest.mark.parametrize("change", ["comes", "returns", "gives back", "gives all back", "resumes"])
 def test_a_task_that_slept_is_woken_by_whoever_can_take_it(change: str) -> None:
     roster = roster_of(agent("a"), agent("b", "other"))
     roster.take(roster.members["a"], 0)
@@ -190,6 +190,8 @@ def test_a_task_that_slept_is_woken_by_whoever_can_take_it(change: str) -> None:
             roster.put(agent("a"))
         case "gives back":
             roster.give_back("a", 0)
+        case "gives all back":
+            roster.give_back_all("a", [0, 7])  # of what it does not own nothing is given back
         case "resumes":
             roster.members["a"].status = AgentStatus.ONLINE
             roster.touch(roster.members["a"])

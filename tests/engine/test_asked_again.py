@@ -10,7 +10,7 @@ import pytest
 from crew import Crew, Gate
 
 from agentorch_cli.errors import DatabaseUnreachable
-from agentorch_cli.store.following import Pulse
+from agentorch_cli.store.following import Filter, Pulse, follow
 from agentorch_cli.wiring import Orchestrator
 
 
@@ -94,8 +94,12 @@ class Away:
     """A log that cannot be read until it is told to be there."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.asked = self.read = 0
         self.is_there = False
+
+    async def fetch(self, _name: str, *_values: Any) -> list[Any]:
+        self.read += 1
+        raise DatabaseUnreachable("gone")
 
     async def fetch_one(self, _name: str) -> dict[str, int]:
         self.asked += 1
@@ -117,4 +121,25 @@ async def test_a_database_that_is_away_is_told_once_and_not_at_each_look(
         log.is_there, before = False, log.asked
         await until(lambda: log.asked > before + 5)
 
-    assert [record.message for record in caplog.records] == ["cannot look at the log of events: gone"] * 2
+    gone, back = "cannot look at the log of events: gone", "the log of events can be read again"
+    assert [record.message for record in caplog.records] == [gone, back, gone]
+
+
+async def test_many_who_follow_tell_together_and_once_that_the_database_is_away(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Away()
+    pulse = Pulse(log, look_every=0.0)  # type: ignore[arg-type]
+    monkeypatch.setattr("agentorch_cli.store.following.AWAY_PAUSE", 0.0)
+
+    async def tell() -> None:
+        async for rows in follow(log, pulse, "0:0", Filter()):  # type: ignore[arg-type]
+            assert rows == [], rows
+
+    followers = [asyncio.create_task(tell()) for _ in range(5)]
+    await until(lambda: log.read > 50 and log.asked > 5)
+    for follower in followers:
+        follower.cancel()
+    await asyncio.gather(*followers, return_exceptions=True)
+
+    assert [record.message for record in caplog.records] == ["cannot look at the log of events: gone"]

@@ -504,6 +504,42 @@ async def test_a_large_submission_goes_through_and_lists_come_in_pages(
     assert [task for page in [*pages, rest] for task in page] == whole
 
 
+@pytest.mark.parametrize(
+    ("scopes", "is_taken"),
+    [(["read"], False), (["vote", "agent:*"], False), (["submit"], True), (["admin"], True)],
+)
+async def test_who_may_not_submit_brings_no_large_requests(
+    start_engine: Any, scopes: list[str], is_taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused as it comes in, before anything of it is decoded."""
+    engine = await start_engine(gateway={"require_tokens": True})
+    monkeypatch.setattr("agentorch_cli.gateway.control.LOOKER_BYTES", 200_000)
+    token = await new_token(engine, *scopes)
+    large = {"jsonrpc": "2.0", "id": 9, "method": "nothing", "params": {"x": "x" * 200_000}}
+
+    async with talk(engine, token) as rpc:
+        hello = await rpc.result("hello")
+        await rpc.send(large)
+        if is_taken:
+            assert (await rpc.receive())["error"]["data"]["code"] == "not_found"
+        else:
+            assert await rpc.closed() == 1009
+
+    assert hello["max_bytes"] == (134_217_728 if is_taken else 200_000)
+
+
+async def test_a_browser_brings_no_large_requests_whatever_its_token_allows(
+    orchestrator: Orchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentorch_cli.gateway.control.LOOKER_BYTES", 200_000)
+    host = orchestrator.url.removeprefix("ws://").removesuffix("/agents")
+
+    async with talk(orchestrator, origin=f"http://{host}") as rpc:
+        await rpc.send('{"jsonrpc": "2.0", "id": 1, "method": "' + "x" * 200_000 + '"}')
+
+        assert await rpc.closed() == 1009
+
+
 ODD: list[Any] = [None, True, 2**64 - 1, "nan", [], [None], [{}], {"": 1}, [{"context": 1}]]
 
 

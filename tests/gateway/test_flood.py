@@ -8,15 +8,20 @@ import itertools
 import json
 import resource
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from fleet import Fleet
 from plain_client import PlainAgent, result_frame
 from websockets.exceptions import ConnectionClosed
 
+from agentorch_cli.core.model import AgentSpec
 from agentorch_cli.engine import settler as settler_module
 from agentorch_cli.gateway import session as session_module
+from agentorch_cli.gateway.session import FRAMES_FOR_WORK, Session
+from agentorch_cli.store.records import Delivery
 
 WORK = {"required_capabilities": ["work"], "retries": 0}
 OTHER = {"required_capabilities": ["other"], "retries": 0}
@@ -211,3 +216,54 @@ async def test_a_thousand_idle_agents_cost_little(start_engine: Any, fleet_of: A
 
     await work_on(engine, calm, 5)
     assert memory() - before < 150e6  # both ends of every connection are in this process
+
+
+# --- frames that somebody asked for -------------------------------------------------------------
+
+
+async def test_frames_that_work_is_good_for_do_not_count_as_a_flood(start_engine: Any, fleet_of: Any) -> None:
+    engine = await start_engine(gateway={"max_frames_per_second": 1})
+    agent = await fleet_of(engine).join(slots=20)
+    await engine.submit_all([WORK] * 20)
+    for _ in range(20):
+        work = await agent.expect("execute_task")
+        await agent.accept(work)
+        await agent.finish(work)
+
+    for _ in range(20):  # at one frame a second this test would not wait for the last of them
+        await agent.expect("ack")
+
+
+async def test_an_agent_saves_no_more_frames_than_its_slots_are_good_for() -> None:
+    agent = AgentSpec("anna", capabilities=("work",), slots=2, prefetch=1)
+    session = Session(SimpleNamespace(), agent, uuid4(), batch=False)  # type: ignore[arg-type]
+    for number in range(50):
+        session.execute(work_for(agent, str(number)))
+
+    assert [session.was_due() for _ in range(4 * FRAMES_FOR_WORK)] == (
+        [True] * 3 * FRAMES_FOR_WORK + [False] * FRAMES_FOR_WORK
+    )
+
+
+def work_for(agent: AgentSpec, message_id: str) -> Delivery:
+    return Delivery(
+        message_id=message_id,
+        task_id="task",
+        agent_id=agent.agent_id,
+        attempt=1,
+        slot=0,
+        role=None,
+        node_id="node",
+        type="work",
+        priority=5,
+        required_capabilities=["work"],
+        timeout_seconds=300.0,
+        retries=0,
+        failures=0,
+        losses=0,
+        backoff_seconds=1.0,
+        max_backoff_seconds=60.0,
+        has_retry_rules=False,
+        is_simple=True,
+        has_dependents=False,
+    )

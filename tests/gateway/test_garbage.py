@@ -96,6 +96,12 @@ WRONG_REGISTRATIONS: list[tuple[dict[str, Any], str]] = [
     (NAME | {"agentId": "x" * 201}, "agentId"),
     (NAME | {"agentId": "line\nbreak"}, "agentId"),
     (NAME | {"agentId": "\x1b[31mred"}, "agentId"),
+    (NAME | {"agentId": " "}, "agentId must not be blank"),
+    (NAME | {"agentId": "\u3000\u2003"}, "agentId must not be blank"),
+    (NAME | {"agentId": "c1\x9b31m"}, "agentId"),
+    (NAME | {"agentType": "  "}, "agentType"),
+    (NAME | {"capabilities": ["count", " "]}, "capabilities.1"),
+    (NAME | {"pool": " "}, "pool"),
     (NAME | {"agentType": None}, "agentType"),
     (NAME | {"agentType": "t" * 201}, "agentType"),
     (NAME | {"capabilities": "count"}, "capabilities"),
@@ -177,7 +183,7 @@ def test_the_schema_refuses_what_the_engine_refuses(frame: dict[str, Any], field
 
 
 async def test_names_may_be_anything_that_is_text(fleet: Fleet, orchestrator: Any) -> None:
-    """Markup, other scripts, direction marks: data, as long as it has no control characters."""
+    """Markup, other scripts, direction marks: data, as long as something is visible and nothing a control."""
     names = [
         "[bold]x[/]",
         "агент № 7",
@@ -185,7 +191,7 @@ async def test_names_may_be_anything_that_is_text(fleet: Fleet, orchestrator: An
         "a'; drop table agent_registry; --",
         "𝄞" * 200,
         "../..",
-        " ",
+        " x ",
     ]
     for name in names:
         agent = await fleet.join(name, "[/red]", metadata={"[bold]": "\x1b[31m"})

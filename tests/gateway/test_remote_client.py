@@ -317,3 +317,16 @@ async def test_a_client_whose_token_ends_does_not_come_back_in_vain(
         await orchestrator.call("token.revoke", names=["ada"])
         with pytest.raises(errors.Unauthorized, match="revoked"):
             await asyncio.wait_for(waiting, 5)
+
+
+async def test_a_request_that_the_server_would_not_take_is_not_sent(
+    orchestrator: Orchestrator, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentorch_cli.gateway.control.LOOKER_BYTES", 200_000)
+    made = await orchestrator.call("token.create", name="ada", scopes=["read"])
+    async with RemoteClient(Target(network.url, token=made.token), is_patient=True) as client:
+        with pytest.raises(errors.UsageError, match="200,000"):
+            await client.call("task.wait", task_ids=["x" * 100] * 2_000)
+
+        assert await client.call("task.list") == []
+    assert network.connections == 1

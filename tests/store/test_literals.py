@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
 from agentorch_cli.store.literals import array_literal, column, plain_column, text_column
+from agentorch_cli.store.queries import statements
 from agentorch_cli.store.store import Store
+from tests.store.test_plans import BY_KEY
 
 ODD = [
     "",
@@ -40,7 +43,7 @@ async def test_texts_come_back_as_they_were(store: Store, number: int) -> None:
 
 async def test_a_column_of_nulls_is_left_to_unnest(store: Store) -> None:
     rows = await store.db.pool.fetch(
-        "select * from unnest($1::text::text[], $2::text::text[], $3::text::integer[], $4::float8[])",
+        "select * from unnest($1::text::text[], $2::text::text[], $3::text::integer[], $4::text::float8[])",
         array_literal(["x", "y"]),
         text_column([None, None]),
         plain_column([1, 2]),
@@ -48,7 +51,33 @@ async def test_a_column_of_nulls_is_left_to_unnest(store: Store) -> None:
     )
 
     assert [tuple(row) for row in rows] == [("x", None, 1, None), ("y", None, 2, None)]
-    assert column([None, 1.5]) == [None, 1.5]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([None, 1.5], "float8"),
+        ([0.1, None, 1e-300], "float8"),
+        (
+            [None, datetime(2026, 3, 29, 1, 30, 0, 123456, tzinfo=timezone(timedelta(hours=-7)))],
+            "timestamptz",
+        ),
+        ([datetime(1, 1, 2, tzinfo=UTC), datetime.max.replace(tzinfo=UTC)], "timestamptz"),
+    ],
+)
+async def test_columns_with_nulls_come_back_as_they_were(store: Store, values: list[Any], kind: str) -> None:
+    assert await store.db.pool.fetchval(f"select $1::text::{kind}[]", column(values)) == values
+
+
+async def test_statements_by_key_take_and_answer_nothing_that_the_driver_has_to_ask_for(store: Store) -> None:
+    """Of arrays it knows those of texts; before it sends others it asks what they are, on each connection."""
+    async with store.db.pool.acquire() as connection:
+        for name in BY_KEY:
+            statement = await connection.prepare(statements()[name])
+            types = [*statement.get_parameters(), *(one.type for one in statement.get_attributes())]
+            asked = [one.name for one in types if one.kind != "scalar" and one.name != "text[]"]
+
+            assert (name, asked) == (name, [])
 
 
 @pytest.mark.parametrize(

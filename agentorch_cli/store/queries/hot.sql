@@ -18,7 +18,7 @@ input as (
   select *
   from unnest(
     $1::text::uuid[], $2::text::text[], $3::text::text[], $4::text::text[], $5::text::text[], $6::text::text[],
-    $7::text::text[], $8::float8[], $9::text::text[], $10::text::float8[]
+    $7::text::text[], $8::text::float8[], $9::text::text[], $10::text::float8[]
   ) with ordinality as i (
     message_id, task_id, agent_id, attempt_status, verdict, result, error, confidence, usage, delay_seconds,
     position
@@ -106,9 +106,9 @@ with input as (
     $1::text::text[], $2::text::text[], $3::text::text[], $4::text::text[], $5::text::smallint[],
     $6::text::text[], $7::text::text[], $8::text::smallint[], $9::text::smallint[], $10::text::smallint[],
     $11::text::integer[], $12::text::text[], $13::text::text[], $14::text::boolean[], $15::text::text[],
-    $16::text::real[], $17::timestamptz[], $18::timestamptz[], $19::text::float8[], $20::text::integer[],
+    $16::text::real[], $17::text::timestamptz[], $18::text::timestamptz[], $19::text::float8[], $20::text::integer[],
     $21::text::text[], $22::text::text[], $23::text::text[], $24::text::text[], $25::text::text[],
-    $32::float8[], $33::text::smallint[], $34::text::text[]
+    $32::text::float8[], $33::text::smallint[], $34::text::text[]
   ) with ordinality as i (
     task_id, name, task_type, status, priority, required_capabilities, coverage, min_agents,
     max_agents, wanted, waiting_on, depends_on, dependency_names, has_dependents, on_dependency_failure,
@@ -487,7 +487,7 @@ where e.depends_on = any($1::text[]) and d.status in ('completed', 'skipped', 'f
 -- Agents took the work. An attempt that is locked is ending at this moment: it is passed over.
 with open as (
   select message_id from task_attempts
-  where message_id = any($1::uuid[]) and status || '' = 'sent'
+  where message_id = any($1::text::uuid[]) and status || '' = 'sent'
   for no key update skip locked
 ),
 taken as (
@@ -505,12 +505,12 @@ select 'attempt_accepted', task_id, agent_id, message_id, $2 from taken;
 -- The last progress of each attempt; shown, never decided upon. Attempts that are ending are passed over.
 with open as (
   select message_id from task_attempts
-  where message_id = any($1::uuid[]) and status || '' in ('sent', 'accepted')
+  where message_id = any($1::text::uuid[]) and status || '' in ('sent', 'accepted')
   for no key update skip locked
 )
 update task_attempts a
 set progress = coalesce(i.progress, a.progress), note = coalesce(i.note, a.note)
-from open o join unnest($1::uuid[], $2::real[], $3::text[]) as i (message_id, progress, note)
+from open o join unnest($1::text::uuid[], $2::text::real[], $3::text::text[]) as i (message_id, progress, note)
   on i.message_id = o.message_id
 where a.message_id = o.message_id;
 

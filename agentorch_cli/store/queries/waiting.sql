@@ -48,8 +48,8 @@ returning a.message_id;
 
 
 -- name: slots_of
--- Which slots these attempts own now.
-select message_id, slot, is_parked, is_lent from task_attempts
+-- Which slots these attempts own now, and whether they want one.
+select message_id, slot, is_parked, is_lent, wants_slot_since is not null as wants_slot from task_attempts
 where message_id = any($1::uuid[]) and status in ('sent', 'accepted');
 
 
