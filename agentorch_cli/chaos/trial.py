@@ -201,18 +201,23 @@ class Trial:
                 client.ask()
                 if client.given == before:
                     break
-        self._tell(self._done, self.plan.tasks, None)
+        self._tell_of(None)
 
     def _news(self, sentence: str) -> None:
-        self._tell(self._done, self.plan.tasks, sentence)
+        self._tell_of(sentence)
+
+    def _tell_of(self, news: str | None) -> None:
+        """Agents add sub-tasks of their own, so that in the end there are more than were planned."""
+        self._tell(self._done, max(self.plan.tasks, self._stored), news)
 
     # --- faults -----------------------------------------------------------------------------
 
     async def _break(self, name: str, label: str) -> None:
         """Inject one fault and wait for the next assignment."""
+        self._news(label)
         async with self._outage(name) as outage:
             await FAULTS[name][0](self.crew, outage, self._chance)
-        self._news(f"{label}; first assignment {outage.recovery:.2f} s after all could work again")
+        self._news(f"first assignment {outage.recovery:.2f} s after all could work again")
 
     @contextlib.asynccontextmanager
     async def _outage(self, name: str) -> AsyncIterator[Outage]:

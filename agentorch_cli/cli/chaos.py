@@ -115,7 +115,7 @@ def _draw(page: Page, verdict: Verdict) -> None:
         [
             Column("RULE", lambda row, look: look.text(row[0], "bold")),
             Column("VERDICT", lambda row, look: look.text(standing(row), "red" if row[2] else "green")),
-            Column("WHAT IT SAYS", lambda row, look: look.text(_sentence(row[1])), weight=1),
+            Column("WHAT IT SAYS", lambda row, look: look.text(_sentence(row[1])), 1, is_id=True, fold_at=30),
         ],
         rows,
     )

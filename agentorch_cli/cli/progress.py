@@ -37,6 +37,8 @@ class Progress(AbstractContextManager["Progress"]):
         self.title = title
         self.total = total
         self.done = 0
+        self._is_counted = False
+        """Somebody says how much is done; else there is only how much it is."""
         self._session = session
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
@@ -45,13 +47,13 @@ class Progress(AbstractContextManager["Progress"]):
 
     def update(self, done: int, *, total: int | None = None, title: str | None = None) -> None:
         """So much is done; from any thread."""
-        self.done = done
+        self.done, self._is_counted = done, True
         self.total = total if total is not None else self.total
         self.title = title if title is not None else self.title
 
     def begin(self, title: str, total: int | None = None) -> None:
         """The next step of the same operation."""
-        self.done, self.total, self.title = 0, total, title
+        self.done, self.total, self.title, self._is_counted = 0, total, title, False
 
     def say(self, sentence: str) -> None:
         """News, above the line."""
@@ -129,4 +131,4 @@ class Progress(AbstractContextManager["Progress"]):
     def _count(self) -> str:
         if self.total is None:
             return f"{self.done:,}" if self.done else ""
-        return f"{self.done:,} of {self.total:,}" if self.done else f"{self.total:,}"
+        return f"{self.done:,} of {self.total:,}" if self._is_counted else f"{self.total:,}"

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
+import re
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from long import SEED
 
+from agentorch_cli.chaos.checker import RULES
 from agentorch_cli.chaos.injectors import FAULTS, Outage, chosen
 from agentorch_cli.chaos.journal import read_folder
-from agentorch_cli.chaos.trial import Plan, Verdict
+from agentorch_cli.chaos.trial import Plan, Trial, Verdict
 from agentorch_cli.chaos.workload import Workload
 from agentorch_cli.cli import chaos
+from agentorch_cli.cli.look import Look
+from agentorch_cli.cli.tables import Page
 from agentorch_cli.errors import ProofFailed
 
 SHORT = ("--tasks", "250", "--kills", "4", "--agents", "4", "--seed", str(SEED))
@@ -74,6 +80,29 @@ def test_a_broken_promise_is_an_error(verdict: Verdict, said: str) -> None:
 
 def test_a_verdict_without_faults_is_none() -> None:
     chaos._refuse(Verdict(Plan(), faults={"ends": []}, outages=[Outage("x", 1.0, 2.0, 2.0, 3.0)]), 3.0)
+
+
+def test_what_a_rule_says_is_whole_on_a_narrow_terminal() -> None:
+    stream = io.StringIO()
+    look = Look(True, False, 80, 24, datetime.now(UTC))
+
+    chaos._draw(Page(stream, look), Verdict(Plan(), faults={name: [] for name in RULES}))
+
+    shown = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue()).split())
+    assert "…" not in shown
+    assert all(chaos._sentence(rule).split()[-1] in shown for rule in RULES.values())
+
+
+def test_tasks_that_agents_add_are_counted_as_wanted_too(tmp_path: Path) -> None:
+    told: list[tuple[int, int, str | None]] = []
+    trial = Trial(Plan(tasks=300), tmp_path, lambda *news: told.append(news))
+
+    trial._done, trial._stored = 10, 12
+    trial._news("early")
+    trial._done, trial._stored = 315, 318
+    trial._news("checking")
+
+    assert told == [(10, 300, "early"), (315, 318, "checking")]
 
 
 def test_the_same_seed_gives_the_same_tasks_and_faults() -> None:

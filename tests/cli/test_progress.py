@@ -63,6 +63,8 @@ def test_on_a_pipe_there_is_a_plain_line_now_and_then(quick: None, monkeypatch: 
 
     with Progress(Session(), "Storing tasks", 100_000) as shown:
         err.until(r"Storing tasks  100,000  0 s\n")
+        shown.update(0)
+        err.until(r"Storing tasks  0 of 100,000  0 s\n")
         shown.update(250)
         err.until(r"Storing tasks  250 of 100,000  0 s\n")
         shown.begin("Ordering", None)

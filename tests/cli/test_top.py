@@ -21,6 +21,7 @@ import pytest
 import sample_fleet as sample
 from rich.text import Text
 from terminal import STUB
+from textual.geometry import Region
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
@@ -28,6 +29,7 @@ from agentorch_cli.cli.cockpit.app import READ_ONLY, Cockpit
 from agentorch_cli.cli.cockpit.grid import Grid
 from agentorch_cli.cli.cockpit.pages import Detail, Help, Question
 from agentorch_cli.errors import Conflict, DatabaseUnreachable
+from agentorch_cli.text import one_line
 from agentorch_cli.views import (
     BarView,
     ChangeReply,
@@ -350,6 +352,59 @@ async def test_it_fits_terminals_of_any_size(size: tuple[int, int]) -> None:
         await until(pilot, lambda: cockpit.state is not None)
         await pilot.resize_terminal(80, 24)
         await until(pilot, lambda: cockpit.query_one(Grid).row_count == 3)
+
+
+async def test_it_takes_the_size_that_the_terminal_has_now() -> None:
+    async with opened(Client()) as (cockpit, pilot):
+        await pilot.press("p")  # nothing else draws it anew
+        wide = rows(cockpit)
+
+        await pilot.resize_terminal(50, 20)
+        await until(pilot, lambda: len(rows(cockpit)[0]) < len(wide[0]))
+        await pilot.resize_terminal(*SIZE)
+        await until(pilot, lambda: rows(cockpit) == wide)
+
+
+async def test_a_question_names_the_task_as_people_do_and_so_does_the_answer() -> None:
+    client = Client()
+    async with opened(client, may_write=True) as (cockpit, pilot):
+        await open_tasks(cockpit, pilot)
+        task_id = cockpit.query_one(Grid).chosen
+        name = next(task.name for task in sample.tasks() if task.task_id == task_id)
+        assert name is not None
+
+        await pilot.press("C")
+        await until(pilot, lambda: isinstance(cockpit.screen, Question))
+        asked = str(cockpit.screen.query_one("#ask", Static).content)
+        assert f"Cancel the task {one_line(name)}?\n{task_id}\n" in asked
+
+        await pilot.press("y")
+        await until(pilot, lambda: bool(cockpit._notifications))
+        assert [one.message for one in cockpit._notifications] == [f"{one_line(name)}: cancelled"]
+
+
+async def test_a_table_says_of_how_many_tasks_it_shows_some() -> None:
+    client = Client()
+    assert isinstance(client.status, StatusView)
+    client.status.task_counts = {"completed": 2_000}
+    async with opened(client) as (cockpit, pilot):
+        await open_tasks(cockpit, pilot)
+
+        line = str(cockpit.query_one("#state", Static).content)
+        assert line.startswith(f"{len(rows(cockpit))} of 2,000 tasks")
+
+
+async def test_a_long_word_about_a_key_goes_on_below_itself() -> None:
+    async with opened(Client()) as (cockpit, pilot):
+        await pilot.resize_terminal(70, 30)
+        await pilot.press("question_mark")
+        await until(pilot, lambda: isinstance(cockpit.screen, Help))
+        await pilot.pause()
+        strips = [strip.text for strip in cockpit.screen.query_one("#ask").render_lines(Region(0, 0, 70, 20))]
+
+    begin = next(line.index("filter: every") for line in strips if "filter: every" in line)
+    after = strips[next(n for n, line in enumerate(strips) if "filter: every" in line) + 1]
+    assert after[:begin].strip("│ ") == ""
 
 
 # --- the command --------------------------------------------------------------------------------

@@ -162,14 +162,8 @@ class Cockpit(App[None]):
         grid = screen.query_one(Grid)
         grid.show(self._listing, state, look)
         screen.query_one("#state", Static).update(self._line(grid, look))
-        status = state.status
-        numbers = {
-            "Agents": len(status.agents),
-            "Tasks": sum(status.task_counts.values()),
-            "Deadlocks": sum(one.resolved_at is None for one in status.deadlocks),
-        }
         for one in LISTINGS:
-            number = numbers.get(one.name)
+            number = self._number(one)
             screen.query_one(f"#{one.name}", Tab).label = f"{one.name} {number:,}" if number else one.name
 
     def _head(self, look: Look) -> Text:
@@ -193,18 +187,31 @@ class Cockpit(App[None]):
 
     def _line(self, grid: Grid, look: Look) -> Text:
         by = grid.sorted_by.get(self._listing.name)
-        parts = [
-            f"{grid.number:,} of {grid.total:,}"
-            if grid.words
-            else f"{grid.total:,} {self._listing.name.lower()}"
-        ]
         if grid.words:
-            parts.append(f"filter: {grid.words}")
+            parts = [f"{grid.number:,} of {grid.total:,}", f"filter: {grid.words}"]
+        else:
+            every = self._number(self._listing)
+            of = f" of {every:,}" if every > grid.total else ""
+            parts = [f"{grid.total:,}{of} {self._listing.name.lower()}"]
         if by is not None:
             parts.append(f"by {by[0].lower()}")
         if grid.number > grid.row_count:
             parts.append(f"the first {grid.row_count:,} are shown")
         return look.text("   ".join(parts), "dim")
+
+    def _number(self, listing: Listing) -> int:
+        """How many there are of what is listed, as far as it is known; some may not have been asked for."""
+        if self.state is None:
+            return 0
+        status = self.state.status
+        match listing.name:
+            case "Agents":
+                return len(status.agents)
+            case "Tasks":
+                return sum(status.task_counts.values())
+            case "Deadlocks":
+                return sum(one.resolved_at is None for one in status.deadlocks)
+        return 0
 
     def tell(self, sentence: str, severity: Any = "information") -> None:
         """A word to the person, in a corner, for a while."""
@@ -276,7 +283,7 @@ class Cockpit(App[None]):
         self.show()
 
     def on_resize(self) -> None:
-        self.show()
+        self.call_later(self.show)  # Textual takes the new size after this
 
     def key_1(self) -> None:
         self._choose(LISTINGS[0])
@@ -388,19 +395,30 @@ class Cockpit(App[None]):
             if is_yes:
                 self.run_worker(self._change(method, parameter, key, done), group="change")
 
-        question = Text.assemble(words, " ", (one_line(key), "bold"), "?")
+        name = self._name_of(key)
+        question = Text.assemble(words, " ", (one_line(name or key), "bold"), "?")
+        if name is not None:
+            question.append(f"\n{one_line(key)}", "dim")
         self.push_screen(Question(question), answered)
 
+    def _name_of(self, key: str) -> str | None:
+        """What people call the task; None where it has no name, and for agents."""
+        if self.state is None or self._open_noun() != "task":
+            return None
+        known = (*self.state.tasks, *self.state.status.running)
+        return next((one.name for one in known if one.task_id == key), None)
+
     async def _change(self, method: str, parameter: str, key: str, done: str) -> None:
+        name = self._name_of(key)
         try:
             reply: ChangeReply = await self.client.call(method, **{parameter: [key]})
         except OrchestratorError as error:
             self.tell(error.message, "error")
             return
         for one in reply.changed:
-            self.tell(f"{one}: {done}")
+            self.tell(f"{name or one}: {done}")
         for one, why in reply.unchanged.items():
-            self.tell(f"{one}: {why}", "warning")
+            self.tell(f"{name or one}: {why}", "warning")
 
     # --- signals ------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from typing import Any
 from agentorch_cli.cli import board, columns, crew
 from agentorch_cli.cli.look import Look
 from agentorch_cli.cli.tables import Column
+from agentorch_cli.text import natural
 from agentorch_cli.views import StatusView, TaskView
 
 WORDS = (
@@ -86,7 +87,7 @@ LISTINGS = (
         lambda state: crew.in_order(state.status.agents, state.status.at),
         lambda agent: str(agent.agent_id),
         {
-            "AGENT": lambda agent: agent.agent_id,
+            "AGENT": lambda agent: natural(agent.agent_id),
             "LOAD": lambda agent: (agent.load, agent.queued),
             "SLOTS": lambda agent: agent.slots,
             "SCORE": lambda agent: agent.performance_score,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, ClassVar
 
+from rich.table import Table
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -20,7 +21,7 @@ from textual.widgets import Footer, Static, Tab, Tabs
 
 from agentorch_cli.cli import columns, deadlock, pictures, portrait, story
 from agentorch_cli.cli.look import Look
-from agentorch_cli.cli.tables import Page
+from agentorch_cli.cli.tables import GAP, Page
 from agentorch_cli.errors import NotFound, OrchestratorError
 
 if TYPE_CHECKING:
@@ -189,8 +190,12 @@ class Help(ModalScreen[None]):
         self._rows = rows
 
     def compose(self) -> ComposeResult:
-        lines = [Text.assemble((f"{key:>12}  ", "bold cyan"), words) for key, words in self._rows]
-        yield Static(Text("\n").join(lines), id="ask")
+        keys = Table.grid(padding=(0, GAP, 0, 0))
+        keys.add_column(justify="right", style="bold cyan", no_wrap=True)
+        keys.add_column()
+        for key, words in self._rows:
+            keys.add_row(key, words)
+        yield Static(keys, id="ask")
 
     def action_leave(self) -> None:
         self.dismiss()
