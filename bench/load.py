@@ -39,19 +39,17 @@ async def bring(data_dir: Path, rate: float) -> None:
     clock = asyncio.get_running_loop().time
     flags = {"data_dir": str(data_dir), "database.url": os.environ.get("DATABASE_URL")}
     async with open_client(load_settings(flags, {}, None, data_dir.parent)) as client:
-        began, brought, latest = clock(), 0, 0.0
+        began, brought, latest, steps = clock(), 0, 0.0, 0
         while not stop.is_set():
-            due = int((clock() - began) * rate) + 1 - brought
+            latest = max(latest, clock() - began - steps * STEP_SECONDS)
+            steps = max(steps, int((clock() - began) / STEP_SECONDS)) + 1
+            due = int(steps * STEP_SECONDS * rate) - brought
             if due > 0:
-                late = clock() - began - brought / rate
-                latest = max(latest, late)
                 await client.call("task.submit", tasks=tasks(due))
                 if not brought:
                     print("begun", flush=True)
                 brought += due
-            ahead = brought / rate - (clock() - began)
-            if ahead > 0 or due <= 0:
-                await asyncio.sleep(max(STEP_SECONDS, ahead))
+            await asyncio.sleep(max(0.0, began + steps * STEP_SECONDS - clock()))
     print(json.dumps({"brought": brought, "latest_ms": round(latest * 1e3, 1)}), flush=True)
 
 

@@ -45,6 +45,9 @@ DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.Internal
 KINDS = ("unreachable", "deadlock", "lock_timeout", "statement_timeout", "conflict", "other")
 """Of failed statements; `conflict` is a unique index that refused, which callers expect."""
 
+MOST_AT_HAND = 4
+"""Connections that are kept out of the general pool between two uses."""
+
 OnNotice = Callable[[str, str], None]
 """Called with channel and payload."""
 
@@ -73,12 +76,8 @@ class Database:
         self.node_id = node_id
         self._pool_size = pool_size
         self._command_timeout = command_timeout
-        self._pool: asyncpg.Pool | None = None
-        self._by_key: asyncpg.Pool | None = None
-        self._spare: list[Any] = []
-        """Connections of that pool that nobody uses at the moment, and that were not given back to it."""
-        self._queue = 0
-        """How many wait for the pool to give them one."""
+        self._any: _AtHand | None = None
+        self._by_key: _AtHand | None = None
         self._opening = asyncio.Lock()
         self.errors: dict[str, int] = dict.fromkeys(KINDS, 0)
         """Statements that failed, by kind."""
@@ -87,7 +86,8 @@ class Database:
     async def open(self) -> None:
         """Connect. Raises DatabaseUnreachable with what PostgreSQL (or the network) said."""
         async with self._translated():
-            self._pool = await self._create_pool(1, self._pool_size, self._session)
+            pool = await self._create_pool(1, self._pool_size, self._session)
+            self._any = _AtHand(pool, min(MOST_AT_HAND, self._pool_size // 2))
 
     async def _create_pool(self, least: int, most: int, session: dict[str, str]) -> asyncpg.Pool:
         pool: asyncpg.Pool = await asyncpg.create_pool(
@@ -105,30 +105,31 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection; those in use are cut after a moment."""
-        pools = (self._by_key, self._pool)
-        spare, self._spare = self._spare, []
-        self._pool = self._by_key = None
-        for pool in pools:
-            if pool is not None:
+        hands = (self._by_key, self._any)
+        self._any = self._by_key = None
+        for hand in hands:
+            if hand is not None:
                 try:
                     async with asyncio.timeout(2):
-                        while pool is pools[0] and spare:
-                            await pool.release(spare.pop())
-                        await pool.close()
+                        await hand.close()
                 except (TimeoutError, OSError, asyncpg.PostgresError):
-                    pool.terminate()
+                    hand.pool.terminate()
 
     def connections(self) -> dict[str, float]:
         """How many connections are at work, and how many wait for some."""
-        pools = [pool for pool in (self._pool, self._by_key) if pool is not None]
-        idle = sum(pool.get_idle_size() for pool in pools) + len(self._spare)
-        return {"busy": float(sum(pool.get_size() for pool in pools) - idle), "idle": float(idle)}
+        hands = [hand for hand in (self._any, self._by_key) if hand is not None]
+        idle = sum(hand.pool.get_idle_size() + len(hand.spare) for hand in hands)
+        return {"busy": float(sum(hand.pool.get_size() for hand in hands) - idle), "idle": float(idle)}
 
     @property
     def pool(self) -> asyncpg.Pool:
-        if self._pool is None:
+        return self._open.pool
+
+    @property
+    def _open(self) -> _AtHand:
+        if self._any is None:
             raise DatabaseUnreachable("the database connection is closed")
-        return self._pool
+        return self._any
 
     async def fetch(self, name: str, *args: Any, within: Clauses | None = None) -> list[asyncpg.Record]:
         """Run a named statement; all its rows. `within`: which of them, in which order."""
@@ -136,55 +137,35 @@ class Database:
         if within is not None:
             sql = within.put_into(sql, len(args))
             args = (*args, *within.values)
-        async with self._translated():
-            rows: list[asyncpg.Record] = await self.pool.fetch(sql, *args)
+        async with self._translated(), self._open.connection() as connection:
+            rows: list[asyncpg.Record] = await connection.fetch(sql, *args)
             return rows
 
     async def fetch_one(self, name: str, *args: Any) -> asyncpg.Record | None:
         """Run a named statement; its first row."""
-        async with self._translated():
-            return await self.pool.fetchrow(self._sql[name], *args)
+        async with self._translated(), self._open.connection() as connection:
+            row: asyncpg.Record | None = await connection.fetchrow(self._sql[name], *args)
+            return row
 
     async def hot(self, name: str, *args: Any) -> list[asyncpg.Record]:
         """Run a named statement of the hot path, on a connection that plans by key."""
         async with self._translated():
-            pool = self._by_key or await self._open_by_key()
-            connection = await self._take(pool)
-            try:
+            hand = self._by_key or await self._open_by_key()
+            async with hand.connection() as connection:
                 rows: list[asyncpg.Record] = await connection.fetch(self._sql[name], *args)
-            except BaseException:
-                await pool.release(connection)  # it looks whether that one is of use yet
-                raise
-            if self._queue or pool is not self._by_key:
-                await pool.release(connection)
-            else:
-                self._spare.append(connection)
-            return rows
+                return rows
 
-    async def _take(self, pool: asyncpg.Pool) -> Any:
-        """A connection of the hot path: one that is at hand, else of the pool, which takes as long as a third
-        of a small statement."""
-        while self._spare:
-            connection = self._spare.pop()
-            if not connection.is_closed():
-                return connection
-            await pool.release(connection)
-        self._queue += 1
-        try:
-            return await pool.acquire()
-        finally:
-            self._queue -= 1
-
-    async def _open_by_key(self) -> asyncpg.Pool:
+    async def _open_by_key(self) -> _AtHand:
         async with self._opening:
             if self._by_key is None:
-                self._by_key = await self._create_pool(1, 6, self._session | _BY_KEY)
+                most = 6
+                self._by_key = _AtHand(await self._create_pool(1, most, self._session | _BY_KEY), most)
             return self._by_key
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         """Several statements, all or nothing."""
-        async with self._translated(), self.pool.acquire() as connection, transacting(connection):
+        async with self._translated(), self._open.connection() as connection, transacting(connection):
             yield Transaction(connection, self._sql)
 
     @contextlib.asynccontextmanager
@@ -192,7 +173,7 @@ class Database:
         """Several readings of one moment."""
         async with (
             self._translated(),
-            self.pool.acquire() as connection,
+            self._open.connection() as connection,
             transacting(connection, isolation="repeatable_read", readonly=True),
         ):
             yield Transaction(connection, self._sql)
@@ -200,7 +181,7 @@ class Database:
     @contextlib.asynccontextmanager
     async def connected(self) -> AsyncIterator[Any]:
         """A connection of one's own for a while: for what is no named statement, such as a copy."""
-        async with self._translated(), self.pool.acquire() as connection:
+        async with self._translated(), self._open.connection() as connection:
             yield connection
 
     @contextlib.asynccontextmanager
@@ -366,6 +347,65 @@ class Database:
                     await connection.execute("select 1", timeout=5)
         finally:
             connection.terminate()
+
+
+class _AtHand:
+    """A pool, and some of its connections that nobody uses at the moment and that were not given back to it:
+    to take one from the pool and to give it back takes as long as a small statement."""
+
+    def __init__(self, pool: asyncpg.Pool, most: int) -> None:
+        self.pool = pool
+        self.spare: list[Any] = []
+        self._most = most
+        self._queue = 0
+        """How many wait here for the pool to give them one."""
+        self._is_closed = False
+
+    def connection(self) -> _Use:
+        """For the time of one statement, or one transaction."""
+        return _Use(self)
+
+    async def take(self) -> Any:
+        while self.spare:
+            connection = self.spare.pop()
+            if not connection.is_closed():
+                return connection
+            await self.pool.release(connection)
+        self._queue += 1
+        try:
+            return await self.pool.acquire()
+        finally:
+            self._queue -= 1
+
+    async def give(self, connection: Any, *, is_sound: bool) -> None:
+        """Back; the pool looks whether one is of use yet that is not sound for certain."""
+        if is_sound and not self._queue and not self._is_closed and len(self.spare) < self._most:
+            self.spare.append(connection)
+        else:
+            await self.pool.release(connection)
+
+    async def close(self) -> None:
+        """What is in use is waited for."""
+        self._is_closed = True
+        while self.spare:
+            await self.pool.release(self.spare.pop())
+        await self.pool.close()
+
+
+class _Use:
+    """A context manager by hand, for it is entered for each statement."""
+
+    __slots__ = ("_connection", "_hand")
+
+    def __init__(self, hand: _AtHand) -> None:
+        self._hand = hand
+
+    async def __aenter__(self) -> Any:
+        self._connection = await self._hand.take()
+        return self._connection
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        await self._hand.give(self._connection, is_sound=kind is None)
 
 
 class Transaction:

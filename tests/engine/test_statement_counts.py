@@ -47,10 +47,11 @@ class Sent:
     @asynccontextmanager
     async def during(self) -> AsyncIterator[list[str]]:
         """What is sent while the block runs, without what goes on beside it."""
+        await asyncio.sleep(0)  # the driver says it with the next turn of the loop
         before = len(self.names)
         found: list[str] = []
         yield found
-        await asyncio.sleep(0)  # the driver says it with the next turn of the loop
+        await asyncio.sleep(0)
         found += [name for name in self.names[before:] if name not in PERIODIC]
 
 
