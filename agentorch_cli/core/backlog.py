@@ -22,9 +22,11 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, insort
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 from agentorch_cli.core.gates import Gates
@@ -35,6 +37,9 @@ MOST_OVERTAKES = 20
 
 Order = tuple[int, float, int]
 """Lower goes first."""
+
+Entry = tuple[Order, str]
+"""A task's place, and its id."""
 
 FIRST: Order = (-(2**63), float("-inf"), -1)
 """Before all that there can be."""
@@ -83,7 +88,11 @@ class Queue:
     want: Want
     number: int
     """Settles equal orders: which queue was there first."""
-    heap: list[tuple[Order, str]] = field(default_factory=list)
+    run: deque[Entry] = field(default_factory=deque)
+    """Entries in order. Tasks mostly come in the order of service, and to keep a heap of them costs more than
+    all else that is done with an entry."""
+    heap: list[Entry] = field(default_factory=list)
+    """Those that came out of order."""
     place: Order = (0, 0.0, 0)
     """Where it stands in the line: at its first task, or before it where that has left."""
     is_asleep: bool = False
@@ -92,6 +101,31 @@ class Queue:
     """The gate that is closed for its first task."""
     overtaken: int = 0
     """No task in it was overtaken more often."""
+
+    def push(self, entry: Entry) -> None:
+        """Add an entry wherever it belongs."""
+        if not self.run or entry > self.run[-1]:
+            self.run.append(entry)
+        else:
+            heapq.heappush(self.heap, entry)
+
+    def first(self) -> Entry | None:
+        """The lowest entry, left in place."""
+        run, heap = self.run, self.heap
+        if heap and (not run or heap[0] < run[0]):
+            return heap[0]
+        return run[0] if run else None
+
+    def pop(self) -> None:
+        """Throw the lowest entry away."""
+        run, heap = self.run, self.heap
+        if heap and (not run or heap[0] < run[0]):
+            heapq.heappop(heap)
+        else:
+            run.popleft()
+
+    def __len__(self) -> int:
+        return len(self.run) + len(self.heap)
 
 
 class Backlog:
@@ -142,7 +176,7 @@ class Backlog:
         if known is not None and self._queued.get(task_id) == there:
             return
         self._queued[task_id] = there
-        heapq.heappush(queue.heap, (order, task_id))
+        queue.push((order, task_id))
         self._entries += 1
         if order < queue.place:
             self._move(queue, order)
@@ -235,9 +269,9 @@ class Backlog:
                 gates.enter(task, seats)
                 if gates.bounds_agents:
                     gates.spend(seats, roster)
-            heapq.heappop(queue.heap)  # its own entry, which stands for nothing any more
+            queue.pop()  # its own entry, which stands for nothing any more
             self._entries -= 1
-            if not queue.heap:
+            if not queue:
                 unseen -= not queue.is_asleep
                 self._close(queue)
             news.spent(seats)
@@ -369,27 +403,30 @@ class Backlog:
         queue.is_asleep = False
 
     def _first(self, queue: Queue) -> Ready | None:
-        while queue.heap:
-            order, task_id = queue.heap[0]
+        while (entry := queue.first()) is not None:
+            order, task_id = entry
             if self._queued.get(task_id) == (queue, order):
                 return self.tasks[task_id]
-            heapq.heappop(queue.heap)
+            queue.pop()
             self._entries -= 1
         return None
 
     def _tasks_of(self, queue: Queue) -> list[Ready]:
         return [self.tasks[task_id] for _, task_id in self._standing(queue)]
 
-    def _standing(self, queue: Queue) -> set[tuple[Order, str]]:
-        return {entry for entry in queue.heap if self._queued.get(entry[1]) == (queue, entry[0])}
+    def _standing(self, queue: Queue) -> set[Entry]:
+        return {
+            entry for entry in chain(queue.run, queue.heap) if self._queued.get(entry[1]) == (queue, entry[0])
+        }
 
     def _sweep(self) -> None:
         """Throw away all entries that stand for nothing."""
         for queue in list(self._queues.values()):
-            queue.heap = sorted(self._standing(queue))
-            if not queue.heap:
+            queue.run = deque(sorted(self._standing(queue)))
+            queue.heap.clear()
+            if not queue:
                 self._close(queue)
-        self._entries = sum(len(queue.heap) for queue in self._queues.values())
+        self._entries = sum(len(queue) for queue in self._queues.values())
 
 
 class _News:

@@ -163,6 +163,7 @@ class Engine:
             self.subtasks.granted,
         )
         self.lifeline.on_stranded = self.peers.follow_agents
+        self.lifeline.on_unsent = self.peers.send_unsent
         self.balancer = Balancer(self.state, store, courier, self.scheduler, limits.balance)
         self.stragglers = Stragglers(self.state, store, self.scheduler, limits.stragglers)
         self.scheduler.on_idle = self.balancer.idle

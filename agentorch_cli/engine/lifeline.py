@@ -37,9 +37,16 @@ LOOK_EVERY = 0.25
 
 SWEEP_LIMIT = 1_000
 
+UNSENT_AFTER = 2.0
+"""Seconds after which an attempt that nobody has taken is looked at: perhaps it was never sent."""
+
 
 async def _nothing(_agent_ids: list[str]) -> None:
     """Nobody wants to know."""
+
+
+async def _no_errand() -> None:
+    """Nobody looks."""
 
 
 class Lifeline:
@@ -64,6 +71,8 @@ class Lifeline:
         self.on_late: Callable[[Delivery], None] = lambda delivery: None
         """Told of each attempt that its agent has a slot for and does not take; again and again, until it is
         on the shelf."""
+        self.on_unsent: Callable[[], Awaitable[None]] = _no_errand
+        """Told when a sweep finds attempts that their agents have not taken for a while."""
         self._orphans_from = 0.0
         self._buried: set[str] = set()
 
@@ -166,7 +175,7 @@ class Lifeline:
     async def sweep_once(self) -> None:
         """One pass over the tables: one question, and more only where it finds something."""
         seen = await self.store.db.fetch_one(
-            "sweep", self.store.node_id, self.grace, self.state.is_chief, self.state.pool
+            "sweep", self.store.node_id, self.grace, self.state.is_chief, self.state.pool, UNSENT_AFTER
         )
         assert seen is not None  # a select without from has one row
         if seen["has_stranded"]:
@@ -192,6 +201,8 @@ class Lifeline:
         if dead:  # any of them may have died between settling a task and telling its dependents
             await self.settler.unlock_missed()
             self._buried |= dead
+        if seen["has_unsent"]:
+            await self.on_unsent()
         if seen["has_ready"] and self.state.roster.free:
             self.settler.scheduler.look_again_here()  # hints can be lost; the table is the truth
 

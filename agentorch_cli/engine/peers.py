@@ -19,6 +19,7 @@ from agentorch_cli.core.model import AgentStatus
 from agentorch_cli.core.scoring import counted_performance
 from agentorch_cli.engine.desk import Desk
 from agentorch_cli.engine.exclusions import Exclusions
+from agentorch_cli.engine.lifeline import UNSENT_AFTER
 from agentorch_cli.engine.relay import BADLY, LATE, PARKED, WAITS, WELL, Relay
 from agentorch_cli.engine.scheduler import Scheduler
 from agentorch_cli.engine.state import Courier, Elsewhere, State
@@ -26,9 +27,6 @@ from agentorch_cli.store.records import Delivery
 from agentorch_cli.store.store import Store
 
 log = logging.getLogger("agentorch.peers")
-
-UNSENT_AFTER = 2.0
-"""Seconds after which an attempt that nobody has taken is looked at: the hint may have been lost."""
 
 
 class Peers:
@@ -216,16 +214,21 @@ class Peers:
         """Hints can be lost: look for work that nobody sent, and for slots that nobody gave back."""
         if not self.relay.has_peers:
             return
-        rows = await self.store.db.fetch("unsent_here", self.state.node_id, UNSENT_AFTER)
-        unsent = [mid for row in rows if (mid := str(row["message_id"])) not in self.state.deliveries]
-        if unsent:
-            await self.take_work(unsent)
+        await self.send_unsent()
         if self.state.is_leader and self.state.elsewhere:
             known = await self.store.tasks_of(list(self.state.elsewhere))
             for message_id, row in known.items():
                 if row["status"] not in ("sent", "accepted"):
                     self.state.free_elsewhere(message_id)
             self.scheduler.wake()
+
+    async def send_unsent(self) -> None:
+        """Attempts at agents of this node of which it knows nothing: the hint was lost, or they were stored
+        by a statement whose connection broke, after the tables had been looked at."""
+        rows = await self.store.db.fetch("unsent_here", self.state.node_id, UNSENT_AFTER)
+        unsent = [mid for row in rows if (mid := str(row["message_id"])) not in self.state.deliveries]
+        if unsent:
+            await self.take_work(unsent)
 
 
 def seat(roster: Roster, row: Any) -> None:

@@ -455,8 +455,7 @@ class State:
             its_own = owned.get(member.agent_id, set())
             for slot in its_own - member.used:
                 self.roster.hold(member, slot)
-            for slot in member.used - its_own:
-                self._give_back(member.agent_id, (slot,))
+            self._give_back(member.agent_id, member.used - its_own)
 
     # --- work beyond the slots of agents ----------------------------------------------------
 

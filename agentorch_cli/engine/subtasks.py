@@ -2,7 +2,7 @@
 
 A sub-task is a task like any other, with its parent's id. Its idempotency key makes a
 repeated request (after a reconnect) find the same task. Whoever asked to wait is told when
-the task is final: a hint wakes, the table is looked at, and nothing is polled meanwhile.
+the task is final: a hint wakes and the table is looked at, which a sweep does too while somebody waits.
 
 Work that waits for its sub-tasks gives its slot back, so that the agent can do other work, the
 sub-task itself perhaps. Results are handed over as they come; before the last one the work takes

@@ -30,7 +30,7 @@ import asyncpg
 
 from agentorch_cli import __version__
 from agentorch_cli.errors import Conflict, InvalidFile, SchemaMismatch, Unreachable
-from agentorch_cli.store.database import Database
+from agentorch_cli.store.database import Database, transacting
 from agentorch_cli.store.migrations import migrations, newest_version
 
 FORMAT = 1
@@ -297,7 +297,7 @@ async def restore(db: Database, archive: Archive, *, force: bool = False) -> lis
             f"the database is not empty: {counted}",
             hint="restore into a new --data-dir or database, or say --force: what is there is gone then",
         )
-    async with db.connected() as connection, connection.transaction():
+    async with db.connected() as connection, transacting(connection):
         await connection.execute("set local lock_timeout = '30s'")
         await _clear(connection)
         await db.apply(connection, archive.schema_version)

@@ -184,7 +184,7 @@ class Database:
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         """Several statements, all or nothing."""
-        async with self._translated(), self.pool.acquire() as connection, connection.transaction():
+        async with self._translated(), self.pool.acquire() as connection, transacting(connection):
             yield Transaction(connection, self._sql)
 
     @contextlib.asynccontextmanager
@@ -193,7 +193,7 @@ class Database:
         async with (
             self._translated(),
             self.pool.acquire() as connection,
-            connection.transaction(isolation="repeatable_read", readonly=True),
+            transacting(connection, isolation="repeatable_read", readonly=True),
         ):
             yield Transaction(connection, self._sql)
 
@@ -275,7 +275,7 @@ class Database:
         Two at once are safe: the second waits for the first and finds nothing to do.
         Raises SchemaMismatch where the schema is newer than this program.
         """
-        async with self._translated(), self.pool.acquire() as connection, connection.transaction():
+        async with self._translated(), self.pool.acquire() as connection, transacting(connection):
             await connection.execute("set local lock_timeout = '60s'")
             return await self.apply(connection)
 
@@ -336,14 +336,11 @@ class Database:
         while True:
             try:
                 await self._listen_once(channels, on_notice, on_connected)
-            except (
-                OrchestratorError,
-                OSError,
-                asyncpg.PostgresError,
-                asyncpg.InterfaceError,
-                TimeoutError,
-            ) as error:
+            except (OrchestratorError, *DRIVER_ERRORS, OSError, TimeoutError) as error:
                 log.info("listening was interrupted: %s", _reason(error))
+                await asyncio.sleep(0.3)
+            except Exception:
+                log.exception("listening was interrupted by a fault")
                 await asyncio.sleep(0.3)
 
     async def _listen_once(
@@ -387,6 +384,23 @@ class Transaction:
         """The first row."""
         row: asyncpg.Record | None = await self._connection.fetchrow(self._sql[name], *args)
         return row
+
+
+@contextlib.asynccontextmanager
+async def transacting(connection: Any, **options: Any) -> AsyncIterator[None]:
+    """A transaction on a connection of a pool.
+
+    Who is cancelled, or loses patience, while it ends cannot know whether it is over. Such a connection is
+    closed, which ends it: the pool would take an open transaction for a mistake of ours, and say so.
+    """
+    try:
+        async with connection.transaction(**options):
+            yield
+    except BaseException:
+        with contextlib.suppress(asyncpg.InterfaceError):  # it is closed, and the pool knows
+            if connection.is_in_transaction():
+                connection.terminate()
+        raise
 
 
 def _kind_of(error: Exception) -> str:

@@ -612,12 +612,12 @@ def check_books(backlog: Backlog) -> None:
     assert backlog._queued.keys() == backlog.tasks.keys()
     for task_id, (queue, order) in backlog._queued.items():
         assert backlog._queues[queue.want] is queue
-        assert (order, task_id) in queue.heap
+        assert (order, task_id) in queue.run or (order, task_id) in queue.heap
         assert queue.place <= order
-    assert all(queue.heap or not queue.is_asleep for queue in backlog._queues.values())
+    assert all(len(queue) or not queue.is_asleep for queue in backlog._queues.values())
     assert backlog._line == sorted((q.place, q.number, q) for q in backlog._queues.values())
     assert backlog._awake == sum(not queue.is_asleep for queue in backlog._queues.values())
-    assert backlog._entries == sum(len(queue.heap) for queue in backlog._queues.values())
+    assert backlog._entries == sum(len(queue) for queue in backlog._queues.values())
     assert backlog._entries <= 64 + 4 * len(backlog.tasks) + 1 or not backlog.tasks
     gangs = {want: queue for want, queue in backlog._queues.items() if want.is_gang}
     assert backlog._gangs == gangs

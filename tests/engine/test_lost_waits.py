@@ -288,3 +288,33 @@ async def test_a_parent_on_another_node_goes_on_although_the_leader_was_cut_off(
     await until(lambda: held_slots(leader) == {"a": set(), "b": set()})
     assert not leader.engine.state.running
     assert await (await leader.submit(PARENT)).result(timeout=30) == "done"
+
+
+async def test_an_assignment_that_is_stored_after_the_tables_were_looked_at_is_sent(
+    orchestrator: Any, crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a statement whose connection broke. Nobody else needs the slot, so nothing collides with it."""
+    scheduler, engine, assign = orchestrator.engine.scheduler, orchestrator.engine, orchestrator.store.assign
+    batches: list[Any] = []
+
+    async def lost(batch: Any) -> Any:
+        if batches:
+            return await assign(batch)
+        batches.append(batch)
+        raise DatabaseUnreachable("gone")
+
+    async def resync() -> None:
+        await engine.resync()
+        if batches:
+            await assign(batches[0])
+
+    monkeypatch.setattr(orchestrator.store, "assign", lost)
+    monkeypatch.setattr(scheduler, "on_doubt", resync)
+    monkeypatch.setattr("agentorch_cli.engine.lifeline.UNSENT_AFTER", 0.1)
+    await crew.join("a", "child", slots=2)
+    handle = await orchestrator.submit(CHILD | {"data": "done"})
+
+    assert await handle.result(timeout=30) == "done"
+    task = await orchestrator.call("task.get", task_id=handle.task_id)
+    assert len(task.attempts) == 1
+    await until(lambda: held_slots(orchestrator) == {"a": set()})

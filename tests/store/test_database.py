@@ -313,3 +313,115 @@ async def test_a_statement_of_the_hot_path_that_is_given_up_leaves_its_connectio
 
     async with asyncio.timeout(20):
         assert await store.db.hot("ready_tasks_by_id", [], "default") == []
+
+
+@pytest.mark.parametrize(
+    "error", [asyncpg.InternalClientError("odd"), OSError("gone"), RuntimeError("a fault")]
+)
+async def test_listening_goes_on_whatever_broke_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """A server that dies between two messages confuses the driver."""
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    listen, errors = store.db._listen_once, [error]
+
+    async def once(*args: Any) -> None:
+        if errors:
+            raise errors.pop()
+        await listen(*args)
+
+    async def connected() -> None:
+        await store.notify("tests", "hello")
+
+    monkeypatch.setattr(store.db, "_listen_once", once)
+    listening = asyncio.create_task(
+        store.db.listen(["tests"], lambda _, payload: heard.put_nowait(payload), connected)
+    )
+
+    async with asyncio.timeout(20):
+        assert await heard.get() == "hello"
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
+
+
+# --- transactions that are cancelled ----------------------------------------------------------
+
+
+@pytest.fixture
+async def single(database_url: str) -> AsyncIterator[Database]:
+    """Whoever comes next gets the connection of whoever came before."""
+    database = Database(database_url, node_id="tests", pool_size=1, command_timeout=20)
+    await database.open()
+    yield database
+    await database.close()
+
+
+OPEN = "select count(*) from pg_stat_activity where state like 'idle in transaction%'"
+
+
+class Stopped:
+    """A statement that ends a transaction, or begins it, and is cancelled at the server before it is done."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, statement: str) -> None:
+        self.is_under_way = asyncio.Event()
+        execute, slow = asyncpg.Connection.execute, "select pg_sleep(60)"
+
+        async def stopped(connection: Any, query: str, *args: Any, **options: Any) -> Any:
+            if query == statement and not self.is_under_way.is_set():
+                self.is_under_way.set()
+                query = f"begin; {slow}" if statement == "BEGIN;" else slow
+            return await execute(connection, query, *args, **options)
+
+        monkeypatch.setattr(asyncpg.Connection, "execute", stopped)
+
+
+@pytest.mark.parametrize("statement", ["BEGIN;", "COMMIT;", "ROLLBACK;"])
+async def test_a_transaction_that_is_cancelled_at_its_ends_is_over_and_nobody_is_told_of_an_error(
+    single: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, statement: str
+) -> None:
+    stopped = Stopped(monkeypatch, statement)
+
+    async def transact() -> None:
+        async with single.transaction() as tx:
+            await tx.fetch("notify", "tests", "hello")
+            if statement == "ROLLBACK;":
+                raise KeyError
+
+    for _ in range(3):
+        transacting = asyncio.create_task(transact())
+        async with asyncio.timeout(20):
+            await stopped.is_under_way.wait()
+        transacting.cancel()
+        with pytest.raises((asyncio.CancelledError, KeyError)):
+            await transacting
+
+        async with asyncio.timeout(20), single.connected() as connection:
+            assert not connection.is_in_transaction()
+            while await connection.fetchval(OPEN):
+                await asyncio.sleep(0.005)
+
+    assert [one.message for one in caplog.records] == []
+
+
+async def test_a_transaction_that_is_cancelled_between_its_ends_keeps_its_connection(
+    single: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    began = asyncio.Event()
+
+    async def transact() -> None:
+        async with single.transaction() as tx:
+            await tx.fetch("notify", "tests", "hello")
+            began.set()
+            await asyncio.Event().wait()
+
+    async with single.connected() as connection:
+        before = connection.get_server_pid()
+    transacting = asyncio.create_task(transact())
+    await began.wait()
+    transacting.cancel()
+    await asyncio.gather(transacting, return_exceptions=True)
+
+    async with single.connected() as connection:
+        assert connection.get_server_pid() == before
+        assert not connection.is_in_transaction()
+    assert caplog.records == []

@@ -234,7 +234,11 @@ select
   exists (
     select from task_distributions where pool = $4 and wanted > 0 and (not is_delayed or run_at <= now())
   ) as has_ready,
-  $3 and exists (select from consensus_decisions where status = 'pending') as has_votes;
+  $3 and exists (select from consensus_decisions where status = 'pending') as has_votes,
+  exists (
+    select from task_attempts
+    where status = 'sent' and node_id = $1 and sent_at < now() - $5::float8 * interval '1 second'
+  ) as has_unsent;
 
 
 -- name: orphaned_attempts
