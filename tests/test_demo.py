@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -128,16 +128,21 @@ async def test_agents_die_with_a_demo_that_is_killed(environment: dict[str, str]
         agents = agents_of(environment["TMPDIR"])
         process.kill()
 
-    deadline = time.monotonic() + 10
-    while agents_of(environment["TMPDIR"]):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until_gone(lambda: agents_of(environment["TMPDIR"]))
 
     assert len(agents) == len(SCRIPTS)
     server = EmbeddedServer(kept)
     await server.start()
     await server.release()  # its last user stops it
-    assert processes_of(environment["TMPDIR"]) == []
+    until_gone(lambda: processes_of(environment["TMPDIR"]))  # whoever ended the agents ends after them
+
+
+def until_gone(left: Callable[[], list[str]]) -> None:
+    """On a busy machine that takes a while."""
+    deadline = time.monotonic() + 60
+    while there := left():
+        assert time.monotonic() < deadline, there
+        time.sleep(0.02)
 
 
 def test_the_demo_keeps_out_of_a_folder_that_is_served(environment: dict[str, str]) -> None:
@@ -169,7 +174,12 @@ def test_the_demo_keeps_out_of_a_folder_that_is_served(environment: dict[str, st
 
 
 def agents_of(folder: str) -> list[str]:
-    return [process for process in processes_of(folder) if "examples/agents" in process]
+    """Those that connect by themselves: what `serve` runs is a process for as long as each of its tasks."""
+    return [
+        process
+        for process in processes_of(folder)
+        if "examples/agents" in process and "inventory.sh" not in process
+    ]
 
 
 def test_a_result_is_told_in_brief() -> None:

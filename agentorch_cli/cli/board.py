@@ -42,8 +42,6 @@ def head(status: StatusView, look: Look) -> list[Text]:
     history = History()
     history.add(status.flow)
     title = Text.assemble(("Engine  ", "bold"), where(status.nodes, look))
-    if look.is_terminal and not any(node.is_live for node in status.nodes):
-        title += Text("; start it with: agentorch serve", "dim")
     return [*(alarm(one, look) for one in status.alarms), title, *facts(status, look, history)]
 
 

@@ -258,6 +258,14 @@ def test_problems_stand_on_top_then_the_busiest_then_who_is_away() -> None:
     assert order == [out, gone, draining, busy, idle, offline]
 
 
+def test_an_engine_that_does_not_run_is_told_with_what_starts_it_and_once() -> None:
+    status = sample.status().model_copy(update={"nodes": [], "alarms": []})
+
+    [title] = [line.plain for line in board.head(status, TERMINAL) if line.plain.startswith("Engine")]
+
+    assert title == "Engine  not running; agentorch serve or agentorch up starts it"
+
+
 def test_agents_that_are_alike_stand_in_the_order_in_which_people_count() -> None:
     first = sample.agents()[0]
     names = ["reader-1", "reader-2", "reader-10", "writer-1", "9", "10", ""]

@@ -357,7 +357,9 @@ async def test_only_a_hash_is_kept_and_the_last_use_is_not_written_each_time(
     for _ in range(20):
         async with talk(orchestrator, token) as rpc:
             await rpc.result("hello")
-    await asyncio.sleep(0.7)  # the note of its use is written twice a second at most
+    async with asyncio.timeout(60):  # the note of its use is written twice a second at most
+        while "touch_tokens" not in asked:
+            await asyncio.sleep(0.02)
     async with orchestrator.store.db.pool.acquire() as connection:
         (row,) = map(dict, await connection.fetch("select * from tokens"))
 
@@ -409,7 +411,10 @@ async def test_a_consumer_that_takes_nothing_is_cut_off_and_goes_on_from_its_cur
     cursor = "0:0"
     async with talk(engine, max_queue=1, ping_interval=None) as rpc:
         await rpc.result("subscribe", cursor=cursor, kinds=["tick"])
-        await asyncio.sleep(1.5)  # it reads nothing for longer than a frame may wait
+        conversations = engine._gateway.on_control.__self__.conversations
+        async with asyncio.timeout(60):  # it reads nothing for longer than a frame may wait
+            while conversations:
+                await asyncio.sleep(0.02)
         with contextlib.suppress(ConnectionClosed):
             while True:
                 event = (await rpc.receive())["params"]["event"]

@@ -66,7 +66,7 @@ async def test_fifty_nested_parents_share_one_slot(start_engine: StartEngine) ->
     async with running(orchestrator, nesting()):
         handle = await orchestrator.submit(nested(50))
 
-        assert await handle.result(timeout=10) == 50
+        assert await handle.result(timeout=60) == 50
 
 
 async def test_sub_tasks_are_not_deeper_than_the_limit(start_engine: StartEngine) -> None:
