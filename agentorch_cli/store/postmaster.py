@@ -63,8 +63,8 @@ SETTINGS = {
 }
 
 WAL_SEGMENT_MB = 4
-"""Size of a file of the write-ahead log. Who needs the next one makes it, full of zeros, while every other commit
-waits: 12 to 55 ms at the usual 16 MB, until a checkpoint has left some to be used again."""
+"""Size of a file of the write-ahead log. Who needs the next one makes it, full of zeros, while every other
+commit waits: 12 to 55 ms at the usual 16 MB, until a checkpoint has left some to be used again."""
 
 _ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}  # PGPORT, PGDATA and the like stay outside
 _LOG_LIMIT_BYTES = 10 * 1024 * 1024
