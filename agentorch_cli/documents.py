@@ -112,6 +112,10 @@ class Document:
         start = f"{self.name}:{place.line}:{place.column}" if place and path else self.name
         return f"{start}: {show_path(path)}" if path else start
 
+    def read_again(self) -> Document:
+        """The document with its value, for whoever let go of that while the text was kept."""
+        return self if self.format is None else _parse(self.text, self.name, self.format)
+
     @cached_property
     def lines(self) -> Lines:
         return Lines(self.text)

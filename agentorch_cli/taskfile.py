@@ -6,8 +6,8 @@ who mends a file wants one list and not ten rounds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time
 from typing import Any, Final
 
@@ -30,6 +30,9 @@ Path = tuple[str | int, ...]
 
 MAX_DATA: Final = 1_000_000
 """Bytes of one task's data as JSON: a frame of 1 MiB has to hold it and its envelope."""
+
+CHECKED_AT_ONCE: Final = 1_000
+"""Entries whose checked copies are alive at the same time."""
 
 _RENAMED: Final = {
     "id": "task_id",
@@ -63,6 +66,20 @@ class TaskFile:
         """The place of a field (of the task itself if the path is empty) for error reports."""
         return _place(self.document, TASKS, self.paths[position], self.items[position], path)
 
+    def where_later(self) -> Callable[[int, Path], dict[str, Any]]:
+        """The same without what was read: who asks makes the text be read again."""
+        text = replace(self.document, value=None)
+        found: list[tuple[Document, Sequence[Path], Sequence[Any]]] = []
+
+        def where(position: int, path: Path) -> dict[str, Any]:
+            if not found:
+                document = text.read_again()
+                found.append((document, *_entries(document, "task")))
+            document, paths, items = found[0]
+            return _place(document, TASKS, paths[position], items[position], path)
+
+        return where
+
     def plan(self, known: Any = None) -> Plan:
         """The tasks as a graph that can be stored. Raises InvalidTask, as `core.plan.plan` does."""
         return plan(self.tasks, where=self.where, known=known)
@@ -82,10 +99,9 @@ def read_tasks(
     """
     paths, items = _entries(document, "task")
     reader = _Reader(document, TASKS, paths, items)
-    tables = reader.tables()
     tasks, positions = [], []
     large = document.format is None or len(document.text) > MAX_DATA
-    for position, table in tables:
+    for position, table in reader.tables():
         wrong = _contradictions(table)
         if "result_schema" in table:
             table["result_schema"] = _dates_as_text(table["result_schema"])
@@ -273,20 +289,29 @@ class _Reader:
     def where(self, position: int, path: Path) -> dict[str, Any]:
         return _place(self.document, self.table, self.paths[position], self.items[position], path)
 
-    def tables(self) -> list[tuple[int, dict[str, Any]]]:
+    def tables(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """The valid entries with their positions; what is wrong with the others is in `problems`."""
-        canonical = [self._canonical(position, item) for position, item in enumerate(self.items)]
+        for start in range(0, len(self.items), CHECKED_AT_ONCE):
+            items = self.items[start : start + CHECKED_AT_ONCE]
+            yield from self._checked(
+                start, [self._canonical(start + n, item) for n, item in enumerate(items)]
+            )
+
+    def _checked(self, start: int, canonical: Sequence[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
-            return list(enumerate(self.table.many.validate_python(canonical)))
+            tables = self.table.many.validate_python(canonical)
         except ValidationError:
-            pass  # now one by one: whoever has errors elsewhere should hear of these too
-        valid = []
-        for position, item in enumerate(canonical):
+            tables = None  # now one by one: whoever has errors elsewhere should hear of these too
+        if tables is not None:
+            yield from enumerate(tables, start)
+            return
+        for position, item in enumerate(canonical, start):
             try:
-                valid.append((position, self.table.one.validate_python(item)))
+                table = self.table.one.validate_python(item)
             except ValidationError as error:
                 self._note(position, item, error)
-        return valid
+            else:
+                yield position, table
 
     def _canonical(self, position: int, item: Any) -> Any:
         return self.table.canonical(

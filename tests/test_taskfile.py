@@ -487,6 +487,36 @@ def test_what_many_errors_cost_grows_with_their_number() -> None:
     assert growth(wrong, 1_000) < 2.2
 
 
+def test_errors_far_apart_in_a_long_file_are_told_with_their_lines() -> None:
+    lines = [json.dumps({"name": f"t{n}"}) for n in range(2_500)]
+    for number, wrong in ((999, {"type": 5}), (1_000, {"priority": 99}), (2_499, {"depends_on": ["t2499"]})):
+        lines[number] = json.dumps({"name": f"t{number}", **wrong})
+
+    with pytest.raises(InvalidTask) as caught:
+        read("\n".join(lines))
+
+    errors = caught.value.details["errors"]
+    assert [error["field"] for error in errors] == ["[999].type", "[1000].priority", "[2499].depends_on[0]"]
+    assert [error["line"] for error in errors] == [1000, 1001, 2500]
+
+
+@pytest.mark.parametrize("format", [Format.JSON, Format.JSONL, Format.TOML])
+def test_places_are_found_too_once_what_was_read_is_let_go(format: Format) -> None:
+    items = [{"name": "first"}, {"name": "second", "dependsOn": ["first", "nobody"]}]
+    text = {
+        Format.JSON: json.dumps({"tasks": items}, indent=2),
+        Format.JSONL: "\n".join(json.dumps(item) for item in items),
+        Format.TOML: '[[tasks]]\nname = "first"\n[[tasks]]\nname = "second"\ndependsOn = ["first", "nobody"]',
+    }[format]
+    file = read(load_document(text.encode(), format, name="tasks"))
+
+    later = file.where_later()
+
+    for path in ((), ("depends_on",), ("depends_on", 1), ("priority",)):
+        assert later(1, path) == file.where(1, path)
+    assert "line" in later(1, ("depends_on", 1))
+
+
 def test_an_endless_key_is_cut_in_the_error() -> None:
     ((where, message),) = errors({"k" * 100_000: 1})
 

@@ -104,9 +104,10 @@ def submit(
     With --wait the exit code is 3 if a task fails. --for, --any, --all and --timeout are those of
     agentorch task wait.
     """
-    from agentorch_cli.cli.files import read_submission
+    from agentorch_cli.cli.files import collecting_less_often, read_submission
     from agentorch_cli.cli.progress import Progress
 
+    ctx.with_resource(collecting_less_often())
     session = Session.of(ctx)
     if not should_wait and (goal or is_any or is_all or timeout):
         raise UsageError(

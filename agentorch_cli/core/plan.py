@@ -10,7 +10,8 @@ for stored ones cannot close a cycle, so existence is all that is asked.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any, Final, NoReturn
 
 from agentorch_cli.core.graphs import components, cyclic, layers, shortest_cycle
@@ -29,6 +30,11 @@ LONGEST_CYCLE: Final = 12
 
 MOST_MEMBERS: Final = 1000
 """Members of a cycle in the JSON form of the refusal, which has to fit a frame."""
+
+_FIELDS: Final = [field.name for field in fields(TaskSpec)]
+_VALUES: Final = attrgetter(*_FIELDS)
+_CHANGED: Final = [_FIELDS.index(name) for name in ("depends_on", "dependency_names", "remaining_path")]
+"""Of a hundred thousand tasks `replace`, which looks at each field, took a second."""
 
 Where = Callable[[int, tuple[str | int, ...]], Mapping[str, Any]]
 """From the position of a task and the path of a field to `where`, and `line`, `column` if known."""
@@ -105,26 +111,26 @@ def examine(
     external: list[tuple[str, int, int]] = []
     rows: list[list[int]] = []
     for position, task in enumerate(tasks):
-        row = []
-        for place, reference in enumerate(task.depends_on):
-            target = position_of.get(reference)
-            if target is None:
-                external.append((reference, position, place))
-            elif target == position:
-                problems.append(Problem(position, ("depends_on", place), "is the task itself"))
-            else:
-                row.append(target)
+        targets = list(map(position_of.get, task.depends_on))
+        row = [target for target in targets if target is not None and target != position]
+        if len(row) < len(targets):
+            for place, target in enumerate(targets):
+                if target is None:
+                    external.append((task.depends_on[place], position, place))
+                elif target == position:
+                    problems.append(Problem(position, ("depends_on", place), "is the task itself"))
         rows.append(row)
     if problems:
         return list(tasks), external, problems
     depths = remaining_depths(rows)
     if depths is None:
         return list(tasks), external, _circles(tasks, rows)
+    ids, names = [task.task_id for task in tasks], [task.name for task in tasks]
     resolved = [
-        _resolved(task, tasks, position_of, depth)
+        _resolved(task, row, ids, names, position_of, depth)
         if task.depends_on or depth != task.remaining_path
         else task
-        for task, depth in zip(tasks, depths, strict=True)
+        for task, row, depth in zip(tasks, rows, depths, strict=True)
     ]
     return resolved, external, []
 
@@ -200,14 +206,32 @@ def _register(tasks: Sequence[TaskSpec]) -> tuple[dict[str, int], list[Problem]]
 
 
 def _resolved(
-    task: TaskSpec, tasks: Sequence[TaskSpec], position_of: Mapping[str, int], depth: float
+    task: TaskSpec,
+    row: Sequence[int],
+    ids: Sequence[str],
+    names: Sequence[str | None],
+    position_of: Mapping[str, int],
+    depth: float,
 ) -> TaskSpec:
-    ids: dict[str, str] = {}
-    for reference in task.depends_on:
-        target = position_of.get(reference)
-        ids.setdefault(reference if target is None else tasks[target].task_id, reference)
-    names = {task_id: reference for task_id, reference in ids.items() if task_id != reference}
-    return replace(task, depends_on=tuple(ids), dependency_names=names, remaining_path=depth)
+    """The task with ids in the place of names, and ranked. `row`: what it waits for in the submission.
+
+    What is no id is the name of a task: the text of that is kept, not one for each reference.
+    """
+    needed = [ids[target] for target in row]
+    if len(set(needed)) == len(task.depends_on):
+        pairs = zip(needed, task.depends_on, row, strict=True)
+        named = {one: names[target] or reference for one, reference, target in pairs if one != reference}
+    else:  # tasks outside of the submission, or one by its id and by its name
+        first: dict[str, str] = {}
+        for reference in task.depends_on:
+            found = position_of.get(reference)
+            first.setdefault(reference if found is None else ids[found], reference)
+        needed = list(first)
+        named = {one: reference for one, reference in first.items() if one != reference}
+    values = list(_VALUES(task))
+    for place, value in zip(_CHANGED, (tuple(needed), named, depth), strict=True):
+        values[place] = value
+    return TaskSpec(*values)
 
 
 def _circles(tasks: Sequence[TaskSpec], rows: Sequence[Sequence[int]]) -> list[Problem]:
