@@ -247,7 +247,7 @@ async def wait_for_tasks(
             fix=command("task", "why", left[0]) if left else None,
             task_ids=left[:100],
         ) from None
-    found = {row["task_id"]: row for row in await context.db.fetch("results", ids)}
+    found = {row["task_id"]: row for row in await context.db.fetch_by_key("results", ids)}
     tasks = [task_view(found[task_id]) for task_id in ids if task_id in found]
     return [task for task in tasks if any and until.decided(task.status)] or tasks
 
