@@ -270,7 +270,7 @@ async def cancel_tasks(
     )
     await context.store.notify("agentorch_done", hint(off))
     await context.store.notify("agentorch_tasks", hint(told.ready, delayed=told.delayed))
-    reply = views.ChangeReply(changed=off)
+    reply = views.ChangeReply(changed=_as_asked(ids, off))
     missing = await none_such(context.db, "task", [one for one in ids if one not in stood])
     for task_id in ids:
         if task_id not in stood:
@@ -278,6 +278,12 @@ async def cancel_tasks(
         elif task_id not in off:
             reply.unchanged[task_id] = f"it is {stood[task_id].status} already"
     return reply
+
+
+def _as_asked(asked: Sequence[str], changed: Sequence[str]) -> list[str]:
+    """What changed, first what was asked for, in that order: a statement answers in an order of its own."""
+    found = set(changed)
+    return [*(one for one in asked if one in found), *sorted(found.difference(asked))]
 
 
 async def retry_tasks(context: Context, task_ids: Sequence[str]) -> views.ChangeReply:
@@ -312,7 +318,7 @@ async def retry_tasks(context: Context, task_ids: Sequence[str]) -> views.Change
     ready = [row["task_id"] for row in rows if row["status"] == TaskStatus.PENDING]
     await context.store.notify("agentorch_tasks", hint([*ready, *again]))
     changed = [*(row["task_id"] for row in rows), *again]
-    reply = views.ChangeReply(changed=changed)
+    reply = views.ChangeReply(changed=_as_asked(ids, changed))
     missing = await none_such(context.db, "task", [one for one in ids if one not in known])
     for task_id in ids:
         if task_id not in known:
