@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, NoReturn
@@ -429,6 +430,10 @@ class Transaction:
         """The first row."""
         row: asyncpg.Record | None = await self._connection.fetchrow(self._sql[name], *args)
         return row
+
+    async def copy(self, table: str, columns: Sequence[str], lines: bytes) -> None:
+        """Many rows of a table at once, as lines of PostgreSQL's text format."""
+        await self._connection.copy_to_table(table, source=io.BytesIO(lines), columns=columns)
 
 
 @contextlib.asynccontextmanager

@@ -4,15 +4,20 @@ Tasks that depend only on each other go in with one statement. If any depends on
 is stored already, those are locked first (the lock order of the schema), because one of them
 may end at this very moment: either this transaction sees its end, or its settling sees the
 new edge. Idempotency keys that are known are answered with the task that has them.
+
+A large submission is one transaction of many statements: its tasks go in by slices, the next one written
+while PostgreSQL stores the last, and its edges as copies in the order of their index. So neither side
+holds all of it as text at once, and no statement takes longer than its time limit.
 """
 
 from __future__ import annotations
 
+import asyncio
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
@@ -26,6 +31,18 @@ from agentorch_cli.store.budgets import NewBudget, insert_budgets, new_budgets
 from agentorch_cli.store.database import Database, Transaction
 from agentorch_cli.store.literals import array_literal, column, plain_column, text_column
 from agentorch_cli.store.store import Store, hint, whole
+
+LARGE: Final = 2_500
+"""Tasks and edges from which on a submission goes in by slices. Below that one statement is quicker."""
+
+SLICE: Final = 1_000
+"""Tasks of one slice: 1 MB with ten dependencies each, which PostgreSQL holds and sorts in memory."""
+
+COPIED_AT_ONCE: Final = 1 << 22
+"""Characters of edges of one copy."""
+
+_ESCAPES: Final = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
+"""Of a copy's text format."""
 
 
 @dataclass(slots=True)
@@ -180,12 +197,16 @@ async def _insert(
     budgets: Sequence[NewBudget],
 ) -> list[Stored]:
     external = _external(tasks)
-    if external or budgets:
+    if external or budgets or _is_large(tasks):
         async with store.db.transaction() as tx:
             return await _insert_in(tx, store, submission_id, tasks, external, allow_forward, budgets)
     rows = _Rows(store, submission_id, tasks, {})
     await store.db.hot("insert_tasks", *rows.arguments())
     return rows.stored()
+
+
+def _is_large(tasks: Sequence[TaskSpec]) -> bool:
+    return len(tasks) + sum(len(task.depends_on) for task in tasks) > LARGE
 
 
 def _external(tasks: Sequence[TaskSpec]) -> list[str]:
@@ -211,7 +232,10 @@ async def _insert_in(
     if missing and not allow_forward:
         raise _unknown(tasks, missing)
     rows = _Rows(store, submission_id, tasks, found)
-    await tx.fetch("insert_tasks", *rows.arguments())
+    if _is_large(tasks):
+        await _insert_slices(tx, rows)
+    else:
+        await tx.fetch("insert_tasks", *rows.arguments())
     await insert_budgets(tx, budgets)
     if missing:
         absent = set(missing)
@@ -219,6 +243,30 @@ async def _insert_in(
         await tx.fetch("note_forward_references", [e[0] for e in edges], [e[1] for e in edges])
         await tx.fetch("look_for_deadlocks", "*")
     return rows.stored()
+
+
+async def _insert_slices(tx: Transaction, rows: _Rows) -> None:
+    """The tasks by slices, then the edges."""
+    slices = rows.slices()
+    arguments = await _written(next(slices))
+    for following in slices:
+        storing = asyncio.create_task(tx.fetch("insert_tasks", *arguments))
+        try:
+            arguments = await _written(following)
+        finally:
+            await storing
+    await tx.fetch("insert_tasks", *arguments)
+    for lines in rows.edges():
+        await tx.copy("task_dependencies", ("depends_on", "task_id"), lines)
+
+
+async def _written(columns: Iterator[Any]) -> list[Any]:
+    """The columns one by one: between them the loop sends what the connection's buffer had no room for."""
+    arguments = []
+    for one in columns:
+        arguments.append(one)
+        await asyncio.sleep(0)
+    return arguments
 
 
 def _unknown(tasks: Sequence[TaskSpec], missing: Sequence[str]) -> NotFound:
@@ -246,26 +294,30 @@ class _Rows:
         self._external = external
         self._status: dict[str, TaskStatus] = {}
         self._error: dict[str, dict[str, Any]] = {}
-        self._waiting: dict[str, list[str]] = {}
+        self._waiting: dict[str, Sequence[str]] = {}
         self._depended_on = {d for task in tasks for d in task.depends_on}
         self._ended: set[str] = set()
         self._decide()
 
     def _decide(self) -> None:
         """How each task begins. A dependency that has failed already ends those that say so, in turn."""
-        own = {task.task_id: task for task in self._tasks}
         dead = {d for d, status in self._external.items() if status in ("failed", "cancelled")}
         done = {d for d, status in self._external.items() if status in ("completed", "skipped")}
         if dead:
-            self._doom(own, dead, done)
+            self._doom(dead, done)
+        ended = dead | done
         for task in self._tasks:
             if task.task_id in self._status:
                 continue
-            waiting = [d for d in dict.fromkeys(task.depends_on) if d not in done and d not in dead]
-            self._waiting[task.task_id] = waiting
+            waiting: Sequence[str] = task.depends_on
+            if ended or len(waiting) != len(set(waiting)):
+                waiting = [d for d in dict.fromkeys(waiting) if d not in ended]
+            if waiting:
+                self._waiting[task.task_id] = waiting
             self._status[task.task_id] = TaskStatus.BLOCKED if waiting else TaskStatus.PENDING
 
-    def _doom(self, own: dict[str, TaskSpec], dead: set[str], done: set[str]) -> None:
+    def _doom(self, dead: set[str], done: set[str]) -> None:
+        own = {task.task_id: task for task in self._tasks}
         dependents: dict[str, list[str]] = {}
         for task in self._tasks:
             for dependency in task.depends_on:
@@ -294,58 +346,96 @@ class _Rows:
         return [Stored(task.task_id, task.name, self._status[task.task_id]) for task in self._tasks]
 
     def arguments(self) -> list[Any]:
-        """In the order of the statement's parameters."""
+        """All of it for one statement, in the order of its parameters."""
         tasks = self._tasks
+        row = ""
+        if len(tasks) == 1 and tasks[0].run_at is None and self._ready() and not self._waiting:
+            task = tasks[0]
+            row = _row(task, _options(task), first_wave(task.consensus, task.min_agents, task.max_agents))
+        waiting = [(task.task_id, self._waiting.get(task.task_id, ())) for task in tasks]
+        edges = (
+            array_literal([d for _, needed in waiting for d in needed]),
+            array_literal([task_id for task_id, needed in waiting for _ in needed]),
+        )
+        return list(self._columns(tasks, edges, row or self._hint(), is_row=bool(row)))
+
+    def slices(self) -> Iterator[Iterator[Any]]:
+        """The same by slices, without the edges. The hint of all is that of the first."""
+        for start in range(0, len(self._tasks), SLICE):
+            told = self._hint() if start == 0 else ""
+            yield self._columns(self._tasks[start : start + SLICE], ("{}", "{}"), told)
+
+    def edges(self) -> Iterator[bytes]:
+        """The edges as lines for copies, sorted as the index of their table is."""
+        dependents: dict[str, list[str]] = {}
+        for task_id in sorted(self._waiting):
+            for dependency in self._waiting[task_id]:
+                dependents.setdefault(dependency, []).append(_copied(task_id))
+        lines, size = [], 0
+        for dependency in sorted(dependents):
+            start = f"{_copied(dependency)}\t"
+            lines.append(start + f"\n{start}".join(dependents[dependency]))
+            size += len(lines[-1])
+            if size > COPIED_AT_ONCE:
+                yield ("\n".join(lines) + "\n").encode()
+                lines, size = [], 0
+        if lines:
+            yield ("\n".join(lines) + "\n").encode()
+
+    def _ready(self) -> list[str]:
+        return [task_id for task_id, status in self._status.items() if status is TaskStatus.PENDING]
+
+    def _hint(self) -> str:
+        return hint(self._ready(), delayed=any(task.run_at is not None for task in self._tasks))
+
+    def _columns(
+        self, tasks: Sequence[TaskSpec], edges: tuple[str, str], told: str, *, is_row: bool = False
+    ) -> Iterator[Any]:
+        """In the order of the statement's parameters."""
         status = [self._status[t.task_id] for t in tasks]
         waves = [first_wave(t.consensus, t.min_agents, t.max_agents) for t in tasks]
-        waiting = [self._waiting.get(t.task_id, ()) for t in tasks]
-        ready = [t.task_id for t, s in zip(tasks, status, strict=True) if s is TaskStatus.PENDING]
-        is_delayed = any(t.run_at is not None for t in tasks)
-        options = [_options(t) for t in tasks]
-        is_single = len(ready) == len(tasks) == 1 and not is_delayed
-        row = _row(tasks[0], options[0], waves[0]) if is_single else ""
-        return [
-            array_literal([t.task_id for t in tasks]),
-            text_column([t.name for t in tasks]),
-            array_literal([t.type for t in tasks]),
-            plain_column(status),
-            plain_column([t.priority for t in tasks]),
-            array_literal([array_literal(t.required_capabilities) for t in tasks]),
-            plain_column([t.coverage for t in tasks]),
-            plain_column([t.min_agents for t in tasks]),
-            plain_column([t.max_agents for t in tasks]),
-            plain_column([w if s is TaskStatus.PENDING else 0 for w, s in zip(waves, status, strict=True)]),
-            plain_column(map(len, waiting)),
-            array_literal([array_literal(t.depends_on) for t in tasks]),
-            array_literal([array_literal(t.dependency_names.get(d, d) for d in t.depends_on) for t in tasks]),
-            plain_column([t.task_id in self._depended_on for t in tasks]),
-            plain_column([t.on_dependency_failure for t in tasks]),
-            plain_column([t.remaining_path for t in tasks]),
-            column([t.run_at for t in tasks]),
-            column([t.deadline for t in tasks]),
-            plain_column([t.timeout_seconds for t in tasks]),
-            plain_column([t.retries for t in tasks]),
-            array_literal(options),
-            text_column([orjson.dumps(t.data).decode() if t.data is not None else None for t in tasks]),
-            text_column(
-                [
-                    orjson.dumps(self._error[t.task_id]).decode() if t.task_id in self._error else None
-                    for t in tasks
-                ]
-            ),
-            text_column([t.idempotency_key for t in tasks]),
-            text_column([t.parent_id for t in tasks]),
-            self._submission_id,
-            self._store.node_id,
-            self._store.aging_seconds,
-            array_literal([d for w in waiting for d in w]),
-            array_literal([t.task_id for t, w in zip(tasks, waiting, strict=True) for _ in w]),
-            row or hint(ready, delayed=is_delayed),
-            column([t.deadline_seconds for t in tasks]),
-            plain_column(waves),
-            text_column([t.pool for t in tasks]),
-            bool(row),
-        ]
+        yield array_literal([t.task_id for t in tasks])
+        yield text_column([t.name for t in tasks])
+        yield array_literal([t.type for t in tasks])
+        yield plain_column(status)
+        yield plain_column([t.priority for t in tasks])
+        yield array_literal([array_literal(t.required_capabilities) for t in tasks])
+        yield plain_column([t.coverage for t in tasks])
+        yield plain_column([t.min_agents for t in tasks])
+        yield plain_column([t.max_agents for t in tasks])
+        yield plain_column([w if s is TaskStatus.PENDING else 0 for w, s in zip(waves, status, strict=True)])
+        yield plain_column([len(self._waiting.get(t.task_id, ())) for t in tasks])
+        yield array_literal([array_literal(t.depends_on) for t in tasks])
+        yield array_literal(
+            [array_literal([t.dependency_names.get(d, d) for d in t.depends_on]) for t in tasks]
+        )
+        yield plain_column([t.task_id in self._depended_on for t in tasks])
+        yield plain_column([t.on_dependency_failure for t in tasks])
+        yield plain_column([t.remaining_path for t in tasks])
+        yield column([t.run_at for t in tasks])
+        yield column([t.deadline for t in tasks])
+        yield plain_column([t.timeout_seconds for t in tasks])
+        yield plain_column([t.retries for t in tasks])
+        yield array_literal([_options(t) for t in tasks])
+        yield text_column([orjson.dumps(t.data).decode() if t.data is not None else None for t in tasks])
+        errors = (self._error.get(t.task_id) for t in tasks)
+        yield text_column([orjson.dumps(error).decode() if error else None for error in errors])
+        yield text_column([t.idempotency_key for t in tasks])
+        yield text_column([t.parent_id for t in tasks])
+        yield self._submission_id
+        yield self._store.node_id
+        yield self._store.aging_seconds
+        yield from edges
+        yield told
+        yield column([t.deadline_seconds for t in tasks])
+        yield plain_column(waves)
+        yield text_column([t.pool for t in tasks])
+        yield is_row
+
+
+def _copied(text: str) -> str:
+    """As a line of a copy holds it."""
+    return text if text.isprintable() and "\\" not in text else text.translate(_ESCAPES)
 
 
 def _row(task: TaskSpec, options: str, wanted: int) -> str:

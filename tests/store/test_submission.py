@@ -14,6 +14,7 @@ from agentorch_cli.core.model import Aggregate, Coverage, TaskSpec
 from agentorch_cli.errors import Conflict
 from agentorch_cli.handlers import Context
 from agentorch_cli.handlers.tasks import get_task, list_tasks, submit_tasks
+from agentorch_cli.store import submission
 from agentorch_cli.store.store import WHOLE, Store, row_in
 
 AWKWARD = [
@@ -92,6 +93,97 @@ async def test_ten_thousand_tasks_go_in_at_once(store: Store) -> None:
     assert len(reply.tasks) == 10_000
     assert await store.db.pool.fetchval("select count(*) from task_distributions") == 10_000
     assert [task.task_id for task in await store.ready_tasks(3)] == ["t0", "t1", "t2"]
+
+
+@pytest.fixture
+def by_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is more than a task goes in as a large submission does: two at a time."""
+    monkeypatch.setattr(submission, "LARGE", 1)
+    monkeypatch.setattr(submission, "SLICE", 2)
+    monkeypatch.setattr(submission, "COPIED_AT_ONCE", 100)
+
+
+SHOWN = """
+select task_id, name, status, required_capabilities, wanted, waiting_on, depends_on, dependency_names,
+  has_dependents, remaining_path, options, task_data, is_delayed, seq - min(seq) over () as seq,
+  (select array_agg(e.depends_on order by e.depends_on)
+   from task_dependencies e where e.task_id = t.task_id) as edges,
+  (select array_agg(v.kind) from events v where v.task_id = t.task_id) as events
+from task_distributions t order by t.seq
+"""
+
+
+async def _stored_rows(store: Store, tasks: list[TaskSpec]) -> list[tuple[Any, ...]]:
+    await submit_tasks(Context(store), tasks)
+    rows = await store.db.pool.fetch(SHOWN)
+    await store.db.pool.execute("truncate task_dependencies, events; truncate task_distributions cascade")
+    return [tuple(row) for row in rows]
+
+
+async def test_a_large_submission_becomes_the_same_rows_by_slices(
+    store: Store, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    names = [*AWKWARD, *(f"t{n}" for n in range(20))]
+    tasks = [
+        spec(
+            name,
+            *names[max(0, n - 5) : n : 2],
+            *names[:n][:1] * 2,  # one of them twice
+            dependency_names={other: f"the {other}"[:200] for other in names[:n]},
+            name=f"{n}",
+            data={"n": n},
+            delay_seconds=60.0 if n == 0 else None,
+        )
+        for n, name in enumerate(names)
+    ]
+    whole = await _stored_rows(store, tasks)
+
+    request.getfixturevalue("by_slices")
+
+    assert await _stored_rows(store, tasks) == whole
+
+
+@pytest.mark.usefixtures("by_slices")
+async def test_a_fault_in_the_last_slice_undoes_all_of_them(store: Store) -> None:
+    context = Context(store)
+    await submit_tasks(context, [spec("old")])
+
+    with pytest.raises(Conflict, match="'old'"):
+        await submit_tasks(context, [*(spec(f"new {n}", "old") for n in range(6)), spec("old")])
+
+    counts = await store.db.pool.fetchrow(
+        "select (select count(*) from task_distributions), (select count(*) from task_dependencies),"
+        " (select count(*) from events)"
+    )
+    assert tuple(counts) == (1, 0, 1)
+
+
+@pytest.mark.usefixtures("by_slices")
+async def test_a_large_submission_waits_only_for_what_has_not_ended(store: Store) -> None:
+    context = Context(store)
+    await submit_tasks(context, [spec("done"), spec("open"), spec("broken")])
+    await store.db.pool.execute(
+        "update task_distributions set status = 'completed', completed_at = now(), wanted = 0,"
+        " result = 'null' where task_id = 'done'"
+    )
+    await store.db.pool.execute(
+        "update task_distributions set status = 'cancelled', completed_at = now(), wanted = 0"
+        " where task_id = 'broken'"
+    )
+
+    reply = await submit_tasks(
+        context,
+        [spec("a", "done"), spec("b", "done", "open", "a"), spec("c", "broken", "open"), spec("d", "c")],
+    )
+
+    assert [(task.task_id, task.status) for task in reply.tasks] == [
+        ("a", "pending"),
+        ("b", "blocked"),
+        ("c", "failed"),
+        ("d", "failed"),
+    ]
+    edges = await store.db.pool.fetch("select depends_on, task_id from task_dependencies order by 1, 2")
+    assert [tuple(edge) for edge in edges] == [("a", "b"), ("open", "b")]
 
 
 # --- idempotency keys -------------------------------------------------------------------------
