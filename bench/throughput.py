@@ -172,7 +172,7 @@ class Waiter:
         while True:
             if not self._ended.isdisjoint((task_id, "*")):
                 self._ended.clear()
-                rows = await self._db.fetch("results", [task_id])
+                rows = await self._db.fetch_by_key("results", [task_id])
                 if rows[0]["completed_at"] is not None:
                     assert rows[0]["status"] == "completed", rows[0]
                     return

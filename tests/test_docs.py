@@ -21,7 +21,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from agentorch_cli import errors
+from agentorch_cli import Agent, errors
 from agentorch_cli.cli.app import build
 from agentorch_cli.config import load_settings
 from agentorch_cli.core.consensus import Rule
@@ -206,6 +206,16 @@ def test_the_table_of_agent_fields_is_that_of_the_models() -> None:
     listed = [quoted(row[0])[0] for row in rows(region(ROOT / "docs/operations.md", "agent-fields"))]
 
     assert sorted(listed) == sorted(AGENTS.keys)
+
+
+def test_the_parameters_of_an_agent_are_those_of_its_class() -> None:
+    page = (ROOT / "docs" / "python-api.md").read_text("utf-8")
+    _, _, shown = page.partition("**`Agent(agent_id, ")
+    parameters = inspect.signature(Agent).parameters
+    for one in shown.partition(")`")[0].split(", "):
+        name, _, default = one.partition("=")
+        assert name in parameters
+        assert default in ("", repr(parameters[name].default))
 
 
 def test_the_rules_of_votes_are_those_of_the_program() -> None:

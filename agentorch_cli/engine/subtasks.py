@@ -292,7 +292,7 @@ class Subtasks:
 
     async def look(self, ids: list[str]) -> None:
         """Tell those who wait for any of these tasks that are final."""
-        for row in await self.store.db.fetch("results", ids):
+        for row in await self.store.db.fetch_by_key("results", ids):
             if row["completed_at"] is not None:
                 final: dict[str, Any] = {"taskId": row["task_id"], "status": row["status"]}
                 if row["result"] is not None:

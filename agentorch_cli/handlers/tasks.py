@@ -247,7 +247,7 @@ async def wait_for_tasks(
             fix=command("task", "why", left[0]) if left else None,
             task_ids=left[:100],
         ) from None
-    found = {row["task_id"]: row for row in await context.db.fetch("results", ids)}
+    found = {row["task_id"]: row for row in await context.db.fetch_by_key("results", ids)}
     tasks = [task_view(found[task_id]) for task_id in ids if task_id in found]
     return [task for task in tasks if any and until.decided(task.status)] or tasks
 
@@ -270,7 +270,7 @@ async def cancel_tasks(
     )
     await context.store.notify("agentorch_done", hint(off))
     await context.store.notify("agentorch_tasks", hint(told.ready, delayed=told.delayed))
-    reply = views.ChangeReply(changed=off)
+    reply = views.ChangeReply(changed=_as_asked(ids, off))
     missing = await none_such(context.db, "task", [one for one in ids if one not in stood])
     for task_id in ids:
         if task_id not in stood:
@@ -278,6 +278,12 @@ async def cancel_tasks(
         elif task_id not in off:
             reply.unchanged[task_id] = f"it is {stood[task_id].status} already"
     return reply
+
+
+def _as_asked(asked: Sequence[str], changed: Sequence[str]) -> list[str]:
+    """What changed, first what was asked for, in that order: a statement answers in an order of its own."""
+    found = set(changed)
+    return [*(one for one in asked if one in found), *sorted(found.difference(asked))]
 
 
 async def retry_tasks(context: Context, task_ids: Sequence[str]) -> views.ChangeReply:
@@ -312,7 +318,7 @@ async def retry_tasks(context: Context, task_ids: Sequence[str]) -> views.Change
     ready = [row["task_id"] for row in rows if row["status"] == TaskStatus.PENDING]
     await context.store.notify("agentorch_tasks", hint([*ready, *again]))
     changed = [*(row["task_id"] for row in rows), *again]
-    reply = views.ChangeReply(changed=changed)
+    reply = views.ChangeReply(changed=_as_asked(ids, changed))
     missing = await none_such(context.db, "task", [one for one in ids if one not in known])
     for task_id in ids:
         if task_id not in known:

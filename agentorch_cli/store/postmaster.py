@@ -62,10 +62,6 @@ SETTINGS = {
     "cluster_name": "agentorch",
 }
 
-WAL_SEGMENT_MB = 4
-"""Size of a file of the write-ahead log. Who needs the next one makes it, full of zeros, while every other
-commit waits: 12 to 55 ms at the usual 16 MB, until a checkpoint has left some to be used again."""
-
 _ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}  # PGPORT, PGDATA and the like stay outside
 _LOG_LIMIT_BYTES = 10 * 1024 * 1024
 _FAST_SECONDS = 30.0
@@ -244,7 +240,6 @@ def run_initdb(programs: Path, directory: Path, account: Account) -> subprocess.
             "--locale-provider=builtin",
             "--builtin-locale=C.UTF-8",
             "--locale=C",
-            f"--wal-segsize={WAL_SEGMENT_MB}",
             "--auth-local=trust",  # the socket is reachable for one account only
             "--auth-host=reject",
             "--no-instructions",

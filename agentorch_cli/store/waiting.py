@@ -79,7 +79,7 @@ class Waiting:
                 ended, waiter.ended = waiter.ended, set()
                 waiter.wake.clear()
                 if ended:
-                    ended -= {row["task_id"] for row in await self._db.fetch("standing", list(ended))}
+                    ended -= {row["task_id"] for row in await self._db.fetch_by_key("standing", list(ended))}
                     waiter.left -= ended
                     if ended:
                         yield ended

@@ -36,7 +36,7 @@ class Failing:
         self.faults: list[BaseException] = []
         self.is_stored = False
         """It was done, and only its answer is lost."""
-        for method in ("fetch", "fetch_one"):
+        for method in ("fetch", "fetch_one", "hot"):
             monkeypatch.setattr(db, method, self._of(getattr(db, method)))
 
     def _of(self, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:

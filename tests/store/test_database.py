@@ -276,6 +276,33 @@ async def test_more_statements_of_the_hot_path_than_it_has_connections_all_get_t
     assert busy["busy"] == 0 and busy["idle"] > 1
 
 
+async def test_statements_and_transactions_share_the_general_connections_and_all_get_their_turn(
+    store: Store,
+) -> None:
+    async def within() -> None:
+        async with store.db.transaction() as tx:
+            await tx.fetch("clock")
+
+    async with asyncio.timeout(20):
+        for _ in range(5):
+            await asyncio.gather(
+                *(store.db.fetch("clock") for _ in range(50)), *(within() for _ in range(50))
+            )
+
+    assert store.db.connections()["busy"] == 0
+    assert store.db.pool.get_size() <= 20
+
+
+async def test_rows_named_by_keys_are_read_as_the_hot_path_reads_where_it_is_open(store: Store) -> None:
+    store.db._sql = {**store.db._sql, "clock": "select current_setting('plan_cache_mode')"}
+
+    before = await store.db.fetch_by_key("clock")
+    await store.db.hot("ready_tasks_by_id", [], "default")
+    after = await store.db.fetch_by_key("clock")
+
+    assert (before[0][0], after[0][0]) == ("auto", "force_generic_plan")
+
+
 async def test_a_connection_of_the_hot_path_that_breaks_is_replaced(store: Store) -> None:
     await asyncio.gather(*(store.db.hot("ready_tasks_by_id", [], "default") for _ in range(6)))
     await store.db.pool.execute(

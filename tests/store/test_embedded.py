@@ -186,14 +186,7 @@ async def test_the_first_start_makes_a_durable_private_utf8_database(folder: Pat
     dsn = await server.start()
     shown = {
         name: await ask(dsn, f"show {name}")
-        for name in (
-            "server_encoding",
-            "data_checksums",
-            "fsync",
-            "synchronous_commit",
-            "listen_addresses",
-            "wal_segment_size",
-        )
+        for name in ("server_encoding", "data_checksums", "fsync", "synchronous_commit", "listen_addresses")
     }
     modes = mode(data_dir), mode(data_dir / "postgres"), mode(data_dir / "run")
     socket_mode = mode(data_dir / "run" / ".s.PGSQL.5432")
@@ -206,7 +199,6 @@ async def test_the_first_start_makes_a_durable_private_utf8_database(folder: Pat
         "fsync": "on",
         "synchronous_commit": "on",
         "listen_addresses": "",
-        "wal_segment_size": "4MB",
     }
     assert modes == (0o711 if IS_ROOT else 0o700, 0o700, 0o700)
     assert socket_mode == 0o700
