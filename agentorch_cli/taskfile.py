@@ -363,7 +363,8 @@ def _contradictions(table: Mapping[str, Any]) -> list[tuple[Path, str]]:
         wrong.append(
             (("concurrency_limit",), "is there without concurrency_key, which says what it is about")
         )
-    wrong += [(("budget", *path), text) for path, text in _budget_contradictions(table.get("budget", {}))]
+    if "budget" in table:
+        wrong += [(("budget", *path), text) for path, text in _budget_contradictions(table["budget"])]
     options = table.get("consensus")
     if options is None:
         return wrong
