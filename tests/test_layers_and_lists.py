@@ -82,7 +82,7 @@ def test_the_core_has_no_clock_no_await_and_no_randomness_of_its_own() -> None:
 
 # --- statements ---------------------------------------------------------------------------------
 
-ASKS = {"fetch", "fetch_one", "hot"}
+ASKS = {"fetch", "fetch_by_key", "fetch_one", "hot"}
 """Methods whose first argument is the name of a statement."""
 
 
