@@ -297,8 +297,7 @@ class GatewaySettings(Section):
     max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """Most connections at once; further ones are told to come back."""
     max_frames_per_second: Annotated[int, Field(ge=1, le=10_000_000)] = 5_000
-    """Frames of one connection, besides three for each piece of work it was sent; one that sends more is
-    read more slowly."""
+    """Frames of a connection besides three for each piece of work; who sends more is read more slowly."""
     max_control_bytes: Annotated[int, Field(ge=65_536, le=1 << 30)] = 134_217_728
     """Largest request on the control endpoint in bytes, of who may submit; of others it is 4 MiB at most."""
     max_requests: Annotated[int, Field(ge=1, le=10_000)] = 64

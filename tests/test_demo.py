@@ -169,7 +169,7 @@ def test_the_demo_keeps_out_of_a_folder_that_is_served(environment: dict[str, st
             serve.communicate(timeout=60)
 
     assert (process.returncode, json.loads(listed)) == (8, [])
-    assert f"serve is running on {served}" in stderr, stderr
+    assert f"serve is running on {served}" in " ".join(stderr.split()), stderr
     assert f"(pid {serve.pid})" in stderr
 
 
