@@ -192,7 +192,8 @@ from task_attempts a
 join task_distributions t on t.task_id = a.task_id
 left join agent_registry r on r.agent_id = a.agent_id
 where (a.agent_id = any($1::text[]) or a.message_id = any($2::uuid[])) and a.status in ('sent', 'accepted')
-order by a.sent_at;
+-- Of what was assigned at the same moment the first had a slot, and what came after it was handed over ahead.
+order by a.sent_at, t.urgency, t.remaining_path desc, t.seq;
 
 
 -- name: adopt_attempts
