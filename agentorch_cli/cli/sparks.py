@@ -43,9 +43,10 @@ class History:
     def add(self, flow: FlowView) -> None:
         """What is known of whole steps; where so much happens that not even one was read, the rate of now."""
         first = flow.step - len(flow.came) + 1
+        seconds = flow.step_seconds or 1.0  # a server may say anything
         for number, (came, ended) in enumerate(zip(flow.came, flow.ended, strict=False), first):
             if came is not None and ended is not None:
-                self._steps[number] = (came / flow.step_seconds, ended / flow.step_seconds)
+                self._steps[number] = (came / seconds, ended / seconds)
         if flow.seconds < 2 * flow.step_seconds:
             self._steps[flow.step] = (flow.in_per_second, flow.out_per_second)
         self._newest = max(self._newest, flow.step)
