@@ -408,3 +408,10 @@ def test_the_page_of_status_has_deadlocks_and_the_flow() -> None:
     text = ESCAPES.sub("", stream.getvalue())
     assert re.search(r"Flow +in +1.5/s ▁█ +out +0.5/s █▁", text)
     assert re.search(r"DEADLOCKS \(1\)\n.*\ncircular_dependency  ring-a, ring-b  open", text)
+
+
+def test_a_step_of_no_length_that_a_server_tells_of_divides_nothing() -> None:
+    history = History()
+    history.add(FlowView(step=1, came=[2], ended=[1], step_seconds=0.0))
+
+    assert history.in_per_second >= 0.0
