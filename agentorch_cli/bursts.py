@@ -12,7 +12,7 @@ from typing import Any, Final
 from websockets.asyncio.connection import Connection
 
 MOST_BYTES: Final = 256 * 1024
-"""Bytes that are written under one time limit; a single larger message goes alone."""
+"""Bytes that are written under one time limit, or as one array; a single larger message goes alone."""
 
 
 def bursts(messages: Sequence[bytes]) -> Iterator[Sequence[bytes]]:

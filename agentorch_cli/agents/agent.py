@@ -19,8 +19,7 @@ from typing import Any, TypeVar
 from agentorch_cli.agents.desk import Desk
 from agentorch_cli.agents.handler import Handler, mode_of
 from agentorch_cli.agents.line import Line, LineState, OnConnection
-from agentorch_cli.core.hints import shortened
-from agentorch_cli.core.model import MAX_NAME, is_name
+from agentorch_cli.core.model import check_name
 from agentorch_cli.errors import Conflict, UsageError
 
 DEFAULT_URL = "ws://127.0.0.1:3001/agents"
@@ -61,11 +60,7 @@ class Agent:
 
         Without a `pool` it stays in the one that it was registered in, or comes into the default one.
         """
-        if not is_name(agent_id):
-            raise UsageError(
-                f"{shortened(agent_id)!r} is no id of an agent",
-                hint=f"It has 1 to {MAX_NAME} characters, is not blank, and has no control characters.",
-            )
+        check_name("id", agent_id)
         if slots < 1:
             raise UsageError(f"agent {agent_id} has {slots} slots", hint="An agent needs at least one.")
         if not 0 <= prefetch <= MOST_PREFETCH:

@@ -537,7 +537,7 @@ class Roster:
             return None
         if want.only is not None:
             return self._elect(want, want.only, kept)
-        avoided = self._avoided(want) if want.rather_not else want.rather_not
+        avoided = self._avoided(want)
         if want.is_team:
             return self._team(want, avoided, kept)
         guild = self.guild(want.required, want.type)
@@ -558,14 +558,10 @@ class Roster:
         Where there is none, and it may wait, the best of those who are quick: but not beside one that is
         kept for others, to which it goes as soon as it is not.
         """
-        # Who has an entry with a free slot has no obstacle but one that this want names.
-        is_open = want.pool == self.pool and not (want.closed_to or want.declined_by or avoided or kept)
-        if is_open and most == 1 and (best := self._best(guild)) is not None:
-            member = best[3]
-            if len(member.used) < member.slots:
-                return [member]
         chosen: list[Member] = []
         passed: list[Entry] = []
+        # Who has an entry with a free slot has no obstacle but one that this want names.
+        is_open = want.pool == self.pool and not (want.closed_to or want.declined_by or avoided or kept)
         while (entry := self._best(guild)) is not None:
             member = entry[3]
             if len(member.used) >= member.slots:  # and so it is with all that follow

@@ -12,6 +12,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from agentorch_cli.core.hints import shortened
+from agentorch_cli.errors import UsageError
+
 MAX_NAME = 200
 """Longest id, name, type, capability or key, in characters (PostgreSQL index entries end at 2,704 bytes)."""
 
@@ -25,9 +28,16 @@ MAX_PANEL = 100
 """Most agents that one task may ask for at once."""
 
 
-def is_name(text: str) -> bool:
-    """Whether it may be an id, name, type or capability, by the rule of files and frames."""
-    return len(text) <= MAX_NAME and re.fullmatch(NAME_PATTERN, text) is not None
+def check_name(what: str, text: str) -> None:
+    """Refuse what may be no id, type, capability or pool of an agent, by the rule of files and frames.
+
+    Raises UsageError.
+    """
+    if len(text) > MAX_NAME or re.fullmatch(NAME_PATTERN, text) is None:
+        raise UsageError(
+            f"{shortened(text)!r} is no {what} of an agent",
+            hint=f"It has 1 to {MAX_NAME} characters, is not blank, and has no control characters.",
+        )
 
 
 def lease_of(pool: str) -> str:

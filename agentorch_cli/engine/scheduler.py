@@ -799,10 +799,6 @@ class Scheduler:
                 elif not self._is_given_up(pairs[0][0], error):
                     self.look_again_here()
                 return set()
-            except DatabaseUnreachable:
-                self._take_back(pairs)
-                self._is_in_doubt = self._are_limits_stale = True
-                raise
             except asyncpg.PostgresError as error:
                 self._take_back(pairs)
                 if take_back is not None:

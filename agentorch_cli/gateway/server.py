@@ -40,12 +40,11 @@ from agentorch_cli.errors import (
 from agentorch_cli.frames import ErrorBody, Register, read_frame
 from agentorch_cli.gateway.keys import INSIDE, Caller, Keys, Rate, refuse_agent
 from agentorch_cli.gateway.page import page_of
-from agentorch_cli.gateway.reading import SMALL_BYTES, Reader
+from agentorch_cli.gateway.reading import Reader
 from agentorch_cli.gateway.session import Session, close, error_frame
 from agentorch_cli.gateway.wire import Wire
 from agentorch_cli.identity import new_id, new_id_text
 from agentorch_cli.logs import facts
-from agentorch_cli.payloads import decode
 from agentorch_cli.store.records import Delivery
 
 log = logging.getLogger("agentorch.gateway")
@@ -452,10 +451,7 @@ class Gateway:
         self._keys.in_use(session.caller)
         try:
             session.is_held = True
-            if type(raw) is str and len(raw) <= SMALL_BYTES:
-                frame = decode(raw, max_bytes=len(raw) * 4)
-            else:
-                frame = await self._read(raw)
+            frame = await self._read(raw)
             session.is_held = False
             if isinstance(frame, list) and not session.batch:
                 raise InvalidMessage('arrays are for agents that register with "batch": true')

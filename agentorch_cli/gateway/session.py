@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -30,9 +30,6 @@ log = logging.getLogger("agentorch.gateway")
 
 MOST_IN_OUTBOX = 32 * 1024 * 1024
 """Bytes that may wait for one agent."""
-
-MOST_IN_FRAME = 256 * 1024
-"""Bytes that are packed into one array frame; a single larger message goes alone."""
 
 WRITE_LIMIT = 30.0
 """Seconds that one write may take."""
@@ -192,9 +189,9 @@ class Session:
                     self._wake.clear()
                     await self._wake.wait()
                 frames, self._outbox, self._size = self._outbox, [], 0
-                for burst in ([frame] for frame in _packed(frames)) if self.batch else bursts(frames):
+                for burst in bursts(frames):
                     async with asyncio.timeout(WRITE_LIMIT):
-                        await send_each(self.connection, burst)
+                        await send_each(self.connection, [_joined(burst)] if self.batch else burst)
         except ConnectionClosed:
             pass
         except TimeoutError:
@@ -285,19 +282,6 @@ def error_frame(
     return orjson.dumps(frame)
 
 
-def _packed(frames: list[bytes]) -> Iterable[bytes]:
-    """Frames joined into JSON arrays of a bounded size; a lone one stays as it is."""
-    pack: list[bytes] = []
-    size = 0
-    for frame in frames:
-        if pack and size + len(frame) > MOST_IN_FRAME:
-            yield _joined(pack)
-            pack, size = [], 0
-        pack.append(frame)
-        size += len(frame)
-    if pack:
-        yield _joined(pack)
-
-
-def _joined(pack: list[bytes]) -> bytes:
+def _joined(pack: Sequence[bytes]) -> bytes:
+    """Messages as one JSON array; a lone one stays as it is."""
     return pack[0] if len(pack) == 1 else b"[" + b",".join(pack) + b"]"

@@ -11,9 +11,8 @@ import asyncpg
 import orjson
 
 from agentorch_cli import views
-from agentorch_cli.core.hints import shortened
 from agentorch_cli.core.ledger import NOTHING, Evidence, estimate, hourly_score, quantile
-from agentorch_cli.core.model import MAX_NAME, AgentSpec, is_name
+from agentorch_cli.core.model import AgentSpec, check_name
 from agentorch_cli.errors import Conflict, UsageError, WaitTimedOut, command
 from agentorch_cli.frames import dumps
 from agentorch_cli.handlers.context import Context
@@ -41,7 +40,7 @@ async def register_agents(context: Context, agents: Sequence[AgentSpec]) -> list
     if twice:
         raise Conflict(f"agent {twice[0]!r} is there twice")
     for agent in agents:
-        _refuse_names(agent)
+        _check_names(agent)
     await context.db.fetch(
         "register_agents",
         [a.agent_id for a in agents],
@@ -56,20 +55,14 @@ async def register_agents(context: Context, agents: Sequence[AgentSpec]) -> list
     return await find_agents(context, ids=[a.agent_id for a in agents])
 
 
-def _refuse_names(agent: AgentSpec) -> None:
+def _check_names(agent: AgentSpec) -> None:
     """Files and frames were checked when they were read; a program may hand over anything."""
-    pools = () if agent.pool is None else (agent.pool,)
-    for what, name in (
-        ("id", agent.agent_id),
-        ("type", agent.type),
-        *(("capability", one) for one in agent.capabilities),
-        *(("pool", one) for one in pools),
-    ):
-        if not is_name(name):
-            raise UsageError(
-                f"{shortened(name)!r} is no {what} of an agent",
-                hint=f"It has 1 to {MAX_NAME} characters, is not blank, and has no control characters.",
-            )
+    check_name("id", agent.agent_id)
+    check_name("type", agent.type)
+    for capability in agent.capabilities:
+        check_name("capability", capability)
+    if agent.pool is not None:
+        check_name("pool", agent.pool)
 
 
 async def list_agents(

@@ -51,6 +51,14 @@ class Failing:
         return call
 
 
+async def parent_and_child(crew: Crew, other: Crew | None = None) -> Gate:
+    """Two agents of one slot: a does parents, and b, of the other crew, their children."""
+    await crew.join("a", "parent", does=waiting, slots=1)
+    child = Gate("done")
+    await (other or crew).join("b", "child", does=child, slots=1)
+    return child
+
+
 @pytest.fixture
 def failing(orchestrator: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Failing]:
     return lambda name: Failing(orchestrator.store.db, name, monkeypatch)
@@ -65,9 +73,7 @@ async def test_a_parent_goes_on_although_the_database_was_away_for_a_statement(
 ) -> None:
     fault = failing(name)
     fault.faults, fault.is_stored = [DatabaseUnreachable("gone")], is_stored
-    await crew.join("a", "parent", does=waiting, slots=1)
-    child = Gate("done")
-    await crew.join("b", "child", does=child, slots=1)
+    child = await parent_and_child(crew)
     handle = await orchestrator.submit(PARENT)
     await child.work()
     child.is_open.set()
@@ -83,9 +89,7 @@ async def test_a_parent_whose_sub_tasks_end_cannot_be_read_is_told_so(
     orchestrator: Any, crew: Crew, failing: Any, noise: Any
 ) -> None:
     """Not by silence: nobody would look again."""
-    await crew.join("a", "parent", does=waiting, slots=1)
-    child = Gate("done")
-    await crew.join("b", "child", does=child, slots=1)
+    child = await parent_and_child(crew)
     handle = await orchestrator.submit(PARENT)
     await child.work()
     await until(lambda: orchestrator.engine.state.waiting)
@@ -110,9 +114,7 @@ async def test_a_slot_that_comes_for_work_which_has_ended_meanwhile_is_free_agai
     orchestrator: Any, crew: Crew, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is given, and before the answer is there the work is called off."""
-    await crew.join("a", "parent", does=waiting, slots=1)
-    child = Gate("done")
-    await crew.join("b", "child", does=child, slots=1)
+    child = await parent_and_child(crew)
     grant = orchestrator.store.grant_slots
     calls: list[dict[str, int]] = []
 
@@ -139,9 +141,7 @@ async def test_a_slot_that_comes_for_work_which_has_ended_meanwhile_is_free_agai
 async def test_a_slot_that_could_not_be_given_to_work_that_waits_is_free_again(
     orchestrator: Any, crew: Crew, noise: Any, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
-    await crew.join("a", "parent", does=waiting, slots=1)
-    child = Gate("done")
-    await crew.join("b", "child", does=child, slots=1)
+    child = await parent_and_child(crew)
     grant, faults = orchestrator.store.grant_slots, [fault]
 
     async def faulty(slots: dict[str, int]) -> set[str]:
@@ -204,9 +204,7 @@ async def test_a_slot_that_was_given_behind_the_engines_back_is_found(
     orchestrator: Any, crew: Crew, sql: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection broke, the mirror was compared with the tables, and then the statement was done."""
-    await crew.join("a", "parent", does=waiting, slots=1)
-    child = Gate("done")
-    await crew.join("b", "child", does=child, slots=1)
+    child = await parent_and_child(crew)
 
     async def late(slots: dict[str, int]) -> set[str]:
         ((message_id, slot),) = slots.items()
@@ -231,9 +229,7 @@ async def test_a_wait_that_begins_again_behind_the_engines_back_does_not_hold_up
     orchestrator: Any, crew: Crew, sql: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first try of the statement that begins it is carried out when all is over."""
-    await crew.join("a", "parent", does=waiting, slots=1)
-    child = Gate("done")
-    await crew.join("b", "child", does=child, slots=1)
+    child = await parent_and_child(crew)
     end = orchestrator.store.end_wait
 
     async def ended(message_id: str, task_id: str) -> tuple[bool, bool]:
@@ -258,9 +254,7 @@ async def test_the_end_of_a_sub_task_that_nobody_hinted_at_is_found(
     orchestrator: Any, crew: Crew, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(orchestrator.engine.subtasks, "hinted", lambda _: None)
-    await crew.join("a", "parent", does=waiting, slots=1)
-    child = Gate("done")
-    await crew.join("b", "child", does=child, slots=1)
+    child = await parent_and_child(crew)
     handle = await orchestrator.submit(PARENT)
     await child.work()
     await until(lambda: orchestrator.engine.state.waiting)
@@ -276,9 +270,7 @@ async def test_a_parent_on_another_node_goes_on_although_the_leader_was_cut_off(
     leader, follower = await start_engine(), await start_engine()
     fault = Failing(leader.store.db, "grant_slots", monkeypatch)
     fault.faults, fault.is_stored = [DatabaseUnreachable("gone")], is_stored
-    await crew_of(follower).join("a", "parent", does=waiting, slots=1)
-    child = Gate("done")
-    await crew_of(leader).join("b", "child", does=child, slots=1)
+    child = await parent_and_child(crew_of(follower), crew_of(leader))
     handle = await leader.submit(PARENT)
     await child.work()
     child.is_open.set()
