@@ -88,6 +88,8 @@ class Sitting:
     def heard(self, state: str, reason: str) -> None:
         """The connection changed."""
         before, self._state = self._state, state
+        if self._stop.is_set():
+            return  # the person has left: what is not delivered is told at the end
         why = f" ({one_line(reason)})" if reason else ""
         match state:
             case LineState.CONNECTED if self._was_here:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -34,6 +36,7 @@ from agentorch_cli.store.ledger import (
     keep_accounts,
     reckon,
 )
+from agentorch_cli.store.queries import statements
 from agentorch_cli.store.store import Store
 
 COMPLETED, FAILED, LOST = AttemptStatus.COMPLETED, AttemptStatus.FAILED, AttemptStatus.LOST
@@ -344,6 +347,32 @@ async def test_an_agent_of_ten_thousand_task_types_keeps_sixty_four_rows(registr
     assert len(types) == MOST_ROWS + 1 == 65
     assert {f"new-{n}" for n in range(10)} | {""} <= set(types)
     assert len((await get_agent(Context(registry), "b")).ledger) == MOST_ROWS + 1
+
+
+async def test_trimming_never_compares_each_row_with_each(registry: Store) -> None:
+    """Not even by the plan that a planner makes for a table that it holds for empty."""
+    await _keep(registry, *[("a", "any", f"old-{n}", COMPLETED, 1.0) for n in range(500)])
+
+    async with registry.db.pool.acquire() as connection, connection.transaction():
+        for means in ("hashjoin", "mergejoin", "indexscan", "indexonlyscan", "bitmapscan"):
+            await connection.execute(f"set local enable_{means} = off")
+        told = await connection.fetchval(
+            f"explain (analyze, format json) {statements()['trim_ledger']}", MOST_ROWS
+        )
+
+    read = [
+        node["Actual Rows"] * node["Actual Loops"]
+        for node in _nodes(json.loads(told)[0]["Plan"])
+        if node.get("Relation Name") == "agent_ledger" and "Scan" in node["Node Type"]
+    ]
+    assert 500 < sum(read) < 10 * 500, told
+    assert len((await get_agent(Context(registry), "a")).ledger) == MOST_ROWS + 1
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for part in plan.get("Plans", ()):
+        yield from _nodes(part)
 
 
 async def test_the_longest_names_have_room(store: Store) -> None:

@@ -126,31 +126,29 @@ select count(*) as active from hour;
 
 -- name: trim_ledger
 -- No agent keeps more than $1 rows beside the one for everything: those written longest ago go, and
--- those of agents that are not registered any more.
+-- those of agents that are not registered any more. Rows are named by their place, so that no plan
+-- compares each of them with each, whatever the planner believes of a table that was empty a moment ago.
 with crowded as (
   select agent_id from agent_ledger group by agent_id having count(*) > $1 + 1
 ),
 ranked as (
-  select l.agent_id, l.skill, l.task_type,
+  select l.ctid as row,
     row_number() over (partition by l.agent_id order by l.updated_at desc, l.skill, l.task_type) as place
-  from agent_ledger l join crowded c on c.agent_id = l.agent_id
-  where l.skill <> ''
+  from agent_ledger l
+  where l.skill <> '' and l.agent_id = any(array(select agent_id from crowded))
 ),
 unwanted as (
-  select agent_id, skill, task_type from ranked where place > $1
+  select row from ranked where place > $1
   union
-  select l.agent_id, l.skill, l.task_type from agent_ledger l
+  select l.ctid from agent_ledger l
   where not exists (select from agent_registry a where a.agent_id = l.agent_id)
 ),
 doomed as (
-  select l.agent_id, l.skill, l.task_type
-  from agent_ledger l
-  join unwanted u on u.agent_id = l.agent_id and u.skill = l.skill and u.task_type = l.task_type
-  for update of l skip locked
+  select l.ctid as row from agent_ledger l
+  where l.ctid = any(array(select row from unwanted))
+  for update skip locked
 )
-delete from agent_ledger l
-using doomed d
-where l.agent_id = d.agent_id and l.skill = d.skill and l.task_type = d.task_type;
+delete from agent_ledger where ctid = any(array(select row from doomed));
 
 
 -- name: score_agents
