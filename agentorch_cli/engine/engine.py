@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,7 @@ from agentorch_cli.engine.historian import Historian
 from agentorch_cli.engine.leader import Leader
 from agentorch_cli.engine.ledger import Bookkeeper
 from agentorch_cli.engine.lifeline import Lifeline
+from agentorch_cli.engine.orders import channel_of
 from agentorch_cli.engine.peers import Peers, seat
 from agentorch_cli.engine.proposals import Proposals
 from agentorch_cli.engine.pruner import Age, Pruner
@@ -191,6 +192,8 @@ class Engine:
         self._called_off: set[str] | None = set()
         self._slots_changed: set[str] | None = set()
         self._work: dict[str, None] = {}
+        self._own_channel = channel_of(store.node_id)
+        self._orders: list[str] = []
         self._agents: dict[str, None] = {}
         self._peers_spoke = asyncio.Event()
         self._is_listening = asyncio.Event()
@@ -224,7 +227,7 @@ class Engine:
             run(self._follow_changes(), name="changes"),
             run(self._follow_peers(), name="peers"),
             run(self.relay.run(), name="relay"),
-            run(self.store.db.listen(CHANNELS, self._on_notice, self._on_listening), name="listen"),
+            run(self.store.db.listen(self._channels(), self._on_notice, self._on_listening), name="listen"),
         ]
         for loop in self._loops:
             loop.add_done_callback(_loop_ended)
@@ -234,6 +237,9 @@ class Engine:
         self.state.bus.publish("initialized")
 
     # --- hints ------------------------------------------------------------------------------
+
+    def _channels(self) -> Sequence[str]:
+        return CHANNELS if self._own_channel is None else (*CHANNELS, self._own_channel)
 
     def _on_notice(self, channel: str, payload: str) -> None:
         if channel == "agentorch_done":
@@ -251,16 +257,20 @@ class Engine:
                 ids = payload.split("\n")
                 self.scheduler.hinted((i for i in ids if i != DELAYED), delayed=DELAYED in ids)
         elif channel == "agentorch_cancel":
-            if payload == "*":
+            called_off = None if payload == "*" else payload.split("\n")
+            self.peers.called_off(called_off)
+            if called_off is None:
                 self._called_off = None
             elif self._called_off is not None:
-                self._called_off.update(payload.split("\n"))
+                self._called_off.update(called_off)
             self._fleet_changed.set()
         elif channel == WORK:
             node_id, *ids = payload.split("\n")
             if node_id == self.state.node_id:
                 self._work.update(dict.fromkeys(ids))
                 self._peers_spoke.set()
+        elif channel == self._own_channel:
+            self._orders.append(payload)  # their ids follow
         elif channel == FREED:
             self.peers.take_freed(payload.split("\n"))
         elif channel == AGENTS:
@@ -327,6 +337,8 @@ class Engine:
     async def _on_listening(self) -> None:
         """Whatever was said while nobody listened is in the tables."""
         self._called_off = self._slots_changed = None
+        if self._is_listening.is_set():  # not for the first time
+            self.peers.called_off(None)
         self.state.fleet_hints += 1
         self._fleet_changed.set()
         self.settler.ended_elsewhere(None)
@@ -371,12 +383,13 @@ class Engine:
                     await self._peers_spoke.wait()
             self._peers_spoke.clear()
             work, self._work = self._work, {}
+            orders, self._orders = self._orders, []
             agents, self._agents = self._agents, {}
             try:
                 if agents:
                     await self.peers.follow_agents(agents)
                 if work:
-                    await self.peers.take_work(list(work))
+                    await self.peers.take_work(list(work), orders)
                 if loop.time() >= sweep_at:  # also where others speak all the time
                     sweep_at = loop.time() + self.limits.sweep_interval
                     await self.peers.sweep()

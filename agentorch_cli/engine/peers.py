@@ -20,6 +20,7 @@ from agentorch_cli.core.scoring import counted_performance
 from agentorch_cli.engine.desk import Desk
 from agentorch_cli.engine.exclusions import Exclusions
 from agentorch_cli.engine.lifeline import UNSENT_AFTER
+from agentorch_cli.engine.orders import read
 from agentorch_cli.engine.relay import BADLY, LATE, PARKED, WAITS, WELL, Relay
 from agentorch_cli.engine.scheduler import Scheduler
 from agentorch_cli.engine.state import Courier, Elsewhere, State
@@ -27,6 +28,10 @@ from agentorch_cli.store.records import Delivery
 from agentorch_cli.store.store import Store
 
 log = logging.getLogger("agentorch.peers")
+
+DISTRUST = 2.0
+"""Seconds for which work is read and not taken as it is told, after so much was called off that nobody says
+what, or hints were missed."""
 
 
 class Peers:
@@ -53,6 +58,8 @@ class Peers:
         self.on_continued = on_continued
         self.on_late: Callable[[str], None] = state.is_late
         """Told of attempts on other nodes that their agents do not take."""
+        self._trusts_from = 0.0
+        """When orders are believed again, on the loop's clock."""
         self._reading_elsewhere = asyncio.Lock()
         self.reading = asyncio.Lock()
         """One at a time reads agents from the registry and tells the mirror: of two whose rows cross on
@@ -60,14 +67,20 @@ class Peers:
 
     # --- work for agents of this node -------------------------------------------------------
 
-    async def take_work(self, message_ids: Sequence[str]) -> None:
-        """Send what was assigned to agents of this node, and let those go on that were given a slot."""
+    async def take_work(self, message_ids: Sequence[str], orders: Sequence[str] = ()) -> None:
+        """Send what was assigned to agents of this node, and let those go on that were given a slot.
+
+        `orders`: payloads that say of some of it what would be read.
+        """
+        found = self._ordered(message_ids, orders) if orders else {}
         strays: list[Delivery] = []
-        for delivery in await self.store.held_work(message_ids=message_ids):
+        for delivery in await self._with_what_is_read(message_ids, found):
             known = self.state.deliveries.get(delivery.message_id)
             if known is not None:
                 if known.is_parked and not delivery.is_parked:
                     self.on_continued(delivery.message_id, delivery.slot)
+            elif delivery.message_id in found and delivery.message_id in self.state.over:
+                continue  # since it was looked at
             elif self.courier.session_of(delivery.agent_id) is not None:
                 self.state.free_elsewhere(delivery.message_id)
                 self.desk.take_up(delivery)
@@ -76,6 +89,40 @@ class Peers:
                 strays.append(delivery)
         if strays:
             await self._pass_on(strays)
+
+    def _ordered(self, message_ids: Sequence[str], orders: Sequence[str]) -> dict[str, Delivery]:
+        """What is told of these, where it is news: an order that comes late must not begin anything again."""
+        if asyncio.get_running_loop().time() < self._trusts_from:
+            return {}
+        told: dict[str, Delivery] = {}
+        for payload in orders:
+            try:
+                told.update((one.message_id, one) for one in read(payload, self.state.node_id))
+            except (ValueError, KeyError, TypeError):
+                log.warning("what another node said of its work cannot be understood: it is read")
+        known, over = self.state.deliveries, self.state.over
+        return {one: told[one] for one in message_ids if one in told and one not in known and one not in over}
+
+    async def _with_what_is_read(
+        self, message_ids: Sequence[str], found: dict[str, Delivery]
+    ) -> Iterable[Delivery]:
+        """All that is live of these, in the order of service: that in which they were assigned."""
+        unknown = [one for one in message_ids if one not in found]
+        if not unknown:
+            return found.values()
+        rows = await self.store.held_work(message_ids=unknown)
+        if not found:
+            return rows
+        place = {message_id: number for number, message_id in enumerate(message_ids)}
+        return sorted([*found.values(), *rows], key=lambda one: place[one.message_id])
+
+    def called_off(self, message_ids: Iterable[str] | None) -> None:
+        """Attempts were called off (None: nobody says which): an order that is under way is out of date."""
+        if message_ids is None:
+            self._trusts_from = asyncio.get_running_loop().time() + DISTRUST
+        else:
+            for message_id in message_ids:
+                self.state.is_over(message_id)
 
     async def _pass_on(self, strays: Sequence[Delivery]) -> None:
         """Their agents have left this node: the one that they went to sends the work."""

@@ -15,6 +15,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Iterator
 
+from agentorch_cli.engine.orders import Order, channel_of, written
 from agentorch_cli.errors import DatabaseUnreachable
 from agentorch_cli.store.store import MOST_HINTED, Store, hint
 
@@ -41,6 +42,7 @@ class Relay:
         self.has_other_pools = False
         """Nodes that schedule another pool live: what becomes ready here may be theirs to assign."""
         self._work: dict[str, list[str]] = {}
+        self._orders: dict[str, list[Order]] = {}
         self._marks: dict[str, str] = {}
         self._freed: list[str] = []
         self._ready: dict[str, None] = {}
@@ -55,9 +57,11 @@ class Relay:
 
     # --- what is to be told -----------------------------------------------------------------
 
-    def work(self, node_id: str, message_id: str) -> None:
-        """This attempt is for an agent of that node, or changed there."""
+    def work(self, node_id: str, message_id: str, order: Order | None = None) -> None:
+        """This attempt is for an agent of that node, or changed there. `order`: what it would read of it."""
         self._work.setdefault(node_id, []).append(message_id)
+        if order is not None:
+            self._orders.setdefault(node_id, []).append(order)
         self._something.set()
 
     def mark(self, message_id: str, mark: str) -> None:
@@ -125,11 +129,21 @@ class Relay:
 
     async def tell(self) -> None:
         """One round."""
-        notices = [*self._untold, *self._notices()]
-        self._untold = notices[-MOST_KEPT:]
+        orders, notices = list(self._order_notices()), [*self._untold, *self._notices()]
+        self._untold = notices[-MOST_KEPT:]  # without the orders: what is told late is read
         if notices:
+            notices = [*orders, *notices]
             await self.store.db.fetch("notify_many", [n[0] for n in notices], [n[1] for n in notices])
         self._untold = []
+
+    def _order_notices(self) -> Iterator[tuple[str, str]]:
+        """What goes before the ids, for they are told in the same commit."""
+        orders, self._orders = self._orders, {}
+        for node_id, its_own in orders.items():
+            channel = channel_of(node_id)
+            if channel is not None:
+                for payload in written(its_own):
+                    yield channel, payload
 
     def _notices(self) -> Iterator[tuple[str, str]]:
         work, self._work = self._work, {}

@@ -31,6 +31,7 @@ from agentorch_cli.core.matching import Demand, Seat, skill_of, skill_shown
 from agentorch_cli.core.model import AgentStatus
 from agentorch_cli.core.settle import MOST_BACKOFF
 from agentorch_cli.engine.funds import Funds
+from agentorch_cli.engine.orders import order_of
 from agentorch_cli.engine.relay import WAITS
 from agentorch_cli.engine.state import Courier, Elsewhere, State
 from agentorch_cli.errors import DatabaseUnreachable, OrchestratorError
@@ -876,7 +877,7 @@ class Scheduler:
                     self.state.hold(delivery)
                     self.courier.deliver(delivery)
                 else:
-                    self._hand_over(task, assignment, is_ahead=seat.is_ahead)
+                    self._hand_over(task, assignment, row, seat)
                 if seat.member.probe_slot == seat.slot and seat.member.is_probing:
                     self.on_probe(assignment)
                 if self.state.bus.is_heard:
@@ -912,7 +913,7 @@ class Scheduler:
             task_pool=task.want.pool,
         )
 
-    def _hand_over(self, task: Ready, assignment: Assignment, *, is_ahead: bool) -> None:
+    def _hand_over(self, task: Ready, assignment: Assignment, row: Claimed, seat: Seat) -> None:
         """The agent is on another node: that one sends the work."""
         self.state.hold_elsewhere(
             assignment.message_id,
@@ -923,12 +924,13 @@ class Scheduler:
                 skill_shown(task.required_capabilities, assignment.role),
                 task.type,
                 required=frozenset(task.required_capabilities),
-                is_ahead=is_ahead,
+                is_ahead=seat.is_ahead,
                 pool=task.want.pool,
             ),
         )
         if self.state.relay is not None:
-            self.state.relay.work(assignment.node_id, assignment.message_id)
+            order = order_of(task, assignment, row) if not seat.member.is_probing else None
+            self.state.relay.work(assignment.node_id, assignment.message_id, order)
 
     def enter(self, task: Ready, seats: Sequence[Seat]) -> None:
         """It starts, as far as the mirror is concerned."""

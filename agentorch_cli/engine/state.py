@@ -34,6 +34,9 @@ QUICK_SECONDS = 0.25
 LONGEST_SKILL = 200
 """Letters of a skill's name that the ledger keeps: an index entry has an end."""
 
+MOST_OVER = 10_000
+"""Attempts that are remembered after their end."""
+
 
 class Courier(Protocol):
     """What the engine needs of the gateway. None of these waits."""
@@ -218,6 +221,9 @@ class State:
     """By message id, live attempts of agents on other nodes that matter to the pool; kept by its leader."""
     freed_meanwhile: set[str] | None = None
     """While the fleet is read: attempts that ended, or gave their slot back, since the reading began."""
+    over: dict[str, None] = field(default_factory=dict)
+    """Message ids of attempts that lately ended here, or were called off, the newest last: what is told of
+    them late is not true any more."""
     relay: Relay | None = None
     waiting: set[str] = field(default_factory=set)
     """Message ids of deliveries that wait for their sub-tasks."""
@@ -365,8 +371,10 @@ class State:
         if delivery is None:
             self.free_elsewhere(message_id)
             return None
-        if is_told and self.relay is not None and self.is_for_others(delivery):
-            self.relay.freed(message_id)
+        if self.relay is not None and self.relay.has_peers and self.is_for_others(delivery):
+            self.is_over(message_id)
+            if is_told:
+                self.relay.freed(message_id)
         if self.going_on:
             self.go_on(message_id)
         if self.shelf:
@@ -385,6 +393,12 @@ class State:
         if self.is_stopping and not self.deliveries:
             self._is_empty.set()
         return delivery
+
+    def is_over(self, message_id: str) -> None:
+        """Whoever says later that it is to be sent is late."""
+        self.over[message_id] = None
+        if len(self.over) > MOST_OVER:
+            del self.over[next(iter(self.over))]
 
     # --- agents of other nodes --------------------------------------------------------------
 
