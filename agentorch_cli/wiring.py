@@ -407,47 +407,42 @@ class Orchestrator:
         changed = asyncio.Event()
         doubtful = asyncio.Event()
 
-        async def connected() -> None:
+        def missed() -> None:
             changed.set()
             doubtful.set()
 
-        def heard(channel: str, payload: str) -> None:
-            if channel == "agentorch_fleet":
-                changed.set()
-                return
+        def registered(_: str) -> None:
+            changed.set()
+
+        def revoked(payload: str) -> None:
             self._keys.revoked(payload)
             if payload == "*":
-                doubtful.set()
-                changed.set()
+                missed()
 
-        listening = asyncio.create_task(
-            self._store.db.listen(["agentorch_fleet", "agentorch_tokens"], heard, connected)
-        )
-        try:
-            while True:
-                try:
-                    async with asyncio.timeout(self.settings.engine.poll_interval):
-                        await changed.wait()
-                except TimeoutError:
-                    # nobody says when the node that took an agent over is gone
-                    if not any(running.done() for _, running, _ in self._hosted.values()):
-                        continue
-                changed.clear()
-                try:
-                    if doubtful.is_set():
-                        doubtful.clear()
-                        await self._keys.check()
-                    await self.host_exec_agents()
-                except DatabaseUnreachable as error:
-                    log.warning(
-                        "cannot look for exec agents: %s", error
-                    )  # the listener comes back, and asks again
-                    doubtful.set()
-                except Exception:
-                    log.exception("exec agents could not be started or stopped")
-        finally:
-            listening.cancel()
-            await asyncio.gather(listening, return_exceptions=True)
+        self._engine.others = {"agentorch_fleet": registered, "agentorch_tokens": revoked}
+        self._engine.on_listening = missed
+        missed()  # what was said before
+        while True:
+            try:
+                async with asyncio.timeout(self.settings.engine.poll_interval):
+                    await changed.wait()
+            except TimeoutError:
+                # nobody says when the node that took an agent over is gone
+                if not any(running.done() for _, running, _ in self._hosted.values()):
+                    continue
+            changed.clear()
+            try:
+                if doubtful.is_set():
+                    doubtful.clear()
+                    await self._keys.check()
+                await self.host_exec_agents()
+            except DatabaseUnreachable as error:
+                log.warning(
+                    "cannot look for exec agents: %s", error
+                )  # the listener comes back, and asks again
+                doubtful.set()
+            except Exception:
+                log.exception("exec agents could not be started or stopped")
 
     # --- the public API ---------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,6 +63,7 @@ CHANNELS = (
     "agentorch_limits",
     "agentorch_budgets",
     "agentorch_lead",
+    "agentorch_tokens",
     WORK,
     FREED,
     AGENTS,
@@ -192,6 +193,11 @@ class Engine:
         self._called_off: set[str] | None = set()
         self._slots_changed: set[str] | None = set()
         self._work: dict[str, None] = {}
+        self.others: dict[str, Callable[[str], None]] = {}
+        """Who else of this process wants to hear of a channel: each connection that listens is woken by
+        whatever any node says, so there is one for all."""
+        self.on_listening: Callable[[], None] = lambda: None
+        """Told whenever something may have been missed on these channels."""
         self._own_channel = channel_of(store.node_id)
         self._orders: list[str] = []
         self._agents: dict[str, None] = {}
@@ -242,6 +248,8 @@ class Engine:
         return CHANNELS if self._own_channel is None else (*CHANNELS, self._own_channel)
 
     def _on_notice(self, channel: str, payload: str) -> None:
+        if channel in self.others:
+            self.others[channel](payload)
         if channel == "agentorch_done":
             self.subtasks.hinted(payload)
             self.waiting.hinted(payload)
@@ -293,6 +301,8 @@ class Engine:
             self.settler.ended_elsewhere(None if payload == "*" else payload.split("\n"))
         elif channel == "agentorch_schedules":
             self.timetable.wake()
+        elif channel == "agentorch_tokens":
+            pass  # of no concern to the engine
         elif channel == "agentorch_slots":
             if payload == "*":
                 self._slots_changed = None
@@ -336,6 +346,7 @@ class Engine:
 
     async def _on_listening(self) -> None:
         """Whatever was said while nobody listened is in the tables."""
+        self.on_listening()
         self._called_off = self._slots_changed = None
         if self._is_listening.is_set():  # not for the first time
             self.peers.called_off(None)

@@ -295,3 +295,13 @@ async def test_an_agent_that_serve_runs_is_run_again_when_the_node_that_took_it_
     task = await first.submit({"required_capabilities": ["count"], "data": "a b"})
 
     await task.result(10)
+
+
+async def test_a_node_listens_on_one_connection(nodes: Any) -> None:
+    """Whatever any node says wakes each of them."""
+    rows = await nodes[0].engine.store.db.pool.fetch(
+        "select application_name from pg_stat_activity"
+        " where datname = current_database() and (query ilike 'listen %' or query = 'select 1')"
+    )
+
+    assert sorted(row[0] for row in rows) == sorted(f"{node.engine.store.node_id} listen" for node in nodes)
