@@ -83,6 +83,7 @@ class Peers:
                 continue  # since it was looked at
             elif self.courier.session_of(delivery.agent_id) is not None:
                 self.state.free_elsewhere(delivery.message_id)
+                self.state.takes_over(delivery)
                 self.desk.take_up(delivery)
                 self.courier.deliver(delivery)
             else:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 
 from agentorch_cli.engine.orders import Order, channel_of, written
 from agentorch_cli.errors import DatabaseUnreachable
-from agentorch_cli.store.store import MOST_HINTED, Store, hint
+from agentorch_cli.store.store import MOST_HINTED, Store, freed_line, hint, hints
 
 log = logging.getLogger("agentorch.relay")
 
@@ -72,13 +72,13 @@ class Relay:
     def freed(self, message_id: str) -> None:
         """An attempt of an agent of this node is not live any more."""
         if self.has_peers:
-            self._freed.append(f"{message_id} {self._marks.pop(message_id, GONE)}")
+            self._freed.append(freed_line(message_id, self._marks.pop(message_id, GONE)))
             self._something.set()
 
     def changed(self, message_id: str, mark: str) -> None:
         """An attempt of an agent of this node is parked, or wants a slot again."""
         if self.has_peers:
-            self._freed.append(f"{message_id} {mark}")
+            self._freed.append(freed_line(message_id, mark))
             self._something.set()
 
     def ready(self, task_ids: Iterable[str], *, delayed: bool = False) -> None:
@@ -148,16 +148,16 @@ class Relay:
     def _notices(self) -> Iterator[tuple[str, str]]:
         work, self._work = self._work, {}
         for node_id, message_ids in work.items():
-            for lines in _chunks(message_ids, MOST_HINTED - len(node_id) - 1):
+            for lines in hints(message_ids, MOST_HINTED - len(node_id) - 1):
                 yield WORK, f"{node_id}\n{lines}"
         freed, self._freed = self._freed, []
-        for lines in _chunks(freed, MOST_HINTED):
+        for lines in hints(freed, MOST_HINTED):
             yield FREED, lines
         agents, self._agents = self._agents, {}
-        for lines in _chunks(agents, MOST_HINTED):
+        for lines in hints(agents, MOST_HINTED):
             yield AGENTS, lines
         stopped, self._stopped = self._stopped, {}
-        for lines in _chunks(stopped, MOST_HINTED):
+        for lines in hints(stopped, MOST_HINTED):
             yield "agentorch_cancel", lines
         if self._is_stuck:
             self._is_stuck = False
@@ -169,18 +169,3 @@ class Relay:
             yield "agentorch_tasks", "*"
         elif ready or is_delayed:
             yield "agentorch_tasks", hint(list(ready), delayed=is_delayed)
-
-
-def _chunks(lines: Iterable[str], most_bytes: int) -> Iterator[str]:
-    """The lines joined, in as many pieces as they need."""
-    piece: list[str] = []
-    size = 0
-    for line in lines:
-        length = len(line.encode()) + 1
-        if piece and size + length > most_bytes:
-            yield "\n".join(piece)
-            piece, size = [], 0
-        piece.append(line)
-        size += length
-    if piece:
-        yield "\n".join(piece)

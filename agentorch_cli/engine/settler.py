@@ -21,7 +21,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -29,7 +29,7 @@ from agentorch_cli.core.matching import skill_shown
 from agentorch_cli.core.model import Aggregate, AttemptStatus, TaskStatus
 from agentorch_cli.core.settle import MOST_BACKOFF, Case, Move, Tried, retry_rules, settle, settle_one
 from agentorch_cli.engine.checks import Checks
-from agentorch_cli.engine.relay import BADLY, WELL
+from agentorch_cli.engine.relay import BADLY, GONE, WELL
 from agentorch_cli.engine.scheduler import Scheduler
 from agentorch_cli.engine.state import Courier, Report, State
 from agentorch_cli.engine.votes import Votes
@@ -65,9 +65,18 @@ _GAVE_UP = {
 Simple = dict[str, tuple[Report, Delivery]]
 """Ends of attempts whose tasks have one agent, by message id."""
 
-Settled = tuple[list[Ending], dict[str, Ended], Unlocked | None]
-"""What was to be stored of a batch, what the database made of it, by message id, and which dependents it made
-ready in the same commit."""
+
+class Settled(NamedTuple):
+    """What became of a batch."""
+
+    endings: list[Ending]
+    """What was to be stored."""
+    ended: dict[str, Ended]
+    """What the database made of it, by message id."""
+    told: Unlocked | None
+    """Which dependents it made ready in the same commit."""
+    has_freed: bool
+    """Whoever leads was told of their slots, if all were stored."""
 
 
 @dataclass(slots=True)
@@ -200,9 +209,10 @@ class Settler:
     async def _store(self, simple: Simple) -> Settled:
         """With the dependents in the same commit, where there are any as far as is known."""
         endings = [self._ending(report, delivery) for report, delivery in simple.values()]
+        has_freed = any(ending.mark is not None for ending in endings)
         if any(delivery.has_dependents for _, delivery in simple.values()):
-            return endings, *await self.store.settle_and_unlock(endings)
-        return endings, await self.store.settle(endings), None
+            return Settled(endings, *await self.store.settle_and_unlock(endings), has_freed)
+        return Settled(endings, await self.store.settle(endings), None, has_freed)
 
     async def _answer(self, flight: _Flight) -> Settled | None:
         """What the database made of these; None where it was settled in another way after a failure."""
@@ -388,7 +398,7 @@ class Settler:
 
     def _tell_simple(self, simple: Simple, settled: Settled) -> list[Report]:
         """These are stored: tell agents, dependents and the mirror; the reports that need a closer look."""
-        endings, ended, told = settled
+        endings, ended, told, has_freed = settled
         if told is not None:
             self.scheduler.unlocked(told)
         odd: list[Report] = []
@@ -403,8 +413,9 @@ class Settler:
                 odd.append(simple[ending.message_id][0])
             else:
                 stored.append((ending, *simple[ending.message_id], outcome.status, outcome.has_dependents))
-        self._remember([(report, delivery) for _, report, delivery, _, _ in stored])
-        self.state.release_all([ending.message_id for ending, _, _, _, _ in stored])
+        has_freed &= len(stored) == len(endings)
+        self._remember([(report, delivery) for _, report, delivery, _, _ in stored], is_told=has_freed)
+        self.state.release_all([ending.message_id for ending, _, _, _, _ in stored], is_told=not has_freed)
         for ending, report, delivery, status, has_dependents in stored:
             if report.from_agent:
                 acks.setdefault(report.agent_id, []).append(ending.message_id)
@@ -449,10 +460,21 @@ class Settler:
             report.confidence,
             report.usage,
             move.delay_seconds,
+            self._mark_for_others(report, delivery),
         )
 
-    def _remember(self, ended: Sequence[tuple[Report, Delivery]], *, is_ballot: bool = False) -> None:
-        """Before their slots are given back: whoever chooses next knows how they went.
+    def _mark_for_others(self, report: Report, delivery: Delivery) -> str | None:
+        """Told by the statement that stores the end: each commit that says something wakes all who listen."""
+        relay = self.state.relay
+        if relay is None or not relay.has_peers or not self.state.is_for_others(delivery):
+            return None
+        return _mark(report)
+
+    def _remember(
+        self, ended: Sequence[tuple[Report, Delivery]], *, is_ballot: bool = False, is_told: bool = False
+    ) -> None:
+        """Before their slots are given back: whoever chooses next knows how they went. `is_told`: on other
+        nodes too.
 
         What was called off says nothing about its agent.
         """
@@ -476,8 +498,8 @@ class Settler:
                 meter.observe(now - delivery.begun)
             if is_ballot and went_well:
                 continue  # the vote will say
-            if self.state.relay is not None and self.state.is_for_others(delivery):
-                self.state.relay.mark(delivery.message_id, WELL if went_well else BADLY)
+            if not is_told and self.state.relay is not None and self.state.is_for_others(delivery):
+                self.state.relay.mark(delivery.message_id, _mark(report))
             count = outcomes.setdefault((delivery.agent_id, skill, delivery.type), [0, 0])
             count[0] += went_well
             count[1] += 1
@@ -855,6 +877,12 @@ class Settler:
 
 def _about(report: Report) -> dict[str, Any]:
     return facts(task=report.task_id, agent=report.agent_id, attempt=report.message_id)
+
+
+def _mark(report: Report) -> str:
+    if report.status is AttemptStatus.CANCELLED:
+        return GONE
+    return WELL if report.status is AttemptStatus.COMPLETED else BADLY
 
 
 def _size(report: Report) -> int:

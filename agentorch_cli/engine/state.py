@@ -224,6 +224,8 @@ class State:
     over: dict[str, None] = field(default_factory=dict)
     """Message ids of attempts that lately ended here, or were called off, the newest last: what is told of
     them late is not true any more."""
+    taken_over: set[tuple[str, int]] = field(default_factory=set)
+    """Agents and slots that whoever leads gave away before this node had heard that what is in them ended."""
     relay: Relay | None = None
     waiting: set[str] = field(default_factory=set)
     """Message ids of deliveries that wait for their sub-tasks."""
@@ -355,11 +357,11 @@ class State:
             self._give_back(delivery.agent_id, (delivery.slot,))
         return delivery
 
-    def release_all(self, message_ids: Iterable[str]) -> None:
+    def release_all(self, message_ids: Iterable[str], *, is_told: bool = True) -> None:
         """The same of several: what an agent has free is reckoned once."""
         slots: dict[str, list[int]] = {}
         for message_id in message_ids:
-            delivery = self._let_go(message_id, is_told=True)
+            delivery = self._let_go(message_id, is_told=is_told)
             if delivery is not None and not delivery.is_parked:
                 slots.setdefault(delivery.agent_id, []).append(delivery.slot)
         for agent_id, its_own in slots.items():
@@ -505,8 +507,20 @@ class State:
         if member is not None:
             member.is_parent = True
 
+    def takes_over(self, delivery: Delivery) -> None:
+        """It may come in a slot that is still taken here: this node was the last to hear of its end."""
+        member = self.roster.members.get(delivery.agent_id)
+        if member is not None and delivery.slot in member.used and not delivery.is_parked:
+            held = (self.deliveries[one] for one in self.held_by.get(delivery.agent_id, ()))
+            if any(one.slot == delivery.slot and not one.is_parked for one in held):
+                self.taken_over.add((delivery.agent_id, delivery.slot))
+
     def _give_back(self, agent_id: str, slots: Collection[int]) -> None:
         """Slots are free: what their agent holds beyond its slots moves up."""
+        if self.taken_over:
+            taken = {slot for slot in slots if (agent_id, slot) in self.taken_over}
+            self.taken_over -= {(agent_id, slot) for slot in taken}
+            slots = [slot for slot in slots if slot not in taken]
         self.roster.give_back_all(agent_id, slots)
         if self.shelf.ahead:
             self._begin_next(agent_id)

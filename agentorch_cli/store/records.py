@@ -129,6 +129,8 @@ class Ending:
     confidence: float | None = None
     usage: str | None = None
     delay_seconds: float = 0.0
+    mark: str | None = None
+    """How it went, for another node that counts on its slot; None where none does."""
 
 
 @dataclass(slots=True)

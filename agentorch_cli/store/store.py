@@ -7,7 +7,7 @@ lock). All of them are safe to call twice: they are guarded by the state that wa
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -82,6 +82,26 @@ def hint(ids: Sequence[str], *, delayed: bool = False) -> str:
     """The payload that tells listeners which ids are worth a look."""
     text = "\n".join([*ids, DELAYED] if delayed else ids)
     return text if len(text.encode()) <= MOST_HINTED else "*"
+
+
+def hints(lines: Iterable[str], most_bytes: int = MOST_HINTED) -> Iterator[str]:
+    """The lines joined, in as many payloads as they need."""
+    piece: list[str] = []
+    size = 0
+    for line in lines:
+        length = len(line.encode()) + 1
+        if piece and size + length > most_bytes:
+            yield "\n".join(piece)
+            piece, size = [], 0
+        piece.append(line)
+        size += length
+    if piece:
+        yield "\n".join(piece)
+
+
+def freed_line(message_id: str, mark: str) -> str:
+    """What is told of a slot that comes free: which attempt had it, and what became of that."""
+    return f"{message_id} {mark}"
 
 
 class Store:
@@ -207,7 +227,10 @@ class Store:
     # --- the settler ------------------------------------------------------------------------
 
     async def settle(self, batch: Sequence[Ending]) -> dict[str, Ended]:
-        """Record the ends of simple attempts and move their tasks, by message id."""
+        """Record the ends of simple attempts and move their tasks, by message id.
+
+        If all of them are stored, whoever leads is told of their slots.
+        """
         rows = await self.db.hot("settle_batch", *self._endings(batch))
         return {
             batch[position - 1].message_id: Ended(was_live, status, bool(has_dependents))
@@ -242,6 +265,7 @@ class Store:
             plain_column([e.delay_seconds for e in batch]),
             self.node_id,
             hint([e.task_id for e in batch if e.verdict is not TaskStatus.PENDING]),
+            array_literal(hints(freed_line(e.message_id, e.mark) for e in batch if e.mark is not None)),
         ]
 
     async def end_sick(self, task_id: str, error: str) -> asyncpg.Record | None:

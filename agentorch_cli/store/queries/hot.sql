@@ -38,6 +38,7 @@ input as (
 
 -- part: endings
 -- What was given a backup meanwhile is not a task with one agent any more: `locked` says how many it takes.
+-- Whoever leads is told which slots came free ($13: payloads) if all of them did.
 finished as (
   update task_attempts a
   set
@@ -85,6 +86,11 @@ logged as (
 ),
 hinted as (
   select pg_notify('agentorch_done', $12) where $12 <> ''
+),
+freed as (
+  select string_agg(pg_notify('agentorch_freed', f)::text, '')
+  from unnest($13::text::text[]) as f
+  where (select count(*) from settled) = (select count(*) from input)
 )
 
 
@@ -330,14 +336,15 @@ select i.position::integer as position, f.message_id is not null as was_live, s.
 from input i
 left join finished f on f.message_id = i.message_id
 left join settled s on s.message_id = i.message_id
-left join hinted h on true;
+left join hinted h on true
+left join freed on true;
 
 
 -- name: settle_and_unlock
 -- The same where tasks may have dependents: of those that completed, `unlock_dependents` in the same commit.
 -- All are locked in one order, those who wait among those who end. Who came to wait while this waited for the
 -- lock is not seen, but has changed the row that it waits for: then there are dependents left, and the
--- answer says so. $13 counts from readiness: seconds an age step lasts.
+-- answer says so. $14 counts from readiness: seconds an age step lasts.
 -- Answers the endings by position, and below them, without one, what is ready as `ready_tasks` does.
 with
 -- use input_of_endings
@@ -360,7 +367,7 @@ gone as (
   returning e.task_id
 ),
 counted as (
-  select g.task_id, count(*)::integer as number, $13::float8 as aging_seconds
+  select g.task_id, count(*)::integer as number, $14::float8 as aging_seconds
   from gone g join locked l on l.task_id = g.task_id and l.status = 'blocked'
   group by g.task_id
 ),
@@ -381,6 +388,7 @@ left join settled s on s.message_id = i.message_id
 left join locked l on l.task_id = s.task_id
 left join task_distributions seen on seen.task_id = s.task_id
 left join hinted h on true
+left join freed on true
 union all
 select
   null, null,
