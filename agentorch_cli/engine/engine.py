@@ -45,7 +45,7 @@ from agentorch_cli.errors import DatabaseUnreachable
 from agentorch_cli.logs import facts
 from agentorch_cli.store.deadlocks import Deadlocks
 from agentorch_cli.store.records import Delivery
-from agentorch_cli.store.store import DELAYED, WHOLE, Store, row_in
+from agentorch_cli.store.store import WHOLE, Store, hinted_in, row_in
 from agentorch_cli.store.waiting import Waiting
 
 log = logging.getLogger("agentorch.engine")
@@ -262,8 +262,9 @@ class Engine:
             elif payload.startswith(WHOLE):
                 self.scheduler.came(row_in(payload))
             else:
-                ids = payload.split("\n")
-                self.scheduler.hinted((i for i in ids if i != DELAYED), delayed=DELAYED in ids)
+                told = hinted_in(payload)
+                if told.concerns(self.state.pool):
+                    self.scheduler.hinted(told.ids, delayed=told.delayed)
         elif channel == "agentorch_cancel":
             called_off = None if payload == "*" else payload.split("\n")
             self.peers.called_off(called_off)

@@ -208,7 +208,9 @@ class Scheduler:
         """These tasks became ready here, and this is how they stand."""
         if self.state.is_leader and told.rows:
             if self.state.relay is not None and self.state.relay.has_other_pools:
-                self.state.relay.ready(told.ready)
+                theirs = [row["task_id"] for row in told.rows if row["pool"] != self.state.pool]
+                if theirs:
+                    self.state.relay.ready(theirs)
             self._rows += told.rows
             self._wake.set()
         elif told.rows:

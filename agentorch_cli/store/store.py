@@ -7,12 +7,12 @@ lock). All of them are safe to call twice: they are guarded by the state that wa
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -47,6 +47,14 @@ DELAYED = "\t"
 """Stands among the ids of a hint for those that are ready later. No id has control characters."""
 
 
+POOL = "\x1d"
+"""Stands before each of the pools that the ids of a hint are of, in its last line. To a node of an older
+version that is an id that no task has."""
+
+MOST_POOLS = 10
+"""That a hint names."""
+
+
 WHOLE = "\x1e"
 """Begins the hint of a single task that holds its row, so that whoever assigns it need not read it."""
 
@@ -78,10 +86,33 @@ _NEW: dict[str, Any] = {
 """Of a task that was just submitted."""
 
 
-def hint(ids: Sequence[str], *, delayed: bool = False) -> str:
-    """The payload that tells listeners which ids are worth a look."""
-    text = "\n".join([*ids, DELAYED] if delayed else ids)
+def hint(ids: Sequence[str], *, delayed: bool = False, pools: Collection[str] = ()) -> str:
+    """The payload that tells listeners which ids are worth a look; `pools`: those that all of them are of."""
+    lines = [*ids, DELAYED] if delayed else list(ids)
+    if lines and 0 < len(pools) <= MOST_POOLS:
+        lines.append(POOL + POOL.join(pools))
+    text = "\n".join(lines)
     return text if len(text.encode()) <= MOST_HINTED else "*"
+
+
+class Hinted(NamedTuple):
+    """What such a payload says."""
+
+    ids: list[str]
+    delayed: bool
+    pools: Collection[str]
+    """Those that all of it is of; none where it does not say."""
+
+    def concerns(self, pool: str) -> bool:
+        return not self.pools or pool in self.pools
+
+
+def hinted_in(payload: str) -> Hinted:
+    """What a hint of ready tasks says that is not `*`."""
+    ids = payload.split("\n")
+    pools = ids.pop()[1:].split(POOL) if ids[-1].startswith(POOL) else ()
+    delayed = bool(ids) and ids[-1] == DELAYED
+    return Hinted(ids[:-1] if delayed else ids, delayed, pools)
 
 
 def hints(lines: Iterable[str], most_bytes: int = MOST_HINTED) -> Iterator[str]:

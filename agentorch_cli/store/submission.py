@@ -386,7 +386,8 @@ class _Rows:
         return [task_id for task_id, status in self._status.items() if status is TaskStatus.PENDING]
 
     def _hint(self) -> str:
-        return hint(self._ready(), delayed=any(task.run_at is not None for task in self._tasks))
+        delayed = any(task.run_at is not None for task in self._tasks)
+        return hint(self._ready(), delayed=delayed, pools={task.pool for task in self._tasks})
 
     def _columns(
         self, tasks: Sequence[TaskSpec], edges: tuple[str, str], told: str, *, is_row: bool = False

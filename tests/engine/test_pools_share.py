@@ -99,3 +99,32 @@ async def test_work_that_has_not_begun_moves_within_its_pool_only(
 async def _moved(node: Orchestrator, task_id: str) -> list[dict[str, Any]]:
     task = await node.call("task.get", task_id=task_id)
     return [event.data for event in task.events if event.kind == "attempt_moved"]
+
+
+async def test_what_is_ready_in_one_pool_is_read_by_whoever_schedules_that(
+    start_engine: StartEngine, crew_of: CrewOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    default, gpu = await two_pools(start_engine)
+    await crew_of(default).join("d", slots=20)
+    await crew_of(gpu).join("g", slots=20, pool="gpu")
+    read: dict[str, set[str]] = {"default": set(), "gpu": set()}
+    for node, ids in ((default, read["default"]), (gpu, read["gpu"])):
+
+        async def reads(asked: Any, pool: str, *, ids: Any = ids, store: Any = node.engine.store) -> Any:
+            ids.update(asked)
+            return await type(store).ready_tasks_by_id(store, asked, pool)
+
+        monkeypatch.setattr(node.engine.store, "ready_tasks_by_id", reads)
+    work = {"required_capabilities": ["work"]}
+
+    of = {
+        "default": await gpu.submit_all([work | {"pool": "default"}] * 5),
+        "gpu": await default.submit_all([work | {"pool": "gpu"}] * 5),
+        "both": await default.submit_all([work | {"pool": "gpu"}, work | {"pool": "default"}] * 3),
+    }
+
+    for handles in of.values():
+        for handle in handles:
+            await handle.result(10)
+    own = {name: {handle.task_id for handle in handles} for name, handles in of.items()}
+    assert read == {"default": own["default"] | own["both"], "gpu": own["gpu"] | own["both"]}

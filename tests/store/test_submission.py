@@ -15,7 +15,7 @@ from agentorch_cli.errors import Conflict
 from agentorch_cli.handlers import Context
 from agentorch_cli.handlers.tasks import get_task, list_tasks, submit_tasks
 from agentorch_cli.store import submission
-from agentorch_cli.store.store import WHOLE, Store, row_in
+from agentorch_cli.store.store import WHOLE, Store, hinted_in, row_in
 
 AWKWARD = [
     'a"b\\c,{}',
@@ -313,4 +313,4 @@ async def test_a_task_of_which_more_is_to_be_known_is_hinted_at_by_its_id(
     await submit_tasks(Context(store), [replace(spec("one"), **fields)])
 
     async with asyncio.timeout(10):
-        assert await hints.get() == "one"
+        assert hinted_in(await hints.get()) == (["one"], False, ["default"])
