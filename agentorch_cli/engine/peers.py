@@ -142,6 +142,8 @@ class Peers:
         if not self.state.is_leader:
             return
         now = asyncio.get_running_loop().time()
+        over: list[str] = []
+        outcomes: dict[tuple[str, str, str], list[int]] = {}
         for line in lines:
             message_id, _, mark = line.partition(" ")
             if mark == PARKED:
@@ -151,15 +153,18 @@ class Peers:
             elif mark == LATE:
                 self.on_late(message_id)
             else:
+                over.append(message_id)
                 attempt = self.state.elsewhere.get(message_id)
                 if attempt is not None and mark in (WELL, BADLY):
                     self.state.paces(attempt, now, went_well=mark == WELL)
-                    self.state.reputation.outcome(
-                        attempt.agent_id, attempt.skill, attempt.type, went_well=mark == WELL
-                    )
+                    count = outcomes.setdefault((attempt.agent_id, attempt.skill, attempt.type), [0, 0])
+                    count[0] += mark == WELL
+                    count[1] += 1
                 elif attempt is not None and attempt.is_ahead:
                     self.state.was_slow(attempt.agent_id)
-                self.state.free_elsewhere(message_id)
+        for (agent_id, skill, type), (good, number) in outcomes.items():
+            self.state.reputation.outcomes(agent_id, skill, type, good, number)
+        self.state.free_all_elsewhere(over)
         self.scheduler.wake()
 
     async def read_elsewhere(self, agent_ids: Sequence[str] | None = None) -> None:

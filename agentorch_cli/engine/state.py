@@ -412,7 +412,7 @@ class State:
         self.elsewhere[message_id] = attempt
         attempt.begun = asyncio.get_running_loop().time()
         member = self.roster.members.get(attempt.agent_id)
-        if member is not None and not attempt.is_parked:
+        if member is not None and not attempt.is_parked and attempt.slot not in member.used:
             self.roster.hold(member, attempt.slot)
         if attempt.is_parked:
             self._is_parent(attempt.agent_id)
@@ -442,13 +442,29 @@ class State:
 
     def free_elsewhere(self, message_id: str) -> Elsewhere | None:
         """It is not live any more, or its agent came here."""
+        attempt = self._let_go_elsewhere(message_id)
+        if attempt is not None and not attempt.is_parked:
+            self._give_back(attempt.agent_id, (attempt.slot,))
+        return attempt
+
+    def free_all_elsewhere(self, message_ids: Iterable[str]) -> None:
+        """The same of several: what an agent has free is reckoned once."""
+        slots: dict[str, list[int]] = {}
+        for message_id in message_ids:
+            attempt = self._let_go_elsewhere(message_id)
+            if attempt is not None and not attempt.is_parked:
+                slots.setdefault(attempt.agent_id, []).append(attempt.slot)
+        for agent_id, its_own in slots.items():
+            self._give_back(agent_id, its_own)
+
+    def _let_go_elsewhere(self, message_id: str) -> Elsewhere | None:
+        """It is not live any more, and its slot is still to be given back."""
         if self.freed_meanwhile is not None:
             self.freed_meanwhile.add(message_id)
         attempt = self.elsewhere.pop(message_id, None)
         if self.shelf:
             self.shelf.take(message_id)
         if attempt is not None and not attempt.is_parked:
-            self._give_back(attempt.agent_id, (attempt.slot,))
             self._count_out(attempt)
             if attempt.task_id not in self.running:
                 self.gates.keys.doubt(attempt.task_id)
