@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +43,7 @@ from agentorch_cli.engine.subtasks import Rules, Subtasks
 from agentorch_cli.engine.timetable import Timetable
 from agentorch_cli.errors import DatabaseUnreachable
 from agentorch_cli.logs import facts
+from agentorch_cli.store.database import Ear
 from agentorch_cli.store.deadlocks import Deadlocks
 from agentorch_cli.store.records import Delivery
 from agentorch_cli.store.store import WHOLE, Store, hinted_in, row_in
@@ -51,10 +52,8 @@ from agentorch_cli.store.waiting import Waiting
 log = logging.getLogger("agentorch.engine")
 
 CHANNELS = (
-    "agentorch_tasks",
     "agentorch_fleet",
     "agentorch_cancel",
-    "agentorch_done",
     "agentorch_votes",
     "agentorch_slots",
     "agentorch_deadlock",
@@ -65,9 +64,15 @@ CHANNELS = (
     "agentorch_lead",
     "agentorch_tokens",
     WORK,
-    FREED,
     AGENTS,
 )
+"""What every node wants to know."""
+
+DONE = "agentorch_done"
+"""Of each batch of results: of interest where somebody waits."""
+
+LEADERS = ("agentorch_tasks", FREED, DONE)
+"""What whoever leads a pool wants to know besides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +191,7 @@ class Engine:
             on_elected=self._take_the_lead,
             on_chosen=self._become_chief,
             on_stranded=self._reclaim,
+            on_beat=self._mind_channels,
         )
         self.ledger = Bookkeeper(self.state, store, every=limits.lease_seconds / 3)
         self._loops: list[asyncio.Task[None]] = []
@@ -200,6 +206,8 @@ class Engine:
         """Told whenever something may have been missed on these channels."""
         self._own_channel = channel_of(store.node_id)
         self._orders: list[str] = []
+        self.ear = Ear([*CHANNELS, *([self._own_channel] if self._own_channel is not None else [])])
+        self.waiting.begins = self.subtasks.begins = self._hear_of_ends
         self._agents: dict[str, None] = {}
         self._peers_spoke = asyncio.Event()
         self._is_listening = asyncio.Event()
@@ -233,7 +241,7 @@ class Engine:
             run(self._follow_changes(), name="changes"),
             run(self._follow_peers(), name="peers"),
             run(self.relay.run(), name="relay"),
-            run(self.store.db.listen(self._channels(), self._on_notice, self._on_listening), name="listen"),
+            run(self.store.db.listen(self.ear, self._on_notice, self._on_listening), name="listen"),
         ]
         for loop in self._loops:
             loop.add_done_callback(_loop_ended)
@@ -244,13 +252,23 @@ class Engine:
 
     # --- hints ------------------------------------------------------------------------------
 
-    def _channels(self) -> Sequence[str]:
-        return CHANNELS if self._own_channel is None else (*CHANNELS, self._own_channel)
+    async def _hear_of_ends(self) -> None:
+        """Somebody here waits for a task to end."""
+        await self.ear.hear(DONE)
+
+    async def _mind_channels(self) -> None:
+        """Once a beat: what nobody wants to know any more is not listened to. A node that does not lead is
+        woken for its own work only, and not for every batch of all others."""
+        unwanted = set() if self.state.is_leader else set(LEADERS)
+        if self.waiting.is_awaited or self.subtasks.is_awaited:
+            unwanted.discard(DONE)
+        if unwanted:
+            await self.ear.ignore(*unwanted)
 
     def _on_notice(self, channel: str, payload: str) -> None:
         if channel in self.others:
             self.others[channel](payload)
-        if channel == "agentorch_done":
+        if channel == DONE:
             self.subtasks.hinted(payload)
             self.waiting.hinted(payload)
             self.scheduler.ended(payload)
@@ -512,6 +530,9 @@ class Engine:
 
     async def _take_the_lead(self) -> None:
         self.scheduler.doubt()  # the first step reads fleet and attempts anew
+        self.scheduler.look_again_here()
+        await self.ear.hear(*LEADERS)
+        self.scheduler.doubt()  # once more: until now nobody heard what became ready, and what came free
         self.scheduler.look_again_here()
         await self.ledger.follow()
         self.scheduler.look_at_limits()

@@ -45,6 +45,7 @@ class Leader:
         on_elected: Callable[[], Awaitable[None]],
         on_chosen: Callable[[], Awaitable[None]],
         on_stranded: Callable[[list[str]], Awaitable[None]],
+        on_beat: Callable[[], Awaitable[None]],
     ) -> None:
         self.state = state
         self.store = store
@@ -53,6 +54,8 @@ class Leader:
         self.on_chosen = on_chosen
         """Awaited when this node becomes the chief."""
         self.on_stranded = on_stranded
+        self.on_beat = on_beat
+        """Awaited when it is known what this node leads now."""
         self.port: int | None = None
         self.epochs: dict[str, int] = {}
         """Of the leases that this node holds."""
@@ -140,6 +143,7 @@ class Leader:
         if row["stranded"]:
             await self.on_stranded(row["stranded"])
         await self._follow(dict(zip(row["led"] or (), row["epochs"] or (), strict=True)))
+        await self.on_beat()
 
     async def _follow(self, epochs: dict[str, int]) -> None:
         state, lease = self.state, lease_of(self.state.pool)

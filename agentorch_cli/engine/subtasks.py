@@ -81,6 +81,8 @@ class Subtasks:
         """Told when work begins to wait, and whether it holds its slot."""
         self.on_continue: Callable[[str], None] = lambda message_id: None
         """Told when work that gave its slot back wants one."""
+        self.begins: Callable[[], Awaitable[None]] = _at_once
+        """Awaited before somebody looks at the tables and then waits: hints are heard from then on."""
         self._waiting: dict[str, list[asyncio.Future[dict[str, Any]]]] = {}
         """By sub-task, those that wait for its end."""
         self._per_agent: dict[str, int] = {}
@@ -263,12 +265,18 @@ class Subtasks:
         ended: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(task_id, []).append(ended)
         try:
+            await self.begins()
             await self._look_surely([task_id])
             return await ended
         finally:
             self._waiting[task_id].remove(ended)
             if not self._waiting[task_id]:
                 del self._waiting[task_id]
+
+    @property
+    def is_awaited(self) -> bool:
+        """Somebody waits."""
+        return bool(self._waiting)
 
     def hinted(self, payload: str) -> None:
         """Tasks ended (`*`: some did). Called for every batch, so it is quick when nobody waits."""
@@ -332,6 +340,10 @@ class Subtasks:
         for task in list(self._running):
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
+
+
+async def _at_once() -> None:
+    return
 
 
 async def _surely(step: Callable[[], Awaitable[T]]) -> T:

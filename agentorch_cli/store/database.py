@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import io
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
@@ -313,16 +313,18 @@ class Database:
     # --- listening --------------------------------------------------------------------------
 
     async def listen(
-        self, channels: Sequence[str], on_notice: OnNotice, on_connected: Callable[[], Awaitable[None]]
+        self, channels: Iterable[str] | Ear, on_notice: OnNotice, on_connected: Callable[[], Awaitable[None]]
     ) -> None:
-        """Hand on notifications for ever; connect again whenever the connection breaks.
+        """Hand on notifications for ever; connect again whenever the connection breaks. An `Ear` may be told
+        of other channels meanwhile.
 
         Notifications are hints: whatever was said while nobody listened is lost, so
         `on_connected` is awaited after each (re)connection, to look at the tables.
         """
+        ear = channels if isinstance(channels, Ear) else Ear(channels)
         while True:
             try:
-                await self._listen_once(channels, on_notice, on_connected)
+                await self._listen_once(ear, on_notice, on_connected)
             except (OrchestratorError, *DRIVER_ERRORS, OSError, TimeoutError) as error:
                 log.info("listening was interrupted: %s", _reason(error))
                 await asyncio.sleep(0.3)
@@ -331,7 +333,7 @@ class Database:
                 await asyncio.sleep(0.3)
 
     async def _listen_once(
-        self, channels: Sequence[str], on_notice: OnNotice, on_connected: Callable[[], Awaitable[None]]
+        self, ear: Ear, on_notice: OnNotice, on_connected: Callable[[], Awaitable[None]]
     ) -> None:
         broken = asyncio.Event()
         connection = await asyncpg.connect(
@@ -342,17 +344,89 @@ class Database:
         )
         try:
             connection.add_termination_listener(lambda _: broken.set())
-            for channel in channels:
-                await connection.add_listener(channel, lambda _c, _p, ch, load: on_notice(ch, str(load)))
+            await ear.open(connection, on_notice)
             await on_connected()
             while not broken.is_set():
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(20):
                         await broken.wait()
                 if not broken.is_set():
-                    await connection.execute("select 1", timeout=5)
+                    await ear.look(connection)
         finally:
+            ear.close()
             connection.terminate()
+
+
+class Ear:
+    """Which channels a connection listens to. They may change while it does: what nobody here wants to know
+    would wake this process all the same."""
+
+    def __init__(self, channels: Iterable[str]) -> None:
+        self._wanted = set(channels)
+        self._connection: Any = None
+        self._on_notice: Callable[..., None] | None = None
+        self._heard: set[str] = set()
+        self._one_at_a_time = asyncio.Lock()
+        self._adjusting: set[asyncio.Task[None]] = set()
+
+    async def hear(self, *channels: str) -> None:
+        """Returns once these are listened to; or at once while there is no connection: whoever listens looks
+        at the tables when there is one."""
+        self._wanted.update(channels)
+        if not self._heard.issuperset(channels):
+            await self._adjust()
+
+    async def ignore(self, *channels: str) -> None:
+        """Nobody wants to know of these any more."""
+        self._wanted.difference_update(channels)
+        if not self._heard.isdisjoint(channels):
+            await self._adjust()
+
+    async def open(self, connection: Any, on_notice: OnNotice) -> None:
+        """Listen over this connection from now on."""
+        async with self._one_at_a_time:
+            self._heard = set()
+            self._connection = connection
+            self._on_notice = lambda _connection, _pid, channel, payload: on_notice(channel, str(payload))
+            await self._listen()
+
+    async def look(self, connection: Any) -> None:
+        """Notice if it is gone."""
+        async with self._one_at_a_time:
+            await connection.execute("select 1", timeout=5)
+
+    def close(self) -> None:
+        self._connection = None
+        self._heard = set()
+
+    async def _adjust(self) -> None:
+        adjusting = asyncio.create_task(self._adjust_surely())
+        self._adjusting.add(adjusting)
+        adjusting.add_done_callback(self._adjusting.discard)
+        await asyncio.shield(adjusting)  # who does not wait for it any more must not break the connection
+
+    async def _adjust_surely(self) -> None:
+        async with self._one_at_a_time:
+            try:
+                await self._listen()
+            except Exception as error:  # a connection that is closed meanwhile confuses the driver
+                log.info("listening was interrupted: %s", _reason(error))  # it is opened anew
+
+    async def _listen(self) -> None:
+        """Make what is heard what is wanted."""
+        connection, on_notice = self._connection, self._on_notice
+        if connection is None:
+            return
+        try:
+            for channel in sorted(self._wanted - self._heard):
+                await connection.add_listener(channel, on_notice)
+                self._heard.add(channel)
+            for channel in sorted(self._heard - self._wanted):
+                self._heard.discard(channel)
+                await connection.remove_listener(channel, on_notice)
+        except BaseException:
+            connection.terminate()  # nobody knows what it listens to
+            raise
 
 
 class _AtHand:

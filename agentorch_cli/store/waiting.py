@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 
 from agentorch_cli.core.goal import Goal
 from agentorch_cli.store.database import Database
@@ -36,6 +36,13 @@ class Waiting:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._waiters: set[_Waiter] = set()
+        self.begins: Callable[[], Awaitable[None]] | None = None
+        """Awaited before somebody looks at the tables and then waits: hints are heard from then on."""
+
+    @property
+    def is_awaited(self) -> bool:
+        """Somebody waits."""
+        return bool(self._waiters)
 
     def hinted(self, payload: str) -> None:
         """Tasks ended; `*`: some did. Costs nothing while nobody waits."""
@@ -75,6 +82,7 @@ class Waiting:
         waiter = _Waiter(task_ids)
         self._waiters.add(waiter)
         try:
+            await self._listen()
             while waiter.left:
                 ended, waiter.ended = waiter.ended, set()
                 waiter.wake.clear()
@@ -95,6 +103,7 @@ class Waiting:
         self._waiters.add(waiter)
         clock = asyncio.get_running_loop().time
         try:
+            await self._listen()
             while True:
                 waiter.wake.clear()
                 began = clock()
@@ -103,6 +112,10 @@ class Waiting:
                 await self._rest(waiter, max(BEGIN_EVERY, 9 * (clock() - began)))
         finally:
             self._waiters.discard(waiter)
+
+    async def _listen(self) -> None:
+        if self.begins is not None:
+            await self.begins()
 
     async def _rest(self, waiter: _Waiter, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

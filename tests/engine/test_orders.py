@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from crew import Crew, Gate
 
-from agentorch_cli.engine.engine import CHANNELS, Engine
 from agentorch_cli.engine.orders import Order, channel_of, read, written
 from agentorch_cli.engine.relay import WORK
 from agentorch_cli.store.records import Delivery
@@ -164,7 +163,7 @@ async def test_a_node_that_does_not_hear_orders_reads(
     start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of an older version listens to no such channel."""
-    monkeypatch.setattr(Engine, "_channels", lambda _: CHANNELS)
+    monkeypatch.setattr("agentorch_cli.engine.engine.channel_of", lambda _: None)
     leader, follower = await pair(start_engine, monkeypatch)
     crew = Crew(follower.node)
     await crew.join("a", slots=20)
