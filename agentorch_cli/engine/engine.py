@@ -69,9 +69,9 @@ CHANNELS = (
 """What every node wants to know."""
 
 DONE = "agentorch_done"
-"""Of each batch of results: of interest where somebody waits."""
+"""Of each batch of results: of interest where somebody waits, or keys are held by tasks of other pools."""
 
-LEADERS = ("agentorch_tasks", FREED, DONE)
+LEADERS = ("agentorch_tasks", FREED)
 """What whoever leads a pool wants to know besides."""
 
 
@@ -122,6 +122,7 @@ class Engine:
             response_timeout=limits.response_timeout,
         )
         self.scheduler.on_doubt = self.resync
+        self.scheduler.on_keys = self._hear_of_keys
         self.state.response_timeout = limits.response_timeout
         self.settler = Settler(self.state, store, courier, self.scheduler)
         self.scheduler.on_sick = self.settler.end_sick
@@ -257,13 +258,21 @@ class Engine:
         await self.ear.hear(DONE)
 
     async def _mind_channels(self) -> None:
-        """Once a beat: what nobody wants to know any more is not listened to. A node that does not lead is
-        woken for its own work only, and not for every batch of all others."""
+        """Once a beat: what nobody wants to know any more is not listened to. A node is woken for its own
+        work, and not for every batch of all others."""
+        if self.scheduler.counts_on_ends:
+            await self._hear_of_keys()
         unwanted = set() if self.state.is_leader else set(LEADERS)
-        if self.waiting.is_awaited or self.subtasks.is_awaited:
-            unwanted.discard(DONE)
+        if not (self.waiting.is_awaited or self.subtasks.is_awaited or self.scheduler.counts_on_ends):
+            unwanted.add(DONE)
         if unwanted:
             await self.ear.ignore(*unwanted)
+
+    async def _hear_of_keys(self) -> None:
+        """Keys may be held by tasks of other pools, which others end."""
+        if not self.ear.hears(DONE):
+            await self.ear.hear(DONE)
+            self.scheduler.look_at_limits()  # what ended until now, nobody here has heard
 
     def _on_notice(self, channel: str, payload: str) -> None:
         if channel in self.others:

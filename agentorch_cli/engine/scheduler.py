@@ -174,6 +174,8 @@ class Scheduler:
         """A commit failed, which does not mean that nothing was stored."""
         self.on_sick: Callable[[str, str], Awaitable[None]] | None = None
         """Ends a task that cannot be handled, with the reason."""
+        self.on_keys: Callable[[], Awaitable[None]] = _at_once
+        """Awaited when keys are held, perhaps by tasks of other pools: this is told of ends from then on."""
         self.on_doubt: Callable[[], Awaitable[None]] | None = None
         """Makes the mirror what the tables say, and sends what was assigned but never sent."""
 
@@ -235,11 +237,17 @@ class Scheduler:
         self._are_limits_stale |= has_other_pools and bool(self.state.gates.keys.held)
         self._wake.set()
 
+    @property
+    def counts_on_ends(self) -> bool:
+        """Keys are held, perhaps by tasks of other pools: of their ends other nodes tell."""
+        relay = self.state.relay
+        return bool(self.state.gates.keys.by_task) and relay is not None and relay.has_other_pools
+
     def ended(self, payload: str) -> None:
         """Tasks ended, of any pool (`*`: some did): those that held a key hold it no more."""
-        keys = self.state.gates.keys
-        if not keys.by_task or self.state.relay is None or not self.state.relay.has_other_pools:
+        if not self.counts_on_ends:
             return
+        keys = self.state.gates.keys
         for task_id in list(keys.by_task) if payload == "*" else payload.split("\n"):
             keys.doubt(task_id)
         if keys.doubted:
@@ -375,6 +383,10 @@ class Scheduler:
             keys = sorted(gates.keys.doubted)
             await read_keys(self.store.db, gates, keys)
             self._open_gates(f"{KEY}:{key}" for key in keys)
+        else:
+            return
+        if self.counts_on_ends:
+            await self.on_keys()
 
     async def _read_budgets(self) -> None:
         """Which labels have a budget; and what waits for budgets that have changed is tried again."""
@@ -1026,6 +1038,10 @@ class Scheduler:
             self.state.bus.publish("consensus_opened", task_id=task.task_id, voters=list(frozen.voters))
         else:  # it was opened before: those who were frozen then vote
             self._hinted.add(task.task_id)
+
+
+async def _at_once() -> None:
+    return
 
 
 def _opens_vote(task: Ready) -> bool:

@@ -377,6 +377,10 @@ class Ear:
         self._one_at_a_time = asyncio.Lock()
         self._adjusting: set[asyncio.Task[None]] = set()
 
+    def hears(self, channel: str) -> bool:
+        """Whether it listens to that, or will as soon as there is a connection."""
+        return channel in self._wanted
+
     async def hear(self, *channels: str) -> None:
         """Returns once these are listened to; or at once while there is no connection: whoever listens looks
         at the tables when there is one."""

@@ -52,8 +52,8 @@ async def test_a_node_that_does_not_lead_is_not_woken_by_the_results_of_others(
     async with asyncio.timeout(10):
         while "agentorch_limits" not in followed:  # what was said before was heard before, or never
             await asyncio.sleep(0.01)
-    assert followed.isdisjoint(LEADERS)
-    assert heard[leader.engine.store.node_id] >= {"agentorch_tasks", DONE}
+    assert followed.isdisjoint({*LEADERS, DONE})
+    assert "agentorch_tasks" in heard[leader.engine.store.node_id]
 
 
 @pytest.mark.parametrize("is_broken", [False, True])
@@ -136,3 +136,35 @@ async def test_a_node_that_takes_the_lead_hears_what_becomes_ready(
         assert await (await follower.submit(WORK | {"data": 1})).result(10) == 1
 
     assert follower.engine.ear._heard.issuperset(LEADERS)
+
+
+@pytest.mark.parametrize("is_left", [False, True])
+async def test_whoever_schedules_a_pool_hears_when_another_gives_a_key_back(
+    start_engine: StartEngine, crew_of: CrewOf, is_left: bool
+) -> None:
+    seldom: dict[str, Any] = {"poll_interval": 1000.0}
+    default = await start_engine(engine=seldom)
+    gpu = await start_engine(engine={"pool": "gpu", **seldom})
+    await default.engine.leader.beat()  # it has heard now that another pool is served
+    gates = Gate("done"), Gate("done")
+    await crew_of(default).join("d", does=gates[0])
+    await crew_of(gpu).join("g", does=gates[1], pool="gpu")
+    first = await default.submit(WORK | {"concurrency_key": "one"})
+    await gates[0].work()
+    second = await gpu.submit(WORK | {"concurrency_key": "one", "pool": "gpu"})
+    async with asyncio.timeout(10):
+        while first.task_id not in gpu.engine.state.gates.keys.by_task:
+            await asyncio.sleep(0.01)
+    if is_left:
+        await gpu.engine.ear.ignore(DONE)
+        await gpu.engine.leader.beat()
+    gates[1].is_open.set()
+
+    gates[0].is_open.set()
+
+    assert await first.result(10) == "done"
+    async with asyncio.timeout(10):
+        while (await default.call("task.get", task_id=second.task_id)).status != "completed":
+            await asyncio.sleep(0.02)
+    await gpu.engine.leader.beat()
+    assert not gpu.engine.ear.hears(DONE)
