@@ -40,11 +40,8 @@ class Order(NamedTuple):
 
     common: str
     own: str
-
-    @property
-    def size(self) -> int:
-        """Bytes of its own parts."""
-        return len(self.own.encode()) + 1
+    size: int
+    """Bytes of its own parts, and of what stands between."""
 
 
 def channel_of(node_id: str) -> str | None:
@@ -92,8 +89,8 @@ def order_of(task: Ready, assignment: Assignment, row: Claimed) -> Order | None:
         row.now,
         row.deadline,
     )
-    order = Order(common, own)
-    return order if order.size + len(common.encode()) < MOST_HINTED else None
+    size = (len(own) if own.isascii() else len(own.encode())) + 1
+    return Order(common, own, size) if size + _bytes(common) < MOST_HINTED else None
 
 
 def written(orders: Iterable[Order]) -> Iterator[str]:
@@ -102,10 +99,10 @@ def written(orders: Iterable[Order]) -> Iterator[str]:
     size, common = 0, ""
     for order in orders:
         length = order.size
-        before = len(order.common.encode()) + 1 if order.common != common else 0
+        before = _bytes(order.common) if order.common != common else 0
         if records and size + before + length > MOST_HINTED:
             yield RECORD.join(records)
-            records, size, before = [], 0, len(order.common.encode()) + 1
+            records, size, before = [], 0, _bytes(order.common)
         if before:
             records.append(order.common)
             common = order.common
@@ -196,3 +193,9 @@ def _common(
             "task_deadline": task_deadline,
         }
     ).decode()
+
+
+@lru_cache(maxsize=256)
+def _bytes(common: str) -> int:
+    """With what stands behind it."""
+    return len(common.encode()) + 1

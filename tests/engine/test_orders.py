@@ -194,13 +194,11 @@ async def test_what_cannot_be_understood_is_read(
 @pytest.mark.parametrize("number", [1, 2, 90, 91, 1000])
 @pytest.mark.parametrize("kinds", [1, 2, 1000])
 def test_orders_come_in_their_order_in_pieces_that_fit(number: int, kinds: int) -> None:
-    orders = [
-        Order(
-            COMMON.replace('"priority":5', f'"priority":{n % kinds}'),
-            f'message-{n}\x1fa\x1f{n}\x1ftask\x1f\x1f"{"ä" * (n % 40)}"\x1f',
-        )
-        for n in range(number)
-    ]
+    orders = []
+    for n in range(number):
+        own = f'message-{n}\x1fa\x1f{n}\x1ftask\x1f\x1f"{"ä" * (n % 40)}"\x1f'
+        common = COMMON.replace('"priority":5', f'"priority":{n % kinds}')
+        orders.append(Order(common, own, len(own.encode()) + 1))
 
     payloads = list(written(orders))
 
