@@ -15,3 +15,11 @@ alter index task_distributions_pkey set (deduplicate_items = off);
 alter index task_recent set (deduplicate_items = off);
 alter index task_attempts_pkey set (deduplicate_items = off);
 alter index attempt_is_made_once set (deduplicate_items = off);
+
+-- As before. What `extract` answers is a decimal number, which becomes a float8 by way of its digits.
+create or replace function agentorch_urgency(ready_at timestamptz, priority integer, aging_seconds double precision)
+returns bigint language sql stable as $$
+  select case when aging_seconds > 0
+    then floor(date_part('epoch', ready_at) / aging_seconds)::bigint - priority
+    else -priority end
+$$;
