@@ -409,7 +409,7 @@ class Settler:
         stored: list[tuple[Ending, Report, Delivery, str, bool]] = []
         for ending in endings:
             outcome = ended.get(ending.message_id)
-            if outcome is None or not outcome.was_live or outcome.status is None:
+            if outcome is None:
                 odd.append(simple[ending.message_id][0])
             else:
                 stored.append((ending, *simple[ending.message_id], outcome.status, outcome.has_dependents))

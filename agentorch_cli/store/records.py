@@ -137,10 +137,8 @@ class Ending:
 class Ended:
     """What the database made of an ending."""
 
-    was_live: bool
-    """The attempt was still live: this was its first result."""
-    status: str | None
-    """The task's new status; None where the task had moved on."""
+    status: str
+    """The task's new status."""
     has_dependents: bool
     """Somebody waits for the task, and has not been told."""
 

@@ -260,12 +260,13 @@ class Store:
     async def settle(self, batch: Sequence[Ending]) -> dict[str, Ended]:
         """Record the ends of simple attempts and move their tasks, by message id.
 
+        Without those that had ended before, or whose tasks had moved on.
         If all of them are stored, whoever leads is told of their slots.
         """
         rows = await self.db.hot("settle_batch", *self._endings(batch))
         return {
-            batch[position - 1].message_id: Ended(was_live, status, bool(has_dependents))
-            for position, was_live, status, has_dependents in rows
+            batch[position - 1].message_id: Ended(status, has_dependents)
+            for position, status, has_dependents in rows
         }
 
     async def settle_and_unlock(self, batch: Sequence[Ending]) -> tuple[dict[str, Ended], Unlocked]:
@@ -274,9 +275,7 @@ class Store:
         told = Unlocked()
         told.take(row for row in rows if row["position"] is None)
         return {
-            batch[row["position"] - 1].message_id: Ended(
-                row["was_live"], row["status"], bool(row["has_dependents"])
-            )
+            batch[row["position"] - 1].message_id: Ended(row["status"], row["has_dependents"])
             for row in rows
             if row["position"] is not None
         }, told
@@ -460,7 +459,20 @@ def _columns(batch: Sequence[Assignment]) -> list[Any]:
         plain_column([a.attempt for a in batch]),
         array_literal([a.node_id for a in batch]),
         plain_column([a.is_ahead for a in batch]),
+        _agents_of_several(batch),
     ]
+
+
+def _agents_of_several(batch: Sequence[Assignment]) -> str:
+    """At the first seat of each task that is given several agents: all of them."""
+    if len({a.task_id for a in batch}) == len(batch):
+        return "{}"
+    agents: dict[str, list[str]] = {}
+    for a in batch:
+        agents.setdefault(a.task_id, []).append(a.agent_id)
+    return array_literal(
+        [array_literal(agents.pop(a.task_id)) if a.task_id in agents else None for a in batch]
+    )
 
 
 def _claimed(rows: Sequence[asyncpg.Record]) -> dict[str, Claimed]:

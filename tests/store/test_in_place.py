@@ -118,3 +118,30 @@ async def test_no_index_of_tasks_depends_on_what_changes_at_the_end(store: Store
     )
 
     assert [row["name"] for row in found] == []
+
+
+async def test_every_task_of_a_long_queue_finds_room_beside_itself_for_its_end(store: Store) -> None:
+    number = 400
+    await store.db.pool.execute(
+        "insert into agent_registry (agent_id, agent_type, status, node_id, slots)"
+        " values ('w', 'worker', 'online', 'tests', $1)",
+        number,
+    )
+    await submit_tasks(Context(store), [TaskSpec(new_id_text(), data={"text": "x"}) for _ in range(number)])
+    batch = [
+        Assignment(task.task_id, 0, new_id_text(), "w", slot, None, 1, "tests")
+        for slot, task in enumerate(await store.ready_tasks(number))
+    ]
+    endings = [
+        Ending(one.message_id, one.task_id, "w", AttemptStatus.COMPLETED, TaskStatus.COMPLETED, '"done"')
+        for one in batch
+    ]
+
+    assert len(await store.assign(batch)) == number
+    async with store.db.transaction() as tx:
+        assert len(await tx.fetch("settle_batch", *store._endings(endings))) == number
+        in_place = await tx._connection.fetchval(
+            "select n_tup_hot_upd from pg_stat_xact_user_tables where relname = 'task_distributions'"
+        )
+
+    assert in_place == number

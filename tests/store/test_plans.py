@@ -111,3 +111,21 @@ async def test_what_ended_badly_is_listed_without_reading_what_went_well(store: 
         told = await connection.fetchval(f"explain (format json) {sql}", 50, *wanted.values)
 
     assert "task_ended_badly" in {index for _, index, _ in scans(json.loads(told)[0]["Plan"])}
+
+
+async def test_what_is_ready_is_read_in_the_order_of_service_and_not_sorted(store: Store) -> None:
+    """Also before the first statistics of a large backlog."""
+    await store.db.pool.execute(
+        "insert into task_distributions (task_id, task_type, status, submission_id, wanted, task_data)"
+        " select 'task-' || n, 'task', 'pending', gen_random_uuid(), 1, to_json(repeat('x', 300))"
+        " from generate_series(1, 5000) as n"
+    )
+    async with store.db.pool.acquire() as connection, connection.transaction():
+        for setting, value in _BY_KEY.items():
+            await connection.execute(f"set local {setting} = {value}")
+        await connection.execute(f"prepare one as {statements()['ready_tasks']}")
+        told = await connection.fetchval("explain (format json) execute one(100, 'default', -1000000, 0, 0)")
+        await connection.execute("deallocate one")
+
+    assert "Sort Key" not in told
+    assert [index for _, index, _ in scans(json.loads(told)[0]["Plan"])] == ["task_ready_in_pool"]

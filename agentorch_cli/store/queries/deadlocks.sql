@@ -59,6 +59,7 @@ unserved as (
     from task_distributions t
     join demands d on d.pool = t.pool and d.required_capabilities = t.required_capabilities
     where t.wanted > 0 and not d.is_served
+      and (select bool_or(not is_served) from demands)  -- else nothing of the backlog is read for it
       and not (t.has_dependents or t.parent_id is not null or t.max_agents > 1 or t.coverage = 'team')
   ) as u
   where u.place <= 1000

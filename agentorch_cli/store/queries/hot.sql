@@ -46,6 +46,7 @@ input as (
 -- part: endings
 -- What was given a backup meanwhile is not a task with one agent any more: `locked` says how many it takes.
 -- Whoever leads is told which slots came free ($13: payloads) if all of them did.
+-- Each step hands on what the next one needs, so that they need not be matched with the input again.
 finished as (
   update task_attempts a
   set
@@ -59,37 +60,40 @@ finished as (
   from input i
   where a.message_id = i.message_id and a.status || '' in ('sent', 'accepted')
     and (select count(*) from locked) > 0 and i.task_id in (select l.task_id from locked l where l.max_agents = 1)
-  returning a.message_id
+  returning
+    i.position, i.task_id, i.agent_id, a.message_id, i.attempt_status, i.verdict, a.result, a.error,
+    i.error as error_text, i.delay_seconds
 ),
 settled as (
   update task_distributions t
   set
-    status = i.verdict,
+    status = f.verdict,
     indexed_status = case
-      when i.verdict <> 'completed' and (t.indexed_status is not null or i.verdict <> 'pending')
-      then i.verdict end,
-    completed_at = case when i.verdict = 'pending' then null else now() end,
-    result = case when i.verdict = 'completed' then i.result::json end,
-    error = case when i.verdict = 'completed' then null else i.error::jsonb end,
-    failures = t.failures + case when i.attempt_status in ('failed', 'timed_out') then 1 else 0 end,
-    losses = t.losses + case when i.attempt_status = 'lost' then 1 else 0 end,
-    wanted = case when i.verdict = 'pending' then t.first_wave else 0 end,
-    run_at = case when i.verdict = 'pending' then now() + i.delay_seconds * interval '1 second' else t.run_at end,
-    is_delayed = (i.verdict = 'pending' and i.delay_seconds > 0),
+      when f.verdict <> 'completed' and (t.indexed_status is not null or f.verdict <> 'pending')
+      then f.verdict end,
+    completed_at = case when f.verdict = 'pending' then null else now() end,
+    result = case when f.verdict = 'completed' then f.result end,
+    error = case when f.verdict = 'completed' then null else f.error end,
+    failures = t.failures + case when f.attempt_status in ('failed', 'timed_out') then 1 else 0 end,
+    losses = t.losses + case when f.attempt_status = 'lost' then 1 else 0 end,
+    wanted = case when f.verdict = 'pending' then t.first_wave else 0 end,
+    run_at = case when f.verdict = 'pending' then now() + f.delay_seconds * interval '1 second' else t.run_at end,
+    is_delayed = (f.verdict = 'pending' and f.delay_seconds > 0),
     tried_agents = case
-      when i.verdict = 'pending' and not i.agent_id = any(t.tried_agents) then t.tried_agents || i.agent_id
+      when f.verdict = 'pending' and not f.agent_id = any(t.tried_agents) then t.tried_agents || f.agent_id
       else t.tried_agents end,
-    assigned_agents = case when i.verdict = 'pending' then '{}' else t.assigned_agents end
-  from input i join finished f on f.message_id = i.message_id
-  where t.task_id = i.task_id and t.status = 'running'
-  returning t.task_id, t.status, t.has_dependents, i.message_id
+    assigned_agents = case when f.verdict = 'pending' then '{}' else t.assigned_agents end
+  from finished f
+  where t.task_id = f.task_id and t.status = 'running'
+  returning
+    f.position, t.task_id, t.status, t.has_dependents, f.agent_id, f.message_id, f.error_text
 ),
 logged as (
   insert into events (kind, task_id, agent_id, message_id, node_id, data)
   select
-    case i.verdict when 'pending' then 'task_requeued' else 'task_' || i.verdict end,
-    s.task_id, i.agent_id, i.message_id, $11, case when i.verdict <> 'completed' then i.error::json end
-  from settled s join input i on i.message_id = s.message_id
+    case status when 'pending' then 'task_requeued' else 'task_' || status end,
+    task_id, agent_id, message_id, $11, case when status <> 'completed' then error_text::json end
+  from settled
 ),
 hinted as (
   select pg_notify('agentorch_done', $12) where $12 <> ''
@@ -271,6 +275,7 @@ select
 -- the node that it was seen on. Work that is handed over ahead of a slot is numbered beyond them.
 -- Counting `locked` makes it happen first, here and below: tasks are locked in the order of their ids.
 -- The unique indexes on task_attempts refuse whatever a second scheduler did meanwhile.
+-- The first seat of a task that is given several names the agents of all of them ($10).
 with input as (
   select
     unnest($1::text::text[]) as task_id,
@@ -281,22 +286,31 @@ with input as (
     unnest($6::text::text[]) as role,
     unnest($7::text::integer[]) as attempt,
     unnest($8::text::text[]) as node_id,
-    unnest($9::text::boolean[]) as is_ahead
+    unnest($9::text::boolean[]) as is_ahead,
+    unnest($10::text::text[]) as agents
 ),
-wish as (
-  select
-    i.task_id, min(i.seen_attempts) as seen_attempts, count(*)::integer as number,
-    array_agg(i.agent_id) as agents,
-    bool_and(a.agent_id is not null) as is_possible
+online as materialized (
+  select agent_id, node_id, slots, prefetch
+  from agent_registry
+  where agent_id = any($4::text::text[]) and status = 'online'
+),
+impossible as (
+  select i.task_id
   from input i
-  left join agent_registry a
-    on a.agent_id = i.agent_id and a.status = 'online' and a.node_id = i.node_id
+  left join online a
+    on a.agent_id = i.agent_id and a.node_id = i.node_id
       and i.slot < a.slots + case when i.is_ahead then a.prefetch else 0 end
-  group by i.task_id
-  having min(i.task_id) || '' = i.task_id
+  where a.agent_id is null
 ),
 locked as (
   select task_id from task_distributions where task_id = any($1::text::text[]) order by task_id for no key update
+),
+wish as (
+  select
+    i.task_id, i.seen_attempts, coalesce(cardinality(i.agents::text[]), 1) as number,
+    coalesce(i.agents::text[], array[i.agent_id]) as agents
+  from input i
+  where i.attempt = i.seen_attempts + 1 and i.task_id not in (select x.task_id from impossible x)
 ),
 claimed as (
   update task_distributions t
@@ -310,11 +324,11 @@ claimed as (
     assigned_agents = t.assigned_agents || w.agents,
     started_at = coalesce(t.started_at, now())
   from wish w
-  where t.task_id = w.task_id and w.is_possible and t.wanted + 0 > 0 and t.attempts_made = w.seen_attempts
+  where t.task_id = w.task_id and t.wanted + 0 > 0 and t.attempts_made = w.seen_attempts
     and (w.number <= t.wanted or t.status = 'pending' or t.coverage = 'team')
     and (select count(*) from locked) > 0
   returning
-    t.task_id, t.task_data, t.deadline, t.name, extract(epoch from now() - t.run_at)::float8 as waited,
+    t.task_id, t.task_data, t.deadline, t.name, date_part('epoch', now() - t.run_at) as waited,
     case when cardinality(t.depends_on) > 0 then (
       select json_object_agg(x.name, d.result)
       from unnest(t.depends_on, t.dependency_names) as x (dependency_id, name)
@@ -325,11 +339,11 @@ sent as (
   insert into task_attempts (message_id, task_id, agent_id, attempt, status, slot, role, node_id)
   select i.message_id, i.task_id, i.agent_id, i.attempt, 'sent', i.slot, i.role, i.node_id
   from input i join claimed c on c.task_id = i.task_id
+  returning task_id, agent_id, message_id, node_id
 ),
 logged as (
   insert into events (kind, task_id, agent_id, message_id, node_id)
-  select 'task_assigned', i.task_id, i.agent_id, i.message_id, i.node_id
-  from input i join claimed c on c.task_id = i.task_id
+  select 'task_assigned', task_id, agent_id, message_id, node_id from sent
 )
 select task_id, task_data, deadline, inputs, now() as now, name, waited from claimed;
 
@@ -338,7 +352,7 @@ select task_id, task_data, deadline, inputs, now() as now, name, waited from cla
 -- End attempts of tasks with one agent, and move their tasks, in one go. An attempt that is not
 -- live any more, or a task that is not running, changes nothing: the caller looks again. The tasks
 -- are locked before their attempts are touched. Of what nobody brought an array may be empty. Answers
--- by position in the arrays.
+-- those that it moved, by position in the arrays.
 with
 -- use input_of_endings
 locked as (
@@ -348,12 +362,9 @@ locked as (
   for no key update
 ),
 -- use endings
-select i.position::integer as position, f.message_id is not null as was_live, s.status, s.has_dependents
-from input i
-left join finished f on f.message_id = i.message_id
-left join settled s on s.message_id = i.message_id
-left join hinted h on true
-left join freed on true;
+select position::integer as position, status, has_dependents
+from settled
+where (select count(*) from hinted) >= 0 and (select count(*) from freed) >= 0;
 
 
 -- name: settle_and_unlock
@@ -361,7 +372,7 @@ left join freed on true;
 -- All are locked in one order, those who wait among those who end. Who came to wait while this waited for the
 -- lock is not seen, but has changed the row that it waits for: then there may be dependents left, and the
 -- answer says so of all. $14 counts from readiness: seconds an age step lasts.
--- Answers the endings by position, and below them, without one, what is ready as `ready_tasks` does.
+-- Answers as `settle_batch`, and below that, without a position, what is ready as `ready_tasks` does.
 with
 -- use input_of_endings
 seen as materialized (
@@ -400,7 +411,7 @@ counted as (
 ),
 -- use unlocked
 select
-  i.position::integer as position, f.message_id is not null as was_live,
+  s.position::integer as position,
   null::text as task_id, null::bigint as seq, null::bigint as urgency, null::real as remaining_path,
   null::text as task_type, null::smallint as priority, null::text[] as required_capabilities,
   null::text as coverage, null::smallint as min_agents, null::smallint as max_agents, null::smallint as wanted,
@@ -409,14 +420,11 @@ select
   s.has_dependents and (s.status <> 'completed' or coalesce((select is_so from changed), true)) as has_dependents,
   null::text as options, s.status, null::timestamptz as deadline, null::text[] as declined_by,
   null::text as pool, null::boolean as is_delayed
-from input i
-left join finished f on f.message_id = i.message_id
-left join settled s on s.message_id = i.message_id
-left join hinted h on true
-left join freed on true
+from settled s
+where (select count(*) from hinted) >= 0 and (select count(*) from freed) >= 0
 union all
 select
-  null, null,
+  null,
   -- use ready_row
   , is_delayed
 from unlocked
