@@ -28,6 +28,7 @@ from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
+from agentorch_cli.bursts import receive
 from agentorch_cli.core.model import AgentSpec, AttemptStatus
 from agentorch_cli.errors import (
     DatabaseUnreachable,
@@ -298,17 +299,18 @@ class Gateway:
             return
         rate, clock = Rate(self.door.frames_per_second), asyncio.get_running_loop().time
         try:
-            async for raw in connection:
-                session.last_heard = clock()
-                if session.is_barred:
-                    break
-                if not session.was_due() and (pause := rate.take(session.last_heard)):
-                    session.is_held = True
-                    await asyncio.sleep(pause)
-                    session.is_held = False
-                await self._take(session, raw)
-                if session.is_leaving:
-                    break
+            while not session.is_leaving and not session.is_barred:
+                for raw in await receive(connection):
+                    session.last_heard = clock()
+                    if session.is_barred:
+                        break
+                    if not session.was_due() and (pause := rate.take(session.last_heard)):
+                        session.is_held = True
+                        await asyncio.sleep(pause)
+                        session.is_held = False
+                    await self._take(session, raw)
+                    if session.is_leaving:
+                        break
         finally:
             self._keys.closed(session.caller, session)
             await session.stop_writing()
