@@ -142,6 +142,9 @@ def _rests(parser: Any) -> bool:
 
 def bursts(messages: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
     """The same messages in their order, by as many as may be written at once."""
+    if messages and sum(map(len, messages)) <= MOST_BYTES:
+        yield messages
+        return
     burst: list[bytes] = []
     size = 0
     for message in messages:

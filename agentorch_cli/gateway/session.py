@@ -93,10 +93,19 @@ class Session:
 
     def send(self, frame: bytes) -> None:
         """Put a frame into the outbox."""
-        if self._is_cut:
-            return
         self._outbox.append(frame)
-        self._size += len(frame)
+        self._has_grown(len(frame))
+
+    def send_all(self, frames: Sequence[bytes]) -> None:
+        """Put frames into the outbox."""
+        self._outbox += frames
+        self._has_grown(sum(map(len, frames)))
+
+    def _has_grown(self, size: int) -> None:
+        if self._is_cut:
+            self._outbox.clear()
+            return
+        self._size += size
         if self._size > MOST_IN_OUTBOX:
             log.warning(
                 "agent %r does not read: %d bytes wait for it; cutting it off", self.agent_id, self._size
@@ -115,9 +124,9 @@ class Session:
 
     def acknowledge(self, message_ids: Iterable[str]) -> None:
         """Results are durable."""
-        for message_id in message_ids:
-            self.send(b'{"type":"ack","messageId":' + orjson.dumps(message_id) + b"}")
-            self._settled()
+        frames = [b'{"type":"ack","messageId":%b}' % orjson.dumps(message_id) for message_id in message_ids]
+        self.send_all(frames)
+        self._settled(len(frames))
 
     def message(self, message_id: str, message_type: str, data: dict[str, Any]) -> None:
         """Any other message to the agent."""
@@ -157,10 +166,10 @@ class Session:
     def refuse_result(self, code: str, message: str, message_id: str | None) -> None:
         """A result was not taken."""
         self.refuse(code, message, message_id)
-        self._settled()
+        self._settled(1)
 
-    def _settled(self) -> None:
-        self._unsettled = max(0, self._unsettled - 1)  # some were brought by an earlier session
+    def _settled(self, number: int) -> None:
+        self._unsettled = max(0, self._unsettled - number)  # some were brought by an earlier session
         if self._unsettled < MOST_UNSETTLED:
             self._has_room.set()
 
