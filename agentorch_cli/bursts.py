@@ -157,6 +157,19 @@ def bursts(messages: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
         yield burst
 
 
+def write_now(connection: Any, messages: Sequence[bytes]) -> bool:
+    """Send texts that are encoded already, one a frame, if that can be done without waiting."""
+    if not isinstance(connection, Connection) or connection.protocol.state is not State.OPEN:
+        return False
+    is_busy = connection.paused or connection.send_in_progress is not None
+    if is_busy or connection.transport.is_closing():
+        return False
+    protocol = connection.protocol
+    protocol.writes.append(write_texts(messages, protocol.side is Side.CLIENT))
+    connection.send_data()
+    return True
+
+
 async def send_each(connection: Any, messages: Sequence[bytes]) -> None:
     """Send texts that are encoded already, one a frame. Raises ConnectionClosed."""
     if isinstance(connection, Connection) and len(messages) > 1:

@@ -6,6 +6,7 @@ import asyncio
 import random
 import secrets
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
@@ -15,7 +16,19 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol, Side
 
-from agentorch_cli.bursts import MOST_AWAITED, MOST_BYTES, InBursts, bursts, receive, send_each, write_texts
+from agentorch_cli.agents.outbox import Outbox
+from agentorch_cli.bursts import (
+    MOST_AWAITED,
+    MOST_BYTES,
+    InBursts,
+    bursts,
+    receive,
+    send_each,
+    write_now,
+    write_texts,
+)
+from agentorch_cli.core.model import AgentSpec
+from agentorch_cli.gateway.session import Session
 
 
 class Kept:
@@ -130,6 +143,87 @@ async def test_who_is_no_socket_is_sent_one_message_after_the_other() -> None:
     await send_each(behind, [b"one", b"two"])
 
     assert behind.sent == [b"one", b"two"]
+
+
+# --- out of a session, and out of an agent ---------------------------------------------------------
+
+
+def texts_of(kept: Kept, side: Side) -> list[bytes]:
+    """What this end has written, frame by frame, as the library reads it at the other."""
+    other = Protocol(Side.CLIENT if side is Side.SERVER else Side.SERVER)
+    other.receive_data(kept.written)
+    return [bytes(frame.data) for frame in other.events_received() if isinstance(frame, Frame)]
+
+
+async def turns() -> None:
+    """Let everything be done that waits for nothing else."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_what_cannot_be_written_without_waiting_is_not_written_now() -> None:
+    connection, kept = InBursts(Protocol(Side.SERVER)), Kept()
+    connection.connection_made(kept)  # type: ignore[arg-type]
+
+    assert write_now(connection, [b"one", b"two"])
+    connection.pause_writing()
+    assert not write_now(connection, [b"paused"])
+    connection.resume_writing()
+    kept.is_closing = lambda: True  # type: ignore[method-assign]
+    assert not write_now(connection, [b"closing"])
+    kept.is_closing = lambda: False  # type: ignore[method-assign]
+    connection.connection_lost(None)
+    assert not write_now(connection, [b"closed"])
+    assert not write_now(object(), [b"behind a hub"])
+
+    assert texts_of(kept, Side.SERVER) == [b"one", b"two"]
+
+
+@pytest.mark.parametrize("batch", [False, True])
+@pytest.mark.parametrize("end", ["session", "agent"])
+async def test_messages_keep_their_order_whether_the_other_end_reads_or_not(end: str, batch: bool) -> None:
+    side = Side.SERVER if end == "session" else Side.CLIENT
+    connection, kept = InBursts(Protocol(side)), Kept()
+    connection.connection_made(kept)  # type: ignore[arg-type]
+    if end == "session":
+        session = Session(connection, AgentSpec("anna"), uuid4(), batch=batch)  # type: ignore[arg-type]
+        send, stop = session.send, session.stop_writing
+        send(b"1")
+        session.open(b"0")
+    else:
+        outbox = Outbox(batch=batch)
+        writer = asyncio.create_task(outbox.write_to(connection))
+        send = outbox.put
+        send(b"0")
+        send(b"1")
+
+        async def stop() -> None:
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
+
+    await turns()
+    send(b"2")
+    send(b"3")
+    await turns()
+    at_once = len(texts_of(kept, side))
+    connection.pause_writing()
+    send(b"4")
+    await turns()
+    send(b"5")
+    await turns()
+    connection.resume_writing()
+    send(b"6")
+    await turns()
+    send(b"7" * MOST_BYTES)
+    send(b"8")
+    await turns()
+    await stop()
+    send(b"9")
+    await turns()
+
+    said = b",".join(text.strip(b"[]") for text in texts_of(kept, side))
+    assert at_once == (2 if batch else 4)
+    assert said == b"0,1,2,3,4,5,6," + b"7" * MOST_BYTES + b",8"
 
 
 # --- in -----------------------------------------------------------------------------------------
