@@ -203,6 +203,10 @@ class Lifeline:
             self._buried |= dead
         if seen["has_unsent"]:
             await self.on_unsent()
+        if seen["outgrown"]:
+            # A plan that was made while a table was small reads all of it for each row that it is asked
+            # for, and is kept until the next statistics: the server itself takes those a minute later.
+            await self.store.db.analyze(seen["outgrown"])
         if seen["has_ready"] and self.state.roster.free:
             self.settler.scheduler.look_again_here()  # hints can be lost; the table is the truth
 

@@ -46,6 +46,9 @@ DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.Internal
 KINDS = ("unreachable", "deadlock", "lock_timeout", "statement_timeout", "conflict", "other")
 """Of failed statements; `conflict` is a unique index that refused, which callers expect."""
 
+ANALYZE_SECONDS = 300.0
+"""Statistics take some seconds where the disk is slow."""
+
 MOST_AT_HAND = 4
 """Connections that are kept out of the general pool between two uses."""
 
@@ -147,6 +150,11 @@ class Database:
         async with self._translated(), self._open.connection() as connection:
             row: asyncpg.Record | None = await connection.fetchrow(self._sql[name], *args)
             return row
+
+    async def analyze(self, tables: Sequence[str]) -> None:
+        """Take statistics of tables, named as SQL names them; all connections make their plans anew then."""
+        async with self._translated(), self._open.connection() as connection:
+            await connection.execute(f"analyze (skip_locked) {', '.join(tables)}", timeout=ANALYZE_SECONDS)
 
     async def hot(self, name: str, *args: Any) -> list[asyncpg.Record]:
         """Run a named statement of the hot path, on a connection that plans by key."""

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
 from agentorch_cli.core.where import All
 from agentorch_cli.store.database import _BY_KEY
 from agentorch_cli.store.listing import Clauses, among
@@ -34,7 +36,8 @@ BY_KEY = (
 FINISHED = """
 with tasks as (
   insert into task_distributions (task_id, task_type, status, submission_id, wanted, completed_at)
-  select 'task-' || n, 'task', 'completed', gen_random_uuid(), 0, now() from generate_series(1, 5000) as n
+  select '{prefix}-' || n, 'task', 'completed', gen_random_uuid(), 0, now()
+  from generate_series(1, {number}) as n
   returning task_id
 )
 insert into task_attempts (message_id, task_id, agent_id, attempt, status, slot, node_id, finished_at)
@@ -50,14 +53,9 @@ def scans(plan: dict[str, Any], table: str = "") -> Iterator[tuple[str, str, str
         yield from scans(part, table if plan["Node Type"] == "Bitmap Heap Scan" else "")
 
 
-async def test_rows_are_found_by_their_keys_after_a_quiet_moment(store: Store) -> None:
-    await store.db.pool.execute(
-        "insert into agent_registry (agent_id, agent_type) values ('agent', 'worker')"
-    )
-    await store.db.pool.execute(FINISHED)
-    await store.db.pool.execute("analyze")
+async def ways(store: Store) -> list[str]:
+    """How the statements of the hot path find tasks and attempts, where not by their keys."""
     wrong = []
-
     async with store.db.pool.acquire() as connection, connection.transaction():
         for setting, value in _BY_KEY.items():
             await connection.execute(f"set local {setting} = {value}")
@@ -70,15 +68,38 @@ async def test_rows_are_found_by_their_keys_after_a_quiet_moment(store: Store) -
             wrong += [
                 f"{name} reads {table} by {index} where {condition}"
                 for table, index, condition in scans(json.loads(told)[0]["Plan"])
-                if table in ("task_distributions", "task_attempts")
+                if table in ("task_distributions", "task_attempts", "task_dependencies")
                 and (not index.endswith("_pkey") or condition == "everything")
             ]
+    return wrong
 
-    assert wrong == []
+
+async def test_rows_are_found_by_their_keys_after_a_quiet_moment(store: Store) -> None:
+    await store.db.pool.execute(
+        "insert into agent_registry (agent_id, agent_type) values ('agent', 'worker')"
+    )
+    await store.db.pool.execute(FINISHED.format(number=5000, prefix="task"))
+    await store.db.pool.execute("analyze")
+
+    assert await ways(store) == []
+
+
+@pytest.mark.parametrize("number", [0, 9, 50, 500])
+@pytest.mark.parametrize("is_analyzed", [False, True])
+async def test_rows_are_found_by_their_keys_where_the_plans_were_made_while_there_were_few(
+    store: Store, number: int, *, is_analyzed: bool
+) -> None:
+    """A plan is kept until the next statistics, a minute or more, however much has come since."""
+    await store.db.pool.execute(FINISHED.format(number=number, prefix="old"))
+    if is_analyzed:
+        await store.db.pool.execute("vacuum analyze")
+    await store.db.pool.execute(FINISHED.format(number=1, prefix="new"))  # there is something to settle
+
+    assert await ways(store) == []
 
 
 async def test_what_ended_badly_is_listed_without_reading_what_went_well(store: Store) -> None:
-    await store.db.pool.execute(FINISHED)
+    await store.db.pool.execute(FINISHED.format(number=5000, prefix="task"))
     await store.db.pool.execute(
         "update task_distributions set status = 'failed', generation = 1 where task_id = 'task-7'"
     )

@@ -239,7 +239,13 @@ select
   exists (
     select from task_attempts
     where status = 'sent' and node_id = $1 and sent_at < now() - $5::float8 * interval '1 second'
-  ) as has_unsent;
+  ) as has_unsent,
+  case when $3 then (
+    -- smaller ones are read as fast as an index
+    select array_agg(quote_ident(relname)) from pg_class
+    where relnamespace = current_schema()::regnamespace and relkind = 'r'
+      and pg_relation_size(oid) > 2 * greatest(relpages, 8) * current_setting('block_size')::bigint
+  ) end as outgrown;
 
 
 -- name: orphaned_attempts

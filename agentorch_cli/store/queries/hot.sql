@@ -5,6 +5,13 @@
 -- indexes of what is ready or live. Statistics that were taken while nothing was ready say that those hold one
 -- row; a plan made with them walks all of the backlog for each task of a batch.
 --
+-- A plan is kept until the next statistics, a minute or more, however much has come since it was made. One that was
+-- made while a table held a few rows reads all of it to join it with a batch. So a table is never joined with
+-- what may be thought to be many rows: it is told its keys (`= any(...)`, where nothing else of the batch is wanted, for
+-- as a further condition of a join it would be gone through for each row), or is looked up for each row of a set that
+-- is held for tiny: `x || '' = x`, which is always true, counts as one in two hundred. Two sets that are held for
+-- tiny are not joined with each other: that is done by comparing each with each.
+--
 -- The arrays of a batch are taken apart side by side in the select list: a function in `from` would write down what
 -- it answers for each of them, row by row, and read it again. Shorter ones are filled up with nulls.
 --
@@ -88,6 +95,14 @@ hinted as (
 )
 
 
+-- part: waiting_to_fail
+-- Only those of `e` that fail with what they wait for.
+cross join lateral (
+  select from task_distributions t
+  where t.task_id = e.task_id and t.status = 'blocked' and t.on_dependency_failure = 'fail' offset 0
+) t
+
+
 -- part: unlocked
 -- Whom enough was taken off `waiting_on` (in `counted`), as `ready_row` has it.
 unlocked as (
@@ -101,7 +116,7 @@ unlocked as (
     is_delayed = t.waiting_on <= c.number and t.run_at > now(),
     urgency = agentorch_urgency(greatest(t.run_at, now()), t.priority, c.aging_seconds)
   from counted c
-  where t.task_id = c.task_id
+  where t.task_id = c.task_id and t.status = 'blocked'
   returning
     t.task_id, t.seq, t.urgency, t.remaining_path, t.task_type, t.priority, t.required_capabilities, t.coverage,
     t.min_agents, t.max_agents, t.wanted, t.attempts_made, t.tried_agents, t.assigned_agents, t.timeout_seconds,
@@ -272,6 +287,7 @@ wish as (
     on a.agent_id = i.agent_id and a.status = 'online' and a.node_id = i.node_id
       and i.slot < a.slots + case when i.is_ahead then a.prefetch else 0 end
   group by i.task_id
+  having min(i.task_id) || '' = i.task_id
 ),
 locked as (
   select task_id from task_distributions where task_id = any($1::text::text[]) order by task_id for no key update
@@ -296,7 +312,7 @@ claimed as (
     case when cardinality(t.depends_on) > 0 then (
       select json_object_agg(x.name, d.result)
       from unnest(t.depends_on, t.dependency_names) as x (dependency_id, name)
-      join task_distributions d on d.task_id = x.dependency_id
+      join task_distributions d on d.task_id = x.dependency_id and d.task_id = any(t.depends_on)
     ) end as inputs
 ),
 sent as (
@@ -336,18 +352,23 @@ left join hinted h on true;
 -- name: settle_and_unlock
 -- The same where tasks may have dependents: of those that completed, `unlock_dependents` in the same commit.
 -- All are locked in one order, those who wait among those who end. Who came to wait while this waited for the
--- lock is not seen, but has changed the row that it waits for: then there are dependents left, and the
--- answer says so. $13 counts from readiness: seconds an age step lasts.
+-- lock is not seen, but has changed the row that it waits for: then there may be dependents left, and the
+-- answer says so of all. $13 counts from readiness: seconds an age step lasts.
 -- Answers the endings by position, and below them, without one, what is ready as `ready_tasks` does.
 with
 -- use input_of_endings
+seen as materialized (
+  select string_agg(t.xmin::text, ' ' order by t.task_id) as versions
+  from task_distributions t
+  where t.task_id = any($2::text::text[]) and t.status = 'running'
+),
 locked as (
   select t.task_id, t.max_agents, t.status, t.xmin as version
   from task_distributions t
-  where t.task_id in (
+  where t.task_id = any(array(
     select unnest($2::text::text[])
     union
-    select e.task_id from task_dependencies e where e.depends_on = any($2::text::text[]))
+    select e.task_id from task_dependencies e where e.depends_on = any($2::text::text[])))
   order by t.task_id
   for no key update of t
 ),
@@ -355,13 +376,19 @@ locked as (
 ,
 gone as (
   delete from task_dependencies e
-  using settled s
-  where e.depends_on = s.task_id and s.status = 'completed'
+  where e.depends_on = any(array(select s.task_id from settled s where s.status = 'completed'))
   returning e.task_id
+),
+changed as (
+  select seen.versions <> string_agg(l.version::text, ' ' order by l.task_id) as is_so
+  from locked l, seen
+  where l.status = 'running'
+  group by seen.versions
 ),
 counted as (
   select g.task_id, count(*)::integer as number, $13::float8 as aging_seconds
-  from gone g join locked l on l.task_id = g.task_id and l.status = 'blocked'
+  from gone g
+  where g.task_id || '' = g.task_id
   group by g.task_id
 ),
 -- use unlocked
@@ -372,14 +399,12 @@ select
   null::text as coverage, null::smallint as min_agents, null::smallint as max_agents, null::smallint as wanted,
   null::integer as attempts_made, null::text[] as tried_agents, null::text[] as assigned_agents,
   null::float8 as timeout_seconds, null::integer as retries, null::integer as failures, null::integer as losses,
-  s.has_dependents and (s.status <> 'completed' or seen.xmin <> l.version) as has_dependents,
+  s.has_dependents and (s.status <> 'completed' or coalesce((select is_so from changed), true)) as has_dependents,
   null::text as options, s.status, null::timestamptz as deadline, null::text[] as declined_by,
   null::text as pool, null::boolean as is_delayed
 from input i
 left join finished f on f.message_id = i.message_id
 left join settled s on s.message_id = i.message_id
-left join locked l on l.task_id = s.task_id
-left join task_distributions seen on seen.task_id = s.task_id
 left join hinted h on true
 union all
 select
@@ -398,7 +423,8 @@ with locked as (
   select t.task_id
   from task_distributions t
   where t.status = 'blocked'
-    and t.task_id in (select e.task_id from task_dependencies e where e.depends_on = any($1::text[]))
+    and t.task_id = any(array(
+      select e.task_id from task_dependencies e where e.depends_on = any($1::text[])))
   order by t.task_id
   for no key update of t
 ),
@@ -409,7 +435,8 @@ gone as (
 ),
 counted as (
   select g.task_id, count(*)::integer as number, $2::float8 as aging_seconds
-  from gone g join locked l on l.task_id = g.task_id
+  from gone g
+  where g.task_id || '' = g.task_id
   group by g.task_id
 ),
 -- use unlocked
@@ -426,21 +453,23 @@ where status = 'pending';
 with recursive doomed (task_id, because_of) as (
   select e.task_id, e.depends_on
   from task_dependencies e
-  join task_distributions t on t.task_id = e.task_id
-  where e.depends_on = any($1::text[]) and t.status = 'blocked' and t.on_dependency_failure = 'fail'
+  -- use waiting_to_fail
+  where e.depends_on = any($1::text[])
   union
   select e.task_id, e.depends_on
   from doomed d
-  join task_dependencies e on e.depends_on = d.task_id
-  join task_distributions t on t.task_id = e.task_id
-  where t.status = 'blocked' and t.on_dependency_failure = 'fail'
+  cross join lateral (select e.task_id, e.depends_on from task_dependencies e where e.depends_on = d.task_id offset 0) e
+  -- use waiting_to_fail
 ),
 once as (
-  select distinct on (task_id) task_id, because_of from doomed order by task_id, because_of
+  select distinct on (task_id) task_id, because_of from doomed
+  where task_id || '' = task_id
+  order by task_id, because_of
 ),
 locked as (
   select t.task_id
-  from task_distributions t join once o on o.task_id = t.task_id
+  from task_distributions t
+  where t.task_id = any(array(select task_id from once))
   order by t.task_id
   for no key update of t
 ),
@@ -458,7 +487,7 @@ failed as (
   returning t.task_id, o.because_of, t.error
 ),
 gone as (
-  delete from task_dependencies e using failed f where e.task_id = f.task_id
+  delete from task_dependencies where task_id = any(array(select task_id from failed))
 ),
 logged as (
   insert into events (kind, task_id, node_id, data)
@@ -472,13 +501,17 @@ select task_id from failed;
 with hit as (
   select distinct on (e.task_id) e.task_id, e.depends_on as because_of
   from task_dependencies e
-  join task_distributions t on t.task_id = e.task_id
-  where e.depends_on = any($1::text[]) and t.status = 'blocked' and t.on_dependency_failure = 'skip'
+  cross join lateral (
+    select from task_distributions t
+    where t.task_id = e.task_id and t.status = 'blocked' and t.on_dependency_failure = 'skip' offset 0
+  ) t
+  where e.depends_on = any($1::text[]) and e.task_id || '' = e.task_id
   order by e.task_id, e.depends_on
 ),
 locked as (
   select t.task_id
-  from task_distributions t join hit h on h.task_id = t.task_id
+  from task_distributions t
+  where t.task_id = any(array(select task_id from hit))
   order by t.task_id
   for no key update of t
 ),
@@ -496,7 +529,7 @@ skipped as (
   returning t.task_id, t.error
 ),
 gone as (
-  delete from task_dependencies e using skipped s where e.task_id = s.task_id
+  delete from task_dependencies where task_id = any(array(select task_id from skipped))
 ),
 logged as (
   insert into events (kind, task_id, node_id, data)
@@ -532,8 +565,7 @@ with open as (
 taken as (
   update task_attempts a
   set status = 'accepted', accepted_at = now()
-  from open o
-  where a.message_id = o.message_id
+  where a.message_id = any(array(select message_id from open))
   returning a.task_id, a.agent_id, a.message_id
 )
 insert into events (kind, task_id, agent_id, message_id, node_id)
