@@ -25,6 +25,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from agentorch_cli.agents.desk import Desk
 from agentorch_cli.agents.outbox import PACK_BYTES, Outbox
 from agentorch_cli.agents.text import plain
+from agentorch_cli.bursts import InBursts, receive
 from agentorch_cli.errors import (
     InvalidMessage,
     NotAllowed,
@@ -75,6 +76,10 @@ class LineState(StrEnum):
 
 
 OnConnection = Callable[[str, str], None]
+
+
+class Socket(InBursts, ClientConnection):
+    """The agent's end of the connection."""
 
 
 class Line:
@@ -157,6 +162,7 @@ class Line:
             additional_headers=headers,
             compression=None,
             proxy=proxy,
+            create_connection=Socket,
             ssl=self._tls or context_for(self._url),
             max_size=LARGEST_FRAME_BYTES,
             ping_interval=PING_SECONDS,
@@ -206,12 +212,13 @@ class Line:
             asyncio.create_task(self._beat(outbox, _interval(welcome))),
         )
         try:
-            receive = self._desk.receive
+            take = self._desk.receive
             for message in rest:
-                receive(message)
+                take(message)
             while True:
-                for message in _decode(await socket.recv(decode=False)):
-                    receive(message)
+                for frame in await receive(socket, decode=False):
+                    for message in _decode(frame):
+                        take(message)
                 if outbox.is_full:
                     await outbox.room()
         finally:
@@ -273,7 +280,7 @@ async def _close(socket: ClientConnection) -> None:
         socket.transport.abort()
 
 
-def _decode(frame: bytes) -> list[Any]:
+def _decode(frame: str | bytes) -> list[Any]:
     """The messages of a frame; none when it is not JSON."""
     try:
         messages = orjson.loads(frame)

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterator
 from typing import Protocol
 
-from agentorch_cli.bursts import bursts, send_each
+from agentorch_cli.bursts import MOST_BYTES, bursts, send_each, write_now
 
 PACK_BYTES = 512 * 1024
 """The most that one array frame holds, half of the engine's default limit. One message may be longer."""
@@ -31,7 +31,18 @@ class Socket(Protocol):
 class Outbox:
     """Frames in order, encoded already."""
 
-    __slots__ = ("_batch", "_bytes", "_frames", "_free", "_idle", "_is_closed", "_pack_bytes", "_wake")
+    __slots__ = (
+        "_batch",
+        "_bytes",
+        "_frames",
+        "_free",
+        "_idle",
+        "_is_closed",
+        "_is_writing",
+        "_pack_bytes",
+        "_socket",
+        "_wake",
+    )
 
     def __init__(self, *, batch: bool, pack_bytes: int = PACK_BYTES) -> None:
         self._batch = batch
@@ -39,6 +50,9 @@ class Outbox:
         self._frames: list[bytes] = []
         self._bytes = 0
         self._is_closed = False
+        self._socket: Socket | None = None
+        self._is_writing = True
+        """It is being written, or is about to be, or there is nothing yet to write it to."""
         self._wake = asyncio.Event()
         self._free = asyncio.Event()
         self._idle = asyncio.Event()
@@ -55,8 +69,10 @@ class Outbox:
             return
         frames = self._frames
         if not frames:
-            self._wake.set()
             self._idle.clear()
+            if not self._is_writing:
+                self._is_writing = True
+                asyncio.get_running_loop().call_soon(self._write_now)
         frames.append(frame)
         self._bytes += len(frame)
         if self._bytes > FULL_BYTES:
@@ -72,15 +88,29 @@ class Outbox:
 
     async def write_to(self, socket: Socket) -> None:
         """Run as the only writer of `socket`; raises what `send` raises, or TimeoutError."""
+        self._socket = socket
         try:
             while True:
-                await self._wake.wait()
-                self._wake.clear()
                 await self._write(socket)
+                self._is_writing = False
+                self._wake.clear()
+                await self._wake.wait()
         finally:
-            self._is_closed = True
+            self._is_closed = self._is_writing = True
             self._free.set()
             self._idle.set()
+
+    def _write_now(self) -> None:
+        """What has gathered in one moment, if the engine reads; else the writer is to wait for it."""
+        frames, size = self._frames, self._bytes
+        is_little = not self._is_closed and size <= min(MOST_BYTES, self._pack_bytes - len(frames) - 1)
+        if is_little and write_now(
+            self._socket, [*pack(frames, size, self._pack_bytes)] if self._batch else frames
+        ):
+            self._frames, self._bytes, self._is_writing = [], 0, False
+            self._idle.set()
+        else:
+            self._wake.set()
 
     async def _write(self, socket: Socket) -> None:
         while self._frames:

@@ -28,6 +28,7 @@ from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
+from agentorch_cli.bursts import receive
 from agentorch_cli.core.model import AgentSpec, AttemptStatus
 from agentorch_cli.errors import (
     DatabaseUnreachable,
@@ -40,11 +41,12 @@ from agentorch_cli.errors import (
 from agentorch_cli.frames import ErrorBody, Register, read_frame
 from agentorch_cli.gateway.keys import INSIDE, Caller, Keys, Rate, refuse_agent
 from agentorch_cli.gateway.page import page_of
-from agentorch_cli.gateway.reading import Reader
+from agentorch_cli.gateway.reading import SMALL_BYTES, Reader
 from agentorch_cli.gateway.session import Session, close, error_frame
 from agentorch_cli.gateway.wire import Wire
 from agentorch_cli.identity import new_id, new_id_text
 from agentorch_cli.logs import facts
+from agentorch_cli.payloads import decode
 from agentorch_cli.store.records import Delivery
 
 log = logging.getLogger("agentorch.gateway")
@@ -296,19 +298,13 @@ class Gateway:
         session = await self._register(connection)
         if session is None:
             return
-        rate, clock = Rate(self.door.frames_per_second), asyncio.get_running_loop().time
+        rate = Rate(self.door.frames_per_second)
         try:
-            async for raw in connection:
-                session.last_heard = clock()
-                if session.is_barred:
-                    break
-                if not session.was_due() and (pause := rate.take(session.last_heard)):
-                    session.is_held = True
-                    await asyncio.sleep(pause)
-                    session.is_held = False
-                await self._take(session, raw)
-                if session.is_leaving:
-                    break
+            while not session.is_leaving and not session.is_barred:
+                burst = await receive(connection)
+                self._hear(session)
+                await self._take_burst(session, burst, rate)
+                await self._room(session)
         finally:
             self._keys.closed(session.caller, session)
             await session.stop_writing()
@@ -445,21 +441,61 @@ class Gateway:
         assert self.keys is not None
         return self.keys
 
-    async def _take(self, session: Session, raw: str | bytes) -> None:
-        """Handle what came in one frame. Nothing in it ends the session."""
+    def _hear(self, session: Session) -> None:
+        """Something came from this agent."""
+        session.last_heard = asyncio.get_running_loop().time()
         self._desk.heard_from(session.agent_id)
         self._keys.in_use(session.caller)
-        try:
+
+    async def _room(self, session: Session) -> None:
+        """Returns once there is room for more of what this agent brings."""
+        session.is_held = True
+        await session.room()
+        await self._desk.room()
+        session.is_held = False
+        session.last_heard = asyncio.get_running_loop().time()
+
+    async def _take_burst(self, session: Session, burst: Sequence[str | bytes], rate: Rate) -> None:
+        """Handle frames that came together, by as few steps as their kind allows."""
+        for raw in burst:
+            if session.is_barred or session.is_leaving:
+                return
+            if not session.was_due():
+                await self._slow_down(session, rate)
+            try:
+                is_short = type(raw) is str and len(raw) <= SMALL_BYTES
+                frame = decode(raw) if is_short else await self._read_long(session, raw)
+                if isinstance(frame, list) and not session.batch:
+                    raise InvalidMessage('arrays are for agents that register with "batch": true')
+            except InvalidMessage as error:
+                session.refuse(error.code, str(error))
+                await session.pause(REFUSAL_PAUSE)
+                continue
+            if not self._take_result(session, frame):
+                await self._take(session, frame)
+                continue
+            session.frames_taken += 1
+            if session.frames_taken % TURN == 0:
+                await asyncio.sleep(0)
+
+    async def _slow_down(self, session: Session, rate: Rate) -> None:
+        """A frame came that no work stands for: of those only so many are taken in a second."""
+        session.last_heard = asyncio.get_running_loop().time()
+        if pause := rate.take(session.last_heard):
             session.is_held = True
-            frame = await self._read(raw)
+            await asyncio.sleep(pause)
             session.is_held = False
-            if isinstance(frame, list) and not session.batch:
-                raise InvalidMessage('arrays are for agents that register with "batch": true')
-        except InvalidMessage as error:
+
+    async def _read_long(self, session: Session, raw: str | bytes) -> Any:
+        session.is_held = True
+        try:
+            return await self._read(raw)
+        finally:
             session.is_held = False
-            session.refuse(error.code, str(error))
-            await session.pause(REFUSAL_PAUSE)
-            return
+
+    async def _take(self, session: Session, frame: Any) -> None:
+        """Handle what came in one frame. Nothing in it ends the session."""
+        self._hear(session)
         refused = 0
         for one in frame if isinstance(frame, list) else (frame,):
             if not self._take_result(session, one):
@@ -474,11 +510,7 @@ class Gateway:
                     "invalid_message", f"{refused} items of this array are wrong; its rest is passed over"
                 )
                 break
-        session.is_held = True
-        await session.room()
-        await self._desk.room()
-        session.is_held = False
-        session.last_heard = asyncio.get_running_loop().time()
+        await self._room(session)
 
     async def _read(self, raw: str | bytes) -> Any:
         return await self.reader.read(raw, max_bytes=len(raw) * 4)  # the library has checked the size

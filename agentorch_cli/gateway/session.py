@@ -20,7 +20,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 
-from agentorch_cli.bursts import bursts, send_each
+from agentorch_cli.bursts import MOST_BYTES, bursts, send_each, write_now
 from agentorch_cli.core.model import AgentSpec
 from agentorch_cli.gateway.keys import ANYBODY, Caller
 from agentorch_cli.logs import facts
@@ -82,6 +82,8 @@ class Session:
         self._is_cut = False
         self._outbox: list[bytes] = []
         self._size = 0
+        self._is_writing = True
+        """It is being written, or is about to be; so it is before the welcome."""
         self._wake = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
 
@@ -93,16 +95,27 @@ class Session:
 
     def send(self, frame: bytes) -> None:
         """Put a frame into the outbox."""
-        if self._is_cut:
-            return
         self._outbox.append(frame)
-        self._size += len(frame)
+        self._has_grown(len(frame))
+
+    def send_all(self, frames: Sequence[bytes]) -> None:
+        """Put frames into the outbox."""
+        self._outbox += frames
+        self._has_grown(sum(map(len, frames)))
+
+    def _has_grown(self, size: int) -> None:
+        if self._is_cut:
+            self._outbox.clear()
+            return
+        self._size += size
         if self._size > MOST_IN_OUTBOX:
             log.warning(
                 "agent %r does not read: %d bytes wait for it; cutting it off", self.agent_id, self._size
             )
             self.abort()
-        self._wake.set()
+        if not self._is_writing:
+            self._is_writing = True
+            asyncio.get_running_loop().call_soon(self._write_now)
 
     def execute(self, delivery: Delivery) -> None:
         """Send work."""
@@ -115,9 +128,9 @@ class Session:
 
     def acknowledge(self, message_ids: Iterable[str]) -> None:
         """Results are durable."""
-        for message_id in message_ids:
-            self.send(b'{"type":"ack","messageId":' + orjson.dumps(message_id) + b"}")
-            self._settled()
+        frames = [b'{"type":"ack","messageId":%b}' % orjson.dumps(message_id) for message_id in message_ids]
+        self.send_all(frames)
+        self._settled(len(frames))
 
     def message(self, message_id: str, message_type: str, data: dict[str, Any]) -> None:
         """Any other message to the agent."""
@@ -157,10 +170,10 @@ class Session:
     def refuse_result(self, code: str, message: str, message_id: str | None) -> None:
         """A result was not taken."""
         self.refuse(code, message, message_id)
-        self._settled()
+        self._settled(1)
 
-    def _settled(self) -> None:
-        self._unsettled = max(0, self._unsettled - 1)  # some were brought by an earlier session
+    def _settled(self, number: int) -> None:
+        self._unsettled = max(0, self._unsettled - number)  # some were brought by an earlier session
         if self._unsettled < MOST_UNSETTLED:
             self._has_room.set()
 
@@ -182,16 +195,28 @@ class Session:
         self._size += len(welcome)
         self._writer = asyncio.create_task(self._write(), name=f"writer of {self.agent_id}")
 
+    def _write_now(self) -> None:
+        """What has gathered in one moment, if the agent reads; else the writer is to wait for it."""
+        is_little = self._writer is not None and self._size <= MOST_BYTES
+        if is_little and write_now(self.connection, self._packed(self._outbox)):
+            self._outbox, self._size, self._is_writing = [], 0, False
+        else:
+            self._wake.set()
+
+    def _packed(self, burst: Sequence[bytes]) -> Sequence[bytes]:
+        return [_joined(burst)] if self.batch else burst
+
     async def _write(self) -> None:
         try:
             while True:
                 if not self._outbox:
+                    self._is_writing = False
                     self._wake.clear()
                     await self._wake.wait()
                 frames, self._outbox, self._size = self._outbox, [], 0
                 for burst in bursts(frames):
                     async with asyncio.timeout(WRITE_LIMIT):
-                        await send_each(self.connection, [_joined(burst)] if self.batch else burst)
+                        await send_each(self.connection, self._packed(burst))
         except ConnectionClosed:
             pass
         except TimeoutError:
@@ -213,9 +238,10 @@ class Session:
         await close(self.connection, code, reason)
 
     async def stop_writing(self) -> None:
-        if self._writer is not None:
-            self._writer.cancel()
-            await asyncio.gather(self._writer, return_exceptions=True)
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
 
 
 async def close(

@@ -15,6 +15,7 @@ from typing import Any, Final
 from websockets.asyncio.server import ServerConnection
 from websockets.frames import Frame, Opcode
 
+from agentorch_cli.bursts import InBursts
 from agentorch_cli.gateway.keys import Rate
 
 log = logging.getLogger("agentorch.gateway")
@@ -36,7 +37,7 @@ SMALL_PIECE: Final = 1_024
 """A message may come in many pieces, or in small ones (bytes on average), and not in both."""
 
 
-class Wire(ServerConnection):
+class Wire(InBursts, ServerConnection):
     """One connection of the server, whoever is at its other end."""
 
     def __init__(self, *args: Any, **options: Any) -> None:

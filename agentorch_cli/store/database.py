@@ -45,6 +45,9 @@ _BY_KEY = {
 
 DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
+FAILURES = (*DRIVER_ERRORS, OSError, TimeoutError)
+"""What a statement may fail with."""
+
 KINDS = ("unreachable", "deadlock", "lock_timeout", "statement_timeout", "conflict", "other")
 """Of failed statements; `conflict` is a unique index that refused, which callers expect."""
 
@@ -143,9 +146,10 @@ class Database:
         if within is not None:
             sql = within.put_into(sql, len(args))
             args = (*args, *within.values)
-        async with self._translated(), self._open.connection() as connection:
-            rows: list[asyncpg.Record] = await connection.fetch(sql, *args)
-            return rows
+        try:
+            return await self._open.fetch(sql, args)
+        except FAILURES as error:
+            self._fail(error)
 
     async def fetch_one(self, name: str, *args: Any) -> asyncpg.Record | None:
         """Run a named statement; its first row."""
@@ -160,11 +164,11 @@ class Database:
 
     async def hot(self, name: str, *args: Any) -> list[asyncpg.Record]:
         """Run a named statement of the hot path, on a connection that plans by key."""
-        async with self._translated():
+        try:
             hand = self._by_key or await self._open_by_key()
-            async with hand.connection() as connection:
-                rows: list[asyncpg.Record] = await connection.fetch(self._sql[name], *args)
-                return rows
+            return await hand.fetch(self._sql[name], args)
+        except FAILURES as error:
+            self._fail(error)
 
     async def fetch_by_key(self, name: str, *args: Any) -> list[asyncpg.Record]:
         """The same as `fetch`, of rows that are named by their keys: planned once and for all, by connections
@@ -205,11 +209,13 @@ class Database:
         """The driver's errors as ours."""
         try:
             yield
-        except OrchestratorError:
-            raise
-        except (*DRIVER_ERRORS, OSError, TimeoutError) as error:
-            self.errors[_kind_of(error)] += 1
-            self._translate(error)
+        except FAILURES as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> NoReturn:
+        """Count it, and raise it in our words."""
+        self.errors[_kind_of(error)] += 1
+        self._translate(error)
 
     def _translate(self, failure: Exception) -> NoReturn:
         """Raises the error in our words; what nobody expects passes as it is."""
@@ -459,6 +465,18 @@ class _AtHand:
         """For the time of one statement, or one transaction."""
         return _Use(self)
 
+    async def fetch(self, sql: str, args: Sequence[Any]) -> list[asyncpg.Record]:
+        """One statement; by hand, for this is done for each."""
+        connection = await self.take()
+        try:
+            rows: list[asyncpg.Record] = await connection.fetch(sql, *args)
+        except BaseException:
+            await self.give(connection, is_sound=False)
+            raise
+        if not self._keep(connection):
+            await self.pool.release(connection)
+        return rows
+
     async def take(self) -> Any:
         while self.spare:
             connection = self.spare.pop()
@@ -473,10 +491,15 @@ class _AtHand:
 
     async def give(self, connection: Any, *, is_sound: bool) -> None:
         """Back; the pool looks whether one is of use yet that is not sound for certain."""
-        if is_sound and not self._queue and not self._is_closed and len(self.spare) < self._most:
-            self.spare.append(connection)
-        else:
+        if not is_sound or not self._keep(connection):
             await self.pool.release(connection)
+
+    def _keep(self, connection: Any) -> bool:
+        """Keep it at hand, unless somebody waits for it or there are enough."""
+        is_wanted = not self._queue and not self._is_closed and len(self.spare) < self._most
+        if is_wanted:
+            self.spare.append(connection)
+        return is_wanted
 
     async def close(self) -> None:
         """What is in use is waited for."""
