@@ -19,7 +19,7 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -48,6 +48,9 @@ log = logging.getLogger("agentorch.settler")
 BATCH = 1_000
 BATCH_BYTES = 16 * 1024 * 1024
 """Bytes of results in one batch; a single larger one goes alone."""
+
+LANES = 4
+"""Tasks that are looked at one by one: so many at once, each in a transaction of its own."""
 
 MOST_WAITING = 10_000
 """Reports that may wait here; above it the gateway stops reading from agents."""
@@ -627,8 +630,17 @@ class Settler:
                 )
             else:
                 by_task.setdefault(row["task_id"], []).append(report)
-        for task_id, its_reports in sorted(by_task.items()):
-            if checked := await self._checked_late(its_reports):
+        tasks = iter(sorted(by_task.items()))
+        lanes = [self._settle_some(tasks) for _ in range(min(LANES, len(by_task)))]
+        # none is called off because another failed: what it does would be in doubt
+        for failure in await asyncio.gather(*lanes, return_exceptions=True):
+            if failure is not None:
+                raise failure
+
+    async def _settle_some(self, tasks: Iterator[tuple[str, list[Report]]]) -> None:
+        """One after the other, until nobody has any left."""
+        for task_id, reports in tasks:
+            if checked := await self._checked_late(reports):
                 await self.settle_task(task_id, checked)
 
     async def settle_task(
