@@ -21,13 +21,20 @@ BEGIN_EVERY = 0.25
 
 
 class _Waiter:
-    """One call of `until_final`."""
+    """One who waits; `wants_all`: who need not know before all have ended."""
 
-    def __init__(self, ids: Iterable[str]) -> None:
+    def __init__(self, ids: Iterable[str], *, wants_all: bool = False) -> None:
         self.left = set(ids)
+        self._wants_all = wants_all
         self.ended = set(self.left)
         """Ids that are worth a look; all of them at first."""
         self.wake = asyncio.Event()
+
+    def told(self, ended: set[str]) -> None:
+        """These are said to have ended."""
+        self.ended |= ended
+        if not self._wants_all or self.ended >= self.left:
+            self.wake.set()
 
 
 class Waiting:
@@ -45,12 +52,11 @@ class Waiting:
         for waiter in self._waiters:
             ended = waiter.left if ids is None else waiter.left & ids
             if ended:
-                waiter.ended |= ended
-                waiter.wake.set()
+                waiter.told(ended)
 
     async def until_final(self, task_ids: Iterable[str]) -> None:
         """Returns once all of these are final. Raises DatabaseUnreachable."""
-        async for _ in self._ends(task_ids):
+        async for _ in self._ends(task_ids, wants_all=True):
             pass
 
     async def until(self, task_ids: Iterable[str], goal: Goal, *, is_any: bool) -> None:
@@ -70,9 +76,11 @@ class Waiting:
                 if not left or (is_any and True in decided.values()):
                     return
 
-    async def _ends(self, task_ids: Iterable[str]) -> AsyncGenerator[set[str], None]:
-        """Those that have ended, as they end; over when all have."""
-        waiter = _Waiter(task_ids)
+    async def _ends(
+        self, task_ids: Iterable[str], *, wants_all: bool = False
+    ) -> AsyncGenerator[set[str], None]:
+        """Those that have ended, as they end, or (`wants_all`) as late as that; over when all have."""
+        waiter = _Waiter(task_ids, wants_all=wants_all)
         self._waiters.add(waiter)
         try:
             while waiter.left:
@@ -83,7 +91,7 @@ class Waiting:
                     waiter.left -= ended
                     if ended:
                         yield ended
-                if waiter.left and not waiter.ended:
+                if waiter.left and not waiter.wake.is_set():
                     await self._rest(waiter, LOOK_EVERY)
         finally:
             self._waiters.discard(waiter)
