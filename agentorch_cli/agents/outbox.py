@@ -1,7 +1,8 @@
 """What waits to be sent on one connection: many producers, one writer.
 
-Everything that gathered while the last frame was being written goes out as one array, so the
-frames grow with the load and an idle agent pays no delay for it.
+Everything that gathered in one moment, or while the last frame was being written, goes out as one array,
+so the frames grow with the load and an idle agent pays no delay for it. While the engine reads, it is written
+by the loop's next callback; the writer's task steps in where somebody has to be waited for.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """One agent's connection.
 
-One task reads (the handler), one task writes. Everything for the agent goes through the
-outbox, so that nobody who has something to send ever waits for a slow agent; whatever
-gathers while the previous write runs goes out together, in one frame for agents that asked
-for `batch`. An agent that does not read is cut off when its outbox is full or a write takes
-too long; what it holds has its grace, as after any lost connection.
+One task reads (the handler). Everything for the agent goes through the outbox, so that nobody
+who has something to send ever waits for a slow agent. What gathers in one moment goes out
+together, in one frame for agents that asked for `batch`: at once while the agent reads, and by
+a task that writes and waits while it does not. An agent that reads nothing is cut off when its
+outbox is full or a write takes too long; what it holds has its grace, as after any lost
+connection.
 """
 
 from __future__ import annotations

@@ -20,6 +20,8 @@ def array_literal(texts: Iterable[str | None]) -> str:
     texts = list(texts)
     if not texts:
         return "{}"
+    if len(texts) == 1 and texts[0] is not None:
+        return '{"' + _escaped(texts[0]) + '"}'
     if None not in texts:
         body = SEPARATOR.join(texts)  # type: ignore[arg-type]
         if body.count(SEPARATOR) == len(texts) - 1:

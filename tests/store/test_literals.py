@@ -37,7 +37,7 @@ ODD = [
 async def test_texts_come_back_as_they_were(store: Store, number: int) -> None:
     texts: list[str | None] = [*ODD[number:], *ODD[:number]][: len(ODD) - number % 3]
 
-    for asked in (texts, [*texts, None], [None, *texts[:1]], []):
+    for asked in (texts, [*texts, None], [None, *texts[:1]], texts[:1], [None], []):
         assert await store.db.pool.fetchval("select $1::text::text[]", array_literal(asked)) == asked
 
 
