@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol, Side
 
+from agentorch_cli import bursts as room
 from agentorch_cli.agents.outbox import Outbox
 from agentorch_cli.bursts import (
     MOST_AWAITED,
@@ -163,7 +164,7 @@ async def turns() -> None:
 
 async def test_what_cannot_be_written_without_waiting_is_not_written_now() -> None:
     connection, kept = InBursts(Protocol(Side.SERVER)), Kept()
-    connection.connection_made(kept)  # type: ignore[arg-type]
+    connection.connection_made(kept)
 
     assert write_now(connection, [b"one", b"two"])
     connection.pause_writing()
@@ -184,7 +185,7 @@ async def test_what_cannot_be_written_without_waiting_is_not_written_now() -> No
 async def test_messages_keep_their_order_whether_the_other_end_reads_or_not(end: str, batch: bool) -> None:
     side = Side.SERVER if end == "session" else Side.CLIENT
     connection, kept = InBursts(Protocol(side)), Kept()
-    connection.connection_made(kept)  # type: ignore[arg-type]
+    connection.connection_made(kept)
     if end == "session":
         session = Session(connection, AgentSpec("anna"), uuid4(), batch=batch)  # type: ignore[arg-type]
         send, stop = session.send, session.stop_writing
@@ -302,10 +303,26 @@ async def test_streams_are_read_as_the_library_reads_them(side: Side) -> None:
             assert (len(ours[1]), ours[2]) == (len(theirs[1]), theirs[2]), f"{seed=}"
 
 
+def test_the_library_is_made_as_it_is_taken_for() -> None:
+    """Else all that is read goes through it, as slowly as it does."""
+    assert room.FITS
+
+
+async def test_a_library_that_is_made_otherwise_reads_everything_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(room, "_BETWEEN_FRAMES", None)
+    assert not room._fits()
+
+    monkeypatch.setattr(room, "FITS", False)
+    monkeypatch.setattr(room, "read_texts", None)
+    await test_the_ends_of_a_real_connection_understand_each_other()
+
+
 async def test_a_burst_counts_as_unread_until_the_next_one_is_asked_for() -> None:
     events: list[str] = []
     connection = InBursts(Protocol(Side.CLIENT), max_queue=8)
-    connection.connection_made(Kept())  # type: ignore[arg-type]
+    connection.connection_made(Kept())
     connection.recv_messages.pause = lambda: events.append("pause")
     connection.recv_messages.resume = lambda: events.append("resume")
 

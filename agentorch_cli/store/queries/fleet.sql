@@ -184,8 +184,8 @@ select
   now() as now, extract(epoch from now() - a.sent_at)::float8 as seconds_since_sent,
   extract(epoch from now() - a.accepted_at)::float8 as seconds_since_accepted,
   case when cardinality(t.depends_on) > 0 then (
-    select json_object_agg(x.name, d.result)
-    from unnest(t.depends_on, t.dependency_names) as x (dependency_id, name)
+    select json_object_agg(x.name, d.result order by x.position)
+    from unnest(t.depends_on, t.dependency_names) with ordinality as x (dependency_id, name, position)
     join task_distributions d on d.task_id = x.dependency_id
   ) end as inputs
 from task_attempts a

@@ -330,8 +330,8 @@ claimed as (
   returning
     t.task_id, t.task_data, t.deadline, t.name, date_part('epoch', now() - t.run_at) as waited,
     case when cardinality(t.depends_on) > 0 then (
-      select json_object_agg(x.name, d.result)
-      from unnest(t.depends_on, t.dependency_names) as x (dependency_id, name)
+      select json_object_agg(x.name, d.result order by x.position)
+      from unnest(t.depends_on, t.dependency_names) with ordinality as x (dependency_id, name, position)
       join task_distributions d on d.task_id = x.dependency_id and d.task_id = any(t.depends_on)
     ) end as inputs
 ),
