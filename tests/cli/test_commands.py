@@ -227,6 +227,13 @@ def test_an_empty_list_is_a_success_with_a_kind_sentence(agentorch: Run, desk: A
     assert agentorch("-q", "task", "list").err == ""
 
 
+def test_no_node_in_the_list_says_that_nothing_runs_now(agentorch: Run, desk: Any) -> None:
+    """One that was stopped leaves the list at once: the last hour cannot be told from it."""
+    desk.answers["node.list"] = []
+
+    assert agentorch("node", "list").err == "No serve runs; agentorch serve starts one.\n"
+
+
 def test_filters_reach_the_operation(agentorch: Run, desk: Any) -> None:
     desk.answers["task.list"] = sample.tasks()
 
