@@ -13,9 +13,7 @@ from typing import Literal
 from agentorch_cli import views
 from agentorch_cli.errors import Conflict, command
 from agentorch_cli.handlers.context import Context
-
-SHORTEST = 4
-"""Letters of a part."""
+from agentorch_cli.store.names import SHORTEST
 
 WHOLE = 36
 """Letters of an id that the engine made: no part has as many."""
