@@ -13,7 +13,7 @@ from agentorch_cli.cli.help import noun, verb
 from agentorch_cli.cli.options import LogFormat, LogLevel, TellEverybody, json_or_text
 from agentorch_cli.cli.session import Session
 from agentorch_cli.core.hints import shortened
-from agentorch_cli.errors import UsageError
+from agentorch_cli.errors import InvalidTask, UsageError, fixed_by
 
 if TYPE_CHECKING:
     from agentorch_cli.agents import Agent
@@ -471,7 +471,8 @@ def _is_for_up(name: str) -> bool:
 def _from_file(name: str) -> list[AgentSpec]:
     from agentorch_cli.cli.files import read_agent_file
 
-    return read_agent_file(name)
+    with fixed_by("explain", "agent"):
+        return read_agent_file(name)
 
 
 def _spec(
@@ -484,6 +485,7 @@ def _spec(
     command: str | None,
 ) -> AgentSpec:
     """The agent that the options describe, checked like one of a file."""
+    from agentorch_cli.cli.files import add_source
     from agentorch_cli.documents import Document
     from agentorch_cli.taskfile import read_agents
 
@@ -497,7 +499,12 @@ def _spec(
         "exec": command,
     }
     table = {key: value for key, value in given.items() if value is not None}
-    return read_agents(Document(table, "the command line"))[0]
+    document = Document(table, "the command line")
+    try:
+        return read_agents(document)[0]
+    except InvalidTask as error:
+        add_source(error, document, "agent")
+        raise
 
 
 def _pair(word: str) -> tuple[str, Any]:

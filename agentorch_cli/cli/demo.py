@@ -144,7 +144,9 @@ async def _refuse_namesakes(session: Session) -> None:
         return
     async with session.connect() as client:
         taken = sorted(
-            agent.agent_id for agent in await client.call("agent.list") if agent.exec and agent.agent_id in SCRIPTS
+            agent.agent_id
+            for agent in await client.call("agent.list")
+            if agent.exec and agent.agent_id in SCRIPTS
         )
     if taken:
         place = "this database" if session.database_url else settings.data_dir

@@ -68,7 +68,7 @@ def show_duration(seconds: float) -> str:
 
 
 def waited(seconds: float) -> str:
-    """How long a wait was allowed to last, `3 s`: a caller far away has sent what was left of it when it asked."""
+    """How long a wait was to last, `3 s`: whoever asks from far away sends what was left of it by then."""
     return f"{round(seconds, 1 if seconds >= 1 else 2):.10g} s"
 
 

@@ -50,13 +50,18 @@ async def called(db: Database | Transaction, task_ids: Collection[str]) -> dict[
 async def no_such(db: Database | Transaction, kind: str, name: str) -> NotFound:
     """The error that says so, with the id that was probably meant."""
     known = await names_of(db, kind)
-    return NotFound(f"there is no {kind} {name!r}{_too_short(kind, name, known)}{meant(name, known)}", fix=command(*SEEN[kind]))
+    return NotFound(
+        f"there is no {kind} {name!r}{_too_short(kind, name, known)}{meant(name, known)}",
+        fix=command(*SEEN[kind]),
+    )
 
 
 async def none_such(db: Database | Transaction, kind: str, names: Collection[str]) -> dict[str, str]:
     """The same of several that are to be told one by one."""
     known = await names_of(db, kind) if names else {}
-    return {name: f"there is no such {kind}{_too_short(kind, name, known)}{meant(name, known)}" for name in names}
+    return {
+        name: f"there is no such {kind}{_too_short(kind, name, known)}{meant(name, known)}" for name in names
+    }
 
 
 def _too_short(kind: str, name: str, known: Collection[str]) -> str:

@@ -232,13 +232,13 @@ def test_a_name_stands_for_the_only_task_that_has_it(
 
 
 def test_a_name_is_found_however_many_tasks_came_later(full: str, agentorch_at: Callable[..., Any]) -> None:
-    fill = """
-        insert into task_distributions (task_id, name, task_type, status, submission_id)
-        select
-          'id of ' || n, case n when 3 then 'twin' when 4 then 'early' when 2100 then 'twin' else 'of many' end,
-          't', 'pending', gen_random_uuid()
-        from generate_series(1, 2100) n
-        order by n"""
+    fill = (
+        "insert into task_distributions (task_id, name, task_type, status, submission_id)"
+        " select 'id of ' || n,"
+        " case when n in (3, 2100) then 'twin' when n = 4 then 'early' else 'of many' end,"
+        " 't', 'pending', gen_random_uuid()"
+        " from generate_series(1, 2100) n order by n"
+    )
     asyncio.run(execute(full, fill))
 
     def show(name: str) -> Any:
