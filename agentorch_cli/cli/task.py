@@ -518,9 +518,10 @@ def show_submitted(session: Session, reply: Any) -> None:
 
     session.show(reply, draw, [task.task_id for task in reply.tasks])
     if session.format == "table" and reply.tasks:
-        first = reply.tasks[0].task_id if len(reply.tasks) == 1 else "ID"
+        is_one = len(reply.tasks) == 1
+        look = ("wait", reply.tasks[0].task_id) if is_one else ("list", "--submission", reply.submission_id)
         session.say(f"Submitted {len(reply.tasks):,}. To see what comes of it:")
-        session.say(f"  {command('task', 'wait', first)}")
+        session.say(f"  {command('task', *look)}")
 
 
 def _show_plan(session: Session, plan: Any, fleet: PlanView | None = None) -> None:

@@ -44,6 +44,7 @@ def test_submit_sends_the_tasks_of_a_file(agentorch: Run, desk: Any, taskfile: s
     assert parameters["tasks"][1].depends_on == ("t1",)
     assert outcome.code == 0
     assert "Submitted 2" in outcome.err
+    assert "\n  agentorch task list --submission s-1\n" in outcome.err
 
 
 def test_files_and_directories_and_stdin_are_one_submission(
