@@ -10,7 +10,7 @@ from agentorch_cli.cli import lists, pictures
 from agentorch_cli.cli.consent import Yes
 from agentorch_cli.cli.help import Drawing, noun, verb
 from agentorch_cli.cli.session import Part, Session, whole_ids
-from agentorch_cli.errors import Conflict, NotFound, Partial, UsageError, command
+from agentorch_cli.errors import Conflict, InvalidTask, NotFound, Partial, UsageError, command, fixed_by
 
 if TYPE_CHECKING:
     from agentorch_cli.cli.tables import Page
@@ -145,6 +145,10 @@ def submit(
                     reply = await client.call("task.submit", tasks=plan.tasks, **asked)
             except NotFound as error:
                 plan.refuse_unknown(error.details.get("missing", ()))
+                raise
+            except InvalidTask as error:
+                with fixed_by("explain", "task.deadline"):
+                    plan.refuse_late(frozenset(error.details.get("late", ())))
                 raise
             for warning in reply.warnings:
                 session.say(f"warning: {warning}")

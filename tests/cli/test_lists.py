@@ -231,6 +231,19 @@ def test_a_name_stands_for_the_only_task_that_has_it(
     assert agentorch_at("task", "list", "--where", 'name = "often"', "-q").out == "t-newer\nt-other\n"
 
 
+def test_a_task_that_is_stored_is_submitted_again_after_its_deadline(
+    full: str, agentorch_at: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Time goes by between the two: the key stands for the task, whatever the clock says."""
+    file = tmp_path / "keyed.toml"
+    task = '[task]\nid = "{}"\nidempotency_key = "k"\ndeadline = {}T12:00:00Z\n'
+    file.write_text(task.format("first", "2100-01-31"))
+    agentorch_at("task", "submit", str(file))
+    file.write_text(task.format("again", "2020-01-31"))
+
+    assert agentorch_at("-q", "task", "submit", str(file)).out == "first\n"
+
+
 def test_a_name_is_found_however_many_tasks_came_later(full: str, agentorch_at: Callable[..., Any]) -> None:
     fill = (
         "insert into task_distributions (task_id, name, task_type, status, submission_id)"
