@@ -396,23 +396,11 @@ async def _attend(session: Session, agent: Agent, url: str | None, is_insecure: 
 async def _work(
     session: Session, agent: Agent, handler: Any, url: str | None, is_insecure: bool
 ) -> int | None:
-    from agentorch_cli.agents.line import LineState
-    from agentorch_cli.agents.worker import run_worker
+    from agentorch_cli.agents.worker import run_worker, telling
     from agentorch_cli.tls import context_for
 
     target = _engine(session, url, is_insecure)
-    last = ("", "")
-
-    def tell(state: str, reason: str) -> None:
-        nonlocal last
-        before, last = last, (str(state), reason)
-        if last == before:
-            return  # it dials again and again, and each time for the same reason in vain
-        said = f"{state} ({reason})" if reason else str(state)
-        if state == LineState.UNREACHABLE:
-            said += f": trying {target.url} again and again; does agentorch serve, or up, run there?"
-        session.say(f"{agent.agent_id}: {said}")
-
+    tell = telling(agent.agent_id, target.url, session.say)
     tls = context_for(target.url, target.ca)
     return await run_worker(agent, handler, url=target.url, token=target.token, on_connection=tell, tls=tls)
 
