@@ -50,6 +50,13 @@ OTHER_VARIABLES: Final = {
 }
 """Names that are common elsewhere; the AGENTORCH_ name of the same setting goes first."""
 
+OTHER_FLAGS: Final = {
+    "database.url": "--database-url",
+    "logging.level": "--log-level",
+    "logging.format": "--log-format",
+}
+"""Flags that are not called like the last part of their setting."""
+
 
 def load_settings(
     flags: Mapping[str, Any] | None = None,
@@ -74,6 +81,11 @@ def load_settings(
     layers.set_flags(pairs or {})
     layers.flags(flags or {})
     return layers.settings()
+
+
+def flag(name: str) -> str:
+    """The flag of a setting, as it is typed."""
+    return OTHER_FLAGS.get(name) or f"--{name.rpartition('.')[2].replace('_', '-')}"
 
 
 def named_file(config_path: Path | None, environ: Mapping[str, str]) -> Path | None:
@@ -181,7 +193,7 @@ class _Layers:
         for name, value in flags.items():
             if value is not None:
                 find_setting(name)
-                self._take(name, value, f"flag --{name.rpartition('.')[2].replace('_', '-')}", None)
+                self._take(name, value, f"flag {flag(name)}", None)
 
     def set_flags(self, pairs: Mapping[str, str]) -> None:
         """`--set gateway.port=3002`: what has no flag of its own."""

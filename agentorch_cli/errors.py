@@ -31,6 +31,8 @@ raise. `docs/errors.md` is written from this page (`scripts/errors-page`).
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 
@@ -251,6 +253,19 @@ class Partial(OrchestratorError):
     code, exit_code = "partial", 9
     usual_why = "Each part is done by itself; what stopped the others is said for each of them."
     usual_fix = "agentorch status"
+
+
+@contextlib.contextmanager
+def fixed_by(*words: str) -> Iterator[None]:
+    """Inside, what is wrong with a file is mended by this command where nobody knows a better one: the
+    usual one is about task files.
+    """
+    try:
+        yield
+    except (InvalidFile, InvalidTask) as error:
+        if not error.knows_fix:
+            error.fix = command(*words)
+        raise
 
 
 def command(*words: str) -> str:

@@ -16,7 +16,14 @@ import pytest
 import tomli_w
 from annotated_types import Ge, Gt, Le, Lt
 
-from agentorch_cli.config import Settings, load_settings, setting_names, user_config_path, value_for_file
+from agentorch_cli.config import (
+    Settings,
+    flag,
+    load_settings,
+    setting_names,
+    user_config_path,
+    value_for_file,
+)
 from agentorch_cli.core.durations import parse_duration
 from agentorch_cli.settings import PATHS, find_setting, variable
 
@@ -133,7 +140,7 @@ def test_each_layer_goes_before_the_ones_below(name: str, home: Path) -> None:
             "project": f"file {project}:{line}",
             "environment": f"environment {variable(name)}",
             "set": f"flag --set {name}",
-            "flag": f"flag --{name.rpartition('.')[2].replace('_', '-')}",
+            "flag": f"flag {flag(name)}",
         }
         assert value_of(settings, name) == expected.get(LAYERS[top], default)
         assert settings.origin(name) == origins[LAYERS[top]]

@@ -173,6 +173,23 @@ def test_the_demo_keeps_out_of_a_folder_that_is_served(environment: dict[str, st
     assert f"(pid {serve.pid})" in stderr
 
 
+def test_the_demo_keeps_out_of_a_folder_with_a_command_of_the_same_id(environment: dict[str, str]) -> None:
+    """`serve` would run that command, and each of the two would cut the other off halfway."""
+    kept = str(Path(environment["TMPDIR"]) / "kept")
+
+    def agentorch(*words: str) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-m", "agentorch_cli", *words, "--data-dir", kept]
+        return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120)
+
+    assert agentorch("agent", "register", "counter", "-c", "count", "--exec", "wc -w").returncode == 0
+
+    demo = agentorch("demo")
+
+    assert demo.returncode == 8, demo.stderr
+    assert "has an agent counter with a command" in " ".join(demo.stderr.split())
+    assert json.loads(agentorch("task", "list", "--json").stdout) == []
+
+
 def agents_of(folder: str) -> list[str]:
     """Those that connect by themselves: what `serve` runs is a process for as long as each of its tasks."""
     return [

@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -392,6 +393,29 @@ async def test_the_agents_of_the_readme_do_its_first_task(
     finally:
         process.kill()
         await process.communicate()
+
+
+async def test_the_python_agent_of_the_readme_leaves_quietly(
+    orchestrator: Orchestrator, tmp_path: Path
+) -> None:
+    text = readme_file("agent.py").replace("ws://127.0.0.1:3001/agents", orchestrator.url)
+    (tmp_path / "agent.py").write_text(text)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "agent.py", cwd=tmp_path, stderr=subprocess.PIPE
+    )
+    try:
+        assert process.stderr is not None
+        said = [await asyncio.wait_for(process.stderr.readline(), 30)]
+        process.send_signal(signal.SIGINT)
+        said += (await asyncio.wait_for(process.stderr.read(), 30)).splitlines()
+        code = await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+    assert said[0].startswith(b"python-1: connected")
+    assert (code, said[1:]) == (0, [b"python-1: stopped"])
 
 
 async def test_the_recipes_for_scripts_print_what_the_page_says(

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentorch_cli.agents import Agent
-from agentorch_cli.core.durations import parse_duration, show_duration
+from agentorch_cli.core.durations import parse_duration, show_duration, waited
 from agentorch_cli.core.hints import closest
 from agentorch_cli.core.model import Aggregate, Coverage, OnDependencyFailure, TaskSpec
 from agentorch_cli.documents import Document, Format, load_document
@@ -633,6 +633,13 @@ def test_what_is_no_duration_is_refused(wrong: object) -> None:
 @given(st.integers(0, 10**8) | st.sampled_from([0.25, 0.001, 1.5, 90.5]))
 def test_a_shown_duration_reads_back(seconds: float) -> None:
     assert parse_duration(show_duration(seconds) or 0) == seconds
+
+
+def test_a_wait_is_told_as_it_was_asked_for() -> None:
+    """A client sends what is left of it, microseconds after it was asked."""
+    told = [waited(seconds) for seconds in (2.99998, 3, 0.0099, 90.0, 1_000_000, 1.5)]
+
+    assert told == ["3 s", "3 s", "0.01 s", "90 s", "1000000 s", "1.5 s"]
 
 
 def test_a_hint_is_given_only_where_something_is_near() -> None:

@@ -6,13 +6,15 @@ agent = Agent("counter-1", capabilities=("count",), slots=4)
 async def count_words(work: Work) -> int:
     return len(work.data["text"].split())
 
-asyncio.run(agent.run("ws://127.0.0.1:3001/agents"))
+agent.serve("ws://127.0.0.1:3001/agents")
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -21,6 +23,7 @@ from agentorch_cli.agents.handler import Handler, mode_of
 from agentorch_cli.agents.line import Line, LineState, OnConnection
 from agentorch_cli.core.model import check_name
 from agentorch_cli.errors import Conflict, UsageError
+from agentorch_cli.text import one_line
 
 DEFAULT_URL = "ws://127.0.0.1:3001/agents"
 PROTOCOL = 1
@@ -153,6 +156,27 @@ class Agent:
         if not holding.cancelled():
             holding.result()
 
+    def serve(
+        self,
+        url: str = DEFAULT_URL,
+        token: str | None = None,
+        *,
+        drain_timeout: float = 30.0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """Be a program of its own: `run` until Ctrl-C or SIGTERM; stderr says how the connection is.
+
+        The first signal finishes what runs, for `drain_timeout` seconds at most; the second gives it back
+        at once. Raises Unauthorized or NotAllowed.
+        """
+        from agentorch_cli.agents.worker import run_until_signal, telling
+
+        told = telling(self.agent_id, url, _say)
+        work = run_until_signal(
+            self, url=url, token=token, on_connection=told, drain_timeout=drain_timeout, tls=tls
+        )
+        asyncio.run(work)
+
     def _register_frame(self) -> dict[str, Any]:
         frame: dict[str, Any] = {
             "type": "register",
@@ -168,6 +192,11 @@ class Agent:
         if self.pool is not None:
             frame["pool"] = self.pool
         return frame
+
+
+def _say(sentence: str) -> None:
+    with contextlib.suppress(OSError):  # nobody listens
+        sys.stderr.write(f"{one_line(sentence)}\n")
 
 
 def _handler_of(function: Callable[..., Any], inline: bool = False) -> Handler:

@@ -1,4 +1,4 @@
-"""An agent as a program: what `agentorch agent run` calls."""
+"""An agent as a program: what `agentorch agent run` and `Agent.serve` call."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentorch_cli.agents.agent import DEFAULT_URL, Agent
-from agentorch_cli.agents.line import OnConnection
+from agentorch_cli.agents.line import LineState, OnConnection
 
 
 @dataclass(slots=True)
@@ -40,6 +40,28 @@ async def run_worker(
     gives it back at once. Raises Unauthorized or NotAllowed.
     """
     agent.add_handler(handler, inline=inline)
+    return await run_until_signal(
+        agent,
+        url=url,
+        token=token,
+        stop=stop,
+        on_connection=on_connection,
+        drain_timeout=drain_timeout,
+        tls=tls,
+    )
+
+
+async def run_until_signal(
+    agent: Agent,
+    *,
+    url: str = DEFAULT_URL,
+    token: str | None = None,
+    stop: Stop | None = None,
+    on_connection: OnConnection | None = None,
+    drain_timeout: float = 30.0,
+    tls: ssl.SSLContext | None = None,
+) -> int | None:
+    """The same with the handlers that the agent has."""
     with stopping_on_signals(stop or Stop()) as stopping:
         try:
             await agent.run(
@@ -55,6 +77,23 @@ async def run_worker(
                 raise
             _uncancel()
     return stopping.number
+
+
+def telling(agent_id: str, url: str, say: Callable[[str], None]) -> OnConnection:
+    """Says how the connection is, each state once: an agent dials again and again, in vain for one reason."""
+    last = ("", "")
+
+    def tell(state: str, reason: str) -> None:
+        nonlocal last
+        before, last = last, (str(state), reason)
+        if last == before:
+            return
+        said = f"{state} ({reason})" if reason else str(state)
+        if state == LineState.UNREACHABLE:
+            said += f": trying {url} again and again; does agentorch serve, or up, run there?"
+        say(f"{agent_id}: {said}")
+
+    return tell
 
 
 def _uncancel() -> None:

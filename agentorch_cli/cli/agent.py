@@ -13,7 +13,7 @@ from agentorch_cli.cli.help import noun, verb
 from agentorch_cli.cli.options import LogFormat, LogLevel, TellEverybody, json_or_text
 from agentorch_cli.cli.session import Session
 from agentorch_cli.core.hints import shortened
-from agentorch_cli.errors import UsageError
+from agentorch_cli.errors import InvalidTask, UsageError, fixed_by
 
 if TYPE_CHECKING:
     from agentorch_cli.agents import Agent
@@ -396,23 +396,11 @@ async def _attend(session: Session, agent: Agent, url: str | None, is_insecure: 
 async def _work(
     session: Session, agent: Agent, handler: Any, url: str | None, is_insecure: bool
 ) -> int | None:
-    from agentorch_cli.agents.line import LineState
-    from agentorch_cli.agents.worker import run_worker
+    from agentorch_cli.agents.worker import run_worker, telling
     from agentorch_cli.tls import context_for
 
     target = _engine(session, url, is_insecure)
-    last = ("", "")
-
-    def tell(state: str, reason: str) -> None:
-        nonlocal last
-        before, last = last, (str(state), reason)
-        if last == before:
-            return  # it dials again and again, and each time for the same reason in vain
-        said = f"{state} ({reason})" if reason else str(state)
-        if state == LineState.UNREACHABLE:
-            said += f": trying {target.url} again and again; does agentorch serve, or up, run there?"
-        session.say(f"{agent.agent_id}: {said}")
-
+    tell = telling(agent.agent_id, target.url, session.say)
     tls = context_for(target.url, target.ca)
     return await run_worker(agent, handler, url=target.url, token=target.token, on_connection=tell, tls=tls)
 
@@ -471,7 +459,8 @@ def _is_for_up(name: str) -> bool:
 def _from_file(name: str) -> list[AgentSpec]:
     from agentorch_cli.cli.files import read_agent_file
 
-    return read_agent_file(name)
+    with fixed_by("explain", "agent"):
+        return read_agent_file(name)
 
 
 def _spec(
@@ -484,6 +473,7 @@ def _spec(
     command: str | None,
 ) -> AgentSpec:
     """The agent that the options describe, checked like one of a file."""
+    from agentorch_cli.cli.files import add_source
     from agentorch_cli.documents import Document
     from agentorch_cli.taskfile import read_agents
 
@@ -497,7 +487,12 @@ def _spec(
         "exec": command,
     }
     table = {key: value for key, value in given.items() if value is not None}
-    return read_agents(Document(table, "the command line"))[0]
+    document = Document(table, "the command line")
+    try:
+        return read_agents(document)[0]
+    except InvalidTask as error:
+        add_source(error, document, "agent")
+        raise
 
 
 def _pair(word: str) -> tuple[str, Any]:

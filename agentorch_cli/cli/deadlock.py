@@ -9,6 +9,7 @@ import typer
 from agentorch_cli.cli import lists
 from agentorch_cli.cli.help import noun, verb
 from agentorch_cli.cli.session import Part, Session
+from agentorch_cli.errors import fixed_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,7 +114,8 @@ def check(
     """
     session = Session.of(ctx)
     if file is not None:
-        _check_file(session, file)
+        with fixed_by("deadlock", "check", "--help"):
+            _check_file(session, file)
         return
     found = session.ask("deadlock.check")
 

@@ -101,6 +101,7 @@ async def _run(session: Session) -> Outcome:
     examples = examples_folder()
     plan = read_submission([str(examples / "tasks")], session.settings)
     await _refuse_company(session)
+    await _refuse_namesakes(session)
     session.say("Starting PostgreSQL and the engine.")
     async with _engine(session) as url, session.connect() as client:
         log = Path(session.settings.data_dir) / "agents.log"
@@ -128,6 +129,31 @@ async def _refuse_company(session: Session) -> None:
         raise Conflict(
             f"serve is running on {place}",
             why=f"The agents of the demonstration would mix with the fleet of {there}, and take its tasks.",
+            hint="leave --data-dir out, or name a new folder",
+            fix="agentorch demo",
+        )
+
+
+async def _refuse_namesakes(session: Session) -> None:
+    """Raises Conflict where `serve` would run commands under ids of ours: each would cut the other off."""
+    from agentorch_cli.cli.fleet import SCRIPTS
+    from agentorch_cli.store.embedded import inspect
+
+    settings = session.settings
+    if not settings.database.url and not (await inspect(settings.data_dir)).initialised:
+        return
+    async with session.connect() as client:
+        taken = sorted(
+            agent.agent_id
+            for agent in await client.call("agent.list")
+            if agent.exec and agent.agent_id in SCRIPTS
+        )
+    if taken:
+        place = "this database" if session.database_url else settings.data_dir
+        has = f"the agents {', '.join(taken)}" if len(taken) > 1 else f"an agent {taken[0]}"
+        raise Conflict(
+            f"{place} has {has} with a command; an agent of the demonstration is called that too",
+            why="serve would run the command under an id under which an agent of the demonstration connects.",
             hint="leave --data-dir out, or name a new folder",
             fix="agentorch demo",
         )

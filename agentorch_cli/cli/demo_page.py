@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import shutil
 import sys
 from collections import Counter
@@ -94,8 +95,10 @@ def draw(page: Page, session: Session, outcome: Outcome, is_kept: bool) -> None:
             page.heading(f"{title} ({len(rows)})" if page.look.is_terminal else title)
             page.table(column, rows)
     page.gap()
-    for line in _way_on(session, outcome.tasks, is_kept):
-        page.line(line)
+    first, *commands = _way_on(session, outcome.tasks, is_kept)
+    page.line(first)
+    for command in commands:
+        page.command(f"  {command}")
 
 
 def _result_columns() -> tuple[Column, ...]:
@@ -151,20 +154,20 @@ def in_brief(result: dict[str, Any]) -> str:
 
 
 def _way_on(session: Session, tasks: Sequence[TaskView], is_kept: bool) -> list[str]:
-    """Commands for the next step."""
+    """A sentence, and the commands for the next step."""
     program = _program()
     if is_kept:
         hardest = max(tasks, key=lambda task: (task.failures, task.attempts_made))
         return [
             "Everything is kept. The story of the task that needed most attempts:",
-            f"  {program} task show {hardest.task_id} --data-dir {session.data_dir}",
+            f"{program} task show {hardest.task_id} --data-dir {shlex.quote(str(session.data_dir))}",
         ]
     examples = examples_folder()
     return [
         "Next, the same by hand, in three terminals:",
-        f"  {program} serve",
-        f"  {_short(Path(sys.executable))} {_short(examples / 'agents' / 'counter.py')}",
-        f"  {program} task submit {_short(examples / 'tasks' / 'single.toml')} --wait",
+        f"{program} serve",
+        f"{_short(Path(sys.executable))} {_short(examples / 'agents' / 'counter.py')}",
+        f"{program} task submit {_short(examples / 'tasks' / 'single.toml')} --wait",
     ]
 
 
@@ -179,6 +182,6 @@ def _program() -> str:
 def _short(path: Path) -> str:
     """The path as one would type it here."""
     try:
-        return str(path.absolute().relative_to(Path.cwd()))
+        return shlex.quote(str(path.absolute().relative_to(Path.cwd())))
     except ValueError:
-        return str(path)
+        return shlex.quote(str(path))

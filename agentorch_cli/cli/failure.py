@@ -188,9 +188,14 @@ def _value_fault(error: Any) -> str | None:
         fault |= {"type": "literal_error", "ctx": {"expected": choices[1]}}
     elif isinstance(value, str) and value.strip().lower().lstrip("+-") in NO_NUMBERS:
         fault["type"] = "finite_number"
+    elif isinstance(value, str) and fault["type"] in BOUNDS:
+        fault["input"] = float(value) if "." in value or "e" in value.lower() else int(value)
     name = max(param.opts, key=len) if param.param_type_name == "option" else str(param.metavar)
     return f"{name} {explain(fault)}"
 
+
+BOUNDS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
+"""Faults of a number, which the parser was given as text."""
 
 NO_NUMBERS = ("nan", "inf", "infinity")
 """What Python reads as a number, and no option takes."""

@@ -34,5 +34,5 @@ def list_nodes(ctx: typer.Context) -> None:
 
         page.table(columns.NODES, nodes)
 
-    nobody = "No serve has run within the hour; agentorch serve starts one."
+    nobody = "No serve runs; agentorch serve starts one."
     session.show(nodes, draw, [node.node_id for node in nodes], nobody)

@@ -11,7 +11,7 @@ from agentorch_cli.cli.help import single
 from agentorch_cli.cli.options import json_or_text
 from agentorch_cli.cli.session import Part, Session
 from agentorch_cli.core.hints import shortened
-from agentorch_cli.errors import InvalidFile, Partial, UsageError
+from agentorch_cli.errors import InvalidFile, Partial, UsageError, fixed_by
 
 if TYPE_CHECKING:
     from agentorch_cli.cli.tables import Page
@@ -78,7 +78,8 @@ def outcome(
 
 
 def _say_many(session: Session, file: str, said_by: str | None) -> None:
-    outcomes = read_outcomes(file)
+    with fixed_by("outcome", "--help"):
+        outcomes = read_outcomes(file)
     reply = session.ask("outcome.say_many", outcomes=outcomes, said_by=said_by)
     known = f"{len(reply.changed):,} outcome{' is' if len(reply.changed) == 1 else 's are'} known."
     session.show(reply, lambda page: page.line(known), reply.changed)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agentorch_cli.cli.session import Session
-from agentorch_cli.errors import InvalidFile, InvalidTask, NotFound, UsageError
+from agentorch_cli.errors import InvalidFile, InvalidTask, NotFound, UsageError, fixed_by
 
 if TYPE_CHECKING:
     from agentorch_cli.cli.tables import Page
@@ -110,7 +110,8 @@ def replay_votes(
         )
         for rule in rules or COMPARED
     ]
-    recorded = _history(session, capability, how) if from_history else _files(str(labels), truth, how)
+    with fixed_by("consensus", "replay", "--help"):
+        recorded = _history(session, capability, how) if from_history else _files(str(labels), truth, how)
     rows = []
     for policy in policies:
         rows.append(_run(session, recorded, policy, seed, verified, seats))

@@ -72,6 +72,13 @@ class Page:
         """One line of text; it wraps on a terminal."""
         self.show(Text.assemble(*parts))
 
+    def command(self, line: str) -> None:
+        """A line to be pasted: one line, however narrow the terminal, which breaks it for the eye only."""
+        if self.look.is_terminal:
+            self.console.print(Text(line), soft_wrap=True)
+        else:
+            self._write(line)
+
     def indented(self, margin: int, *parts: Text | str) -> None:
         """A line that goes on under itself where it is too long for the terminal."""
         self.hanging(Text(" " * margin), *parts)

@@ -10,7 +10,7 @@ from agentorch_cli.cli import lists, pictures
 from agentorch_cli.cli.consent import Yes
 from agentorch_cli.cli.help import Drawing, noun, verb
 from agentorch_cli.cli.session import Part, Session, whole_ids
-from agentorch_cli.errors import Conflict, NotFound, Partial, UsageError, command
+from agentorch_cli.errors import Conflict, InvalidTask, NotFound, Partial, UsageError, command, fixed_by
 
 if TYPE_CHECKING:
     from agentorch_cli.cli.tables import Page
@@ -145,6 +145,10 @@ def submit(
                     reply = await client.call("task.submit", tasks=plan.tasks, **asked)
             except NotFound as error:
                 plan.refuse_unknown(error.details.get("missing", ()))
+                raise
+            except InvalidTask as error:
+                with fixed_by("explain", "task.deadline"):
+                    plan.refuse_late(frozenset(error.details.get("late", ())))
                 raise
             for warning in reply.warnings:
                 session.say(f"warning: {warning}")
@@ -518,9 +522,10 @@ def show_submitted(session: Session, reply: Any) -> None:
 
     session.show(reply, draw, [task.task_id for task in reply.tasks])
     if session.format == "table" and reply.tasks:
-        first = reply.tasks[0].task_id if len(reply.tasks) == 1 else "ID"
+        is_one = len(reply.tasks) == 1
+        look = ("wait", reply.tasks[0].task_id) if is_one else ("list", "--submission", reply.submission_id)
         session.say(f"Submitted {len(reply.tasks):,}. To see what comes of it:")
-        session.say(f"  {command('task', 'wait', first)}")
+        session.say(f"  {command('task', *look)}")
 
 
 def _show_plan(session: Session, plan: Any, fleet: PlanView | None = None) -> None:

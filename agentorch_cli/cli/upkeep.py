@@ -26,6 +26,7 @@ from agentorch_cli.errors import (
     OrchestratorError,
     Unreachable,
     UsageError,
+    fixed_by,
 )
 from agentorch_cli.fleetfile import Declared, processes_of, read_fleet, read_scale, replicas_of
 from agentorch_cli.supervision import control
@@ -78,7 +79,8 @@ def _order(file: Path, scale: Mapping[str, int], restart: Sequence[str], shown: 
     from agentorch_cli.cli.files import add_source
 
     try:
-        document = load_document(file, name=shown)
+        with fixed_by("explain", "agent"):
+            document = load_document(file, name=shown)
     except InvalidFile as error:
         if not file.exists():
             error.hint = "agentorch init writes an example."
@@ -86,9 +88,10 @@ def _order(file: Path, scale: Mapping[str, int], restart: Sequence[str], shown: 
     try:
         fleet = read_fleet(document, file.parent)
     except InvalidTask as error:
-        add_source(error, document)
+        add_source(error, document, "agent")
         raise
-    wanted = replicas_of(fleet, scale, shown)
+    with fixed_by("explain", "agent"):
+        wanted = replicas_of(fleet, scale, shown)
     others = [one.spec.agent_id for one in fleet if not one.is_run]
     if len(others) == len(fleet):
         raise UsageError(

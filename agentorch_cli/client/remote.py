@@ -274,13 +274,18 @@ class RemoteClient:
                 hint="--ca FILE names the authority that signed it (a PEM file)",
             ) from error
         except ssl.SSLError as error:
-            raise self._unreachable(f"no TLS connection ({(error.reason or str(error)).lower()})") from error
+            raise self._unreachable(
+                f"no TLS connection ({(error.reason or str(error)).lower()})", hint=_plain_instead(url)
+            ) from error
         except InvalidMessage as error:
             raise self._unreachable(
                 "what answers there is not an agentorch server",
                 hint="is it wss:// in place of ws://, or the other way round?",
             ) from error
-        except (OSError, InvalidHandshake, EOFError, ValueError) as error:
+        except (ConnectionResetError, BrokenPipeError, EOFError) as error:  # it answers, in its own way
+            reason = "it closed the connection at once"
+            raise self._unreachable(reason, hint=_plain_instead(url)) from error
+        except (OSError, InvalidHandshake, ValueError) as error:
             raise self._unreachable(_reason(error)) from error
 
     async def _greet(self, wire: _Wire) -> None:
@@ -503,6 +508,11 @@ def is_loopback_url(url: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _plain_instead(url: str) -> str | None:
+    """A hint where TLS was tried and nothing came of it."""
+    return "does it speak TLS? try ws:// in place of wss://" if url.startswith("wss:") else None
 
 
 def _reason(error: BaseException) -> str:

@@ -67,6 +67,11 @@ def show_duration(seconds: float) -> str:
     return "".join(parts)
 
 
+def waited(seconds: float) -> str:
+    """How long a wait was to last, `3 s`: whoever asks from far away sends what was left of it by then."""
+    return f"{round(seconds, 1 if seconds >= 1 else 2):.10g} s"
+
+
 def span(seconds: float) -> str:
     """A duration for people: `85ms`, `1.4s`, `12s`, `3m 20s`, `5h 2m`, `3d 4h`."""
     if seconds < 1:

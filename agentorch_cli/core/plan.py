@@ -84,6 +84,16 @@ class Plan:
         if unknown:
             refuse(_unknown(unknown, self.tasks), self.where)
 
+    def refuse_late(self, late: Collection[str]) -> None:
+        """Raises InvalidTask if any of these tasks, whose deadlines are over, is one of ours."""
+        problems = [
+            Problem(position, ("deadline",), "is over already")
+            for position, task in enumerate(self.tasks)
+            if task.task_id in late
+        ]
+        if problems:
+            refuse(problems, self.where)
+
 
 def plan(
     tasks: Sequence[TaskSpec], *, where: Where = in_submission, known: Collection[str] | None = None

@@ -11,6 +11,7 @@ import asyncpg
 import orjson
 
 from agentorch_cli import views
+from agentorch_cli.core.durations import waited
 from agentorch_cli.core.ledger import NOTHING, Evidence, estimate, hourly_score, quantile
 from agentorch_cli.core.model import AgentSpec, check_name
 from agentorch_cli.errors import Conflict, UsageError, WaitTimedOut, command
@@ -200,7 +201,7 @@ async def _until_they_hold_nothing(
         left = await held()
         raise WaitTimedOut(
             f"{len(left)} {'task is' if len(left) == 1 else 'tasks are'} still held"
-            f" after {timeout_seconds:g} s; the agents go on draining",
+            f" after {waited(timeout_seconds or 0)}; the agents go on draining",
             fix=command("task", "show", left[0]) if left else None,
             task_ids=left[:100],
         ) from None

@@ -2,7 +2,7 @@
 
 Ids are UUIDv7, so those that were made together begin alike: their ends tell them apart. A part that is
 the beginning or the end of one id alone stands for it; a word that is an id as it stands means that one.
-A word that is neither may be the name of one of the newest tasks, if no other of these has it too.
+A word that is neither may be the name of a task, if no other task has it too.
 """
 
 from __future__ import annotations
@@ -13,10 +13,7 @@ from typing import Literal
 from agentorch_cli import views
 from agentorch_cli.errors import Conflict, command
 from agentorch_cli.handlers.context import Context
-from agentorch_cli.store.names import MOST_COMPARED
-
-SHORTEST = 4
-"""Letters of a part."""
+from agentorch_cli.store.names import SHORTEST
 
 WHOLE = 36
 """Letters of an id that the engine made: no part has as many."""
@@ -64,14 +61,15 @@ async def resolve_ids(context: Context, noun: Noun, ids: Sequence[str]) -> views
 async def _named(context: Context, names: Sequence[str]) -> dict[str, list[str]]:
     """The tasks of these names. Raises Conflict where several have one."""
     found: dict[str, list[str]] = {}
-    for row in await context.db.fetch("tasks_named", names, MOST_COMPARED):
+    for row in await context.db.fetch("tasks_named", names, MOST_CANDIDATES + 1):
         found.setdefault(row["word"], []).append(row["id"])
     for name, tasks in found.items():
         if len(tasks) > 1:
+            more = len(tasks) > MOST_CANDIDATES
             shown = tasks[:MOST_CANDIDATES]
             raise Conflict(
-                f"{len(tasks):,} tasks have the name {name!r}: {', '.join(shown)}"
-                + (", …" if len(tasks) > len(shown) else ""),
+                f"{'more than ' if more else ''}{len(shown)} tasks have the name {name!r}:"
+                f" {', '.join(shown)}{', …' if more else ''}",
                 hint="say the id of the one that is meant; the newest comes first",
                 fix=command("task", "list", "--where", f'name = "{name}"') if '"' not in name else None,
                 candidates=shown,

@@ -14,6 +14,7 @@ import orjson
 
 from agentorch_cli import views
 from agentorch_cli.core import tracing
+from agentorch_cli.core.durations import waited
 from agentorch_cli.core.goal import Goal
 from agentorch_cli.core.model import Coverage, TaskSpec, TaskStatus
 from agentorch_cli.core.team import advice, misnamed, shortfall
@@ -243,7 +244,7 @@ async def wait_for_tasks(
         left = [row["task_id"] for row in rows if until.decided(row["status"]) is None]
         have = "have not ended" if not until.begins else "have not begun"
         raise WaitTimedOut(
-            f"{len(left)} of {len(ids)} tasks {have} after {timeout_seconds:g} s",
+            f"{len(left)} of {len(ids)} tasks {have} after {waited(timeout_seconds or 0)}",
             fix=command("task", "why", left[0]) if left else None,
             task_ids=left[:100],
         ) from None

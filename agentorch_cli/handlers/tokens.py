@@ -9,8 +9,7 @@ import asyncpg
 from agentorch_cli import tokens, views
 from agentorch_cli.errors import Conflict, UsageError, command
 from agentorch_cli.handlers.context import Context
-from agentorch_cli.handlers.ids import SHORTEST
-from agentorch_cli.store.names import none_such
+from agentorch_cli.store.names import SHORTEST, none_such
 
 MOST_SCOPES = 100
 LONGEST_LIFE = 100 * 366 * 86_400.0

@@ -21,6 +21,12 @@ SEEN: Final = {
 }
 """The kinds of things that have names, and the command that shows each."""
 
+NAMED_BY_PARTS: Final = ("task", "vote", "deadlock")
+"""Kinds whose ids the engine makes: a part that only one of them has stands for it."""
+
+SHORTEST: Final = 4
+"""Characters of such a part."""
+
 MOST_COMPARED: Final = 2_000
 """Names that are looked at for one that is near: of tasks, the newest."""
 
@@ -44,13 +50,26 @@ async def called(db: Database | Transaction, task_ids: Collection[str]) -> dict[
 async def no_such(db: Database | Transaction, kind: str, name: str) -> NotFound:
     """The error that says so, with the id that was probably meant."""
     known = await names_of(db, kind)
-    return NotFound(f"there is no {kind} {name!r}{meant(name, known)}", fix=command(*SEEN[kind]))
+    return NotFound(
+        f"there is no {kind} {name!r}{_too_short(kind, name, known)}{meant(name, known)}",
+        fix=command(*SEEN[kind]),
+    )
 
 
 async def none_such(db: Database | Transaction, kind: str, names: Collection[str]) -> dict[str, str]:
     """The same of several that are to be told one by one."""
     known = await names_of(db, kind) if names else {}
-    return {name: f"there is no such {kind}{meant(name, known)}" for name in names}
+    return {
+        name: f"there is no such {kind}{_too_short(kind, name, known)}{meant(name, known)}" for name in names
+    }
+
+
+def _too_short(kind: str, name: str, known: Collection[str]) -> str:
+    """A sentence for what would be a part of an id, if it were longer."""
+    if kind not in NAMED_BY_PARTS or len(name) >= SHORTEST:
+        return ""
+    is_part = name and any(one.startswith(name) or one.endswith(name) for one in known)
+    return f": a part of an id takes at least {SHORTEST} characters" if is_part else ""
 
 
 def meant(name: str, known: dict[str, str]) -> str:

@@ -26,7 +26,7 @@ import orjson
 from agentorch_cli.core.election import first_wave
 from agentorch_cli.core.model import Aggregate, OnDependencyFailure, TaskSpec, TaskStatus
 from agentorch_cli.core.settle import MOST_BACKOFF
-from agentorch_cli.errors import Conflict, NotFound
+from agentorch_cli.errors import Conflict, InvalidTask, NotFound
 from agentorch_cli.store.budgets import NewBudget, insert_budgets, new_budgets
 from agentorch_cli.store.database import Database, Transaction
 from agentorch_cli.store.literals import array_literal, column, plain_column, text_column
@@ -66,7 +66,7 @@ async def insert(
     budget: Mapping[str, Any] | None = None,
 ) -> list[Stored]:
     """Store tasks; answers in their order. Raises Conflict (an id is taken, a key is there twice),
-    NotFound (an unknown dependency).
+    NotFound (an unknown dependency), InvalidTask (a new task's deadline is over).
 
     `allow_forward`: dependencies on ids that nobody has are taken, and waited for. `budget`: what
     all of them together may use.
@@ -80,6 +80,7 @@ async def insert(
     while left:
         known, left = await _known(store.db, left)
         answers |= known
+        await _refuse_late(store.db, left)
         try:
             budgets = new_budgets(left, str(submission_id), budget)
             stored = await _insert(store, submission_id, left, allow_forward, budgets) if left else []
@@ -137,6 +138,22 @@ async def _placed_in_time(db: Database | Transaction, tasks: Sequence[TaskSpec])
         else replace(task, run_at=clock["now"] + timedelta(seconds=task.delay_seconds))
         for task in tasks
     ]
+
+
+async def _refuse_late(db: Database, tasks: Sequence[TaskSpec]) -> None:
+    """Raises InvalidTask where a deadline is over already: the task could only fail, or be done too late."""
+    if all(task.deadline is None for task in tasks):
+        return
+    clock = await db.fetch_one("clock")
+    assert clock is not None
+    late = [task for task in tasks if task.deadline is not None and task.deadline <= clock["now"]]
+    if late:
+        raise InvalidTask(
+            f"the deadline of the task {(late[0].name or late[0].task_id)!r} is over already: it was"
+            f" {late[0].deadline:%Y-%m-%dT%H:%M:%SZ}",
+            fix="agentorch explain task.deadline",
+            late=[task.task_id for task in late],
+        )
 
 
 def _refuse_repeated_keys(tasks: Sequence[TaskSpec]) -> None:

@@ -44,6 +44,7 @@ def test_submit_sends_the_tasks_of_a_file(agentorch: Run, desk: Any, taskfile: s
     assert parameters["tasks"][1].depends_on == ("t1",)
     assert outcome.code == 0
     assert "Submitted 2" in outcome.err
+    assert "\n  agentorch task list --submission s-1\n" in outcome.err
 
 
 def test_files_and_directories_and_stdin_are_one_submission(
@@ -225,6 +226,13 @@ def test_an_empty_list_is_a_success_with_a_kind_sentence(agentorch: Run, desk: A
         assert outcome.err.startswith("There ")
     assert agentorch("task", "list", "--json").out == "[]\n"
     assert agentorch("-q", "task", "list").err == ""
+
+
+def test_no_node_in_the_list_says_that_nothing_runs_now(agentorch: Run, desk: Any) -> None:
+    """One that was stopped leaves the list at once: the last hour cannot be told from it."""
+    desk.answers["node.list"] = []
+
+    assert agentorch("node", "list").err == "No serve runs; agentorch serve starts one.\n"
 
 
 def test_filters_reach_the_operation(agentorch: Run, desk: Any) -> None:

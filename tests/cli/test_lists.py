@@ -19,6 +19,7 @@ from agentorch_cli.errors import Conflict, NotFound, UsageError
 from agentorch_cli.store.listing import Listing
 from agentorch_cli.store.listings import AGENTS, DEADLOCKS, DECISIONS, SCHEDULES, TASKS
 from agentorch_cli.wiring import open_client
+from tests.databases import execute
 
 NUMBER = 23
 
@@ -228,6 +229,37 @@ def test_a_name_stands_for_the_only_task_that_has_it(
     assert "2 tasks have the name 'often': t-newer, t-other" in several.err
     assert "fix: agentorch task list --where 'name = \"often\"'" in several.err
     assert agentorch_at("task", "list", "--where", 'name = "often"', "-q").out == "t-newer\nt-other\n"
+
+
+def test_a_task_that_is_stored_is_submitted_again_after_its_deadline(
+    full: str, agentorch_at: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Time goes by between the two: the key stands for the task, whatever the clock says."""
+    file = tmp_path / "keyed.toml"
+    task = '[task]\nid = "{}"\nidempotency_key = "k"\ndeadline = {}T12:00:00Z\n'
+    file.write_text(task.format("first", "2100-01-31"))
+    agentorch_at("task", "submit", str(file))
+    file.write_text(task.format("again", "2020-01-31"))
+
+    assert agentorch_at("-q", "task", "submit", str(file)).out == "first\n"
+
+
+def test_a_name_is_found_however_many_tasks_came_later(full: str, agentorch_at: Callable[..., Any]) -> None:
+    fill = (
+        "insert into task_distributions (task_id, name, task_type, status, submission_id)"
+        " select 'id of ' || n,"
+        " case when n in (3, 2100) then 'twin' when n = 4 then 'early' else 'of many' end,"
+        " 't', 'pending', gen_random_uuid()"
+        " from generate_series(1, 2100) n order by n"
+    )
+    asyncio.run(execute(full, fill))
+
+    def show(name: str) -> Any:
+        return agentorch_at("task", "show", name, "--json")
+
+    assert json.loads(show("early").out)["task_id"] == "id of 4"
+    assert "2 tasks have the name 'twin': id of 2100, id of 3" in show("twin").err
+    assert "more than 10 tasks have the name 'of many': id of 2099, id of 2098" in show("of many").err
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import sample_fleet as sample
 from test_pages import ESCAPES, PIPE, TERMINAL, drawn
 
-from agentorch_cli.cli import board, columns, crew, deadlock, lists, logbook, setup, story
+from agentorch_cli.cli import board, columns, crew, deadlock, demo_page, lists, logbook, setup, story
 from agentorch_cli.cli.names import Teller
+from agentorch_cli.cli.session import Session
 from agentorch_cli.cli.tables import Column, fit
 from agentorch_cli.doctor import Finding
 from agentorch_cli.pictures.graph_text import graph_text
@@ -272,6 +276,18 @@ def test_where_a_setting_comes_from_is_not_cut_at_eighty_columns() -> None:
     text = "\n".join(shown(TERMINAL, lambda page: page.table(columns.SETTINGS, rows)))
 
     assert "flag --data-dir" in text and "…" not in text
+
+
+def test_a_demonstration_ends_with_commands_that_can_be_pasted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken in two, the interpreter alone would be run: without its script."""
+    monkeypatch.setattr(sys, "executable", f"/opt/{'a-long-folder/' * 6}my python")
+    outcome = demo_page.Outcome([], [], [])
+
+    said = shown(TERMINAL, lambda page: demo_page.draw(page, Session(), outcome, is_kept=False))
+
+    line = next(line for line in said if "counter.py" in line)
+    program, script = shlex.split(line)
+    assert program == sys.executable and Path(script).name == "counter.py"
 
 
 def test_names_that_would_be_cut_to_nothing_stand_in_a_tree() -> None:

@@ -92,6 +92,7 @@ FILES: dict[str, str | bytes] = {
     "blank-id.toml": '[task]\nid = "   "\n',
     "12.toml": "[[tasks]]\npriority = 11\n" * 12,
     "lost.toml": '[task]\ndepends_on = ["never"]\n',
+    "late.toml": '[[tasks]]\nname = "a"\n[[tasks]]\nname = "b"\ndeadline = "2020-01-31T12:00:00Z"\n',
     "taken.toml": '[task]\nid = "harbour-1"\n',
     "agents-bad.toml": '[[agents]]\nid = "a"\nslots = 0\n',
     "agents-twice.toml": '[[agents]]\nid = "a"\n[[agents]]\nid = "a"\n',

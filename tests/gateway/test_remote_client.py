@@ -267,6 +267,22 @@ async def test_a_server_that_is_not_there_is_said_to_be_so_in_time() -> None:
     http.close()
 
 
+async def test_a_server_without_tls_is_told_from_one_that_is_not_there(network: Network) -> None:
+    """The engine closes what is no HTTP; others answer in their own way."""
+    http = await asyncio.start_server(_answer_in_http, "127.0.0.1", 0)
+    plain = [network.url.replace("ws:", "wss:"), f"wss://127.0.0.1:{http.sockets[0].getsockname()[1]}"]
+
+    async def hint(url: str) -> str:
+        with pytest.raises(errors.ServerUnreachable) as caught:
+            async with RemoteClient(Target(url)):
+                pass
+        assert "Error" not in caught.value.message
+        return str(caught.value.hint)
+
+    assert [("try ws://" in await hint(url)) for url in (*plain, "wss://127.0.0.1:1")] == [True, True, False]
+    http.close()
+
+
 async def _answer_in_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     await reader.read(100)
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")

@@ -51,13 +51,14 @@ cross join lateral (
 
 
 -- name: tasks_named
--- Of the newest $2 tasks those that have one of the names $1, the newest first.
-select t.name as word, t.task_id as id
+-- Of the tasks of each of the names $1 the newest $2, the newest first.
+select word, id
 from (
-  select name, task_id, seq
+  select
+    name as word, task_id as id,
+    row_number() over (partition by name order by seq desc) as place
   from task_distributions
-  order by seq desc
-  limit $2
+  where name = any($1::text[])
 ) t
-where t.name = any($1::text[])
-order by t.seq desc;
+where place <= $2
+order by word, place;
