@@ -14,6 +14,7 @@ from test_subtasks import running
 
 from agentorch_cli import Agent
 from agentorch_cli.agents.work import Work, WorkFailed
+from agentorch_cli.core.model import AgentStatus
 from agentorch_cli.wiring import Orchestrator
 
 PAINT, BRICKS = "paint", "lay_bricks"
@@ -58,8 +59,11 @@ async def ended(orchestrator: Orchestrator, task_id: str, seconds: float = 10.0)
 
 
 async def online(orchestrator: Orchestrator, number: int) -> None:
+    """So many can be chosen: an agent is online in the tables a moment before."""
+
     async def are_there() -> bool:
-        return len(await orchestrator.call("agent.list", status="online")) == number
+        members = orchestrator.engine.state.roster.members.values()
+        return sum(member.status is AgentStatus.ONLINE for member in members) == number
 
     await until(f"{number} agents online", are_there, 10)
 
