@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
@@ -122,7 +122,12 @@ class Desk:
             agent.pool,
         )
         assert row is not None
-        held = await self.store.held_work([agent.agent_id])
+        before = self.state.held_now(agent.agent_id)
+        read = await self.store.held_work([agent.agent_id])
+        now = self.state.held_now(agent.agent_id)
+        ended, younger = before - now, now - before
+        held = [delivery for delivery in read if delivery.message_id not in ended]
+        younger -= {delivery.message_id for delivery in held}
         self.state.gone_since.pop(agent.agent_id, None)
         self.state.heard.add(agent.agent_id)
         self._sessions[agent.agent_id] = session_id
@@ -133,6 +138,8 @@ class Desk:
             row["completed"],
             row["failed"],
             held,
+            now - younger,
+            younger,
         )
         probe = next((delivery.slot for delivery in held if delivery.is_probe), None)
         member = self.state.roster.members[agent.agent_id]
@@ -170,17 +177,29 @@ class Desk:
             )
 
     def _seat(
-        self, agent: AgentSpec, status: AgentStatus, completed: int, failed: int, held: Sequence[Delivery]
+        self,
+        agent: AgentSpec,
+        status: AgentStatus,
+        completed: int,
+        failed: int,
+        held: Sequence[Delivery],
+        older: Set[str],
+        younger: Set[str],
     ) -> None:
-        """Put the agent into the mirror, with the slots that its live attempts own."""
-        for message_id in list(self.state.held_by.get(agent.agent_id, ())):
-            self.state.release(message_id, is_told=False)
-        for message_id, attempt in list(self.state.elsewhere.items()):
-            if attempt.agent_id == agent.agent_id:
+        """Put the agent into the mirror, with the slots that its live attempts own.
+
+        `held` is what was read of those. `older`: the mirror had them when that was asked; `younger`: they
+        were given to the agent since, and what was read does not have them.
+        """
+        for message_id in older:
+            if message_id in self.state.deliveries:
+                self.state.release(message_id, is_told=False)
+            else:
                 self.state.free_elsewhere(message_id)
         before = self.state.roster.members.get(agent.agent_id)
         # Slots that are taken although nothing is held in them: their assignments are being committed.
         committing = before.used if before is not None and before.node_id == self.state.node_id else set()
+        given = {slot for message_id in younger if (slot := self.state.slot_of(message_id)) is not None}
         member = Member(
             agent_id=agent.agent_id,
             type=agent.type,
@@ -192,7 +211,7 @@ class Desk:
             performance=counted_performance(completed, failed),
             completed=completed,
             failed=failed,
-            used={delivery.slot for delivery in held if not delivery.is_parked} | committing,
+            used={delivery.slot for delivery in held if not delivery.is_parked} | committing | given,
             prefetch=agent.prefetch,
         )
         self.state.roster.put(member)

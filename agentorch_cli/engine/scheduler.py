@@ -882,7 +882,9 @@ class Scheduler:
                 if row is None:  # the task had moved on, or the agent had
                     self.state.roster.give_back(seat.member.agent_id, seat.slot)
                     continue
-                if assignment.node_id == self.state.node_id:
+                if assignment.message_id in self.state.deliveries:
+                    pass  # its agent came in meanwhile, and was sent what the tables said that it holds
+                elif assignment.node_id == self.state.node_id:
                     delivery = _delivery(task, assignment, row)
                     delivery.is_ahead = seat.is_ahead
                     seconds = PATIENCE if seat.is_ahead else self.response_timeout

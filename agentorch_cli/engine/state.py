@@ -281,6 +281,16 @@ class State:
         held = self.deliveries.get(message_id) or self.elsewhere.get(message_id)
         return held is not None and held.pool == self.roster.pool
 
+    def held_now(self, agent_id: str) -> set[str]:
+        """The message ids of what an agent holds, here or on another node, as far as is known here."""
+        away = {one for one, attempt in self.elsewhere.items() if attempt.agent_id == agent_id}
+        return away | self.held_by.get(agent_id, set())
+
+    def slot_of(self, message_id: str) -> int | None:
+        """The slot that a live attempt owns, if it is known here and owns one."""
+        held = self.deliveries.get(message_id) or self.elsewhere.get(message_id)
+        return held.slot if held is not None and not held.is_parked else None
+
     def is_for_others(self, delivery: Delivery) -> bool:
         """Whether another node counts on the slot of an attempt on this node: whoever leads the pool of the
         task, or the one that its agent has moved to."""

@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from typing import Any
 
+import pytest
 from fleet import Fleet
 
 WORK = {"required_capabilities": ["work"], "retries": 3}
@@ -213,6 +214,107 @@ async def test_a_return_while_work_is_being_sent_gets_the_welcome_first_and_the_
         await new.finish(work)
     for _ in works:
         await new.expect("ack")
+
+
+async def test_work_that_is_given_while_a_return_reads_what_is_held_stays_known_and_is_sent_once(
+    fleet: Fleet, orchestrator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read is older than that work by then: its slot is taken all the same."""
+    old = await fleet.join("anna", slots=3)
+    store = orchestrator.store
+    reads, is_read, may_go_on = store.held_work, asyncio.Event(), asyncio.Event()
+
+    async def slow(*asked: Any, **named: Any) -> Any:
+        rows = await reads(*asked, **named)
+        is_read.set()
+        await may_go_on.wait()
+        return rows
+
+    monkeypatch.setattr(store, "held_work", slow)
+    new = await fleet.connect("anna")
+    registering = asyncio.create_task(new.register("work", slots=3))
+    await is_read.wait()
+    handles = [await orchestrator.submit(dict(WORK, retries=0))]
+    async with asyncio.timeout(5):
+        while not held_by(orchestrator, "anna"):
+            await asyncio.sleep(0.005)
+    may_go_on.set()
+    await registering
+    assert len(held_by(orchestrator, "anna")) == 1
+    assert len(orchestrator.engine.state.roster.members["anna"].used) == 1
+
+    handles += await orchestrator.submit_all([dict(WORK, retries=0)] * 2)
+    works = [await new.expect("execute_task") for _ in range(3)]
+    await new.quiet(0.3)
+    assert len({work["messageId"] for work in works}) == 3
+    for work in works:
+        await new.finish(work)
+    for handle in handles:
+        assert (await handle.wait(5.0)).attempts_made == 1
+    await old.closed()
+
+
+async def test_work_whose_assignment_is_answered_after_the_return_that_brought_it_is_sent_once(
+    fleet: Fleet, orchestrator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is in the tables before whoever stored it knows that."""
+    await fleet.join("anna", slots=3)
+    store = orchestrator.store
+    assign, is_stored, may_go_on = store.assign, asyncio.Event(), asyncio.Event()
+
+    async def slow(batch: Any) -> Any:
+        claimed = await assign(batch)
+        is_stored.set()
+        await may_go_on.wait()
+        return claimed
+
+    monkeypatch.setattr(store, "assign", slow)
+    handle = await orchestrator.submit(dict(WORK, retries=0))
+    await is_stored.wait()
+    new = await fleet.connect("anna")
+    await new.register("work", slots=3)
+    work = await new.expect("execute_task")
+    may_go_on.set()
+    await new.quiet(0.3)
+    await new.finish(work)
+    assert (await handle.wait(5.0)).attempts_made == 1
+    async with asyncio.timeout(5):
+        while orchestrator.engine.state.roster.members["anna"].used:
+            await asyncio.sleep(0.005)
+
+
+async def test_what_ended_while_a_return_reads_what_is_held_is_not_sent_again(
+    fleet: Fleet, orchestrator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read says that it is live still."""
+    old = await fleet.join("anna", slots=3)
+    handle = await orchestrator.submit(dict(WORK, retries=0))
+    work = await old.expect("execute_task")
+    store = orchestrator.store
+    reads = store.held_work
+
+    async def slow(*asked: Any, **named: Any) -> Any:
+        rows = await reads(*asked, **named)
+        await handle.cancel()
+        async with asyncio.timeout(5):
+            while held_by(orchestrator, "anna"):
+                await asyncio.sleep(0.005)
+        return rows
+
+    monkeypatch.setattr(store, "held_work", slow)
+    new = await fleet.connect("anna")
+    welcome = await new.register("work", slots=3, resume=[work["messageId"]])
+
+    assert (welcome["resumed"], welcome["dropped"]) == ([], [work["messageId"]])
+    await new.expect("cancel_task")
+    await new.quiet(0.3)
+    assert orchestrator.engine.state.roster.members["anna"].used == set()
+
+
+def held_by(orchestrator: Any, agent_id: str) -> list[str]:
+    """The message ids that the engine thinks this agent has."""
+    deliveries = orchestrator.engine.state.deliveries.values()
+    return [delivery.message_id for delivery in deliveries if delivery.agent_id == agent_id]
 
 
 async def test_slots_are_counted_right_across_returns_under_load(fleet: Fleet, orchestrator: Any) -> None:
