@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -182,20 +183,22 @@ async def test_a_task_that_cannot_be_assigned_does_not_stop_the_batch_behind_it(
 
 
 async def test_an_engine_that_stops_while_a_batch_is_being_stored_loses_nothing(
-    start_engine: Any, crew_of: Any, sql: Any, monkeypatch: pytest.MonkeyPatch
+    start_engine: Any, crew_of: Any, sql_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = await start_engine()
-    monkeypatch.setattr(first.store, "assign", Slow().of(first.store.assign))
+    assigning = Slow()
+    monkeypatch.setattr(first.store, "assign", assigning.of(first.store.assign))
     handles = await submitted(first, MANY)
     await crew_of(first).join("a", slots=MANY)
     await until(lambda: first.engine.state.roster.members["a"].busy == MANY)
+    assert (assigning.sizes, assigning.at_once) == ([BATCH], 1)
     await first.stop()
 
     second = await start_engine()
     await crew_of(second).join("b", slots=MANY)
     await finished(second, handles)
 
-    await done_once(sql, MANY)
+    await done_once(functools.partial(sql_of, second), MANY)
 
 
 # --- results ----------------------------------------------------------------------------------
