@@ -451,6 +451,13 @@ class TaskFields(TypedDict, total=False):
     Default: `"5m"`
     Example: timeout = "30s"
     """
+    estimate: Span
+    """How long an attempt is expected to take. What is ready goes by the longest path of estimates that waits
+    for it; where it is missing, by how long tasks of the type have taken.
+
+    Default: that of its type
+    Example: estimate = "90s"
+    """
     queue_timeout: Span
     """Longest time that it may be ready without being started.
 

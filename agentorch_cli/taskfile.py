@@ -37,6 +37,7 @@ CHECKED_AT_ONCE: Final = 1_000
 _RENAMED: Final = {
     "id": "task_id",
     "timeout": "timeout_seconds",
+    "estimate": "estimate_seconds",
     "backoff": "backoff_seconds",
     "max_backoff": "max_backoff_seconds",
     "queue_timeout": "queue_timeout_seconds",

@@ -2,6 +2,7 @@
 
 `agentorch serve` with its embedded PostgreSQL, eight agent processes of one slot each, and the
 measured runtimes of four scientific workflows, scaled so that the median task takes 20 ms. The
+tasks say how long they will take (`estimate`), which is what a list schedule by longest path knows. The
 clock runs from the submission to the last stored result, on the database's clock, and starts
 when all agents are connected and idle.
 
@@ -11,7 +12,7 @@ when all agents are connected and idle.
 * bound    max(critical path, work / slots): no schedule on so many slots is faster
 * cp       a list schedule by longest remaining path in seconds, with every runtime known
            beforehand and no overhead at all
-* depth    the same by the number of tasks on the path, which is all that a task file tells
+* depth    the same by the number of tasks on the path, which is all that a file without estimates tells
 * ratio    makespan / cp
 
 From the event log it checks that no task started before its dependencies were complete, and
@@ -91,6 +92,7 @@ def specs(workflow: Workflow) -> list[TaskSpec]:
             required_capabilities=(CAPABILITY,),
             depends_on=job.depends_on,
             data={"seconds": job.seconds},
+            estimate_seconds=job.seconds or None,
         )
         for job in workflow.jobs
     ]

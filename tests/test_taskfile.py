@@ -64,6 +64,7 @@ on_dependency_failure = "run"
 on_deadlock = "report"
 timeout = "1m30s"
 queue_timeout = "10m"
+estimate = "1.5s"
 deadline = 2030-02-01T00:00:00+01:00
 retries = 5
 backoff = 0.5
@@ -108,6 +109,7 @@ def test_every_field_arrives() -> None:
         on_deadlock="report",
         timeout_seconds=90.0,
         queue_timeout_seconds=600.0,
+        estimate_seconds=1.5,
         deadline=datetime(2030, 1, 31, 23, tzinfo=UTC),
         retries=5,
         backoff_seconds=0.5,

@@ -73,6 +73,7 @@ type = "t"
 priority = 9
 timeout = "9m"
 queue_timeout = "2h"
+estimate = "90s"
 retries = 7
 concurrency_key = "c"
 pool = "gpu"

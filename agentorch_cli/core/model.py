@@ -168,6 +168,8 @@ class TaskSpec:
     timeout_seconds: float = 300.0
     queue_timeout_seconds: float | None = None
     """Longest time that it may be ready without being started; None: as long as it takes."""
+    estimate_seconds: float | None = None
+    """How long an attempt is expected to take; None: as long as those of its type take, if that is known."""
     deadline: datetime | None = None
     deadline_seconds: float | None = None
     """Relative form: counted from acceptance by the database."""

@@ -9,8 +9,9 @@ for stored ones cannot close a cycle, so existence is all that is asked.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from operator import attrgetter
 from typing import Any, Final, NoReturn
 
@@ -132,25 +133,61 @@ def examine(
         rows.append(row)
     if problems:
         return list(tasks), external, problems
-    depths = remaining_depths(rows)
-    if depths is None:
+    paths = remaining_paths(rows, _weights(tasks, {}))
+    if paths is None:
         return list(tasks), external, _circles(tasks, rows)
     ids, names = [task.task_id for task in tasks], [task.name for task in tasks]
     resolved = [
-        _resolved(task, row, ids, names, position_of, depth)
-        if task.depends_on or depth != task.remaining_path
+        _resolved(task, row, ids, names, position_of, path)
+        if task.depends_on or path != task.remaining_path
         else task
-        for task, row, depth in zip(tasks, rows, depths, strict=True)
+        for task, row, path in zip(tasks, rows, paths, strict=True)
     ]
     return resolved, external, []
 
 
-def remaining_depths(rows: Sequence[Sequence[int]]) -> list[float] | None:
+def rank(tasks: Sequence[TaskSpec], typical: Mapping[str, float]) -> Sequence[TaskSpec]:
+    """Resolved tasks with their remaining paths anew: `typical` has the seconds that tasks of a type take,
+    for those that do not say it."""
+    weights = _weights(tasks, typical)
+    if weights is None:
+        return tasks
+    position_of = {task.task_id: position for position, task in enumerate(tasks)}
+    rows = [
+        [target for one in task.depends_on if (target := position_of.get(one)) is not None] for task in tasks
+    ]
+    paths = remaining_paths(rows, weights)
+    assert paths is not None, "what is resolved has no circle"
+    return [
+        task if path == task.remaining_path else replace(task, remaining_path=path)
+        for task, path in zip(tasks, paths, strict=True)
+    ]
+
+
+def _weights(tasks: Sequence[TaskSpec], typical: Mapping[str, float]) -> list[float] | None:
+    """How long each takes beside the mean of those of which that is known; None where it is of nobody.
+
+    In seconds a submission of short tasks would come after all others of its priority, for no reason.
+    """
+    seconds = [task.estimate_seconds or typical.get(task.type) for task in tasks]
+    known = [one for one in seconds if one is not None]
+    if not known:
+        return None
+    mean = math.fsum(known) / len(known)
+    return [one / mean if one is not None else 1.0 for one in seconds]
+
+
+def remaining_paths(
+    rows: Sequence[Sequence[int]], weights: Sequence[float] | None = None
+) -> list[float] | None:
     """For each node the length of the longest chain of nodes that wait for it, itself included.
 
-    `rows[i]` lists what node i waits for. None if a cycle leaves somebody without an answer:
-    the usual case, no cycle, so costs one pass in all, and the search for cycles starts only then.
+    `rows[i]` lists what node i waits for; `weights` how long each node is, 1 where they are missing. None if
+    a cycle leaves somebody without an answer: the usual case, no cycle, so costs one pass in all, and the
+    search for cycles starts only then.
     """
+    if weights is not None:
+        return _weighted_paths(rows, weights)
     depths, waiters = [1.0] * len(rows), [0] * len(rows)
     for row in rows:
         for node in row:
@@ -164,6 +201,22 @@ def remaining_depths(rows: Sequence[Sequence[int]]) -> list[float] | None:
             if not waiters[other]:
                 settled.append(other)
     return depths if len(settled) == len(rows) else None
+
+
+def _weighted_paths(rows: Sequence[Sequence[int]], weights: Sequence[float]) -> list[float] | None:
+    paths, waiters = list(weights), [0] * len(rows)
+    for row in rows:
+        for node in row:
+            waiters[node] += 1
+    settled = [node for node, count in enumerate(waiters) if not count]
+    for node in settled:  # grows as it is walked through
+        path = paths[node]
+        for other in rows[node]:
+            paths[other] = max(paths[other], weights[other] + path)
+            waiters[other] -= 1
+            if not waiters[other]:
+                settled.append(other)
+    return paths if len(settled) == len(rows) else None
 
 
 def refuse(problems: Sequence[Problem], where: Where) -> NoReturn:
@@ -221,7 +274,7 @@ def _resolved(
     ids: Sequence[str],
     names: Sequence[str | None],
     position_of: Mapping[str, int],
-    depth: float,
+    path: float,
 ) -> TaskSpec:
     """The task with ids in the place of names, and ranked. `row`: what it waits for in the submission.
 
@@ -239,7 +292,7 @@ def _resolved(
         needed = list(first)
         named = {one: reference for one, reference in first.items() if one != reference}
     values = list(_VALUES(task))
-    for place, value in zip(_CHANGED, (tuple(needed), named, depth), strict=True):
+    for place, value in zip(_CHANGED, (tuple(needed), named, path), strict=True):
         values[place] = value
     return TaskSpec(*values)
 

@@ -24,7 +24,9 @@ import asyncpg
 import orjson
 
 from agentorch_cli.core.election import first_wave
+from agentorch_cli.core.ledger import BUCKETS, quantile
 from agentorch_cli.core.model import Aggregate, OnDependencyFailure, TaskSpec, TaskStatus
+from agentorch_cli.core.plan import rank
 from agentorch_cli.core.settle import MOST_BACKOFF
 from agentorch_cli.errors import Conflict, InvalidTask, NotFound
 from agentorch_cli.store.budgets import NewBudget, insert_budgets, new_budgets
@@ -40,6 +42,9 @@ SLICE: Final = 1_000
 
 COPIED_AT_ONCE: Final = 1 << 22
 """Characters of edges of one copy."""
+
+MOST_TYPES: Final = 1_000
+"""Types of one submission whose usual durations are looked up."""
 
 _ESCAPES: Final = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 """Of a copy's text format."""
@@ -74,7 +79,7 @@ async def insert(
     _refuse_repeated_keys(tasks)
     if budget:
         tasks = [replace(task, funded_by=str(submission_id)) for task in tasks]
-    tasks = await _placed_in_time(store.db, tasks)
+    tasks = await _ranked(store.db, await _placed_in_time(store.db, tasks))
     answers: dict[str, Stored] = {}
     left = tasks
     while left:
@@ -118,7 +123,7 @@ async def insert_within(
 
     Raises NotFound (an unknown dependency), and asyncpg.UniqueViolationError where an id is taken.
     """
-    answers, left = await _known(tx, await _placed_in_time(tx, tasks))
+    answers, left = await _known(tx, await _ranked(tx, await _placed_in_time(tx, tasks)))
     if left:
         budgets = new_budgets(left, str(submission_id), None)
         stored = await _insert_in(tx, store, submission_id, left, _external(left), False, budgets)
@@ -138,6 +143,22 @@ async def _placed_in_time(db: Database | Transaction, tasks: Sequence[TaskSpec])
         else replace(task, run_at=clock["now"] + timedelta(seconds=task.delay_seconds))
         for task in tasks
     ]
+
+
+async def _ranked(db: Database | Transaction, tasks: Sequence[TaskSpec]) -> Sequence[TaskSpec]:
+    """By the longest remaining path, with how long tasks of their types have taken where they do not say it.
+
+    The database is asked only where that could change their order.
+    """
+    silent = list(dict.fromkeys(task.type for task in tasks if task.estimate_seconds is None))
+    are_alike = len(silent) + any(task.estimate_seconds is not None for task in tasks) < 2
+    if not silent or are_alike or not any(task.depends_on for task in tasks):
+        return tasks
+    counts: dict[str, list[float]] = {}
+    for row in await db.fetch("durations_of_types", silent[:MOST_TYPES]):
+        counts.setdefault(row["task_type"], [0.0] * BUCKETS)[row["bucket"]] = row["attempts"]
+    typical = {task_type: quantile(histogram, 0.5) for task_type, histogram in counts.items()}
+    return rank(tasks, {one: seconds for one, seconds in typical.items() if seconds})
 
 
 async def _refuse_late(db: Database, tasks: Sequence[TaskSpec]) -> None:
@@ -489,6 +510,8 @@ def _options(task: TaskSpec) -> str:
         options["max_backoff_seconds"] = task.max_backoff_seconds
     if task.retry:
         options["retry"] = task.retry
+    if task.estimate_seconds is not None:
+        options["estimate_seconds"] = task.estimate_seconds
     if task.queue_timeout_seconds is not None:
         options["queue_timeout_seconds"] = task.queue_timeout_seconds
     if task.aggregate is not Aggregate.FIRST:

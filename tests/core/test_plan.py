@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
+import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from effort import growth
 
 from agentorch_cli.core.model import TaskSpec
-from agentorch_cli.core.plan import Plan, plan, remaining_depths
+from agentorch_cli.core.plan import Plan, plan, rank, remaining_paths
 from agentorch_cli.errors import InvalidTask
 
 
@@ -183,7 +185,7 @@ def test_depths_and_cycles_are_those_of_a_plain_walk() -> None:
             expected = [longest(node, rows, ()) for node in range(size)]
         except RecursionError:
             cyclic += 1
-            assert remaining_depths(rows) is None, f"seed {seed}"
+            assert remaining_paths(rows) is None, f"seed {seed}"
             tasks = [task(str(node), *map(str, row)) for node, row in enumerate(rows)]
             with pytest.raises(InvalidTask, match="in a circle") as caught:
                 plan(tasks)
@@ -192,8 +194,49 @@ def test_depths_and_cycles_are_those_of_a_plain_walk() -> None:
                 for node, following in zip(cycle, cycle[1:] + cycle[:1], strict=True):
                     assert following in rows[node], f"seed {seed}"
         else:
-            assert remaining_depths(rows) == expected, f"seed {seed}"
+            assert remaining_paths(rows) == expected, f"seed {seed}"
     assert 50 < cyclic < 350
+
+
+def _longest(node: int, rows: list[list[int]], weights: list[float]) -> float:
+    waiters = [other for other, row in enumerate(rows) if node in row]
+    return weights[node] + max((_longest(other, rows, weights) for other in waiters), default=0.0)
+
+
+def test_with_estimates_a_path_is_as_long_as_its_tasks_take() -> None:
+    """Beside what walks every path; those that say nothing count as the mean."""
+    for seed in range(300):
+        rng = random.Random(seed)
+        size = rng.randint(1, 9)
+        seconds = [rng.choice((None, 0.25, 1.0, rng.uniform(0.01, 900.0))) for _ in range(size)]
+        rows = [
+            sorted(rng.sample(range(node), min(node, rng.randint(0, 3))), key=lambda _: rng.random())
+            for node in range(size)
+        ]
+        known = [one for one in seconds if one is not None]
+        weights = [1.0 if one is None else one / statistics.fmean(known) for one in seconds]
+
+        tasks = [
+            replace(task(str(node), *map(str, row)), estimate_seconds=seconds[node])
+            for node, row in enumerate(rows)
+        ]
+        found = [one.remaining_path for one in plan(tasks).tasks]
+        assert found == pytest.approx([_longest(node, rows, weights) for node in range(size)]), f"seed {seed}"
+
+
+def test_types_of_which_it_is_known_how_long_they_take_rank_tasks_that_do_not_say_it() -> None:
+    fetch, train, check = (
+        replace(task(name), type=name, estimate_seconds=seconds)
+        for name, seconds in (("fetch", None), ("train", None), ("check", 4.0))
+    )
+    graph = plan([fetch, train, replace(check, depends_on=("fetch", "train"))]).tasks
+    assert [one.remaining_path for one in graph] == [2.0, 2.0, 1.0]
+
+    ranked = rank(graph, {"train": 10.0, "other": 1.0})
+
+    assert [one.remaining_path for one in ranked] == pytest.approx([1 + 4 / 7, 10 / 7 + 4 / 7, 4 / 7])
+    assert ranked[2].depends_on == graph[2].depends_on
+    assert rank(plan([fetch, train]).tasks, {}) == [fetch, train]
 
 
 def test_what_many_edges_cost_grows_with_their_number() -> None:

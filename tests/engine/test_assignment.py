@@ -84,6 +84,45 @@ async def test_among_equals_the_longest_remaining_path_goes_first(orchestrator: 
     assert served.index("short") < served.index("alone")
 
 
+async def test_estimates_say_which_remaining_path_is_the_longest(orchestrator: Any, crew: Any) -> None:
+    handles = await orchestrator.submit_all(
+        [
+            {"id": "many", "estimate": "1s", "required_capabilities": ["work"]},
+            {"id": "many 2", "estimate": "1s", "depends_on": ["many"], "required_capabilities": ["work"]},
+            {"id": "many 3", "estimate": "1s", "depends_on": ["many 2"], "required_capabilities": ["work"]},
+            {"id": "slow", "estimate": "2m", "required_capabilities": ["work"]},
+            {"id": "head", "estimate": "1s", "required_capabilities": ["work"]},
+            {"id": "tail", "estimate": "1h", "depends_on": ["head"], "required_capabilities": ["work"]},
+        ]
+    )
+
+    served = await _order(crew, orchestrator, [handle.task_id for handle in handles])
+
+    assert served == ["head", "tail", "slow", "many", "many 2", "many 3"]
+
+
+async def test_tasks_without_an_estimate_count_as_long_as_their_type_has_taken(
+    orchestrator: Any, crew: Any, sql: Any
+) -> None:
+    """Of two chains of two: that whose last task is of a slow type goes first, whoever was slow at it."""
+    works = {"required_capabilities": ["work"]}
+    tasks = [
+        {"id": f"{name} {kind}", "type": kind, **after, **works}
+        for name, last in (("quick", "check"), ("slow", "train"))
+        for kind, after in (("fetch", {}), (last, {"depends_on": [f"{name} fetch"]}))
+    ]
+    await sql(
+        """insert into agent_ledger (agent_id, skill, task_type, completed, latency)
+           select 'gone', 'work', t, 1, array_fill(0.0::float8, array[n]) || 1.0::float8
+           from (values ('fetch', 5), ('check', 5), ('train', 30)) as v (t, n)"""
+    )
+    handles = await orchestrator.submit_all(tasks)
+
+    served = await _order(crew, orchestrator, [handle.task_id for handle in handles])
+
+    assert served == ["slow fetch", "slow train", "quick fetch", "quick check"]
+
+
 async def test_a_run_at_that_has_passed_does_not_buy_a_place_in_the_queue(
     orchestrator: Any, crew: Any
 ) -> None:

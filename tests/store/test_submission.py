@@ -281,6 +281,7 @@ LABELS = {"team": "a\nb", "ünï": "\x1e\u2028"}
         {},
         {"priority": 9, "retries": 0, "timeout_seconds": 1.5, "remaining_path": 3.0, "labels": LABELS},
         {"coverage": Coverage.TEAM, "min_agents": 2, "max_agents": 3, "aggregate": Aggregate.ALL},
+        {"estimate_seconds": 0.1},
     ],
 )
 async def test_the_hint_of_a_single_task_says_what_its_row_says(

@@ -180,6 +180,14 @@ from agent_ledger
 where updated_at > $2::timestamptz;
 
 
+-- name: durations_of_types
+-- How long completed attempts of these types took, whoever made them: counts by bucket of `core.ledger`.
+select l.task_type, (one.number - 1)::integer as bucket, sum(one.attempts) as attempts
+from agent_ledger l, unnest(l.latency) with ordinality as one (attempts, number)
+where l.task_type = any($1) and l.skill <> '' and one.attempts > 0
+group by l.task_type, one.number;
+
+
 -- name: show_ledger
 -- All rows of one agent, as much of them as is left now: everything it did first, then what it did last.
 select
