@@ -99,7 +99,9 @@ def specs(workflow: Workflow) -> list[TaskSpec]:
     return list(plan(tasks).tasks)
 
 
-async def run(workflow: Workflow, slots: int, client: LocalClient, db: asyncpg.Pool) -> Figures:
+async def run(
+    workflow: Workflow, slots: int, client: LocalClient, db: asyncpg.Pool, *, prefetch: int = 0
+) -> Figures:
     """Submit a graph, wait for its last result, read the tables."""
     reply = await client.call("task.submit", tasks=specs(workflow))
     ids = [one.task_id for one in reply.tasks]
@@ -120,7 +122,8 @@ async def run(workflow: Workflow, slots: int, client: LocalClient, db: asyncpg.P
     if len(rows) != len(workflow.jobs):
         raise SystemExit(f"{workflow.name}: {len(rows)} completed attempts of {len(workflow.jobs)} tasks")
     figures.too_early = started_too_early(rows, await db.fetch(EVENTS, submission))
-    figures.legs_ms = legs(rows, workflow)
+    if not prefetch:  # else a task waits at an agent that has another in its slot
+        figures.legs_ms = legs(rows, workflow)
     return figures
 
 
@@ -166,13 +169,13 @@ def legs(rows: list[asyncpg.Record], workflow: Workflow) -> dict[str, dict[str, 
 
 
 async def measure(
-    names: list[str], agents: int, median: float, repeat: int, folder: Path = FOLDER
+    names: list[str], agents: int, median: float, repeat: int, folder: Path = FOLDER, prefetch: int = 0
 ) -> list[Figures]:
     """All graphs on one engine, one after the other."""
     fleet: list[AgentProcess] = []
     async with engine() as one:
         try:
-            fleet = [AgentProcess(one.url, f"agent-{number}") for number in range(agents)]
+            fleet = [AgentProcess(one.url, f"agent-{number}", prefetch=prefetch) for number in range(agents)]
             for agent in fleet:
                 agent.start()
             await one.until_online(agents)
@@ -180,7 +183,7 @@ async def measure(
             for _ in range(repeat):
                 for name in names:
                     graph = load(name, folder).with_median(median)
-                    found.append(await run(graph, agents, one.client, one.db))
+                    found.append(await run(graph, agents, one.client, one.db, prefetch=prefetch))
                     print(line(found[-1]), file=sys.stderr, flush=True)
             return found
         finally:
@@ -196,7 +199,7 @@ HEAD = (
 
 def line(one: Figures) -> str:
     """One row of the table."""
-    steps = "/".join(f"{leg['mean']:.1f}" for leg in one.legs_ms.values())
+    steps = "/".join(f"{leg['mean']:.1f}" for leg in one.legs_ms.values()) or "-"
     early = f"  {len(one.too_early)} STARTED TOO EARLY" if one.too_early else ""
     return (
         f"{one.name:22}{one.tasks:6}{one.makespan:10.3f}{one.bound:8.3f}{one.cp:8.3f}{one.depth:8.3f}"
@@ -212,10 +215,12 @@ def main() -> None:
     parser.add_argument("--agents", type=int, default=8, help="processes of one slot each")
     parser.add_argument("--median", type=float, default=0.02, help="seconds of the median task")
     parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--prefetch", type=int, default=0, help="tasks that an agent takes ahead of a slot")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     print(HEAD, file=sys.stderr)
-    runs = asyncio.run(measure(args.graphs or list(NAMES), args.agents, args.median, args.repeat))
+    names = args.graphs or list(NAMES)
+    runs = asyncio.run(measure(names, args.agents, args.median, args.repeat, prefetch=args.prefetch))
     if args.json:
         rows = [
             asdict(one) | {"ratio": round(one.ratio, 4), "overhead_ms_per_task": round(one.overhead_ms, 3)}

@@ -59,6 +59,10 @@ _SLACK = 64
 """So many void entries of a heap, or changes that nobody asked about, are not worth a thought."""
 
 
+UNKNOWN = 1e9
+"""A moment that comes after all that are known."""
+
+
 @dataclass(slots=True, eq=False)
 class Member:
     """One agent as the scheduler sees it. Whoever changes it in place calls `Roster.touch`."""
@@ -88,7 +92,9 @@ class Member:
     prefetch: int = 0
     """Attempts beyond its slots that it may hold at most."""
     is_quick: bool = False
-    """The last attempt that it ended was short and went well: what it holds ahead is begun soon."""
+    """It has a free slot soon: what it holds ahead is begun then."""
+    free_at: float = UNKNOWN
+    """When that is expected, in seconds of any clock: of those who are quick whoever comes first is asked."""
     is_parent: bool = False
     """Its work waits for sub-tasks: what goes on after that must find a slot."""
     is_probing: bool = False
@@ -238,6 +244,9 @@ Entry = tuple[float, str, int, Member]
 _LAST = 2.0
 """More than any two scores differ by."""
 
+_AHEAD = 1e10
+"""More than any two moments differ by: whoever holds less ahead comes first."""
+
 
 @dataclass(slots=True, eq=False)
 class Guild:
@@ -365,6 +374,7 @@ class Roster:
         if before is not None and before is not member:
             member.exclusions = before.exclusions | member.exclusions
             member.is_quick, member.is_parent = before.is_quick, before.is_parent
+            member.free_at = before.free_at
             member.is_probing = before.is_probing
             member.probe_slot = before.probe_slot
         self.drop(member.agent_id)
@@ -771,8 +781,8 @@ class Roster:
     def _entry(self, member: Member, guild: Guild) -> Entry:
         performance = member.estimate(guild.skill, guild.type)
         value = score(self.weights, performance, len(member.used), member.slots)
-        if len(member.used) >= member.slots:
-            value -= _LAST
+        if (ahead := len(member.used) - member.slots) >= 0:
+            value -= _LAST + member.free_at + ahead * _AHEAD
         return (-value, member.agent_id, member.stamp, member)
 
     def _offer(self, member: Member) -> None:

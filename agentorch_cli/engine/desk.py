@@ -299,6 +299,8 @@ class Desk:
             delivery.begun = asyncio.get_running_loop().time()
             delivery.due = delivery.begun + delivery.timeout_seconds
             delivery.is_ahead = False
+            if delivery.estimate is not None:
+                self.state.pace.began(agent_id, message_id, delivery.estimate)
             if self.state.shelf:
                 self.state.shelf.take(message_id)
             self._accepted.append(message_id)

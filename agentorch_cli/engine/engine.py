@@ -124,6 +124,7 @@ class Engine:
         self.scheduler.on_doubt = self.resync
         self.scheduler.on_keys = self._hear_of_keys
         self.state.response_timeout = limits.response_timeout
+        self.state.pace.on_soon = self.scheduler.wake
         self.settler = Settler(self.state, store, courier, self.scheduler)
         self.scheduler.on_sick = self.settler.end_sick
         self.scheduler.funds.on_exhausted = self.settler.end_early

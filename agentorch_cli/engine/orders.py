@@ -31,6 +31,9 @@ RECORD = "\x1e"
 PAUSES = {"backoff_seconds", "max_backoff_seconds"}
 """Options that plain work may have."""
 
+KEPT = PAUSES | {"estimate_seconds"}
+"""The same with those that are of no concern to the agent's node."""
+
 LONGEST_CHANNEL = 63
 """Bytes of a channel's name."""
 
@@ -53,12 +56,7 @@ def channel_of(node_id: str) -> str | None:
 def order_of(task: Ready, assignment: Assignment, row: Claimed) -> Order | None:
     """What the agent's node is told of plain work; None where that is not said in a few words."""
     options = task.options
-    if (
-        options.keys() - PAUSES
-        or task.brief is not None
-        or assignment.role is not None
-        or assignment.is_funded
-    ):
+    if options.keys() - KEPT or task.brief is not None or assignment.role is not None or assignment.is_funded:
         return None
     parts = (
         assignment.message_id,

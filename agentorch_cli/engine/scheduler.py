@@ -942,6 +942,7 @@ class Scheduler:
                 required=frozenset(task.required_capabilities),
                 is_ahead=seat.is_ahead,
                 pool=task.want.pool,
+                estimate=task.options.get("estimate_seconds"),
             ),
         )
         if self.state.relay is not None:
@@ -1086,5 +1087,6 @@ def _delivery(task: Ready, assignment: Assignment, row: Claimed) -> Delivery:
         delivery.is_simple = is_simple(task.max_agents, options) and not assignment.is_funded
         delivery.result_schema = schema_in(options)
         delivery.traceparent = options.get("traceparent")
+        delivery.estimate = options.get("estimate_seconds")
         delivery.vote = vote_in(options)
     return delivery

@@ -22,14 +22,12 @@ from agentorch_cli.core.matching import Roster, Seat
 from agentorch_cli.core.model import DEFAULT_POOL, AttemptStatus
 from agentorch_cli.engine.bus import Bus
 from agentorch_cli.engine.meters import Meters
+from agentorch_cli.engine.pace import Pace
 from agentorch_cli.engine.relay import PARKED, Relay
 from agentorch_cli.engine.reputation import Reputation
 from agentorch_cli.engine.shelf import Shelf
 from agentorch_cli.store.records import Delivery
 from agentorch_cli.traces import Traces
-
-QUICK_SECONDS = 0.25
-"""An agent whose last attempt took no longer, and went well, may be handed work beyond its slots."""
 
 LONGEST_SKILL = 200
 """Letters of a skill's name that the ledger keeps: an index entry has an end."""
@@ -119,6 +117,8 @@ class Elsewhere:
     begun: float = 0.0
     """When its agent had a slot for it, on the loop's clock."""
     pool: str = DEFAULT_POOL
+    estimate: float | None = None
+    """Seconds that it is expected to take, if it says so."""
 
 
 @dataclass(slots=True)
@@ -262,10 +262,12 @@ class State:
     traces: Traces | None = None
     """Where spans go; None: nowhere."""
     reputation: Reputation = field(init=False)
+    pace: Pace = field(init=False)
     _is_empty: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self.reputation = Reputation(self.roster)
+        self.pace = Pace(self.roster)
 
     @property
     def pool(self) -> str:
@@ -313,6 +315,8 @@ class State:
             required = frozenset(delivery.required_capabilities)
             self.shelf.put(delivery.message_id, delivery.agent_id, required, is_ahead=True)
             self._begin_next(delivery.agent_id)
+        elif delivery.estimate is not None:
+            self.pace.began(delivery.agent_id, delivery.message_id, delivery.estimate)
 
     def _tell_trace(self, delivery: Delivery) -> None:
         assert delivery.traceparent is not None
@@ -355,6 +359,7 @@ class State:
         delivery = self.deliveries.get(message_id)
         if delivery is not None and not delivery.is_parked:
             delivery.is_parked = True
+            self.pace.ended(delivery.agent_id, message_id)
             self._is_parent(delivery.agent_id)
             self._give_back(delivery.agent_id, (delivery.slot,))
             if self.relay is not None and self.is_for_others(delivery):
@@ -389,6 +394,8 @@ class State:
                 self.relay.freed(message_id)
         if self.going_on:
             self.go_on(message_id)
+        if self.pace.ends:
+            self.pace.ended(delivery.agent_id, message_id)
         if self.shelf:
             self.shelf.take(message_id)
         if message_id in self.waiting:
@@ -429,6 +436,8 @@ class State:
         if attempt.is_ahead:
             self.shelf.put(message_id, attempt.agent_id, attempt.required, is_ahead=True)
             self._begin_next(attempt.agent_id)
+        elif attempt.estimate is not None:
+            self.pace.began(attempt.agent_id, message_id, attempt.estimate)
 
     def park_elsewhere(self, message_id: str) -> None:
         """It gave its slot back."""
@@ -437,6 +446,7 @@ class State:
         attempt = self.elsewhere.get(message_id)
         if attempt is not None and not attempt.is_parked:
             attempt.is_parked = True
+            self.pace.ended(attempt.agent_id, message_id)
             self._is_parent(attempt.agent_id)
             self._give_back(attempt.agent_id, (attempt.slot,))
             self._count_out(attempt)
@@ -472,6 +482,8 @@ class State:
         if self.freed_meanwhile is not None:
             self.freed_meanwhile.add(message_id)
         attempt = self.elsewhere.pop(message_id, None)
+        if self.pace.ends and attempt is not None:
+            self.pace.ended(attempt.agent_id, message_id)
         if self.shelf:
             self.shelf.take(message_id)
         if attempt is not None and not attempt.is_parked:
@@ -511,6 +523,8 @@ class State:
         held.begun = asyncio.get_running_loop().time()
         if isinstance(held, Delivery):
             held.due = held.begun + self.response_timeout
+        if held.estimate is not None:
+            self.pace.began(held.agent_id, message_id, held.estimate)
 
     def is_late(self, message_id: str) -> None:
         """Its agent has a slot for it and has not taken it for a while."""
@@ -523,10 +537,7 @@ class State:
 
     def was_slow(self, agent_id: str) -> None:
         """The agent is handed nothing beyond its slots until it has done something quickly."""
-        member = self.roster.members.get(agent_id)
-        if member is not None and member.is_quick:
-            member.is_quick = False
-            self.roster.touch(member)
+        self.pace.was_slow(agent_id)
 
     def _is_parent(self, agent_id: str) -> None:
         member = self.roster.members.get(agent_id)
@@ -565,7 +576,7 @@ class State:
         """The last attempt that an agent ended tells whether it is quick. Called before its slot is free."""
         member = self.roster.members.get(held.agent_id)
         if member is not None and member.prefetch:
-            member.is_quick = went_well and now - held.begun <= QUICK_SECONDS
+            self.pace.last(member, now - held.begun, went_well=went_well)
 
     async def all_released(self) -> None:
         """Returns once nothing is live on this node. Only while it is stopping."""

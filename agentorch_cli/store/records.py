@@ -68,6 +68,8 @@ class Delivery:
     """It waits for its sub-tasks, with or without a slot."""
     is_probe: bool = False
     """It shows how its agent is, which was excluded for its failures."""
+    estimate: float | None = None
+    """Seconds that it is expected to take, if its task says so."""
     seconds_since_sent: float = 0.0
     seconds_since_accepted: float | None = None
     begun: float = 0.0

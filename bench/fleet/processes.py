@@ -18,13 +18,21 @@ class AgentProcess:
     """One agent that does what tasks say: `bench.fleet.timed_agent`."""
 
     def __init__(
-        self, url: str, agent_id: str, *, slots: int = 1, journal: Path | None = None, log: Path | None = None
+        self,
+        url: str,
+        agent_id: str,
+        *,
+        slots: int = 1,
+        prefetch: int = 0,
+        journal: Path | None = None,
+        log: Path | None = None,
     ) -> None:
         self.agent_id = agent_id
         self.slots = slots
         self.journal = journal
         self._command = [sys.executable, "-m", "bench.fleet.timed_agent", url, agent_id]
-        self._command += ["--slots", str(slots), *(["--journal", str(journal)] if journal else [])]
+        self._command += ["--slots", str(slots), "--prefetch", str(prefetch)]
+        self._command += ["--journal", str(journal)] if journal else []
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("url")
     parser.add_argument("agent_id")
     parser.add_argument("--slots", type=int, default=1)
+    parser.add_argument("--prefetch", type=int, default=0)
     parser.add_argument("--journal", type=Path)
     args = parser.parse_args()
     journal = Journal(args.journal)
@@ -62,7 +63,7 @@ def main() -> None:
             super().receive(message)
 
     agent_room.Desk = ListeningDesk  # type: ignore[attr-defined]
-    agent = Agent(args.agent_id, capabilities=(CAPABILITY,), slots=args.slots)
+    agent = Agent(args.agent_id, capabilities=(CAPABILITY,), slots=args.slots, prefetch=args.prefetch)
 
     @agent.handler()
     def spend(work: Work) -> dict[str, Any]:
