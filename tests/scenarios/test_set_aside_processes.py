@@ -54,7 +54,8 @@ class Printer:
 
     async def submit(self, *names: str) -> None:
         file = Path(self.cluster.folder) / "print.json"
-        task = {"required_capabilities": ["print"], "backoff": 0.01, "retries": 2}
+        # long enough that a task is not retried before the next one was tried: the older goes first
+        task = {"required_capabilities": ["print"], "backoff": 1.0, "retries": 2}
         file.write_text(json.dumps({"tasks": [{"id": name, **task} for name in names]}))
         await self.cluster.command("task", "submit", str(file))
 
@@ -86,6 +87,11 @@ async def test_exclusion_pause_and_drain_hold_through_a_kill_and_say_why(cluster
 
     await cluster.until("the printer is excluded", is_excluded, 20)
     await printer.kill_serve()
+
+    async def is_due() -> bool:
+        return "is due in " not in await cluster.command("task", "why", "b")
+
+    await cluster.until("the retry of b is due", is_due, 20)
     why = await cluster.command("task", "why", "b")
     assert "printer is excluded until " in why
     assert " after 3 failures in a row, the last: " in why
