@@ -144,6 +144,32 @@ def test_what_began_before_the_last_that_the_slots_can_hold_is_over_though_its_r
     assert told == [1000.0]
 
 
+def test_what_is_called_off_leaves_no_trace(clock: Clock) -> None:
+    """What takes its slot may say nothing of itself: the last that ended tells again."""
+    pace, _ = busy("a")
+    member = pace.roster.members["a"]
+    for last, other in ((QUICK_SECONDS * 2, SOON / 2), (QUICK_SECONDS, 3600.0)):
+        pace.last(member, last, went_well=True)
+        was_quick = member.is_quick
+        pace.began("a", "m", other)
+        assert member.is_quick != was_quick
+        pace.ended("a", "m")
+        clock.until(clock.now + 1)
+        assert (member.is_quick, member.free_at) == (was_quick, UNKNOWN)
+
+
+def test_an_agent_that_comes_back_is_known_and_one_that_was_removed_is_not(clock: Clock) -> None:
+    pace, _ = busy("a")
+    pace.was_slow("a")
+    for expected in (False, True):
+        again = Member("a", "worker", frozenset({"work"}), 1, AgentStatus.ONLINE, used={0}, prefetch=1)
+        pace.roster.put(again)
+        pace.began("a", "m", 0.0)
+        assert again.has_room == expected
+        pace.ended("a", "m")
+        pace.roster.drop("a")
+
+
 def test_an_agent_that_takes_nothing_ahead_costs_nothing(clock: Clock) -> None:
     pace, _ = busy("a", prefetch=0)
     pace.began("a", "m", 1.0)
