@@ -299,8 +299,7 @@ class Desk:
             delivery.begun = asyncio.get_running_loop().time()
             delivery.due = delivery.begun + delivery.timeout_seconds
             delivery.is_ahead = False
-            if delivery.estimate is not None:
-                self.state.pace.began(agent_id, message_id, delivery.estimate)
+            self.state.expect(message_id, delivery)
             if self.state.shelf:
                 self.state.shelf.take(message_id)
             self._accepted.append(message_id)

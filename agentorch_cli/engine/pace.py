@@ -39,7 +39,7 @@ class Pace:
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def began(self, agent_id: str, message_id: str, seconds: float) -> None:
-        """An agent works at this from now on, for so long by its estimate."""
+        """An agent works at this, for so long from now on by its estimate."""
         member = self.roster.members.get(agent_id)
         if member is None or not member.prefetch:
             return

@@ -115,7 +115,7 @@ class Elsewhere:
     is_ahead: bool = False
     """Beyond the slots of its agent, which has not begun it."""
     begun: float = 0.0
-    """When its agent had a slot for it, on the loop's clock."""
+    """When its agent had a slot for it, on the loop's clock; 0: as soon as it is held."""
     pool: str = DEFAULT_POOL
     estimate: float | None = None
     """Seconds that it is expected to take, if it says so."""
@@ -315,8 +315,8 @@ class State:
             required = frozenset(delivery.required_capabilities)
             self.shelf.put(delivery.message_id, delivery.agent_id, required, is_ahead=True)
             self._begin_next(delivery.agent_id)
-        elif delivery.estimate is not None:
-            self.pace.began(delivery.agent_id, delivery.message_id, delivery.estimate)
+        else:
+            self.expect(delivery.message_id, delivery)
 
     def _tell_trace(self, delivery: Delivery) -> None:
         assert delivery.traceparent is not None
@@ -427,7 +427,7 @@ class State:
         if known is None and not attempt.is_parked:
             self._count_in(attempt)
         self.elsewhere[message_id] = attempt
-        attempt.begun = asyncio.get_running_loop().time()
+        attempt.begun = attempt.begun or asyncio.get_running_loop().time()
         member = self.roster.members.get(attempt.agent_id)
         if member is not None and not attempt.is_parked and attempt.slot not in member.used:
             self.roster.hold(member, attempt.slot)
@@ -436,8 +436,8 @@ class State:
         if attempt.is_ahead:
             self.shelf.put(message_id, attempt.agent_id, attempt.required, is_ahead=True)
             self._begin_next(attempt.agent_id)
-        elif attempt.estimate is not None:
-            self.pace.began(attempt.agent_id, message_id, attempt.estimate)
+        else:
+            self.expect(message_id, attempt)
 
     def park_elsewhere(self, message_id: str) -> None:
         """It gave its slot back."""
@@ -456,7 +456,7 @@ class State:
         attempt = self.free_elsewhere(message_id)
         if attempt is None:
             return False
-        attempt.slot, attempt.is_parked = slot, False
+        attempt.slot, attempt.is_parked, attempt.begun = slot, False, 0.0
         self.hold_elsewhere(message_id, attempt)
         return True
 
@@ -523,8 +523,7 @@ class State:
         held.begun = asyncio.get_running_loop().time()
         if isinstance(held, Delivery):
             held.due = held.begun + self.response_timeout
-        if held.estimate is not None:
-            self.pace.began(held.agent_id, message_id, held.estimate)
+        self.expect(message_id, held)
 
     def is_late(self, message_id: str) -> None:
         """Its agent has a slot for it and has not taken it for a while."""
@@ -536,7 +535,7 @@ class State:
             self.shelf.put(message_id, attempt.agent_id, attempt.required, is_ahead=attempt.is_ahead)
 
     def was_slow(self, agent_id: str) -> None:
-        """The agent is handed nothing beyond its slots until it has done something quickly."""
+        """The agent is handed nothing beyond its slots until it has done something well."""
         self.pace.was_slow(agent_id)
 
     def _is_parent(self, agent_id: str) -> None:
@@ -571,6 +570,12 @@ class State:
         beyond = max(0, member.busy - member.slots) if member is not None else 0
         for message_id in list(ahead)[: max(0, len(ahead) - beyond)]:
             self.begins(message_id)
+
+    def expect(self, message_id: str, held: Delivery | Elsewhere) -> None:
+        """Its agent works at it since it began: if it says how long it takes, its end is expected."""
+        if held.estimate is not None and not held.is_parked:
+            left = held.begun + held.estimate - asyncio.get_running_loop().time()
+            self.pace.began(held.agent_id, message_id, left)
 
     def paces(self, held: Delivery | Elsewhere, now: float, *, went_well: bool) -> None:
         """The last attempt that an agent ended tells whether it is quick. Called before its slot is free."""
