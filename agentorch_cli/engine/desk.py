@@ -217,6 +217,8 @@ class Desk:
         self.state.roster.put(member)
         self.state.reputation.tell(agent.agent_id)
         for delivery in held:
+            if delivery.message_id not in older:
+                self.state.is_brought(delivery.message_id)
             self.take_up(delivery)
 
     def take_up(self, delivery: Delivery) -> None:

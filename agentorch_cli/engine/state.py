@@ -224,6 +224,9 @@ class State:
     over: dict[str, None] = field(default_factory=dict)
     """Message ids of attempts that lately ended here, or were called off, the newest last: what is told of
     them late is not true any more."""
+    brought: dict[str, None] = field(default_factory=dict)
+    """Attempts that came with their agents before they were known here, the last so many: their assignments
+    may be answered later, whatever has become of them."""
     taken_over: set[tuple[str, int]] = field(default_factory=set)
     """Agents and slots that whoever leads gave away before this node had heard that what is in them ended."""
     relay: Relay | None = None
@@ -418,6 +421,12 @@ class State:
         self.over[message_id] = None
         if len(self.over) > MOST_OVER:
             del self.over[next(iter(self.over))]
+
+    def is_brought(self, message_id: str) -> None:
+        """It came with its agent and was not known here: nobody else is to send it."""
+        self.brought[message_id] = None
+        if len(self.brought) > MOST_OVER:
+            del self.brought[next(iter(self.brought))]
 
     # --- agents of other nodes --------------------------------------------------------------
 

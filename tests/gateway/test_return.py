@@ -283,6 +283,35 @@ async def test_work_whose_assignment_is_answered_after_the_return_that_brought_i
             await asyncio.sleep(0.005)
 
 
+async def test_work_that_is_done_before_its_assignment_is_answered_is_not_sent_again(
+    fleet: Fleet, orchestrator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A return brought it, and the agent was quick."""
+    await fleet.join("anna", slots=3)
+    store = orchestrator.store
+    assign, is_stored, may_go_on = store.assign, asyncio.Event(), asyncio.Event()
+
+    async def slow(batch: Any) -> Any:
+        claimed = await assign(batch)
+        is_stored.set()
+        await may_go_on.wait()
+        return claimed
+
+    monkeypatch.setattr(store, "assign", slow)
+    handle = await orchestrator.submit(dict(WORK, retries=0))
+    await is_stored.wait()
+    new = await fleet.connect("anna")
+    await new.register("work", slots=3)
+    await new.finish(await new.expect("execute_task"))
+    await new.expect("ack")
+    assert (await handle.wait(5.0)).attempts_made == 1
+    may_go_on.set()
+
+    await new.quiet(0.3)
+    assert not held_by(orchestrator, "anna")
+    assert orchestrator.engine.state.roster.members["anna"].used == set()
+
+
 async def test_what_ended_while_a_return_reads_what_is_held_is_not_sent_again(
     fleet: Fleet, orchestrator: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
