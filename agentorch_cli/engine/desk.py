@@ -123,9 +123,13 @@ class Desk:
         )
         assert row is not None
         before = self.state.held_now(agent.agent_id)
-        read = await self.store.held_work([agent.agent_id])
+        ended = self.state.ended_of[agent.agent_id] = set[str]()
+        try:
+            read = await self.store.held_work([agent.agent_id])
+        finally:
+            del self.state.ended_of[agent.agent_id]
         now = self.state.held_now(agent.agent_id)
-        ended, younger = before - now, now - before
+        younger = now - before
         held = [delivery for delivery in read if delivery.message_id not in ended]
         younger -= {delivery.message_id for delivery in held}
         self.state.gone_since.pop(agent.agent_id, None)

@@ -227,6 +227,8 @@ class State:
     brought: dict[str, None] = field(default_factory=dict)
     """Attempts that came with their agents before they were known here, the last so many: their assignments
     may be answered later, whatever has become of them."""
+    ended_of: dict[str, set[str]] = field(default_factory=dict)
+    """Of agents that are coming in: what ended since what they hold is being read."""
     taken_over: set[tuple[str, int]] = field(default_factory=set)
     """Agents and slots that whoever leads gave away before this node had heard that what is in them ended."""
     relay: Relay | None = None
@@ -395,6 +397,8 @@ class State:
             self.is_over(message_id)
             if is_told:
                 self.relay.freed(message_id)
+        if self.ended_of and delivery.agent_id in self.ended_of:
+            self.ended_of[delivery.agent_id].add(message_id)
         if self.going_on:
             self.go_on(message_id)
         if self.pace.ends:
@@ -491,6 +495,8 @@ class State:
         if self.freed_meanwhile is not None:
             self.freed_meanwhile.add(message_id)
         attempt = self.elsewhere.pop(message_id, None)
+        if attempt is not None and attempt.agent_id in self.ended_of:
+            self.ended_of[attempt.agent_id].add(message_id)
         if self.pace.ends and attempt is not None:
             self.pace.ended(attempt.agent_id, message_id)
         if self.shelf:

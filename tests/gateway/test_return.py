@@ -340,6 +340,35 @@ async def test_what_ended_while_a_return_reads_what_is_held_is_not_sent_again(
     assert orchestrator.engine.state.roster.members["anna"].used == set()
 
 
+async def test_what_is_given_and_ends_while_a_return_reads_what_is_held_is_not_sent_again(
+    fleet: Fleet, orchestrator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fleet.join("anna", slots=3)
+    store = orchestrator.store
+    reads = store.held_work
+
+    async def slow(*asked: Any, **named: Any) -> Any:
+        handle = await orchestrator.submit(dict(WORK, retries=0))
+        async with asyncio.timeout(5):
+            while not held_by(orchestrator, "anna"):
+                await asyncio.sleep(0.005)
+        rows = await reads(*asked, **named)
+        await handle.cancel()
+        async with asyncio.timeout(5):
+            while held_by(orchestrator, "anna"):
+                await asyncio.sleep(0.005)
+        return rows
+
+    monkeypatch.setattr(store, "held_work", slow)
+    new = await fleet.connect("anna")
+    await new.register("work", slots=3)
+    await new.expect("execute_task")
+    await new.expect("cancel_task")
+    await new.quiet(0.3)
+    assert not held_by(orchestrator, "anna")
+    assert orchestrator.engine.state.roster.members["anna"].used == set()
+
+
 def held_by(orchestrator: Any, agent_id: str) -> list[str]:
     """The message ids that the engine thinks this agent has."""
     deliveries = orchestrator.engine.state.deliveries.values()
