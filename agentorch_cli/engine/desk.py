@@ -123,6 +123,7 @@ class Desk:
         )
         assert row is not None
         before = self.state.held_now(agent.agent_id)
+        slots = {message_id: self.state.slot_of(message_id) for message_id in before}
         ended = self.state.ended_of[agent.agent_id] = set[str]()
         try:
             read = await self.store.held_work([agent.agent_id])
@@ -132,6 +133,14 @@ class Desk:
         younger = now - before
         held = [delivery for delivery in read if delivery.message_id not in ended]
         younger -= {delivery.message_id for delivery in held}
+        for delivery in held:
+            mine = self.state.deliveries.get(delivery.message_id)
+            if mine is None or delivery.message_id not in slots:
+                continue
+            if self.state.slot_of(mine.message_id) != slots[mine.message_id]:
+                # It gave its slot back since, or was given another.
+                delivery.slot, delivery.is_parked = mine.slot, mine.is_parked
+                delivery.is_waiting = mine.is_waiting
         self.state.gone_since.pop(agent.agent_id, None)
         self.state.heard.add(agent.agent_id)
         self._sessions[agent.agent_id] = session_id

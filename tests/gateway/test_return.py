@@ -369,6 +369,29 @@ async def test_what_is_given_and_ends_while_a_return_reads_what_is_held_is_not_s
     assert orchestrator.engine.state.roster.members["anna"].used == set()
 
 
+async def test_a_slot_that_is_given_back_while_a_return_reads_what_is_held_stays_free(
+    fleet: Fleet, orchestrator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = await fleet.join("anna")
+    await orchestrator.submit(dict(WORK, retries=0))
+    work = await old.expect("execute_task")
+    store, state = orchestrator.store, orchestrator.engine.state
+    reads = store.held_work
+
+    async def slow(*asked: Any, **named: Any) -> Any:
+        rows = await reads(*asked, **named)
+        await store.db.pool.execute("update task_attempts set is_parked = true")
+        state.park(work["messageId"])
+        return rows
+
+    monkeypatch.setattr(store, "held_work", slow)
+    new = await fleet.connect("anna")
+    await new.register("work", resume=[work["messageId"]])
+
+    assert state.roster.members["anna"].used == set()
+    assert state.deliveries[work["messageId"]].is_parked
+
+
 def held_by(orchestrator: Any, agent_id: str) -> list[str]:
     """The message ids that the engine thinks this agent has."""
     deliveries = orchestrator.engine.state.deliveries.values()
