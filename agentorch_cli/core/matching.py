@@ -95,6 +95,10 @@ class Member:
     """It has a free slot soon: what it holds ahead is begun then."""
     free_at: float = UNKNOWN
     """When that is expected, in seconds of any clock: of those who are quick whoever comes first is asked."""
+    was_quick: bool = False
+    """The last attempt that it ended was short and went well."""
+    has_failed: bool = False
+    """That did not go well, or it let work wait for too long."""
     is_parent: bool = False
     """Its work waits for sub-tasks: what goes on after that must find a slot."""
     is_probing: bool = False
@@ -375,6 +379,7 @@ class Roster:
             member.exclusions = before.exclusions | member.exclusions
             member.is_quick, member.is_parent = before.is_quick, before.is_parent
             member.free_at = before.free_at
+            member.was_quick, member.has_failed = before.was_quick, before.has_failed
             member.is_probing = before.is_probing
             member.probe_slot = before.probe_slot
         self.drop(member.agent_id)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any, Final, NoReturn
 
@@ -31,6 +31,9 @@ LONGEST_CYCLE: Final = 12
 
 MOST_MEMBERS: Final = 1000
 """Members of a cycle in the JSON form of the refusal, which has to fit a frame."""
+
+SHORTEST: Final = 1e-9
+"""Of the mean, so long is a task at least: the database refuses a `real` that it would round to nothing."""
 
 _FIELDS: Final = [field.name for field in fields(TaskSpec)]
 _VALUES: Final = attrgetter(*_FIELDS)
@@ -159,7 +162,7 @@ def rank(tasks: Sequence[TaskSpec], typical: Mapping[str, float]) -> Sequence[Ta
     paths = remaining_paths(rows, weights)
     assert paths is not None, "what is resolved has no circle"
     return [
-        task if path == task.remaining_path else replace(task, remaining_path=path)
+        task if path == task.remaining_path else _changed(task, task.depends_on, task.dependency_names, path)
         for task, path in zip(tasks, paths, strict=True)
     ]
 
@@ -174,7 +177,7 @@ def _weights(tasks: Sequence[TaskSpec], typical: Mapping[str, float]) -> list[fl
     if not known:
         return None
     mean = math.fsum(known) / len(known)
-    return [one / mean if one is not None else 1.0 for one in seconds]
+    return [max(one / mean, SHORTEST) if one is not None else 1.0 for one in seconds]
 
 
 def remaining_paths(
@@ -291,8 +294,13 @@ def _resolved(
             first.setdefault(reference if found is None else ids[found], reference)
         needed = list(first)
         named = {one: reference for one, reference in first.items() if one != reference}
+    return _changed(task, tuple(needed), named, path)
+
+
+def _changed(task: TaskSpec, *changes: Any) -> TaskSpec:
+    """With these in the place of what `_CHANGED` names."""
     values = list(_VALUES(task))
-    for place, value in zip(_CHANGED, (tuple(needed), named, path), strict=True):
+    for place, value in zip(_CHANGED, changes, strict=True):
         values[place] = value
     return TaskSpec(*values)
 

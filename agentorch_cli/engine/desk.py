@@ -123,11 +123,24 @@ class Desk:
         )
         assert row is not None
         before = self.state.held_now(agent.agent_id)
-        read = await self.store.held_work([agent.agent_id])
+        slots = {message_id: self.state.slot_of(message_id) for message_id in before}
+        ended = self.state.ended_of[agent.agent_id] = set[str]()
+        try:
+            read = await self.store.held_work([agent.agent_id])
+        finally:
+            del self.state.ended_of[agent.agent_id]
         now = self.state.held_now(agent.agent_id)
-        ended, younger = before - now, now - before
+        younger = now - before
         held = [delivery for delivery in read if delivery.message_id not in ended]
         younger -= {delivery.message_id for delivery in held}
+        for delivery in held:
+            mine = self.state.deliveries.get(delivery.message_id)
+            if mine is None or delivery.message_id not in slots:
+                continue
+            if self.state.slot_of(mine.message_id) != slots[mine.message_id]:
+                # It gave its slot back since, or was given another.
+                delivery.slot, delivery.is_parked = mine.slot, mine.is_parked
+                delivery.is_waiting = mine.is_waiting
         self.state.gone_since.pop(agent.agent_id, None)
         self.state.heard.add(agent.agent_id)
         self._sessions[agent.agent_id] = session_id
@@ -217,6 +230,8 @@ class Desk:
         self.state.roster.put(member)
         self.state.reputation.tell(agent.agent_id)
         for delivery in held:
+            if delivery.message_id not in older:
+                self.state.is_brought(delivery.message_id)
             self.take_up(delivery)
 
     def take_up(self, delivery: Delivery) -> None:
@@ -299,8 +314,7 @@ class Desk:
             delivery.begun = asyncio.get_running_loop().time()
             delivery.due = delivery.begun + delivery.timeout_seconds
             delivery.is_ahead = False
-            if delivery.estimate is not None:
-                self.state.pace.began(agent_id, message_id, delivery.estimate)
+            self.state.expect(message_id, delivery)
             if self.state.shelf:
                 self.state.shelf.take(message_id)
             self._accepted.append(message_id)

@@ -27,7 +27,7 @@ more of them work is bound to an agent while others come free, or something more
 
 
 class Pace:
-    """Keeps `Member.is_quick`."""
+    """Keeps `Member.is_quick` and `Member.free_at`."""
 
     def __init__(self, roster: Roster) -> None:
         self.roster = roster
@@ -37,11 +37,9 @@ class Pace:
         """By agent and message id, when attempts that say it are expected to end, on the loop's clock; of an
         agent the one that began last comes last."""
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._failed: set[str] = set()
-        """Agents whose last attempt did not go well, or that let work wait for too long."""
 
     def began(self, agent_id: str, message_id: str, seconds: float) -> None:
-        """An agent works at this from now on, for so long by its estimate."""
+        """An agent works at this, for so long from now on by its estimate."""
         member = self.roster.members.get(agent_id)
         if member is None or not member.prefetch:
             return
@@ -62,14 +60,14 @@ class Pace:
 
     def last(self, member: Member, seconds: float, *, went_well: bool) -> None:
         """How long its last attempt took. Called before that has ended, and its slot is free."""
-        (self._failed.discard if went_well else self._failed.add)(member.agent_id)
-        member.is_quick, member.free_at = went_well and seconds <= QUICK_SECONDS, UNKNOWN
+        member.has_failed, member.was_quick = not went_well, went_well and seconds <= QUICK_SECONDS
+        member.is_quick, member.free_at = member.was_quick, UNKNOWN
 
     def was_slow(self, agent_id: str) -> None:
         """The agent is handed nothing beyond its slots until it has done something well."""
-        self._failed.add(agent_id)
         member = self.roster.members.get(agent_id)
         if member is not None:
+            member.has_failed, member.was_quick = True, False
             self._set(member, None)
 
     def _look(self, agent_id: str) -> None:
@@ -78,8 +76,12 @@ class Pace:
         if timer is not None:
             timer.cancel()
         member, ends = self.roster.members.get(agent_id), self.ends.get(agent_id)
-        if member is None or not ends or len(ends) < min(member.busy, member.slots):
-            return  # how long the others take is not known: the last one tells
+        if member is None:
+            return
+        if not ends or len(ends) < min(member.busy, member.slots):
+            # How long the others take is not known: the last one tells.
+            self._set(member, UNKNOWN if member.was_quick else None)
+            return
         loop = asyncio.get_running_loop()
         now = loop.time()
         # What began before the last of these has ended already: its result is on its way.
@@ -89,7 +91,7 @@ class Pace:
         if soonest is not None:
             at = soonest + SOON if is_soon else soonest - SOON
             self._timers[agent_id] = loop.call_at(at, self._look, agent_id)
-        self._set(member, soonest if is_soon and agent_id not in self._failed else None)
+        self._set(member, soonest if is_soon and not member.has_failed else None)
 
     def _set(self, member: Member, free_at: float | None) -> None:
         before = member.is_quick, member.free_at

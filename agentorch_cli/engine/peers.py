@@ -181,6 +181,7 @@ class Peers:
             rows = await self.store.db.fetch("live_elsewhere", self.state.node_id, agent_ids, self.state.pool)
         finally:
             self.state.freed_meanwhile = None
+        now = asyncio.get_running_loop().time()
         live = {str(row["message_id"]): row for row in rows}
         holding = Counter(row["agent_id"] for row in rows if not row["is_parked"])
         members = self.state.roster.members
@@ -206,7 +207,9 @@ class Peers:
                         row["is_parked"],
                         frozenset(row["required_capabilities"]),
                         is_ahead=row["status"] == "sent" and row["agent_id"] in overfull,
+                        begun=now - row["seconds_since_begun"],
                         pool=row["pool"],
+                        estimate=row["estimate"],
                     ),
                 )
 

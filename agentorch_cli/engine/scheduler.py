@@ -882,8 +882,11 @@ class Scheduler:
                 if row is None:  # the task had moved on, or the agent had
                     self.state.roster.give_back(seat.member.agent_id, seat.slot)
                     continue
-                if assignment.message_id in self.state.deliveries:
-                    pass  # its agent came in meanwhile, and was sent what the tables said that it holds
+                if (
+                    assignment.message_id in self.state.deliveries
+                    or assignment.message_id in self.state.brought
+                ):
+                    pass  # its agent came in meanwhile, was sent what the tables had, and may be done with it
                 elif assignment.node_id == self.state.node_id:
                     delivery = _delivery(task, assignment, row)
                     delivery.is_ahead = seat.is_ahead

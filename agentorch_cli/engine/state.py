@@ -115,7 +115,7 @@ class Elsewhere:
     is_ahead: bool = False
     """Beyond the slots of its agent, which has not begun it."""
     begun: float = 0.0
-    """When its agent had a slot for it, on the loop's clock."""
+    """When its agent had a slot for it, on the loop's clock; 0: as soon as it is held."""
     pool: str = DEFAULT_POOL
     estimate: float | None = None
     """Seconds that it is expected to take, if it says so."""
@@ -224,6 +224,11 @@ class State:
     over: dict[str, None] = field(default_factory=dict)
     """Message ids of attempts that lately ended here, or were called off, the newest last: what is told of
     them late is not true any more."""
+    brought: dict[str, None] = field(default_factory=dict)
+    """Attempts that came with their agents before they were known here, the last so many: their assignments
+    may be answered later, whatever has become of them."""
+    ended_of: dict[str, set[str]] = field(default_factory=dict)
+    """Of agents that are coming in: what ended since what they hold is being read."""
     taken_over: set[tuple[str, int]] = field(default_factory=set)
     """Agents and slots that whoever leads gave away before this node had heard that what is in them ended."""
     relay: Relay | None = None
@@ -315,8 +320,8 @@ class State:
             required = frozenset(delivery.required_capabilities)
             self.shelf.put(delivery.message_id, delivery.agent_id, required, is_ahead=True)
             self._begin_next(delivery.agent_id)
-        elif delivery.estimate is not None:
-            self.pace.began(delivery.agent_id, delivery.message_id, delivery.estimate)
+        else:
+            self.expect(delivery.message_id, delivery)
 
     def _tell_trace(self, delivery: Delivery) -> None:
         assert delivery.traceparent is not None
@@ -392,6 +397,8 @@ class State:
             self.is_over(message_id)
             if is_told:
                 self.relay.freed(message_id)
+        if self.ended_of and delivery.agent_id in self.ended_of:
+            self.ended_of[delivery.agent_id].add(message_id)
         if self.going_on:
             self.go_on(message_id)
         if self.pace.ends:
@@ -419,6 +426,12 @@ class State:
         if len(self.over) > MOST_OVER:
             del self.over[next(iter(self.over))]
 
+    def is_brought(self, message_id: str) -> None:
+        """It came with its agent and was not known here: nobody else is to send it."""
+        self.brought[message_id] = None
+        if len(self.brought) > MOST_OVER:
+            del self.brought[next(iter(self.brought))]
+
     # --- agents of other nodes --------------------------------------------------------------
 
     def hold_elsewhere(self, message_id: str, attempt: Elsewhere) -> None:
@@ -427,7 +440,7 @@ class State:
         if known is None and not attempt.is_parked:
             self._count_in(attempt)
         self.elsewhere[message_id] = attempt
-        attempt.begun = asyncio.get_running_loop().time()
+        attempt.begun = attempt.begun or asyncio.get_running_loop().time()
         member = self.roster.members.get(attempt.agent_id)
         if member is not None and not attempt.is_parked and attempt.slot not in member.used:
             self.roster.hold(member, attempt.slot)
@@ -436,8 +449,8 @@ class State:
         if attempt.is_ahead:
             self.shelf.put(message_id, attempt.agent_id, attempt.required, is_ahead=True)
             self._begin_next(attempt.agent_id)
-        elif attempt.estimate is not None:
-            self.pace.began(attempt.agent_id, message_id, attempt.estimate)
+        else:
+            self.expect(message_id, attempt)
 
     def park_elsewhere(self, message_id: str) -> None:
         """It gave its slot back."""
@@ -456,7 +469,7 @@ class State:
         attempt = self.free_elsewhere(message_id)
         if attempt is None:
             return False
-        attempt.slot, attempt.is_parked = slot, False
+        attempt.slot, attempt.is_parked, attempt.begun = slot, False, 0.0
         self.hold_elsewhere(message_id, attempt)
         return True
 
@@ -482,6 +495,8 @@ class State:
         if self.freed_meanwhile is not None:
             self.freed_meanwhile.add(message_id)
         attempt = self.elsewhere.pop(message_id, None)
+        if attempt is not None and attempt.agent_id in self.ended_of:
+            self.ended_of[attempt.agent_id].add(message_id)
         if self.pace.ends and attempt is not None:
             self.pace.ended(attempt.agent_id, message_id)
         if self.shelf:
@@ -523,8 +538,7 @@ class State:
         held.begun = asyncio.get_running_loop().time()
         if isinstance(held, Delivery):
             held.due = held.begun + self.response_timeout
-        if held.estimate is not None:
-            self.pace.began(held.agent_id, message_id, held.estimate)
+        self.expect(message_id, held)
 
     def is_late(self, message_id: str) -> None:
         """Its agent has a slot for it and has not taken it for a while."""
@@ -536,7 +550,7 @@ class State:
             self.shelf.put(message_id, attempt.agent_id, attempt.required, is_ahead=attempt.is_ahead)
 
     def was_slow(self, agent_id: str) -> None:
-        """The agent is handed nothing beyond its slots until it has done something quickly."""
+        """The agent is handed nothing beyond its slots until it has done something well."""
         self.pace.was_slow(agent_id)
 
     def _is_parent(self, agent_id: str) -> None:
@@ -571,6 +585,12 @@ class State:
         beyond = max(0, member.busy - member.slots) if member is not None else 0
         for message_id in list(ahead)[: max(0, len(ahead) - beyond)]:
             self.begins(message_id)
+
+    def expect(self, message_id: str, held: Delivery | Elsewhere) -> None:
+        """Its agent works at it since it began: if it says how long it takes, its end is expected."""
+        if held.estimate is not None and not held.is_parked:
+            left = held.begun + held.estimate - asyncio.get_running_loop().time()
+            self.pace.began(held.agent_id, message_id, left)
 
     def paces(self, held: Delivery | Elsewhere, now: float, *, went_well: bool) -> None:
         """The last attempt that an agent ended tells whether it is quick. Called before its slot is free."""

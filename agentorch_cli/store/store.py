@@ -627,6 +627,7 @@ def _delivery_of(row: asyncpg.Record) -> Delivery:
         result_schema=schema_in(options),
         vote=vote_in(options),
         traceparent=options.get("traceparent"),
+        estimate=options.get("estimate_seconds"),
         deadline=earliest(row["sent_at"], row["timeout_seconds"], row["deadline"]),
         is_accepted=row["status"] == AttemptStatus.ACCEPTED,
         is_parked=row["is_parked"],

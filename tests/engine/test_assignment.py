@@ -101,6 +101,16 @@ async def test_estimates_say_which_remaining_path_is_the_longest(orchestrator: A
     assert served == ["head", "tail", "slow", "many", "many 2", "many 3"]
 
 
+async def test_estimates_that_differ_by_more_than_the_database_can_tell_are_taken(orchestrator: Any) -> None:
+    handles = await orchestrator.submit_all(
+        [
+            {"id": "head", "estimate": "1s", "required_capabilities": ["work"]},
+            {"id": "tail", "estimate": 5e-324, "depends_on": ["head"], "required_capabilities": ["work"]},
+        ]
+    )
+    assert [handle.task_id for handle in handles] == ["head", "tail"]
+
+
 async def test_tasks_without_an_estimate_count_as_long_as_their_type_has_taken(
     orchestrator: Any, crew: Any, sql: Any
 ) -> None:

@@ -144,6 +144,32 @@ def test_what_began_before_the_last_that_the_slots_can_hold_is_over_though_its_r
     assert told == [1000.0]
 
 
+def test_what_is_called_off_leaves_no_trace(clock: Clock) -> None:
+    """What takes its slot may say nothing of itself: the last that ended tells again."""
+    pace, _ = busy("a")
+    member = pace.roster.members["a"]
+    for last, other in ((QUICK_SECONDS * 2, SOON / 2), (QUICK_SECONDS, 3600.0)):
+        pace.last(member, last, went_well=True)
+        was_quick = member.is_quick
+        pace.began("a", "m", other)
+        assert member.is_quick != was_quick
+        pace.ended("a", "m")
+        clock.until(clock.now + 1)
+        assert (member.is_quick, member.free_at) == (was_quick, UNKNOWN)
+
+
+def test_an_agent_that_comes_back_is_known_and_one_that_was_removed_is_not(clock: Clock) -> None:
+    pace, _ = busy("a")
+    pace.was_slow("a")
+    for expected in (False, True):
+        again = Member("a", "worker", frozenset({"work"}), 1, AgentStatus.ONLINE, used={0}, prefetch=1)
+        pace.roster.put(again)
+        pace.began("a", "m", 0.0)
+        assert again.has_room == expected
+        pace.ended("a", "m")
+        pace.roster.drop("a")
+
+
 def test_an_agent_that_takes_nothing_ahead_costs_nothing(clock: Clock) -> None:
     pace, _ = busy("a", prefetch=0)
     pace.began("a", "m", 1.0)
@@ -196,3 +222,58 @@ async def test_nothing_waits_behind_a_task_that_says_that_it_takes_long(
     gate.is_open.set()
     assert (await long.wait(10)).attempts_made == 1
     await behind.result(10)
+
+
+async def test_what_a_task_says_of_itself_is_known_of_who_returns(
+    orchestrator: Orchestrator, crew: Crew
+) -> None:
+    """And counts from when it began."""
+    gate = Gate()
+    await crew.join("a", does=gate, prefetch=1)
+    await orchestrator.submit(WORK | {"estimate": "1h"})
+    work = await gate.work()
+    await _accepted(orchestrator)
+    ends = orchestrator.engine.state.pace.ends
+    before = ends["a"][work.message_id]
+    await orchestrator.store.db.pool.execute(
+        "update task_attempts set accepted_at = now() - interval '10 min'"
+    )
+
+    await crew.join("a", does=gate, prefetch=1)
+    await gate.work()
+
+    assert ends["a"][work.message_id] == pytest.approx(before - 600, abs=10)
+
+
+async def test_what_a_task_says_of_itself_is_known_of_who_is_on_another_node(
+    start_engine: Callable[..., Any], crew_of: Callable[[Orchestrator], Crew]
+) -> None:
+    """However often the leader looks at what runs there."""
+    gate, leader, other = Gate(), await start_engine(), await start_engine()
+    await crew_of(other).join("a", does=gate, prefetch=1)
+    await leader.submit(WORK | {"estimate": "1h"})
+    work = await gate.work()
+    await _accepted(other)
+    state = leader.engine.state
+    async with asyncio.timeout(5):
+        while work.message_id not in state.elsewhere:
+            await asyncio.sleep(0.01)
+    before = state.pace.ends["a"][work.message_id]
+    await asyncio.sleep(0.05)
+
+    await leader.engine.peers.read_elsewhere()
+    assert state.pace.ends["a"][work.message_id] == pytest.approx(before, abs=0.001)
+
+    state.free_elsewhere(work.message_id)
+    assert not state.pace.ends
+    await leader.engine.peers.read_elsewhere()
+    assert state.pace.ends["a"][work.message_id] == pytest.approx(before, abs=5)
+
+
+async def _accepted(orchestrator: Orchestrator) -> None:
+    """Returns once the tables say that all work was accepted."""
+    async with asyncio.timeout(5):
+        while await orchestrator.store.db.pool.fetchval(
+            "select count(*) from task_attempts where status = 'sent'"
+        ):
+            await asyncio.sleep(0.01)

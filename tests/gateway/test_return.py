@@ -283,6 +283,35 @@ async def test_work_whose_assignment_is_answered_after_the_return_that_brought_i
             await asyncio.sleep(0.005)
 
 
+async def test_work_that_is_done_before_its_assignment_is_answered_is_not_sent_again(
+    fleet: Fleet, orchestrator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A return brought it, and the agent was quick."""
+    await fleet.join("anna", slots=3)
+    store = orchestrator.store
+    assign, is_stored, may_go_on = store.assign, asyncio.Event(), asyncio.Event()
+
+    async def slow(batch: Any) -> Any:
+        claimed = await assign(batch)
+        is_stored.set()
+        await may_go_on.wait()
+        return claimed
+
+    monkeypatch.setattr(store, "assign", slow)
+    handle = await orchestrator.submit(dict(WORK, retries=0))
+    await is_stored.wait()
+    new = await fleet.connect("anna")
+    await new.register("work", slots=3)
+    await new.finish(await new.expect("execute_task"))
+    await new.expect("ack")
+    assert (await handle.wait(5.0)).attempts_made == 1
+    may_go_on.set()
+
+    await new.quiet(0.3)
+    assert not held_by(orchestrator, "anna")
+    assert orchestrator.engine.state.roster.members["anna"].used == set()
+
+
 async def test_what_ended_while_a_return_reads_what_is_held_is_not_sent_again(
     fleet: Fleet, orchestrator: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -309,6 +338,58 @@ async def test_what_ended_while_a_return_reads_what_is_held_is_not_sent_again(
     await new.expect("cancel_task")
     await new.quiet(0.3)
     assert orchestrator.engine.state.roster.members["anna"].used == set()
+
+
+async def test_what_is_given_and_ends_while_a_return_reads_what_is_held_is_not_sent_again(
+    fleet: Fleet, orchestrator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fleet.join("anna", slots=3)
+    store = orchestrator.store
+    reads = store.held_work
+
+    async def slow(*asked: Any, **named: Any) -> Any:
+        handle = await orchestrator.submit(dict(WORK, retries=0))
+        async with asyncio.timeout(5):
+            while not held_by(orchestrator, "anna"):
+                await asyncio.sleep(0.005)
+        rows = await reads(*asked, **named)
+        await handle.cancel()
+        async with asyncio.timeout(5):
+            while held_by(orchestrator, "anna"):
+                await asyncio.sleep(0.005)
+        return rows
+
+    monkeypatch.setattr(store, "held_work", slow)
+    new = await fleet.connect("anna")
+    await new.register("work", slots=3)
+    await new.expect("execute_task")
+    await new.expect("cancel_task")
+    await new.quiet(0.3)
+    assert not held_by(orchestrator, "anna")
+    assert orchestrator.engine.state.roster.members["anna"].used == set()
+
+
+async def test_a_slot_that_is_given_back_while_a_return_reads_what_is_held_stays_free(
+    fleet: Fleet, orchestrator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = await fleet.join("anna")
+    await orchestrator.submit(dict(WORK, retries=0))
+    work = await old.expect("execute_task")
+    store, state = orchestrator.store, orchestrator.engine.state
+    reads = store.held_work
+
+    async def slow(*asked: Any, **named: Any) -> Any:
+        rows = await reads(*asked, **named)
+        await store.db.pool.execute("update task_attempts set is_parked = true")
+        state.park(work["messageId"])
+        return rows
+
+    monkeypatch.setattr(store, "held_work", slow)
+    new = await fleet.connect("anna")
+    await new.register("work", resume=[work["messageId"]])
+
+    assert state.roster.members["anna"].used == set()
+    assert state.deliveries[work["messageId"]].is_parked
 
 
 def held_by(orchestrator: Any, agent_id: str) -> list[str]:

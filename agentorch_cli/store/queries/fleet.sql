@@ -137,7 +137,8 @@ where a.agent_id = any($1::text[]);
 -- Only those that matter to pool $3: its tasks, and what else its agents have.
 select
   a.message_id, a.agent_id, a.slot, a.task_id, a.node_id, a.role, a.status, a.is_parked, t.pool, t.task_type,
-  t.required_capabilities
+  t.required_capabilities, (t.options ->> 'estimate_seconds')::float8 as estimate,
+  extract(epoch from now() - coalesce(a.accepted_at, a.sent_at))::float8 as seconds_since_begun
 from task_attempts a
 join task_distributions t on t.task_id = a.task_id
 left join agent_registry r on r.agent_id = a.agent_id
