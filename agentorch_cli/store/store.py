@@ -145,6 +145,9 @@ class Store:
         self.aging_seconds = aging_seconds
         self.half_life_seconds = half_life_seconds
         """After this what the ledger says of an agent counts half."""
+        self.typical: dict[str, tuple[float, float | None]] = {}
+        """By type of task, on the loop's clock until when it is taken for true, how many seconds such a task
+        takes; None where that is not known."""
         self.sick: dict[str, str] = {}
         """Ready tasks whose rows do not say what they should, with the reason; the scheduler ends them."""
 
