@@ -133,6 +133,18 @@ def test_an_id_that_a_person_chose_is_a_name_already() -> None:
     assert Teller({"a": "something else"})("it waits for a slot") == "it waits for a slot"
 
 
+def test_a_command_in_a_sentence_keeps_its_id_to_be_copied() -> None:
+    one, other = sample.task_id(1), sample.task_id(2)
+    tell = Teller({one: "read it all", other: "publish"})
+
+    told = tell(f"{one} is cut; agentorch task why {other} goes on, agentorch task graph {one} shows all")
+
+    assert told == (
+        f"read it all ({one}) is cut;"
+        f" agentorch task why {other} goes on, agentorch task graph {one} shows all"
+    )
+
+
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_a_vote_is_about_its_task_for_people_and_about_its_type_for_programs(is_terminal: bool) -> None:
     decision = sample.decision().model_copy(update={"topic": "check", "task_name": "check claim 2"})
