@@ -249,10 +249,22 @@ REPLAYED = (
     Column("RULE", lambda row, look: look.text(row["rule"], "bold"), is_id=True),
     Column("TASKS", lambda row, look: Text(str(row["tasks"])), 3, is_right=True),
     Column("DECIDED", lambda row, look: Text(str(row["decided"])), 6, is_right=True),
-    Column("VOTES PER TASK", lambda row, look: Text(f"{row['votes_per_task']:.2f}"), is_right=True),
+    Column("VOTES PER TASK", lambda row, look: Text(f"{row['votes_per_task']:.2f}"), is_right=True, least=8),
     Column("ACCURACY", lambda row, look: _exactly(row["accuracy"], look), is_right=True),
-    Column("OF THE DECIDED", lambda row, look: _exactly(row["accuracy_decided"], look), 5, is_right=True),
-    Column("CALIBRATION ERROR", lambda row, look: look.number(row["calibration_error"], 3), 7, is_right=True),
+    Column(
+        "OF THE DECIDED",
+        lambda row, look: _exactly(row["accuracy_decided"], look),
+        5,
+        is_right=True,
+        least=8,
+    ),
+    Column(
+        "CALIBRATION ERROR",
+        lambda row, look: look.number(row["calibration_error"], 3),
+        7,
+        is_right=True,
+        least=11,
+    ),
     Column("SECONDS", lambda row, look: Text(f"{row['seconds']:.1f}"), 2, is_right=True),
 )
 
@@ -356,7 +368,10 @@ SETTINGS = (
         fold_at=20,
     ),
     Column(
-        "FROM", lambda row, look: look.text(row["origin"], "dim" if row["origin"] == "default" else "cyan")
+        "FROM",
+        lambda row, look: look.text(row["origin"], "dim" if row["origin"] == "default" else "cyan"),
+        is_id=True,  # the end of it has the line of the file
+        fold_at=20,
     ),
 )
 
