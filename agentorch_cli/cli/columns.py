@@ -46,7 +46,7 @@ def took(task: TaskView | AttemptView, look: Look) -> Text:
 def outcome(task: TaskView, look: Look) -> Text:
     """What came of a task: its result, or why there is none."""
     if task.error:
-        return look.text(reason(task.error), "red" if task.status == "failed" else "dim")
+        return look.sentence(reason(task.error), "red" if task.status == "failed" else "dim")
     return look.json(task.result, 200)
 
 
@@ -445,7 +445,7 @@ def _exactly(share: float | None, look: Look) -> Text:
 
 def _brought(attempt: AttemptView, look: Look) -> Text:
     if attempt.error:
-        return look.text(coded(attempt.error), "red")
+        return look.sentence(coded(attempt.error), "red")
     if attempt.result is not None:
         return look.json(attempt.result, 200)
     if attempt.progress is not None and attempt.finished_at is None:

@@ -125,7 +125,7 @@ class Page:
         if not self.look.is_terminal:
             for name, value in rows:
                 label = f"{' ' * indent}{name}\t" if name else ""
-                self._write(label + value.plain)
+                self._write(label + value.plain.replace("\n", f"\n{' ' * indent}\t"))
             return
         grid = Table.grid(padding=(0, GAP, 0, 0))
         grid.add_column(no_wrap=True)

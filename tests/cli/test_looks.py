@@ -180,6 +180,40 @@ def event(kind: str, **data: object) -> EventView:
     )
 
 
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_what_a_command_said_is_shown_line_by_line_and_does_nothing(is_terminal: bool) -> None:
+    said = (
+        "it ended; stderr ended with:\nTraceback:\n  \x1b[2Jline 3\n+0.9s  completed by me\r\n"
+        + "more\n" * 80
+    )
+    error = {"code": "exec_failed", "message": said}
+    failed = event("failed", message=said)
+    task = sample.story()
+    attempt = task.attempts[0].model_copy(update={"error": error})
+    task = task.model_copy(update={"error": error, "events": [failed], "attempts": [attempt]})
+    look = replace(TERMINAL, width=200) if is_terminal else PIPE
+
+    lines = shown(look, lambda page: story.draw(page, task))
+
+    why, told = lines.index("WHY"), lines.index("STORY")
+    assert lines[why + 1 : why + 4] == [
+        "exec_failed: it ended; stderr ended with:",
+        "Traceback:",
+        "  \\x1b[2Jline 3",
+    ]
+    assert lines[told + 1].endswith("failed at reader-1  it ended; stderr ended with:")
+    margin = " " * 13 if is_terminal else "  \t"  # what it says cannot be taken for a step of the story
+    assert lines[told + 2 : told + 5] == [
+        f"{margin}Traceback:",
+        f"{margin}  \\x1b[2Jline 3",
+        f"{margin}+0.9s  completed by me",
+    ]
+    assert lines.count(f"{margin}… (24 more lines)") == 1
+    row = lines[lines.index("ATTEMPTS") + 2]
+    assert ("stderr ended with:\\nTraceback:" in row) != is_terminal  # a row of a pipe is one line
+    assert ("stderr ended with: Traceback:" in row) == is_terminal
+
+
 def test_the_story_of_a_vote_is_told_in_words() -> None:
     decision = sample.task_id(900)
     events = [
