@@ -311,6 +311,8 @@ class HistoryView(View):
 
     labels: list[dict[str, str]] = Field(default_factory=list)
     truth: list[dict[str, str]] = Field(default_factory=list)
+    electorates: dict[str, list[str]] = Field(default_factory=dict)
+    """Task to all who had a vote and were not lost, also those who were never asked."""
 
 
 class VoteView(View):

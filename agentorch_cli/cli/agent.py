@@ -26,6 +26,9 @@ app = noun("""$ agentorch agent register alice --type writer -c summarise -c tra
 
 Register agents, list them, run one.""")
 
+LOOK_SECONDS = 5.0
+"""For finding the engine by its database, before the configured address is good enough."""
+
 AgentType = Annotated[
     str | None, typer.Option("--type", "-t", metavar="TYPE", help='What it is; "worker" if not said.')
 ]
@@ -52,7 +55,9 @@ Metadata = Annotated[
 ]
 EngineUrl = Annotated[
     str | None,
-    typer.Option("--url", metavar="URL", help="Engine to connect to, in place of the chosen server."),
+    typer.Option(
+        "--url", metavar="URL", help="Engine to connect to, in place of the chosen server, or serve here."
+    ),
 ]
 AgentId = Annotated[str, typer.Argument(metavar="ID", help="Id of the agent.", show_default=False)]
 AgentIds = Annotated[list[str], typer.Argument(metavar="ID…", help="Ids of agents.", show_default=False)]
@@ -304,7 +309,8 @@ def run(
     $ agentorch agent run counter-1 -c count --exec "python3 count.py"
     $ agentorch agent run alice -c summarise --python mywork:summarise --server wss://host:3001
 
-    Ctrl-C finishes what runs, a second one gives it back at once. A token, where the engine
+    It finds the serve of this data directory, whatever its port is; --url names another. Ctrl-C
+    finishes what runs, a second one gives it back at once. A token, where the engine
     wants one, comes from the profile, from AGENTORCH_TOKEN, or the file AGENTORCH_TOKEN_FILE.
     """
     session = Session.of(ctx)
@@ -388,7 +394,7 @@ async def _attend(session: Session, agent: Agent, url: str | None, is_insecure: 
     from agentorch_cli.cli.attach import attend
     from agentorch_cli.tls import context_for
 
-    target = _engine(session, url, is_insecure)
+    target = await _engine(session, url, is_insecure)
     tls = context_for(target.url, target.ca)
     return await attend(agent, target.url, target.token, tls=tls, as_json=session.format != "table")
 
@@ -399,30 +405,40 @@ async def _work(
     from agentorch_cli.agents.worker import run_worker, telling
     from agentorch_cli.tls import context_for
 
-    target = _engine(session, url, is_insecure)
+    target = await _engine(session, url, is_insecure)
     tell = telling(agent.agent_id, target.url, session.say)
     tls = context_for(target.url, target.ca)
     return await run_worker(agent, handler, url=target.url, token=target.token, on_connection=tell, tls=tls)
 
 
-def _engine(session: Session, url: str | None, is_insecure: bool) -> Target:
-    """The engine to connect to. Raises UsageError, NotAllowed."""
+async def _engine(session: Session, url: str | None, is_insecure: bool) -> Target:
+    """The engine to connect to: that of --url, of the chosen server, or who works on the database here; the
+    configured port is only where one is expected. Raises UsageError, NotAllowed."""
+    from agentorch_cli.cli.nodes import agents_url
     from agentorch_cli.cli.target import engine_of
 
     if url is not None and not url.startswith(("ws://", "wss://")):
         raise UsageError(f"--url must begin with ws:// or wss://, not {shortened(url)!r}")
-    target = engine_of(session.settings, url or agents_url(session.settings), is_named=url is not None)
+    found = url
+    if found is None and not session.settings.is_remote:
+        found = await _running_engine(session)
+    target = engine_of(session.settings, found or agents_url(session.settings), is_named=url is not None)
     if not is_insecure:
         target.refuse_to_tell_everybody()
     return target
 
 
-def agents_url(settings: Any) -> str:
-    """Where the engine of this configuration takes its agents."""
-    host = settings.gateway.host
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    scheme = "wss" if settings.gateway.tls_cert is not None else "ws"
-    return f"{scheme}://{host}:{settings.gateway.port}/agents"
+async def _running_engine(session: Session) -> str | None:
+    """The engine that works on the database here, if that can be told soon: an agent needs no database."""
+    import asyncio
+
+    from agentorch_cli.cli.nodes import running_engine
+
+    try:
+        async with asyncio.timeout(LOOK_SECONDS):
+            return await running_engine(session)
+    except TimeoutError:
+        return None
 
 
 def _seconds(text: str | None, option: str) -> float | None:

@@ -46,7 +46,7 @@ def took(task: TaskView | AttemptView, look: Look) -> Text:
 def outcome(task: TaskView, look: Look) -> Text:
     """What came of a task: its result, or why there is none."""
     if task.error:
-        return look.text(reason(task.error), "red" if task.status == "failed" else "dim")
+        return look.sentence(reason(task.error), "red" if task.status == "failed" else "dim")
     return look.json(task.result, 200)
 
 
@@ -249,10 +249,22 @@ REPLAYED = (
     Column("RULE", lambda row, look: look.text(row["rule"], "bold"), is_id=True),
     Column("TASKS", lambda row, look: Text(str(row["tasks"])), 3, is_right=True),
     Column("DECIDED", lambda row, look: Text(str(row["decided"])), 6, is_right=True),
-    Column("VOTES PER TASK", lambda row, look: Text(f"{row['votes_per_task']:.2f}"), is_right=True),
+    Column("VOTES PER TASK", lambda row, look: Text(f"{row['votes_per_task']:.2f}"), is_right=True, least=8),
     Column("ACCURACY", lambda row, look: _exactly(row["accuracy"], look), is_right=True),
-    Column("OF THE DECIDED", lambda row, look: _exactly(row["accuracy_decided"], look), 5, is_right=True),
-    Column("CALIBRATION ERROR", lambda row, look: look.number(row["calibration_error"], 3), 7, is_right=True),
+    Column(
+        "OF THE DECIDED",
+        lambda row, look: _exactly(row["accuracy_decided"], look),
+        5,
+        is_right=True,
+        least=8,
+    ),
+    Column(
+        "CALIBRATION ERROR",
+        lambda row, look: look.number(row["calibration_error"], 3),
+        7,
+        is_right=True,
+        least=11,
+    ),
     Column("SECONDS", lambda row, look: Text(f"{row['seconds']:.1f}"), 2, is_right=True),
 )
 
@@ -356,7 +368,10 @@ SETTINGS = (
         fold_at=20,
     ),
     Column(
-        "FROM", lambda row, look: look.text(row["origin"], "dim" if row["origin"] == "default" else "cyan")
+        "FROM",
+        lambda row, look: look.text(row["origin"], "dim" if row["origin"] == "default" else "cyan"),
+        is_id=True,  # the end of it has the line of the file
+        fold_at=20,
     ),
 )
 
@@ -430,7 +445,7 @@ def _exactly(share: float | None, look: Look) -> Text:
 
 def _brought(attempt: AttemptView, look: Look) -> Text:
     if attempt.error:
-        return look.text(coded(attempt.error), "red")
+        return look.sentence(coded(attempt.error), "red")
     if attempt.result is not None:
         return look.json(attempt.result, 200)
     if attempt.progress is not None and attempt.finished_at is None:

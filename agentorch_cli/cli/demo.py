@@ -120,7 +120,7 @@ async def _run(session: Session) -> Outcome:
 
 async def _refuse_company(session: Session) -> None:
     """Raises Conflict where a fleet is at work: ours would cut off agents of its ids, and get its tasks."""
-    from agentorch_cli.cli.upkeep import living_nodes
+    from agentorch_cli.cli.nodes import living_nodes
 
     nodes = await living_nodes(session)
     if nodes:

@@ -15,9 +15,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from agentorch_cli.core.plan import Plan, Where, plan
+from agentorch_cli.core.plan import MOST_ERRORS, Plan, Where, plan
 from agentorch_cli.documents import Document, load_document
 from agentorch_cli.errors import InvalidFile, InvalidTask, NotFound, UsageError, command
 from agentorch_cli.identity import new_id_text
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from agentorch_cli.config import Settings
     from agentorch_cli.core.model import AgentSpec, TaskSpec
 
+Read = TypeVar("Read")
+"""What is made of a document."""
+
 SUFFIXES = (".toml", ".json", ".jsonl", ".ndjson")
 """Files of a directory that are read; others may lie beside them."""
 
@@ -44,7 +47,8 @@ def read_submission(
     known: Collection[str] | None = None,
     begin: Callable[[str, int | None], None] = lambda title, total: None,
 ) -> Plan:
-    """The tasks of all files as one graph. Raises InvalidFile or InvalidTask; then nothing is submitted.
+    """The tasks of all files as one graph. Raises InvalidFile or InvalidTask, with the mistakes of all
+    files; then nothing is submitted.
 
     `known`: the ids that exist outside of the files, where that is known here. `begin` is told of each
     step, and of how many tasks it is about where that is known.
@@ -53,9 +57,8 @@ def read_submission(
     begin("Reading", None)
     found = documents(names)
     begin("Checking tasks", None)
-    files = []
-    while found:  # of each, what was read is let go of when its tasks are made
-        files.append(_Tasks.of(_tasks_of(found.pop(0), defaults)))
+    files, faults = _each(found, lambda document: _Tasks.of(_tasks_of(document, defaults)))
+    _refuse_all(files, faults)
     begin("Ordering tasks", sum(len(file.tasks) for file in files))
     return _plan_of(files, known)
 
@@ -78,8 +81,10 @@ def read_schedule(names: Sequence[str], settings: Settings) -> list[Any]:
     Raises InvalidFile or InvalidTask.
     """
     defaults = task_defaults(settings)
-    files = [_tasks_of(document, defaults, read_template) for document in documents(names)]
-    _plan_of([_Tasks.of(file) for file in files])
+    files, faults = _each(documents(names), lambda document: _tasks_of(document, defaults, read_template))
+    tasks = [_Tasks.of(file) for file in files]
+    _refuse_all(tasks, faults)
+    _plan_of(tasks)
     return plain_items([item for file in files for item in file.items])
 
 
@@ -122,31 +127,95 @@ def _plan_of(files: Sequence[_Tasks], known: Collection[str] | None = None) -> P
 
 def read_agent_file(name: str) -> list[AgentSpec]:
     """The agents of a file, of all files of a directory, or of stdin. Raises InvalidFile or InvalidTask."""
-    found: list[AgentSpec] = []
-    for document in documents([name]):
-        try:
-            found += read_agents(document)
-        except InvalidTask as error:
-            add_source(error, document, "agent")
-            raise
-    return found
+    files, faults = _each(documents([name]), _agents_of)
+    if faults:
+        raise _together(faults)
+    return [agent for file in files for agent in file]
 
 
-def documents(names: Sequence[str]) -> list[Document]:
-    """The documents of files, directories and stdin, in the order of the command line."""
+def documents(names: Sequence[str]) -> list[Document | InvalidFile]:
+    """The documents of files, directories and stdin, in the order of the command line.
+
+    In the place of one that cannot be read is why: the mistakes of the others are told beside it.
+    """
     if list(names).count("-") > 1:
         raise UsageError('stdin ("-") can be read once only')
-    sources: list[Path | Literal["-"]] = []
+    sources: list[Path | Literal["-"] | InvalidFile] = []
     for name in names:
         if not name.strip():
             raise UsageError("the name of a file is empty", hint='"." names the directory that you are in')
         path = Path(name)
         sources += ["-"] if name == "-" else _files_of(path) if _is_folder(path) else [path]
     _refuse_twice(sources)
-    return [load_document(source) for source in sources]
+    return [source if isinstance(source, InvalidFile) else _opened(source) for source in sources]
 
 
-def _refuse_twice(sources: Sequence[Path | Literal["-"]]) -> None:
+def _opened(source: Path | Literal["-"]) -> Document | InvalidFile:
+    try:
+        return load_document(source)
+    except InvalidFile as error:
+        return error
+
+
+def _each(
+    found: list[Document | InvalidFile], read: Callable[[Document], Read]
+) -> tuple[list[Read], list[UsageError]]:
+    """What each document holds, and the mistakes of those that cannot be taken, in their order.
+
+    It empties the list: of each document, what was read is let go of when its tasks are made.
+    """
+    files: list[Read] = []
+    faults: list[UsageError] = []
+    while found:
+        one = found.pop(0)
+        if isinstance(one, InvalidFile):
+            faults.append(one)
+            continue
+        try:
+            files.append(read(one))
+        except InvalidTask as error:
+            faults.append(error)
+    return files, faults
+
+
+def _refuse_all(files: Sequence[_Tasks], faults: list[UsageError]) -> None:
+    """Raises the mistakes of all files, if there are any, with those that the good ones have together.
+
+    What the good ones wait for may be in a file that cannot be taken, so that is not asked here.
+    """
+    if not faults:
+        return
+    try:
+        _plan_of(files)
+    except UsageError as error:
+        faults = [*faults, error]
+    raise _together(faults)
+
+
+def _together(faults: Sequence[UsageError]) -> UsageError:
+    """The mistakes of several files as one error: a person who mends files wants one list. What it
+    says besides (its code, its fix) is about the first."""
+    first = faults[0]
+    if len(faults) == 1:
+        return first
+    errors: list[dict[str, Any]] = []
+    count = 0
+    for fault in faults:
+        alone = [{"message": fault.message, "where": fault.where, **fault.details}]
+        errors += fault.details.get("errors", alone)
+        count += fault.details.get("error_count", 1)
+    return type(first)(
+        f"{errors[0]['message']} (and {count - 1:,} more)",
+        where=first.where,
+        why=first.why,
+        fix=first.fix,
+        hint=first.hint,
+        errors=errors[:MOST_ERRORS],
+        error_count=count,
+    )
+
+
+def _refuse_twice(sources: Sequence[Path | Literal["-"] | InvalidFile]) -> None:
     """A file that is named twice, itself or by its directory, would bring each of its tasks twice."""
     seen: dict[str, Path] = {}
     for source in sources:
@@ -206,8 +275,14 @@ def _tasks_of(
         raise
 
 
-def _files_of(folder: Path) -> list[Path]:
+def _agents_of(document: Document) -> list[AgentSpec]:
+    try:
+        return read_agents(document)
+    except InvalidTask as error:
+        add_source(error, document, "agent")
+        raise
+
+
+def _files_of(folder: Path) -> Sequence[Path | InvalidFile]:
     found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
-    if not found:
-        raise InvalidFile("holds no task file (.toml, .json, .jsonl)", where=str(folder))
-    return found
+    return found or [InvalidFile("holds no task file (.toml, .json, .jsonl)", where=str(folder))]

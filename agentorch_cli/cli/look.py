@@ -51,6 +51,17 @@ class Look:
         """Text of others: safe, in one line, never read as markup."""
         return Text("" if value is None else one_line(value), style)
 
+    def lines(self, value: object, most: int, style: str = "") -> Text:
+        """Text of others that may have several lines, such as what a command said: safe, each a line."""
+        lines = visible(value).strip("\n").split("\n")
+        more = [f"… ({len(lines) - most:,} more lines)"] if len(lines) > most else []
+        return Text("\n".join(lines[:most] + more), style)
+
+    def sentence(self, value: str, style: str = "") -> Text:
+        """The same where there is one line for it: on a terminal a blank for each break, which on a pipe is
+        its code, so that programs can tell them apart."""
+        return self.text(" ".join(value.split("\n")) if self.is_terminal else value, style)
+
     def names(self, values: list[str]) -> Text:
         """A list of names; a dash on a terminal where there is none."""
         return self.text(", ".join(values)) if values else self.nothing()

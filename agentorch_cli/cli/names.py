@@ -15,6 +15,9 @@ from agentorch_cli.text import one_line
 MADE = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 """Ids that the engine makes. One that a person chose is a name already, and may be any word."""
 
+WRITTEN = re.compile(rf"(?P<command>\bagentorch(?: [a-z-]+)+ )?(?P<id>{MADE.pattern})")
+"""The same in a sentence. Behind a command it stays, for the command is there to be copied."""
+
 
 def called(task_id: str, names: Mapping[str, str]) -> str:
     """What a person calls a task."""
@@ -35,7 +38,7 @@ class Teller:
         self._told = {told}
 
     def __call__(self, sentence: str) -> str:
-        return MADE.sub(lambda found: self._name(found[0]), sentence)
+        return WRITTEN.sub(lambda found: found[0] if found["command"] else self._name(found["id"]), sentence)
 
     def _name(self, task_id: str) -> str:
         name = self._names.get(task_id)

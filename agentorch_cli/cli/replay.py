@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -31,6 +31,8 @@ class Recorded:
     truth: dict[str, str]
     in_order: bool
     """It is a history: the order of its tasks means something."""
+    electorates: dict[str, list[str]] = field(default_factory=dict)
+    """Of a history: who had a vote, asked or not."""
 
 
 def replay_votes(
@@ -95,6 +97,9 @@ def replay_votes(
 
     Nothing is asked of any agent. labels.csv has a line for each answer (task,worker,label; an empty
     label is an abstention), truth.csv a line for each task whose right answer is known.
+
+    Of a stored vote the electorate counts as it did then, also who was never asked: a vote that hangs on
+    these is not decided, but open. Thresholds and the like are those of this command line.
     """
     session = Session.of(ctx)
     _check_sources(labels, truth, from_history, capability)
@@ -197,7 +202,8 @@ def _history(session: Session, capability: str | None, how: Equivalence | None) 
             "there are no stored votes to replay" + (f" for {capability}" if capability else ""),
             fix="agentorch consensus list",
         )
-    return Recorded(read_labels(found.labels, how), read_truth(found.truth, how), in_order=True)
+    votes, truth = read_labels(found.labels, how), read_truth(found.truth, how)
+    return Recorded(votes, truth, in_order=True, electorates=found.electorates)
 
 
 def _run(
@@ -218,6 +224,7 @@ def _run(
             seats,
             recorded.in_order,
             progress.update,
+            recorded.electorates,
         )
     seconds = time.perf_counter() - began
     return {

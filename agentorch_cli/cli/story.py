@@ -79,8 +79,7 @@ def draw(page: Page, task: TaskView) -> None:
     page.pairs(_facts(task, look))
     if task.error:
         page.heading("WHY")
-        for line in columns.coded(task.error).splitlines()[:MOST_LINES]:
-            page.line(look.text(line, "red"))
+        page.line(look.lines(columns.coded(task.error), MOST_LINES, "red"))
     if task.result is not None:
         page.heading("RESULT")
         page.show(look.block(task.result))
@@ -100,7 +99,7 @@ def draw(page: Page, task: TaskView) -> None:
 
 
 def told(event: EventView, start: datetime, look: Look) -> tuple[Text, Text]:
-    """One line of the story: when, and what, who, the details."""
+    """One step of the story: when, and what, who, the details in as many lines as they have."""
     seconds = max((event.at - start).total_seconds(), 0.0)
     when = f"{'+' + offset(seconds):>9}" if look.is_terminal else moment(event.at)
     kind = event.kind.removeprefix("task_").removeprefix("attempt_")
@@ -111,7 +110,7 @@ def told(event: EventView, start: datetime, look: Look) -> tuple[Text, Text]:
     if event.agent_id is not None:
         parts += [" ", look.text(event.agent_id, "bold")]
     if details := _details(event):
-        parts += ["  ", look.text(details, "dim")]
+        parts += ["  ", look.lines(details, MOST_LINES, "dim")]
     return Text(when, "dim"), Text.assemble(*parts)
 
 

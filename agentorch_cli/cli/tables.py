@@ -1,13 +1,15 @@
 """Tables that fit: on a terminal by giving way in a sensible order, on a pipe in full.
 
 When a table is too wide, columns that matter less are left out, then long texts are
-shortened, then ids fold onto a second line. An id is never cut: half an id is none.
+shortened, then ids fold onto a second line. An id is never cut: half an id is none. Nor
+is a title, which folds as well.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
@@ -123,7 +125,7 @@ class Page:
         if not self.look.is_terminal:
             for name, value in rows:
                 label = f"{' ' * indent}{name}\t" if name else ""
-                self._write(label + value.plain)
+                self._write(label + value.plain.replace("\n", f"\n{' ' * indent}\t"))
             return
         grid = Table.grid(padding=(0, GAP, 0, 0))
         grid.add_column(no_wrap=True)
@@ -154,7 +156,7 @@ def table(columns: Sequence[Column], rows: Sequence[Any], look: Look) -> Table:
     for index, width in zip(kept, widths, strict=True):
         column = columns[index]
         grid.add_column(
-            Text(column.title),
+            Text(_head(column.title, width)),
             width=width,
             justify="right" if column.is_right else "left",
             # Rich marks a cut with a letter that ASCII does not have
@@ -201,6 +203,11 @@ def fit(columns: Sequence[Column], natural: Sequence[int], width: int) -> tuple[
         if columns[index].is_id and widths[index] < natural[index]:
             widths[index] = min(natural[index], widths[index] + max(-excess(), 0))
     return kept, [widths[index] for index in kept]
+
+
+def _head(title: str, width: int) -> str:
+    """The title as it fits: over several lines where it has to be. Cut it would say nothing."""
+    return title if cell_len(title) <= width else textwrap.fill(title, max(width, 1))
 
 
 def _natural(column: Column, texts: Sequence[str]) -> int:

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 import agentorch_cli
+from agentorch_cli.cli.nodes import running_engine
 from agentorch_cli.cli.session import ENDINGS, Session, heard
 from agentorch_cli.documents import load_document
 from agentorch_cli.errors import (
@@ -32,9 +33,6 @@ from agentorch_cli.fleetfile import Declared, processes_of, read_fleet, read_sca
 from agentorch_cli.supervision import control
 from agentorch_cli.supervision.child import Child, Pace, State, in_words
 from agentorch_cli.supervision.supervisor import SERVE, Ground, Supervisor
-
-if TYPE_CHECKING:
-    from agentorch_cli.views import NodeView
 
 START_SECONDS = 150.0
 """For the engine to come up: a recovery of the embedded PostgreSQL takes a while."""
@@ -254,7 +252,7 @@ async def _ground(session: Session, data_dir: Path) -> Ground:
     if settings.is_remote:
         url: str | None = target("")["url"]
     else:
-        url = await _running_engine(session)
+        url = await running_engine(session)
         if url is not None:
             session.say(f"An engine runs already: {url}")
     return Ground(
@@ -285,65 +283,6 @@ def _target(session: Session, url: str) -> dict[str, Any]:
         "ca": None if target.ca is None else str(target.ca),
         "own": None if own is None else str(own),
     }
-
-
-async def _running_engine(session: Session) -> str | None:
-    """The address of a `serve` on this machine that works on the same database; None where there is none."""
-    import platform
-
-    settings = session.settings
-    for node in await living_nodes(session):
-        if node.port and node.host == platform.node():
-            from agentorch_cli.cli.agent import agents_url
-
-            address = settings.model_copy(
-                update={"gateway": settings.gateway.model_copy(update={"port": node.port})}
-            )
-            return str(agents_url(address))
-    return None
-
-
-async def living_nodes(session: Session) -> list[NodeView]:
-    """Each `serve` that works on this database now; one on this machine only if its port answers.
-
-    Nothing is started for it, and what is wrong with the database is left to be said by who goes on.
-    """
-    settings = session.settings
-    if not settings.database.url and not (settings.data_dir / "postgres" / "postmaster.pid").exists():
-        return []  # the usual case, without a look that has to be imported
-    import platform
-
-    from agentorch_cli.store.embedded import inspect
-
-    if not settings.database.url and not (await inspect(settings.data_dir)).running:
-        return []
-    try:
-        async with session.connect(prepare=False) as client:
-            nodes = await client.call("node.list")
-    except OrchestratorError:
-        return []
-    return [
-        node
-        for node in nodes
-        if node.is_live
-        and (
-            node.port is None
-            or node.host != platform.node()
-            or await _answers(node.port, settings.gateway.host)
-        )
-    ]
-
-
-async def _answers(port: int, host: str) -> bool:
-    """Whether anybody takes connections there: a node that was killed is in the list for a while."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-    try:
-        async with asyncio.timeout(PROBE_SECONDS):
-            _, writer = await asyncio.open_connection(host, port)
-    except (OSError, TimeoutError):
-        return False
-    writer.close()
-    return True
 
 
 # --- our own program as a process -----------------------------------------------------------

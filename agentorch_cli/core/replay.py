@@ -2,7 +2,9 @@
 
 Every task of the record becomes a vote: its recorded voters are the electorate (as many as
 the policy's cap or panel admits, if it is told to), they are asked wave by wave as
-`core/consensus.py` says, and the recorded ballots are the answers. The weighted rule learns
+`core/consensus.py` says, and the recorded ballots are the answers. Of a stored vote the whole
+electorate is known, and counts as it did then, also those of it who were never asked: what they
+would have said nobody knows, so a vote that hangs on them stays open. The weighted rule learns
 as it goes, as it would have done live: agreement credit after each vote, and, for the share
 `verified` of the tasks, the true outcome instead.
 
@@ -34,6 +36,9 @@ NEWCOMER = Record().estimate
 Votes = Mapping[str, Sequence[Ballot]]
 """Task to recorded ballots."""
 
+OPEN = "open"
+"""How a vote was closed that was not: it hangs on voters of whom there is no ballot."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReplayResult:
@@ -43,7 +48,7 @@ class ReplayResult:
     votes_per_task: float
     """Ballots that were used; abstentions are not votes."""
     decided: int
-    """Tasks whose vote was reached; the others failed."""
+    """Tasks whose vote was reached; the others failed, or are open."""
     accuracy: float | None
     """Share of all tasks with a known truth whose leading answer was right, reached or not."""
     accuracy_decided: float | None
@@ -56,7 +61,7 @@ class ReplayResult:
     ballots: int
     """Ballots that were used, in all."""
     decided_by: Mapping[str, int]
-    """How the votes were closed."""
+    """How the votes were closed; `open` are those that hang on voters of whom there is no ballot."""
 
 
 def read_labels(rows: Iterable[Mapping[str, str]], how: Equivalence | None = None) -> dict[str, list[Ballot]]:
@@ -147,11 +152,13 @@ def replay(
     seats: int | None = None,
     in_order: bool = False,
     on_task: Callable[[int], None] | None = None,
+    electorates: Mapping[str, Sequence[str]] | None = None,
 ) -> ReplayResult:
     """Run every recorded vote under the policy. `on_task` is told how many votes are done, after each.
 
-    `seats` bounds the electorate of each task; None admits everybody who is recorded. `verified` is the
-    share of tasks whose truth becomes known after the vote.
+    `electorates` names by task who had a vote, where there were more than those of whom there is a ballot;
+    whoever was lost is none of them. `seats` bounds the electorate of each task; None admits everybody who
+    is recorded. `verified` is the share of tasks whose truth becomes known after the vote.
     """
     if not policy.options:
         policy = replace(policy, options=closed_options(votes))
@@ -164,7 +171,8 @@ def replay(
     for number, task in enumerate(tasks, 1):
         right = truth.get(task)
         known = right if right is not None and verified and rng.random() < verified else None
-        verdicts[task] = _vote(policy, votes[task], fleet, rng, seats, known)
+        voters = (electorates or {}).get(task, ())
+        verdicts[task] = _vote(policy, votes[task], fleet, rng, seats, known, voters)
         if known is not None:
             checked.add(task)
         if on_task is not None:
@@ -179,18 +187,22 @@ def _vote(
     rng: random.Random,
     seats: int | None,
     known: str | None,
+    voters: Sequence[str] = (),
 ) -> Verdict:
     order = list(ballots)
     rng.shuffle(order)
     if policy.rule is Rule.WEIGHTED:
         # Asked by what their record says; the clamp bounds what a ballot weighs, not whom to ask.
         order.sort(key=fleet.estimate, reverse=True)
+    heard = {ballot.agent for ballot in order}
+    silent = [Ballot(agent, status=BallotStatus.LOST) for agent in voters if agent not in heard]
+    seated = [*order, *silent][:seats]
     order = order[:seats]
-    tally = open_vote(policy, fleet.electorate(order))
+    tally = open_vote(policy, fleet.electorate(seated))
     asked = 0
     while True:
         status, _, lacks = tally.outlook()
-        if status is not VoteStatus.PENDING:
+        if status is not VoteStatus.PENDING or asked >= len(order):
             break
         for ballot in order[asked : asked + lacks]:
             tally.add(ballot)
@@ -229,7 +241,7 @@ def _result(verdicts: Mapping[str, Verdict], truth: Mapping[str, str], checked: 
         calibration_error=calibration_error(stated) if stated else None,
         calibrated_on=calibration.outcomes if calibration is not None else 0,
         ballots=used,
-        decided_by=dict(Counter(str(verdict.decided_by) for verdict in verdicts.values())),
+        decided_by=dict(Counter(str(verdict.decided_by or OPEN) for verdict in verdicts.values())),
     )
 
 

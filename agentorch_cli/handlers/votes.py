@@ -167,7 +167,12 @@ async def get_history(context: Context, capability: str | None = None) -> views.
     """Stored votes and what is known of them, in the form that a replay reads."""
     labels = await context.db.fetch("history_ballots", capability)
     truth = await context.db.fetch("history_truth", capability)
-    return views.HistoryView(labels=[dict(row) for row in labels], truth=[dict(row) for row in truth])
+    electorates = await context.db.fetch("history_electorates", capability)
+    return views.HistoryView(
+        labels=[dict(row) for row in labels],
+        truth=[dict(row) for row in truth],
+        electorates={row["task"]: row["voters"] for row in electorates},
+    )
 
 
 async def list_reliabilities(

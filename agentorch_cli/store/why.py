@@ -40,7 +40,7 @@ WINDOW = 5_000
 """Ready tasks that are looked at, as many as the scheduler holds."""
 
 DEEPEST = 50
-"""Links of a chain that are followed."""
+"""Links of a chain that are followed; what lies behind them is said to be there."""
 
 WIDEST = 5
 """Dependencies of one task that are told; the others are counted."""
@@ -59,7 +59,7 @@ class Link:
     task_id: str
     code: str
     """`dependency`, `running`, `queued`, `sub_task`, `slot`, `delayed`, `no_serve`, `limit`, `key`, `rate`,
-    `declined` (by everybody), `coverage` (how to ask), …"""
+    `declined` (by everybody), `coverage` (how to ask), `cut` (the chain goes on, and is not followed), …"""
     sentence: str
     seconds: float | None = None
     depth: int = 0
@@ -262,11 +262,14 @@ class _Teller:
                 continue
             told.add(current)
             own, further = await self._tell(current)
+            if depth == DEEPEST and (untold := [one for one in further if one not in told]):
+                own.append(Link(current, "cut", _cut(task_id, untold[0])))
+            if depth == DEEPEST:
+                further = []
             for link in own:
                 link.depth = depth
             links += own
-            if depth < DEEPEST:
-                todo = [(one, depth + 1) for one in further] + todo
+            todo = [(one, depth + 1) for one in further] + todo
         return links
 
     async def _read(self, ids: Sequence[str]) -> None:
@@ -415,6 +418,15 @@ class _Teller:
         if not any(one.task_id == task_id for one in fleet.ready):
             return links or [Link(task_id, "clear", "has just moved on; ask again", None)]
         return links + _told(task_id, fleet, waited)
+
+
+def _cut(task_id: str, following: str) -> str:
+    """That a chain is not followed to its end, and what shows the rest."""
+    return (
+        f"is the last that is told, for a chain is followed for {DEEPEST} links:"
+        f" agentorch task why {quote(following)} goes on from there,"
+        f" agentorch task graph {quote(task_id)} shows all"
+    )
 
 
 def in_pool(pool: str) -> str:

@@ -79,6 +79,54 @@ def test_one_bad_file_keeps_all_files_out(agentorch: Run, desk: Any, taskfile: s
     assert "bad.toml:6:1\n" in outcome.err
 
 
+@pytest.mark.parametrize(
+    "verb", [("task", "submit"), ("task", "validate"), ("schedule", "add", "x", "--cron", "@hourly")]
+)
+def test_the_mistakes_of_all_files_are_told_together(
+    agentorch: Run, desk: Any, tmp_path: Path, verb: tuple[str, ...]
+) -> None:
+    (tmp_path / "a.toml").write_text("[task]\npriority = 11\nslots = 1\n")
+    (tmp_path / "b.toml").write_text('[task]\nname = "b"\ntype = \n')
+    (tmp_path / "c.toml").write_text('[task]\nname = "c"\ndepends_on = ["d", "a"]\n')  # a may be in a.toml
+    (tmp_path / "d.toml").write_text('[task]\nname = "d"\ndepends_on = ["c"]\n')
+    (tmp_path / "e.toml").write_text('[task]\nname = "e"\n')
+
+    text = agentorch(*verb, str(tmp_path), "nowhere.toml")
+    told = json.loads(agentorch(*verb, str(tmp_path), "nowhere.toml", "--json").err)["error"]
+
+    assert (text.code, desk.calls) == (2, [])
+    places = [Path(entry["where"].partition(":")[0]).name for entry in told["details"]["errors"]]
+    assert places == ["a.toml", "a.toml", "b.toml", "nowhere.toml", "c.toml"]
+    assert told["details"]["error_count"] == 5
+    assert told["message"] == "must be at most 10, not 11 (and 4 more)"
+    for said in ("    2 | priority = 11", "slots: unknown key", "not valid TOML", "does not exist", "c -> d"):
+        assert said in text.err
+
+
+def test_the_mistakes_of_all_files_of_agents_are_told_together(
+    agentorch: Run, desk: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "a.toml").write_text('[agent]\nid = "a"\nslots = 0\n')
+    (tmp_path / "b.toml").write_text('[agent]\nid = "b"\ncapabilitys = ["c"]\n')
+
+    outcome = agentorch("agent", "register", "--from", str(tmp_path))
+
+    assert (outcome.code, desk.calls) == (2, [])
+    assert "slots: must be at least 1" in outcome.err
+    assert "capabilitys: unknown key" in outcome.err
+
+
+def test_of_many_mistakes_in_many_files_the_first_are_listed_and_all_are_counted(
+    agentorch: Run, tmp_path: Path
+) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.toml").write_text("[[tasks]]\npriority = 11\n" * 70)
+
+    details = json.loads(agentorch("task", "submit", str(tmp_path), "--json").err)["error"]["details"]
+
+    assert (len(details["errors"]), details["error_count"]) == (100, 210)
+
+
 def test_a_cycle_over_two_files_names_its_place(agentorch: Run, desk: Any, tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text('[task]\nname = "a"\ndepends_on = ["b"]\n')
     (tmp_path / "b.toml").write_text('[task]\nname = "b"\ndepends_on = ["a"]\n')

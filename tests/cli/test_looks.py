@@ -133,6 +133,18 @@ def test_an_id_that_a_person_chose_is_a_name_already() -> None:
     assert Teller({"a": "something else"})("it waits for a slot") == "it waits for a slot"
 
 
+def test_a_command_in_a_sentence_keeps_its_id_to_be_copied() -> None:
+    one, other = sample.task_id(1), sample.task_id(2)
+    tell = Teller({one: "read it all", other: "publish"})
+
+    told = tell(f"{one} is cut; agentorch task why {other} goes on, agentorch task graph {one} shows all")
+
+    assert told == (
+        f"read it all ({one}) is cut;"
+        f" agentorch task why {other} goes on, agentorch task graph {one} shows all"
+    )
+
+
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_a_vote_is_about_its_task_for_people_and_about_its_type_for_programs(is_terminal: bool) -> None:
     decision = sample.decision().model_copy(update={"topic": "check", "task_name": "check claim 2"})
@@ -166,6 +178,40 @@ def event(kind: str, **data: object) -> EventView:
     return EventView(
         cursor="1:1", at=sample.ago(60), kind=kind, task_id=sample.task_id(1), agent_id="reader-1", data=data
     )
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_what_a_command_said_is_shown_line_by_line_and_does_nothing(is_terminal: bool) -> None:
+    said = (
+        "it ended; stderr ended with:\nTraceback:\n  \x1b[2Jline 3\n+0.9s  completed by me\r\n"
+        + "more\n" * 80
+    )
+    error = {"code": "exec_failed", "message": said}
+    failed = event("failed", message=said)
+    task = sample.story()
+    attempt = task.attempts[0].model_copy(update={"error": error})
+    task = task.model_copy(update={"error": error, "events": [failed], "attempts": [attempt]})
+    look = replace(TERMINAL, width=200) if is_terminal else PIPE
+
+    lines = shown(look, lambda page: story.draw(page, task))
+
+    why, told = lines.index("WHY"), lines.index("STORY")
+    assert lines[why + 1 : why + 4] == [
+        "exec_failed: it ended; stderr ended with:",
+        "Traceback:",
+        "  \\x1b[2Jline 3",
+    ]
+    assert lines[told + 1].endswith("failed at reader-1  it ended; stderr ended with:")
+    margin = " " * 13 if is_terminal else "  \t"  # what it says cannot be taken for a step of the story
+    assert lines[told + 2 : told + 5] == [
+        f"{margin}Traceback:",
+        f"{margin}  \\x1b[2Jline 3",
+        f"{margin}+0.9s  completed by me",
+    ]
+    assert lines.count(f"{margin}… (24 more lines)") == 1
+    row = lines[lines.index("ATTEMPTS") + 2]
+    assert ("stderr ended with:\\nTraceback:" in row) != is_terminal  # a row of a pipe is one line
+    assert ("stderr ended with: Traceback:" in row) == is_terminal
 
 
 def test_the_story_of_a_vote_is_told_in_words() -> None:

@@ -89,6 +89,43 @@ def test_at_80_columns_the_task_table_is_this() -> None:
     ]
 
 
+REPLAYED = {
+    "rule": "supermajority",
+    "tasks": 1_319,
+    "votes_per_task": 4.25,
+    "accuracy": 0.97,
+    "accuracy_decided": 0.98,
+    "calibration_error": 0.05,
+    "decided": 1_200,
+    "seconds": 1.5,
+}
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 80, 200])
+def test_titles_of_columns_are_folded_and_never_cut(width: int) -> None:
+    def draw(page: Page) -> None:
+        page.table(columns.REPLAYED, [REPLAYED])
+
+    *titles, _ = ESCAPES.sub("", drawn(replace(TERMINAL, width=width), draw)).splitlines()
+
+    assert "…" not in "".join(titles)
+    words = " ".join(titles).split()
+    assert {"RULE", "VOTES", "PER", "TASK", "ACCURACY"} <= set(words)
+    if width >= 80:
+        assert {"TASKS", "DECIDED", "OF", "THE", "CALIBRATION", "ERROR"} <= set(words)
+
+
+def test_where_a_setting_comes_from_is_told_whole_on_a_narrow_terminal() -> None:
+    origin = "file /home/somebody/projects/a-long-name/agentorch.toml:211"
+    row = {"name": "database.idle_in_transaction_timeout", "value": 60.0, "origin": origin}
+
+    text = ESCAPES.sub("", drawn(TERMINAL, lambda page: page.table(columns.SETTINGS, [row])))
+
+    title, *lines = text.splitlines()
+    told = [line[title.index("FROM") :].strip() for line in lines]
+    assert "".join(told).replace(" ", "") == origin.replace(" ", "")
+
+
 def test_on_a_pipe_values_are_whole_and_separated_by_tabs() -> None:
     def draw(page: Page) -> None:
         page.table(columns.AGENTS, sample.agents())

@@ -59,6 +59,16 @@ def test_replay_reads_the_stored_history(agentorch: Callable[..., Any], desk: An
     assert (told["tasks"], told["votes_per_task"], told["accuracy"]) == (3, 2.0, 0.5)
 
 
+def test_replay_of_a_history_counts_who_was_never_asked(agentorch: Callable[..., Any], desk: Any) -> None:
+    labels = [{"task": "t", "worker": worker, "label": "yes"} for worker in "ab"]
+    desk.answers["consensus.history"] = HistoryView(labels=labels, electorates={"t": [*"abcde"]})
+
+    line = ("consensus", "replay", "--from-history", "--rule", "supermajority", "--json")
+    told = json.loads(agentorch(*line).out)
+
+    assert (told["decided"], told["decided_by"], told["ballots"]) == (0, {"open": 1}, 2)
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

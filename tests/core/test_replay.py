@@ -212,3 +212,19 @@ def test_a_record_without_truth_or_without_tasks_says_so() -> None:
 
     assert (unknown.tasks, unknown.decided, unknown.accuracy, unknown.calibration_error) == (1, 1, None, None)
     assert (empty.tasks, empty.votes_per_task, empty.accuracy) == (0, 0.0, None)
+
+
+def test_of_a_stored_vote_the_whole_electorate_counts_and_not_only_who_answered() -> None:
+    votes = {
+        "agreed": [Ballot(agent, "a") for agent in "vwxy"],
+        "called off": [Ballot(agent, "a") for agent in "vw"],
+    }
+    electorates = {task: [*"vwxyz"] for task in votes}
+
+    by_ballots = replay(votes, {}, Policy(), random.Random(1))
+    by_voters = replay(votes, {}, Policy(), random.Random(1), electorates=electorates)
+
+    assert (by_ballots.decided, by_ballots.ballots) == (2, 5)  # 3 of 4 and 2 of 2
+    assert (by_voters.decided, by_voters.ballots) == (1, 6)  # 4 of 5, and two who do not reach that
+    assert by_voters.decided_by == {"threshold": 1, "open": 1}
+    assert replay(votes, {}, Policy(), random.Random(1), seats=2, electorates=electorates).decided == 2

@@ -52,6 +52,19 @@ async def test_the_chain_goes_from_dependency_to_the_agent_that_works(orchestrat
         await orchestrator.call("task.cancel", task_ids=["a"])
 
 
+async def test_a_long_chain_says_where_it_is_cut_and_how_to_see_the_rest(orchestrator: Orchestrator) -> None:
+    await submit(orchestrator, link("t0"), *[link(f"t{n}", f"t{n - 1}") for n in range(1, 60)])
+
+    cut = [one for one in await chain(orchestrator, "t59") if " cut " in one]
+    short = await chain(orchestrator, "t50")
+
+    assert cut == [
+        "50 cut is the last that is told, for a chain is followed for 50 links:"
+        " agentorch task why t8 goes on from there, agentorch task graph t59 shows all"
+    ]
+    assert not [one for one in short if " cut " in one]  # its end is told: nothing is missing
+
+
 async def test_each_agent_has_its_own_reason(orchestrator: Orchestrator) -> None:
     begun = asyncio.Event()
     busy = Agent("busy", capabilities=["sql"], slots=1)

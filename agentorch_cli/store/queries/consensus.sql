@@ -370,6 +370,18 @@ where d.task_id is not null and d.status <> 'pending' and b.status in ('answered
 order by d.created_at, d.decision_id, b.cast_at, b.agent_id;
 
 
+-- name: history_electorates
+-- Who had a vote in them, without those who were lost: these lowered the electorate.
+select d.task_id as task, array(
+  select v ->> 'agent_id' from json_array_elements(d.voters) v
+  where v ->> 'agent_id' <> all (d.lost_agents) and not exists (
+    select from consensus_ballots b
+    where b.decision_id = d.decision_id and b.agent_id = v ->> 'agent_id' and b.status = 'lost')
+) as voters
+from consensus_decisions d
+where d.task_id is not null and d.status <> 'pending' and ($1::text is null or d.capability = $1);
+
+
 -- name: history_truth
 -- What is known to be true of them.
 select o.task_id as task, coalesce(o.answer, d.answer) as truth
