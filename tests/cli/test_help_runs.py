@@ -190,9 +190,13 @@ def fleet(scratch: Path, postgres: str, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.setenv("AGENTORCH_DATABASE_POOL_SIZE", "2")
     monkeypatch.setenv("AGENTORCH_ENGINE_DRAIN_TIMEOUT", "0")
     folder = new_data_dir()
-    serve = Serve(
-        folder, name="help", environment={"DATABASE_URL": database, "AGENTORCH_DATABASE_POOL_SIZE": "5"}
-    )
+    environment = {
+        "DATABASE_URL": database,
+        "AGENTORCH_DATABASE_POOL_SIZE": "5",
+        # An example attaches a person who leaves with a question open: nobody is to wait for the answer.
+        "AGENTORCH_ENGINE_DRAIN_TIMEOUT": "0",
+    }
+    serve = Serve(folder, name="help", environment=environment)
     serve.launch()
     try:
         serve.wait_ready()

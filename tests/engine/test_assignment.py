@@ -399,8 +399,7 @@ async def test_slots_are_free_again_after_a_vote_could_not_be_opened(
 
     assert [await handle.result(10) for handle in handles] == [1, 2]
     assert failures == 2
-    assert {name: member.used for name, member in orchestrator.engine.state.roster.members.items()} == {
-        "a": set(),
-        "b": set(),
-        "c": set(),
-    }
+    members = orchestrator.engine.state.roster.members
+    async with asyncio.timeout(5):  # who waits may hear of the last result before its slot is given back
+        while any(member.used for member in members.values()):
+            await asyncio.sleep(0.005)
