@@ -38,6 +38,14 @@ class Pace:
         agent the one that began last comes last."""
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
+    def chosen(self, member: Member, seconds: float) -> None:
+        """An agent was chosen for work that takes so long by its estimate, and is told once that is stored.
+
+        Until then it must not be taken for free soon because what it did before was quick.
+        """
+        if member.prefetch and seconds > SOON:
+            self._set(self.roster.members.get(member.agent_id, member), None)
+
     def began(self, agent_id: str, message_id: str, seconds: float) -> None:
         """An agent works at this, for so long from now on by its estimate."""
         member = self.roster.members.get(agent_id)

@@ -365,7 +365,18 @@ class Scheduler:
         gates.rates.now = asyncio.get_running_loop().time()
         if gates.bounds_agents:
             gates.rates.bound_all(roster)
-        return list(self.state.backlog.match(roster, self._room(), gates))
+        pairs = []
+        for pair in self.state.backlog.match(roster, self._room(), gates):
+            self._chosen(*pair)  # before the next is chosen
+            pairs.append(pair)
+        return pairs
+
+    def _chosen(self, task: Ready, seats: Sequence[Seat]) -> None:
+        """Who was chosen for work that takes long is not free soon."""
+        if task.options and (seconds := task.options.get("estimate_seconds")) is not None:
+            for seat in seats:
+                if not seat.is_ahead:
+                    self.state.pace.chosen(seat.member, seconds)
 
     # --- limits that tasks share ------------------------------------------------------------
 
@@ -956,6 +967,7 @@ class Scheduler:
         """It starts, as far as the mirror is concerned."""
         for seat in seats:
             self.state.roster.take(seat.member, seat.slot)
+        self._chosen(task, seats)
         self.state.gates.enter(task, seats)
         if self.state.gates.bounds_agents:
             self.state.gates.spend(seats, self.state.roster)

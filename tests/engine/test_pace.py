@@ -170,6 +170,16 @@ def test_an_agent_that_comes_back_is_known_and_one_that_was_removed_is_not(clock
         pace.roster.drop("a")
 
 
+def test_who_is_chosen_for_something_long_is_not_free_soon_before_it_has_begun(clock: Clock) -> None:
+    """Its assignment is being stored, and more is matched meanwhile."""
+    pace, _ = busy("a")
+    member = pace.roster.members["a"]
+    for seconds, is_quick in ((SOON / 2, True), (3600.0, False)):
+        pace.last(member, 0.001, went_well=True)
+        pace.chosen(member, seconds)
+        assert member.is_quick == is_quick
+
+
 def test_an_agent_that_takes_nothing_ahead_costs_nothing(clock: Clock) -> None:
     pace, _ = busy("a", prefetch=0)
     pace.began("a", "m", 1.0)
@@ -192,6 +202,29 @@ def test_of_several_whoever_is_free_first_is_asked_and_of_those_who_hold_less_ah
         pace.roster.take(seats[0].member, seats[0].slot)
 
     assert given == ["early", "late", "unknown"] * 2
+
+
+async def test_nothing_is_handed_over_behind_a_long_task_in_the_batch_that_assigns_it(
+    orchestrator: Orchestrator, crew: Crew
+) -> None:
+    gate = Gate()
+
+    async def does(work: Any) -> Any:
+        return await gate(work) if work.data == "wait" else work.data
+
+    await crew.join("a", does=does, prefetch=1)
+    member = orchestrator.engine.state.roster.members["a"]
+    async with asyncio.timeout(20):
+        while not member.is_quick:  # a busy machine may be slow
+            await (await orchestrator.submit(WORK)).result(10)
+
+    both = await orchestrator.submit_all([WORK | {"data": "wait", "estimate": "1h"}] * 2)
+    await gate.work()
+    await asyncio.sleep(0.1)
+
+    tasks = [await orchestrator.call("task.get", task_id=one.task_id) for one in both]
+    assert [task.status for task in tasks] == ["running", "pending"]
+    gate.is_open.set()
 
 
 async def test_nothing_waits_behind_a_task_that_says_that_it_takes_long(
