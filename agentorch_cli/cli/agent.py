@@ -13,7 +13,7 @@ from agentorch_cli.cli.help import noun, verb
 from agentorch_cli.cli.options import LogFormat, LogLevel, TellEverybody, json_or_text
 from agentorch_cli.cli.session import Session
 from agentorch_cli.core.hints import shortened
-from agentorch_cli.errors import InvalidTask, UsageError, fixed_by
+from agentorch_cli.errors import UsageError, fixed_by
 
 if TYPE_CHECKING:
     from agentorch_cli.agents import Agent
@@ -489,7 +489,7 @@ def _spec(
     command: str | None,
 ) -> AgentSpec:
     """The agent that the options describe, checked like one of a file."""
-    from agentorch_cli.cli.files import add_source
+    from agentorch_cli.cli.files import sourced
     from agentorch_cli.documents import Document
     from agentorch_cli.taskfile import read_agents
 
@@ -504,11 +504,8 @@ def _spec(
     }
     table = {key: value for key, value in given.items() if value is not None}
     document = Document(table, "the command line")
-    try:
+    with sourced(document, "agent"):
         return read_agents(document)[0]
-    except InvalidTask as error:
-        add_source(error, document, "agent")
-        raise
 
 
 def _pair(word: str) -> tuple[str, Any]:

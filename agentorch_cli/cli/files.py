@@ -265,22 +265,26 @@ def explaining(field: str, root: str) -> str:
     return command("explain", root)
 
 
+@contextlib.contextmanager
+def sourced(document: Document, root: str = "task") -> Iterator[None]:
+    """Inside, what is wrong with this document is told with its lines."""
+    try:
+        yield
+    except InvalidTask as error:
+        add_source(error, document, root)
+        raise
+
+
 def _tasks_of(
     document: Document, defaults: Mapping[str, Any], read: Callable[..., TaskFile] = read_tasks
 ) -> TaskFile:
-    try:
+    with sourced(document):
         return read(document, new_id=new_id_text, defaults=defaults)
-    except InvalidTask as error:
-        add_source(error, document)
-        raise
 
 
 def _agents_of(document: Document) -> list[AgentSpec]:
-    try:
+    with sourced(document, "agent"):
         return read_agents(document)
-    except InvalidTask as error:
-        add_source(error, document, "agent")
-        raise
 
 
 def _files_of(folder: Path) -> Sequence[Path | InvalidFile]:

@@ -23,7 +23,6 @@ from agentorch_cli.documents import load_document
 from agentorch_cli.errors import (
     Conflict,
     InvalidFile,
-    InvalidTask,
     OrchestratorError,
     Unreachable,
     UsageError,
@@ -74,7 +73,7 @@ def order_of(file: Path, scale: Sequence[str], restart: Sequence[str] = ()) -> O
 
 
 def _order(file: Path, scale: Mapping[str, int], restart: Sequence[str], shown: str) -> Order:
-    from agentorch_cli.cli.files import add_source
+    from agentorch_cli.cli.files import sourced
 
     try:
         with fixed_by("explain", "agent"):
@@ -83,11 +82,8 @@ def _order(file: Path, scale: Mapping[str, int], restart: Sequence[str], shown: 
         if not file.exists():
             error.hint = "agentorch init writes an example."
         raise
-    try:
+    with sourced(document, "agent"):
         fleet = read_fleet(document, file.parent)
-    except InvalidTask as error:
-        add_source(error, document, "agent")
-        raise
     with fixed_by("explain", "agent"):
         wanted = replicas_of(fleet, scale, shown)
     others = [one.spec.agent_id for one in fleet if not one.is_run]

@@ -189,25 +189,8 @@ def remaining_paths(
     a cycle leaves somebody without an answer: the usual case, no cycle, so costs one pass in all, and the
     search for cycles starts only then.
     """
-    if weights is not None:
-        return _weighted_paths(rows, weights)
-    depths, waiters = [1.0] * len(rows), [0] * len(rows)
-    for row in rows:
-        for node in row:
-            waiters[node] += 1
-    settled = [node for node, count in enumerate(waiters) if not count]
-    for node in settled:  # grows as it is walked through, shallow nodes first: the last waiter is the deepest
-        depth = depths[node] + 1
-        for other in rows[node]:
-            depths[other] = depth
-            waiters[other] -= 1
-            if not waiters[other]:
-                settled.append(other)
-    return depths if len(settled) == len(rows) else None
-
-
-def _weighted_paths(rows: Sequence[Sequence[int]], weights: Sequence[float]) -> list[float] | None:
-    paths, waiters = list(weights), [0] * len(rows)
+    lengths = [1.0] * len(rows) if weights is None else weights
+    paths, waiters = list(lengths), [0] * len(rows)
     for row in rows:
         for node in row:
             waiters[node] += 1
@@ -215,7 +198,9 @@ def _weighted_paths(rows: Sequence[Sequence[int]], weights: Sequence[float]) -> 
     for node in settled:  # grows as it is walked through
         path = paths[node]
         for other in rows[node]:
-            paths[other] = max(paths[other], weights[other] + path)
+            along = lengths[other] + path
+            if along > paths[other]:
+                paths[other] = along
             waiters[other] -= 1
             if not waiters[other]:
                 settled.append(other)

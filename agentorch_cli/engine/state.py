@@ -422,15 +422,11 @@ class State:
 
     def is_over(self, message_id: str) -> None:
         """Whoever says later that it is to be sent is late."""
-        self.over[message_id] = None
-        if len(self.over) > MOST_OVER:
-            del self.over[next(iter(self.over))]
+        _remember(self.over, message_id)
 
     def is_brought(self, message_id: str) -> None:
         """It came with its agent and was not known here: nobody else is to send it."""
-        self.brought[message_id] = None
-        if len(self.brought) > MOST_OVER:
-            del self.brought[next(iter(self.brought))]
+        _remember(self.brought, message_id)
 
     # --- agents of other nodes --------------------------------------------------------------
 
@@ -623,3 +619,10 @@ class State:
     def count(self, name: str, number: int = 1) -> None:
         """A counter of the metrics page."""
         self.counters[name] = self.counters.get(name, 0) + number
+
+
+def _remember(ids: dict[str, None], message_id: str) -> None:
+    """The newest come last, and no more than `MOST_OVER` are kept."""
+    ids[message_id] = None
+    if len(ids) > MOST_OVER:
+        del ids[next(iter(ids))]

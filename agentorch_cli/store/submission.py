@@ -160,17 +160,22 @@ async def _ranked(store: Store, db: Database | Transaction, tasks: Sequence[Task
     are_alike = len(silent) + any(task.estimate_seconds is not None for task in tasks) < 2
     if not silent or are_alike or not any(task.depends_on for task in tasks):
         return tasks
-    asked, now = silent[:MOST_TYPES], asyncio.get_running_loop().time()
-    if old := [one for one in asked if one not in store.typical or store.typical[one][0] < now]:
+    return rank(tasks, await _typical(store, db, silent[:MOST_TYPES]))
+
+
+async def _typical(store: Store, db: Database | Transaction, types: Sequence[str]) -> dict[str, float]:
+    """The seconds that tasks of these types take, of those of which that is known."""
+    now = asyncio.get_running_loop().time()
+    if len(store.typical) > MOST_KEPT:
+        store.typical.clear()
+    if old := [one for one in types if one not in store.typical or store.typical[one][0] < now]:
         counts: dict[str, list[float]] = {}
         for row in await db.fetch("durations_of_types", old):
             counts.setdefault(row["task_type"], [0.0] * BUCKETS)[row["bucket"]] = row["attempts"]
-        if len(store.typical) > MOST_KEPT:
-            store.typical.clear()
         for one in old:
             store.typical[one] = now + TRUE_SECONDS, quantile(counts.get(one, ()), 0.5)
-    typical = ((one, store.typical.get(one, (0.0, None))[1]) for one in asked)
-    return rank(tasks, {one: seconds for one, seconds in typical if seconds})
+    known = ((one, store.typical.get(one)) for one in types)  # others may have emptied it meanwhile
+    return {one: found[1] for one, found in known if found is not None and found[1]}
 
 
 async def _refuse_late(db: Database, tasks: Sequence[TaskSpec]) -> None:
