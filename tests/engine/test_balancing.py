@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from crew import Crew, Gate
+from crew import WORK, Crew, Worker, is_quick
 from silent_agent import silent_agent
 
 from agentorch_cli.engine import scheduler
@@ -15,43 +15,11 @@ from agentorch_cli.wiring import Orchestrator
 
 StartEngine = Callable[..., Awaitable[Orchestrator]]
 
-WORK = {"required_capabilities": ["work"]}
-
-
-class Worker:
-    """Does what has the data `quick` at once, and with all else waits at a gate."""
-
-    def __init__(self) -> None:
-        self.gate = Gate()
-
-    async def __call__(self, work: Any) -> Any:
-        return work.data if work.data == "quick" else await self.gate(work)
-
-    async def begun(self) -> str:
-        """The id of the next task that waits at the gate."""
-        return str((await self.gate.work()).task_id)
-
-    def open(self) -> None:
-        self.gate.is_open.set()
-
 
 async def until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)
-
-
-async def is_quick(engine: Orchestrator, agent_id: str) -> None:
-    """Give the agent something short to do, so that it may be handed work beyond its slots.
-
-    Again where it took longer than what counts as quick, as on a machine with much else to do.
-    """
-    member = engine.engine.state.roster.members[agent_id]
-    async with asyncio.timeout(20):
-        while not member.is_quick:
-            handle = await engine.submit(WORK | {"data": "quick"})
-            assert await handle.result(10) == "quick"
-            await until(lambda: not member.used)
 
 
 async def submit_in_turn(engine: Orchestrator, number: int) -> list[str]:

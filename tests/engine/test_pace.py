@@ -7,15 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from crew import Crew, Gate
+from crew import WORK, Crew, Gate, Worker, is_quick
 
 from agentorch_cli.core.matching import UNKNOWN, Member, Roster, Want
 from agentorch_cli.core.model import AgentStatus
 from agentorch_cli.engine import pace as pace_room
 from agentorch_cli.engine.pace import QUICK_SECONDS, SOON, Pace
 from agentorch_cli.wiring import Orchestrator
-
-WORK = {"required_capabilities": ["work"]}
 
 
 class Timer:
@@ -174,10 +172,10 @@ def test_who_is_chosen_for_something_long_is_not_free_soon_before_it_has_begun(c
     """Its assignment is being stored, and more is matched meanwhile."""
     pace, _ = busy("a")
     member = pace.roster.members["a"]
-    for seconds, is_quick in ((SOON / 2, True), (3600.0, False)):
+    for seconds, expected in ((SOON / 2, True), (3600.0, False)):
         pace.last(member, 0.001, went_well=True)
         pace.chosen(member, seconds)
-        assert member.is_quick == is_quick
+        assert member.is_quick == expected
 
 
 def test_an_agent_that_takes_nothing_ahead_costs_nothing(clock: Clock) -> None:
@@ -207,42 +205,30 @@ def test_of_several_whoever_is_free_first_is_asked_and_of_those_who_hold_less_ah
 async def test_nothing_is_handed_over_behind_a_long_task_in_the_batch_that_assigns_it(
     orchestrator: Orchestrator, crew: Crew
 ) -> None:
-    gate = Gate()
+    worker = Worker()
+    await crew.join("a", does=worker, prefetch=1)
+    await is_quick(orchestrator, "a")
 
-    async def does(work: Any) -> Any:
-        return await gate(work) if work.data == "wait" else work.data
-
-    await crew.join("a", does=does, prefetch=1)
-    member = orchestrator.engine.state.roster.members["a"]
-    async with asyncio.timeout(20):
-        while not member.is_quick:  # a busy machine may be slow
-            await (await orchestrator.submit(WORK)).result(10)
-
-    both = await orchestrator.submit_all([WORK | {"data": "wait", "estimate": "1h"}] * 2)
-    await gate.work()
+    both = await orchestrator.submit_all([WORK | {"estimate": "1h"}] * 2)
+    await worker.begun()
     await asyncio.sleep(0.1)
 
     tasks = [await orchestrator.call("task.get", task_id=one.task_id) for one in both]
     assert [task.status for task in tasks] == ["running", "pending"]
-    gate.is_open.set()
+    worker.open()
 
 
 async def test_nothing_waits_behind_a_task_that_says_that_it_takes_long(
     orchestrator: Orchestrator, crew: Crew
 ) -> None:
     """Not even at an agent that has been quick until now; what ends soon it may wait for."""
-    gate = Gate()
-
-    async def does(work: Any) -> Any:
-        return await gate(work) if work.data == "wait" else work.data
-
-    await crew.join("a", does=does, prefetch=1)
-    for _ in range(2):
-        await (await orchestrator.submit(WORK)).result(10)
+    worker = Worker()
+    await crew.join("a", does=worker, prefetch=1)
+    await is_quick(orchestrator, "a")
     member = orchestrator.engine.state.roster.members["a"]
-    long = await orchestrator.submit(WORK | {"data": "wait", "estimate": "1h"})
-    await gate.work()
-    behind = await orchestrator.submit(WORK)
+    long = await orchestrator.submit(WORK | {"estimate": "1h"})
+    await worker.begun()
+    behind = await orchestrator.submit(WORK | {"data": "quick"})
     await asyncio.sleep(0.1)
     assert (await orchestrator.call("task.get", task_id=behind.task_id)).status == "pending"
     assert not member.is_quick
@@ -252,7 +238,7 @@ async def test_nothing_waits_behind_a_task_that_says_that_it_takes_long(
         while (await orchestrator.call("task.get", task_id=behind.task_id)).status == "pending":
             orchestrator.engine.state.pace.began("a", long_id, 0.0)
             await asyncio.sleep(0.005)
-    gate.is_open.set()
+    worker.open()
     assert (await long.wait(10)).attempts_made == 1
     await behind.result(10)
 

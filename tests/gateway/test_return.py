@@ -254,27 +254,38 @@ async def test_work_that_is_given_while_a_return_reads_what_is_held_stays_known_
     await old.closed()
 
 
+class Answering:
+    """Assignments are stored at once; whoever stored them hears of it when they may."""
+
+    def __init__(self, store: Any) -> None:
+        self.is_stored, self.may_go_on = asyncio.Event(), asyncio.Event()
+        self._assign = store.assign
+
+    async def __call__(self, batch: Any) -> Any:
+        claimed = await self._assign(batch)
+        self.is_stored.set()
+        await self.may_go_on.wait()
+        return claimed
+
+
+@pytest.fixture
+def answering(orchestrator: Any, monkeypatch: pytest.MonkeyPatch) -> Answering:
+    answering = Answering(orchestrator.store)
+    monkeypatch.setattr(orchestrator.store, "assign", answering)
+    return answering
+
+
 async def test_work_whose_assignment_is_answered_after_the_return_that_brought_it_is_sent_once(
-    fleet: Fleet, orchestrator: Any, monkeypatch: pytest.MonkeyPatch
+    fleet: Fleet, orchestrator: Any, answering: Answering
 ) -> None:
     """It is in the tables before whoever stored it knows that."""
     await fleet.join("anna", slots=3)
-    store = orchestrator.store
-    assign, is_stored, may_go_on = store.assign, asyncio.Event(), asyncio.Event()
-
-    async def slow(batch: Any) -> Any:
-        claimed = await assign(batch)
-        is_stored.set()
-        await may_go_on.wait()
-        return claimed
-
-    monkeypatch.setattr(store, "assign", slow)
     handle = await orchestrator.submit(dict(WORK, retries=0))
-    await is_stored.wait()
+    await answering.is_stored.wait()
     new = await fleet.connect("anna")
     await new.register("work", slots=3)
     work = await new.expect("execute_task")
-    may_go_on.set()
+    answering.may_go_on.set()
     await new.quiet(0.3)
     await new.finish(work)
     assert (await handle.wait(5.0)).attempts_made == 1
@@ -284,28 +295,18 @@ async def test_work_whose_assignment_is_answered_after_the_return_that_brought_i
 
 
 async def test_work_that_is_done_before_its_assignment_is_answered_is_not_sent_again(
-    fleet: Fleet, orchestrator: Any, monkeypatch: pytest.MonkeyPatch
+    fleet: Fleet, orchestrator: Any, answering: Answering
 ) -> None:
     """A return brought it, and the agent was quick."""
     await fleet.join("anna", slots=3)
-    store = orchestrator.store
-    assign, is_stored, may_go_on = store.assign, asyncio.Event(), asyncio.Event()
-
-    async def slow(batch: Any) -> Any:
-        claimed = await assign(batch)
-        is_stored.set()
-        await may_go_on.wait()
-        return claimed
-
-    monkeypatch.setattr(store, "assign", slow)
     handle = await orchestrator.submit(dict(WORK, retries=0))
-    await is_stored.wait()
+    await answering.is_stored.wait()
     new = await fleet.connect("anna")
     await new.register("work", slots=3)
     await new.finish(await new.expect("execute_task"))
     await new.expect("ack")
     assert (await handle.wait(5.0)).attempts_made == 1
-    may_go_on.set()
+    answering.may_go_on.set()
 
     await new.quiet(0.3)
     assert not held_by(orchestrator, "anna")
