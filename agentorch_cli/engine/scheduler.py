@@ -316,9 +316,7 @@ class Scheduler:
             self.state.recount_slots(seat for _, seats in self._moving for seat in seats)
         if self._look_at_delayed:
             await self._release_delayed()
-        await self._read_limits()
-        await self._read_budgets()
-        await self._read()
+        await self._look()
         await self._continue()
         try:
             await self._assign()
@@ -345,12 +343,22 @@ class Scheduler:
                 self._wake.set()
                 await asyncio.sleep(DOUBT_PAUSE)
                 return
-            await self._read_limits()
-            await self._read_budgets()
-            await self._read()
+            await self._look()
             if self._look_at_parked or self._parked:
                 await self._land()
                 await self._continue()
+
+    async def _look(self) -> None:
+        """Read what is new of limits and of tasks.
+
+        Limits again where they were changed meanwhile: a task that was read then may be younger than they.
+        """
+        while True:
+            await self._read_limits()
+            await self._read_budgets()
+            await self._read()
+            if not (self._are_limits_stale or self._are_budgets_stale):
+                return
 
     def _tell_idle(self) -> None:
         """Nothing that is ready fits these agents: perhaps what others hold does."""

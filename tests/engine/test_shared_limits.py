@@ -218,3 +218,29 @@ async def test_an_agent_that_used_up_its_rate_is_named_and_is_no_free_slot_besid
         {"a": "has used up its rate of 1/h"}
     ]
     assert (await orchestrator.call("status.get")).alarms == []
+
+
+async def test_a_rate_set_while_tasks_are_read_holds_for_those_that_came_after_it(
+    orchestrator: Orchestrator, crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, scheduler = orchestrator.engine.store, orchestrator.engine.scheduler
+    read, reading, go_on = store.ready_tasks, asyncio.Event(), asyncio.Event()
+
+    async def slow(*asked: Any) -> Any:
+        reading.set()
+        await go_on.wait()
+        return await read(*asked)
+
+    await crew.join("a", slots=5)
+    monkeypatch.setattr(store, "ready_tasks", slow)
+    scheduler.look_again()
+    async with asyncio.timeout(10):
+        await reading.wait()
+        await orchestrator.call("limit.set", scope="agent", name="a", number=1, per_seconds=3600.0, burst=1)
+        handle = await orchestrator.submit({"required_capabilities": ["work"]})
+        while not scheduler._are_limits_stale:  # it has been told
+            await asyncio.sleep(0.005)
+        go_on.set()
+        await handle.result()
+
+    assert (await store.db.fetch("limits"))[0]["level"] < 1

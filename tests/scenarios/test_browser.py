@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import unicodedata
 from collections.abc import AsyncIterator, Iterator
@@ -381,12 +382,15 @@ window.asked = Promise.all([
 
 async def test_a_page_of_another_site_learns_nothing(orchestrator: Orchestrator, page: Page) -> None:
     body = FOREIGN.replace("BASE", urlsplit(orchestrator.url).netloc).encode()
+    connections: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(body)}\r\n\r\n"
-        writer.write(head.encode() + body)
-        await writer.drain()
+        connections.append(writer)
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):  # browsers connect in advance
+            await reader.readuntil(b"\r\n\r\n")
+            head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(body)}\r\n\r\n"
+            writer.write(head.encode() + body)
+            await writer.drain()
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -394,6 +398,10 @@ async def test_a_page_of_another_site_learns_nothing(orchestrator: Orchestrator,
         await page.goto(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
         await page.until("window.asked !== undefined")
         told = await page.evaluate("window.asked")
+    for connection in connections:
+        connection.close()
+        with contextlib.suppress(ConnectionError):
+            await connection.wait_closed()
 
     assert set(told.values()) == {"refused"}, told
     assert set(told) == {
