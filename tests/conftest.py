@@ -32,6 +32,8 @@ from tests.databases import TEMPLATE, execute, named, new_database
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell without job control has what it starts in the background ignore Ctrl-C, and what that starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup` has the same done with the end of a terminal
 
 # How long an example takes says what else the machine has to do.
 hypothesis.settings.register_profile(

@@ -448,16 +448,24 @@ def test_no_other_command_loads_textual(
     assert agentorch("top", "--help").code == 0
 
 
-def test_a_terminal_that_goes_away_ends_it(tmp_path: Path) -> None:
+def in_a_terminal(home: Path, **options: Any) -> pexpect.spawn[str]:
+    """`agentorch top` as a process of its own."""
     kept = {key: os.environ[key] for key in ("PATH", "PYTHONPATH") if key in os.environ}
-    child = pexpect.spawn(
+    return pexpect.spawn(
         sys.executable,
         [STUB, "top"],
-        env={**kept, "HOME": str(tmp_path), "TERM": "xterm-256color", "LC_ALL": "C.UTF-8"},
+        env={**kept, "HOME": str(home), "TERM": "xterm-256color", "LC_ALL": "C.UTF-8"},
         encoding="utf-8",
         timeout=30,
         dimensions=(30, 100),
+        **options,
     )
+
+
+@pytest.mark.parametrize("hangup", [signal.SIG_DFL, signal.SIG_IGN], ids=["heard", "ignored"])
+def test_a_terminal_that_goes_away_ends_it(tmp_path: Path, hangup: signal.Handlers) -> None:
+    """Also under `nohup`, where the signal of it is ignored."""
+    child = in_a_terminal(tmp_path, preexec_fn=lambda: signal.signal(signal.SIGHUP, hangup))
     child.expect_exact("reader-1")
 
     os.close(child.child_fd)
@@ -468,19 +476,32 @@ def test_a_terminal_that_goes_away_ends_it(tmp_path: Path) -> None:
     child.closed, child.child_fd, child.terminated = True, -1, True
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux shows them")
+def test_after_a_stop_that_nobody_announced_it_goes_on_as_before(tmp_path: Path) -> None:
+    child = in_a_terminal(tmp_path)
+    child.expect_exact("reader-1")
+    threads = Path(f"/proc/{child.pid}/task")
+    before = len(list(threads.iterdir()))
+
+    child.kill(signal.SIGSTOP)
+    child.kill(signal.SIGCONT)
+    child.expect_exact("\x1b[?1049l")
+    child.expect_exact("\x1b[?1049h")
+    child.send("2")
+    child.expect_exact("summarise the annual")
+
+    assert len(list(threads.iterdir())) == before
+    child.send("q")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+
+
 @pytest.mark.parametrize(("ending", "code"), [("q", 0), ("\x03", 130), (signal.SIGTERM, 143)])
 def test_in_a_real_terminal_it_leaves_everything_as_it_was(
     tmp_path: Path, ending: str | signal.Signals, code: int
 ) -> None:
-    kept = {key: os.environ[key] for key in ("PATH", "PYTHONPATH") if key in os.environ}
-    child = pexpect.spawn(
-        sys.executable,
-        [STUB, "top"],
-        env={**kept, "HOME": str(tmp_path), "TERM": "xterm-256color", "LC_ALL": "C.UTF-8"},
-        encoding="utf-8",
-        timeout=30,
-        dimensions=(30, 100),
-    )
+    child = in_a_terminal(tmp_path)
     before = termios.tcgetattr(child.child_fd)
     child.expect_exact("reader-1")
     if ending == "q":

@@ -20,7 +20,7 @@ from agentorch_cli.cli import board
 from agentorch_cli.cli.cockpit.grid import Grid
 from agentorch_cli.cli.cockpit.lists import LISTINGS, Listing, State
 from agentorch_cli.cli.cockpit.pages import Detail, Help, Question
-from agentorch_cli.cli.cockpit.terminal import Terminal
+from agentorch_cli.cli.cockpit.terminal import Gone, Terminal
 from agentorch_cli.cli.look import Look
 from agentorch_cli.cli.sparks import History
 from agentorch_cli.cli.watch import looks
@@ -245,6 +245,9 @@ class Cockpit(App[None]):
                 await asyncio.sleep(max(TASKS_EVERY, 4 * (clock() - start)))
         except OrchestratorError as error:
             self.give_up(error)
+
+    def on_gone(self, _: Gone) -> None:
+        self.give_up(SystemExit(128 + signal.SIGHUP))
 
     def give_up(self, error: BaseException) -> None:
         """Leave, with this error as the program's."""
