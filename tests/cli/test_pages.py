@@ -151,6 +151,23 @@ def test_a_story_is_told_in_order_with_offsets() -> None:
     assert "+16m 39s  failed at evil\\x1b" in text
 
 
+@pytest.mark.parametrize(("retries", "words"), [(0, "no retries"), (1, "1 retry"), (2, "2 retries")])
+def test_until_a_task_is_over_its_page_tells_its_limits(retries: int, words: str) -> None:
+    task = sample.story().model_copy(
+        update={
+            "completed_at": None,
+            "timeout_seconds": 300.0,
+            "retries": retries,
+            "options": {"estimate_seconds": 90.0},
+        }
+    )
+
+    text = ESCAPES.sub("", drawn(replace(TERMINAL, width=80), lambda page: story.draw(page, task)))
+
+    assert re.search(r"^ *estimate +1m 30s *$", text, re.MULTILINE)
+    assert re.search(rf"^ *limits +5m an attempt, {words} *$", text, re.MULTILINE)
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 300), st.integers(1, KEPT), st.booleans()), min_size=1, max_size=12),
     st.integers(1, 250),

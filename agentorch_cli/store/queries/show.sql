@@ -55,7 +55,8 @@ limit $1;
 select
   task_id, name, pool, task_type as type, status, priority, required_capabilities, depends_on, waiting_on, attempts_made,
   failures, assigned_agents, created_at, started_at, completed_at, run_at, deadline, error::text as error,
-  submission_id::text as submission_id, parent_id, idempotency_key, task_data, result, options::text as options,
+  submission_id::text as submission_id, parent_id, idempotency_key, timeout_seconds, retries, task_data, result,
+  options::text as options,
   (select max(a.progress) from task_attempts a
    where a.task_id = t.task_id and a.status in ('sent', 'accepted')) as progress
 from task_distributions t
