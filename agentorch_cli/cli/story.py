@@ -269,7 +269,7 @@ def _facts(task: TaskView, look: Look) -> list[tuple[str, Text]]:
         ("runs from", look.age(task.run_at) if task.run_at and task.run_at > look.now else None),
         ("deadline", look.age(task.deadline) if task.deadline else None),
         ("estimate", Text(span(estimate)) if (estimate := task.options.get("estimate_seconds")) else None),
-        ("limits", Text(_limits(task)) if task.timeout_seconds is not None and not task.completed_at else None),
+        ("limits", _limits(task)),
         ("took", columns.took(task, look) if task.started_at else None),
         ("attempts", Text(f"{task.attempts_made}, {task.failures} failed") if task.failures else None),
         ("used", look.text(money.used(task.usage)) if task.usage and _is_paid(task) else None),
@@ -289,10 +289,12 @@ def _after(task: TaskView, look: Look) -> Text:
     return look.names(listed(task.depends_on, task.names) if look.is_terminal else task.depends_on)
 
 
-def _limits(task: TaskView) -> str:
+def _limits(task: TaskView) -> Text | None:
     """How long an attempt may take, and how many may fail: of interest until it is over."""
+    if task.timeout_seconds is None or task.completed_at is not None:
+        return None
     retries = "1 retry" if task.retries == 1 else f"{task.retries or 'no'} retries"
-    return f"{span(task.timeout_seconds or 0)} an attempt, {retries}"
+    return Text(f"{span(task.timeout_seconds)} an attempt, {retries}")
 
 
 def _is_paid(task: TaskView) -> bool:
