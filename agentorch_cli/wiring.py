@@ -288,6 +288,18 @@ class Orchestrator:
         self._stack.push_async_callback(self._stop_hosted)
         await self.host_exec_agents()
 
+    async def tell_of_others(self) -> None:
+        """Log that other nodes share this database: whoever started one more by mistake should know."""
+        own = self.engine.state.node_id
+        others = [one for one in await self.call("node.list") if one.is_live and one.node_id != own]
+        if others:
+            is_one = len(others) == 1
+            log.info(
+                "%s %s this database, with its tasks and agents: agentorch node list",
+                "another serve" if is_one else f"{len(others)} other serves",
+                "shares" if is_one else "share",
+            )
+
     async def _join_hub(self, gateway: Gateway, engine_id: str) -> None:
         """Serve the agents behind a hub too, from now until the end."""
         url, limit = self.settings.gateway.hub_url, self.settings.gateway.max_message_bytes
@@ -615,8 +627,9 @@ async def serve(
     await orchestrator.__aenter__()
     _collect_less_often()
     try:
-        if on_ready is not None:
+        if on_ready is not None and not stop.is_set():
             on_ready(orchestrator.url)
+            await orchestrator.tell_of_others()
         await stop.wait()
     finally:
         await orchestrator.stop(at_once=stop_now)

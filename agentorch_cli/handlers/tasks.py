@@ -368,7 +368,7 @@ async def plan_tasks(context: Context, tasks: Sequence[TaskSpec]) -> views.PlanV
 
 async def why_task(context: Context, task_id: str) -> views.WhyView:
     """Why a task waits, link by link, from the rules that assign. Raises NotFound."""
-    found = await why(context.store, task_id)
+    found = await why(context.store, task_id, grace=context.grace)
     links = [views.WhyLink(**asdict(link)) for link in found.links]
     names = dict(found.names)
     for one in await find_deadlocks(context, only_open=True, task_id=task_id, limit=3):

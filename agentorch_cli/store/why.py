@@ -58,8 +58,9 @@ class Link:
 
     task_id: str
     code: str
-    """`dependency`, `running`, `queued`, `sub_task`, `slot`, `delayed`, `no_serve`, `limit`, `key`, `rate`,
-    `declined` (by everybody), `coverage` (how to ask), `cut` (the chain goes on, and is not followed), …"""
+    """`dependency`, `running`, `queued`, `away`, `sub_task`, `slot`, `delayed`, `no_serve`, `limit`, `key`,
+    `rate`, `declined` (by everybody), `coverage` (how to ask), `cut` (the chain goes on, and is not
+    followed), …"""
     sentence: str
     seconds: float | None = None
     depth: int = 0
@@ -226,9 +227,12 @@ async def read_fleet(store: Store, pool: str, task_ids: Sequence[str] = ()) -> F
     )
 
 
-async def why(store: Store, task_id: str) -> Why:
-    """The chain of reasons for which a task is not over yet. Raises NotFound."""
-    teller = _Teller(store)
+async def why(store: Store, task_id: str, *, grace: float) -> Why:
+    """The chain of reasons for which a task is not over yet. Raises NotFound.
+
+    `grace`: seconds for which an agent that went away may come back to what it holds.
+    """
+    teller = _Teller(store, grace)
     links = await teller.follow(task_id)
     row = teller.rows[task_id]
     clear = row["status"] in FINAL or all(link.code in _MOVING for link in links)
@@ -242,8 +246,9 @@ _MOVING = frozenset({"over", "running", "queued", "sent", "clear"})
 class _Teller:
     """Reads level by level, and tells each task once."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, grace: float) -> None:
         self.store = store
+        self.grace = grace
         self.rows: dict[str, asyncpg.Record] = {}
         self.attempts: dict[str, list[asyncpg.Record]] = {}
         self._fleets: dict[str, Fleet] = {}
@@ -368,6 +373,8 @@ class _Teller:
                     )
                 )
                 further += [child for child in children if child in self.rows]
+            elif one["away_s"] is not None:
+                links.append(Link(row["task_id"], "away", self._away(agent, one["away_s"]), one["away_s"]))
             elif one["wants_slot_s"] is not None:
                 links.append(
                     Link(row["task_id"], "slot", f"waits for a slot of {agent} to go on", one["wants_slot_s"])
@@ -392,6 +399,11 @@ class _Teller:
                     Link(row["task_id"], "running", f"runs on agent {agent}{progress}", one["accepted_s"])
                 )
         return links, further
+
+    def _away(self, agent_id: str, seconds: float) -> str:
+        left = self.grace - seconds
+        when = f"in {span(left)} unless it returns" if left > 0 else "about now"
+        return f"was given to agent {agent_id}, which lost its connection: taken back from it {when}"
 
     async def _tell_ready(self, row: asyncpg.Record) -> list[Link]:
         task_id, due = row["task_id"], row["due_in_s"]

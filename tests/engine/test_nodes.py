@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from crew import Crew, Gate
 
+from agentorch_cli.config import Settings
 from agentorch_cli.engine.relay import Relay
-from agentorch_cli.wiring import Orchestrator
+from agentorch_cli.wiring import Orchestrator, serve
 
 StartEngine = Callable[..., Awaitable[Orchestrator]]
 
@@ -305,3 +306,37 @@ async def test_a_node_listens_on_one_connection(nodes: Any) -> None:
     )
 
     assert sorted(row[0] for row in rows) == sorted(f"{node.engine.store.node_id} listen" for node in nodes)
+
+
+async def test_who_joins_others_is_told_so(
+    nodes: tuple[Orchestrator, Orchestrator], start_engine: StartEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="agentorch")
+    third = await start_engine()
+
+    for node in (nodes[1], third):
+        caplog.clear()
+        await node.tell_of_others()
+
+        assert ["2 other serves share this database" in line for line in caplog.messages] == [True]
+
+
+async def test_who_is_alone_is_not_told_of_others(
+    orchestrator: Orchestrator, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="agentorch")
+    caplog.clear()
+
+    await orchestrator.tell_of_others()
+
+    assert caplog.messages == []
+
+
+async def test_who_is_stopped_while_it_starts_is_never_ready(settings: Settings) -> None:
+    stop, told = asyncio.Event(), list[str]()
+    stop.set()
+
+    async with asyncio.timeout(20):
+        await serve(settings, on_ready=told.append, stop=stop)
+
+    assert told == []

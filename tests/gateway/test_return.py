@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import uuid
 from typing import Any
 
@@ -30,6 +31,24 @@ async def test_a_result_whose_ack_was_lost_is_sent_again_and_acknowledged(
 
     task = await outcome(task_id)
     assert (task.result, len(task.attempts)) == ("done", 1)
+
+
+async def test_while_it_may_come_back_task_why_says_how_long_it_has(start_engine: Any, fleet_of: Any) -> None:
+    orchestrator = await start_engine(gateway={"heartbeat_interval": 20.0})
+    agent = await fleet_of(orchestrator).join("one")
+    handle = await orchestrator.submit(WORK)
+    await agent.expect("execute_task")
+
+    await agent.vanish()
+
+    async with asyncio.timeout(10):
+        while (link := (await orchestrator.call("task.why", task_id=handle.task_id)).links[0]).code != "away":
+            await asyncio.sleep(0.02)
+    assert re.fullmatch(
+        r"was given to agent one, which lost its connection: taken back from it in (60|5\d)s"
+        " unless it returns",
+        link.sentence,
+    )
 
 
 async def test_a_result_that_was_never_received_is_taken_after_the_return(

@@ -132,7 +132,7 @@ async def test_it_answers_without_a_serve_too(start_engine: StartEngine) -> None
     await submit(orchestrator, link("b"))
     await store.db.pool.execute("update nodes set expires_at = now() - interval '3 minutes'")
 
-    found = await why(store, "a")
+    found = await why(store, "a", grace=30.0)
 
     assert [item.code for item in found.links] == ["dependency", "no_serve", "agents"]
     assert found.links[1].depth == 1

@@ -46,7 +46,9 @@ select
   ), '{}') else '{}' end as behind,
   extract(epoch from now() - sent_at)::float8 as sent_s, extract(epoch from now() - accepted_at)::float8 as accepted_s,
   extract(epoch from now() - waits_since)::float8 as waits_s,
-  extract(epoch from now() - wants_slot_since)::float8 as wants_slot_s
+  extract(epoch from now() - wants_slot_since)::float8 as wants_slot_s,
+  (select extract(epoch from now() - r.disconnected_at)::float8
+   from agent_registry r where r.agent_id = a.agent_id and r.node_id is null) as away_s
 from task_attempts a
 where task_id = any($1::text[]) and status in ('sent', 'accepted')
 order by sent_at;
