@@ -387,10 +387,6 @@ class TaskView(View):
     parent_id: str | None = None
     idempotency_key: str | None = None
     labels: dict[str, str] = Field(default_factory=dict)
-    timeout_seconds: float | None = None
-    """For which one attempt may run; filled by `task show`."""
-    retries: int | None = None
-    """Attempts that may follow one that failed; filled by `task show`."""
     data: Any = None
     options: dict[str, Any] = Field(default_factory=dict)
     attempts: list[AttemptView] = Field(default_factory=list)
@@ -401,6 +397,10 @@ class TaskView(View):
     """That it is charged to."""
     cursor: str | None = None
     """Where a list goes on after it; only in lists."""
+    timeout_seconds: float | None = None
+    """For which one attempt may run; filled by `task show`."""
+    retries: int | None = None
+    """Attempts that may follow one that failed; filled by `task show`."""
 
 
 class TaskRef(View):
