@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
@@ -134,17 +135,18 @@ async def test_a_sub_task_shares_the_key_of_its_parent(orchestrator: Orchestrato
 
 async def test_a_rate_bounds_starts_until_it_is_removed(orchestrator: Orchestrator, crew: Crew) -> None:
     await crew.join("a", does=Watch(0.0), slots=50)
-    await orchestrator.call("limit.set", scope="capability", name="work", number=20, per_seconds=1.0, burst=4)
+    rate = partial(orchestrator.call, "limit.set", scope="capability", name="work", burst=4)
+    await rate(number=1, per_seconds=3600.0)
 
-    handles = [
-        await orchestrator.submit({"required_capabilities": ["work"], "data": {"key": "x"}})
-        for _ in range(14)
-    ]
+    handles = await orchestrator.submit_all(
+        [{"required_capabilities": ["work"], "data": {"key": "x"}} for _ in range(14)]
+    )
     waiting = handles[-1].task_id
     async with asyncio.timeout(20):
         while not (reasons := [one for one in await why(orchestrator, waiting) if one[0] == "rate"]):
             await asyncio.sleep(0)
-        assert reasons == [("rate", "the rate of capability work is used up (20/s)")]
+        assert reasons == [("rate", "the rate of capability work is used up (1/h)")]
+        await rate(number=20, per_seconds=1.0)
         for handle in handles:
             await handle.result()
     tasks = [await orchestrator.call("task.get", task_id=handle.task_id) for handle in handles]
@@ -155,9 +157,7 @@ async def test_a_rate_bounds_starts_until_it_is_removed(orchestrator: Orchestrat
             assert last - first + 1 <= 4 + 20 * (starts[last] - starts[first] + 0.05)
     assert starts[-1] - starts[0] > 0.25, "14 starts at 20/s with 4 at once take half a second"
 
-    await orchestrator.call(
-        "limit.set", scope="capability", name="work", number=1, per_seconds=3600.0, burst=1
-    )
+    await rate(number=1, per_seconds=3600.0, burst=1)
     handles = [
         await orchestrator.submit({"required_capabilities": ["work"], "data": {"key": "x"}}) for _ in range(5)
     ]

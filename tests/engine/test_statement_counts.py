@@ -179,7 +179,7 @@ async def test_a_task_on_an_idle_engine_waits_for_few_statements(
     sent: Sent, start_engine: Any, crew_of: Any
 ) -> None:
     """From the call of submit to the result at hand: three of the engine, and what the submitter looks at."""
-    orchestrator = await start_engine()
+    orchestrator = await start_engine(engine={"poll_interval": 60.0})  # what is done anyway, is not counted
     await crew_of(orchestrator).join("able", "work", does=echo)
     task = {"required_capabilities": ["work"], "data": 1}
     for _ in range(3):
