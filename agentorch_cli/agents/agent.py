@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from agentorch_cli.agents.desk import Desk
 from agentorch_cli.agents.handler import Handler, mode_of
-from agentorch_cli.agents.line import Line, LineState, OnConnection
+from agentorch_cli.agents.line import Find, Line, LineState, OnConnection
 from agentorch_cli.core.model import check_name
 from agentorch_cli.errors import Conflict, UsageError
 from agentorch_cli.text import one_line
@@ -123,6 +123,7 @@ class Agent:
         on_connection: OnConnection | None = None,
         drain_timeout: float = 30.0,
         tls: ssl.SSLContext | None = None,
+        find: Find | None = None,
     ) -> None:
         """Serve until `stop` is set or the call is cancelled, whatever happens to the connection.
 
@@ -130,7 +131,8 @@ class Agent:
         `drain_timeout` seconds. Cancelling gives everything back at once.
         `on_connection(state, reason)` hears of every change (`LineState`).
         `tls`: how a wss:// server is checked, where the system's authorities do not know it.
-        Raises Unauthorized or NotAllowed when the engine refuses this agent.
+        `find` answers where the engine is now, if it may be elsewhere when the connection was lost.
+        Raises Unauthorized or NotAllowed when the engine refuses this agent, and what `find` raises.
         """
         if self._is_running:
             raise Conflict(f"agent {self.agent_id} runs already")
@@ -142,7 +144,7 @@ class Agent:
             self._voter,
             parks=self.metadata.get("park") is not False,
         )
-        line = Line(desk, url, self._register_frame(), token, on_connection, tls)
+        line = Line(desk, url, self._register_frame(), token, on_connection, tls, find)
         holding = asyncio.create_task(line.hold())
         try:
             await _first_of(holding, stop)

@@ -13,7 +13,7 @@ import ipaddress
 import logging
 import random
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -75,6 +75,9 @@ class LineState(StrEnum):
     """The agent has left."""
 
 
+Find = Callable[[], Awaitable[str]]
+"""Answers where the engine is now; asked before each connection but the first."""
+
 OnConnection = Callable[[str, str], None]
 
 
@@ -93,10 +96,12 @@ class Line:
         token: str | None,
         on_connection: OnConnection | None,
         tls: ssl.SSLContext | None = None,
+        find: Find | None = None,
     ) -> None:
         self._desk = desk
         self._tls = tls
         self._url = url
+        self._find = find
         self._register = register
         self._token = token
         self._on_connection = on_connection
@@ -123,6 +128,8 @@ class Line:
         while True:
             await self._dial_once()
             await asyncio.sleep(self._delay())
+            if self._find is not None:
+                self._url = await self._find()
 
     async def leave(self, seconds: float) -> None:
         """Say `unregister`, and wait at most so long until it is on its way."""

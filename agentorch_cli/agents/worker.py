@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentorch_cli.agents.agent import DEFAULT_URL, Agent
-from agentorch_cli.agents.line import LineState, OnConnection
+from agentorch_cli.agents.line import Find, LineState, OnConnection
 
 
 @dataclass(slots=True)
@@ -33,6 +33,7 @@ async def run_worker(
     drain_timeout: float = 30.0,
     inline: bool = False,
     tls: ssl.SSLContext | None = None,
+    find: Find | None = None,
 ) -> int | None:
     """Serve with one handler for every type until a signal comes; returns the signal's number.
 
@@ -48,6 +49,7 @@ async def run_worker(
         on_connection=on_connection,
         drain_timeout=drain_timeout,
         tls=tls,
+        find=find,
     )
 
 
@@ -60,6 +62,7 @@ async def run_until_signal(
     on_connection: OnConnection | None = None,
     drain_timeout: float = 30.0,
     tls: ssl.SSLContext | None = None,
+    find: Find | None = None,
 ) -> int | None:
     """The same with the handlers that the agent has."""
     with stopping_on_signals(stop or Stop()) as stopping:
@@ -71,6 +74,7 @@ async def run_until_signal(
                 on_connection=on_connection,
                 drain_timeout=drain_timeout,
                 tls=tls,
+                find=find,
             )
         except asyncio.CancelledError:
             if stopping.number is None:
@@ -79,8 +83,11 @@ async def run_until_signal(
     return stopping.number
 
 
-def telling(agent_id: str, url: str, say: Callable[[str], None]) -> OnConnection:
-    """Says how the connection is, each state once: an agent dials again and again, in vain for one reason."""
+def telling(agent_id: str, url: str | Callable[[], str], say: Callable[[str], None]) -> OnConnection:
+    """Says how the connection is, each state once: an agent dials again and again, in vain for one reason.
+
+    `url` may be asked for, where it may change.
+    """
     last = ("", "")
 
     def tell(state: str, reason: str) -> None:
@@ -90,7 +97,8 @@ def telling(agent_id: str, url: str, say: Callable[[str], None]) -> OnConnection
             return
         said = f"{state} ({reason})" if reason else str(state)
         if state == LineState.UNREACHABLE:
-            said += f": trying {url} again and again; does agentorch serve, or up, run there?"
+            where = url if isinstance(url, str) else url()
+            said += f": trying {where} again and again; does agentorch serve, or up, run there?"
         say(f"{agent_id}: {said}")
 
     return tell

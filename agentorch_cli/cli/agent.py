@@ -406,9 +406,24 @@ async def _work(
     from agentorch_cli.tls import context_for
 
     target = await _engine(session, url, is_insecure)
-    tell = telling(agent.agent_id, target.url, session.say)
-    tls = context_for(target.url, target.ca)
-    return await run_worker(agent, handler, url=target.url, token=target.token, on_connection=tell, tls=tls)
+    now_at = target.url
+
+    async def find() -> str:
+        nonlocal now_at
+        now_at = await _running_engine(session) or now_at
+        return now_at
+
+    # Only on the embedded database: a fleet that asks a server, as it comes back, would take its connections.
+    is_found = url is None and not session.settings.is_remote and not session.settings.database.url
+    return await run_worker(
+        agent,
+        handler,
+        url=target.url,
+        token=target.token,
+        on_connection=telling(agent.agent_id, lambda: now_at, session.say),
+        tls=context_for(target.url, target.ca),
+        find=find if is_found else None,
+    )
 
 
 async def _engine(session: Session, url: str | None, is_insecure: bool) -> Target:

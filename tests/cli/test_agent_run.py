@@ -29,8 +29,8 @@ def connected(monkeypatch: pytest.MonkeyPatch, desk: Any) -> list[str]:
     """The addresses to which agents would connect; the database is one of our own, which is there."""
     found: list[str] = []
 
-    async def run_worker(agent: Any, handler: Any, *, url: str, **rest: Any) -> None:
-        found.append(url)
+    async def run_worker(agent: Any, handler: Any, *, url: str, find: object, **rest: Any) -> None:
+        found.append(url if find is None else f"{url} and looks again")
 
     async def attend(agent: Any, url: str, *rest: Any, **others: Any) -> int:
         found.append(url)
@@ -104,6 +104,7 @@ def test_where_nothing_was_ever_started_nothing_is_started_for_an_agent(
     monkeypatch.delenv("DATABASE_URL")
 
     agentorch(*RUN)
+    agentorch(*RUN, "--url", "ws://127.0.0.1:5/agents")
 
-    assert connected == ["ws://127.0.0.1:3001/agents"]
+    assert connected == ["ws://127.0.0.1:3001/agents and looks again", "ws://127.0.0.1:5/agents"]
     assert desk.calls == []

@@ -11,6 +11,8 @@ import asyncio
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 
@@ -235,3 +237,30 @@ async def test_agents_of_a_node_that_was_taken_for_dead_work_again(cluster: Clus
     await cluster.until_over(4)
 
     assert await faults(cluster) == []
+
+
+async def test_an_agent_of_a_folder_finds_its_serve_again_on_another_port(cluster: Cluster) -> None:
+    """It is there before any serve, and while one is killed; `serve --port 0` is never where it was."""
+    agent = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "agentorch_cli", "--data-dir", str(cluster.data_dir)),
+        *("agent", "run", "a", "-c", "work", "--exec", "cat"),
+        stderr=subprocess.PIPE,
+        env={**os.environ, **cluster.settings},
+    )
+    assert agent.stderr is not None
+    try:
+        async with asyncio.timeout(60):
+            while b"unreachable" not in await agent.stderr.readline():
+                pass
+            for _ in range(2):
+                node = await cluster.add_node()
+                while b"connected" not in await agent.stderr.readline():
+                    pass
+                node.kill()
+    finally:
+        agent.kill()
+        await agent.communicate()
+
+    ports = [node.port for node in cluster.nodes]
+    assert len(set(ports)) == 2
