@@ -10,15 +10,23 @@ import os
 import sys
 import threading
 import time
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+)
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from agentorch_cli.cli.session import Session, write
 from agentorch_cli.text import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+T = TypeVar("T")
 
 MOMENT_SECONDS = 0.7
 """Operations that are quicker show nothing."""
@@ -132,3 +140,14 @@ class Progress(AbstractContextManager["Progress"]):
         if self.total is None:
             return f"{self.done:,}" if self.done else ""
         return f"{self.done:,} of {self.total:,}" if self._is_counted else f"{self.total:,}"
+
+
+@asynccontextmanager
+async def shown_while_opening(
+    session: Session, title: str, opening: AbstractAsyncContextManager[T]
+) -> AsyncIterator[T]:
+    """What this opens, for the time of the block; progress is shown until it is open."""
+    async with AsyncExitStack() as stack:
+        with Progress(session, title):
+            opened = await stack.enter_async_context(opening)
+        yield opened

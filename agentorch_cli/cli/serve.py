@@ -10,7 +10,7 @@ import typer
 
 from agentorch_cli.cli.help import single
 from agentorch_cli.cli.options import LogFormat, LogLevel
-from agentorch_cli.cli.session import ENDINGS, Session, heard
+from agentorch_cli.cli.session import ENDINGS, FIRST_START, Session, heard
 
 
 def serve(
@@ -110,5 +110,7 @@ async def _serve(session: Session) -> int | None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, *heard(ENDINGS)):
         loop.add_signal_handler(number, on_signal, number)
+    if session.makes_database and session.format == "table":
+        session.say(f"{FIRST_START}: {session.settings.data_dir}")
     await wiring.serve(session.settings, on_ready=on_ready, stop=stop, stop_now=stop_now)
     return second

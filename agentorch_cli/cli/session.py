@@ -34,6 +34,8 @@ PICTURES = ("svg", "html", "mermaid", "dot")
 """Forms that only commands which draw can give."""
 NARROWEST = 20
 """Columns below which a terminal breaks the lines itself."""
+FIRST_START = "Making the embedded PostgreSQL, once"
+
 ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 """Signals that end the program, besides Ctrl-C: from a supervisor, and from a terminal that goes away."""
 
@@ -154,7 +156,17 @@ class Session:
 
         _ = self.data_dir_here
         client: AbstractAsyncContextManager[Client] = open_client(self.settings, prepare=prepare)
-        return client
+        if not self.makes_database:
+            return client
+        from agentorch_cli.cli.progress import shown_while_opening
+
+        return shown_while_opening(self, FIRST_START, client)
+
+    @property
+    def makes_database(self) -> bool:
+        """The embedded PostgreSQL has no files yet: to make them takes seconds."""
+        is_embedded = not (self.settings.is_remote or self.settings.database.url)
+        return is_embedded and not (self.settings.data_dir / "postgres" / "PG_VERSION").exists()
 
     def ask(self, method: str, *, prepare: bool = True, **parameters: Any) -> Any:
         """Call one operation and give its answer; a `Part` among the parameters is made whole first."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import sample_fleet as sample
 
 from agentorch_cli.cli import follow, progress
 from agentorch_cli.cli.progress import Progress
-from agentorch_cli.cli.session import Session
+from agentorch_cli.cli.session import FIRST_START, Session
 from agentorch_cli.views import SubmitReply, SubmittedTask, TallyView
 
 
@@ -155,3 +156,32 @@ def test_results_name_their_tasks_at_80_columns(
 
     for task in sample.tasks():
         assert task.task_id in stream.getvalue()
+
+
+async def test_a_first_start_is_shown_until_it_is_over(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", err := Stderr())
+
+    @contextlib.asynccontextmanager
+    async def opening() -> AsyncIterator[str]:
+        await asyncio.to_thread(err.until, FIRST_START)
+        yield "a client"
+
+    async with progress.shown_while_opening(Session(), FIRST_START, opening()) as opened:
+        assert opened == "a client"
+        assert "progress" not in [thread.name for thread in threading.enumerate()]
+
+
+@pytest.mark.parametrize(
+    ("is_there", "database", "expected"),
+    [(False, None, True), (True, None, False), (False, "postgresql://here/fleet", False)],
+)
+def test_only_where_the_files_of_the_database_are_missing_is_it_a_first_start(
+    tmp_path: Path, is_there: bool, database: str | None, expected: bool
+) -> None:
+    (tmp_path / "postgres").mkdir()
+    if is_there:
+        (tmp_path / "postgres" / "PG_VERSION").write_text("18\n")
+    session = Session()
+    session.data_dir, session.database_url = str(tmp_path), database
+
+    assert session.makes_database is expected
