@@ -290,8 +290,8 @@ def _after(task: TaskView, look: Look) -> Text:
 
 
 def _limits(task: TaskView) -> Text | None:
-    """How long an attempt may take, and how many may fail: of interest until it is over."""
-    if task.timeout_seconds is None or task.completed_at is not None:
+    """How long an attempt may take, and how many may fail: of interest until all went well."""
+    if task.timeout_seconds is None or task.status in ("completed", "cancelled", "skipped"):
         return None
     retries = "1 retry" if task.retries == 1 else f"{task.retries or 'no'} retries"
     return Text(f"{span(task.timeout_seconds)} an attempt, {retries}")

@@ -145,9 +145,9 @@ class Lifeline:
         error = {"code": "timeout", "message": reason}
         self.settler.put(Report(message_id, agent_id, AttemptStatus.TIMED_OUT, error=error, from_agent=False))
 
-    def give_back(self, agent_id: str) -> None:
-        """The agent leaves in good order: what it held goes elsewhere, and is no loss."""
-        error = {"code": "returned", "message": f"agent {agent_id} left and gave its work back"}
+    def give_back(self, agent_id: str, what: str = "left and gave its work back") -> None:
+        """The agent leaves in good order, or was removed: what it held goes elsewhere, and is no loss."""
+        error = {"code": "returned", "message": f"agent {agent_id} {what}"}
         self._end_all(agent_id, AttemptStatus.CANCELLED, error)
 
     def _end_all(self, agent_id: str, status: AttemptStatus, error: dict[str, str]) -> None:

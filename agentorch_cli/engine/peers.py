@@ -263,6 +263,7 @@ class Peers:
         self.state.roster.drop(agent_id)
         self.exclusions.forget(agent_id)
         self.courier.dismiss(agent_id, "the agent was removed from the registry")
+        self.desk.lifeline.give_back(agent_id, "was removed")
 
     # --- the safety net ---------------------------------------------------------------------
 

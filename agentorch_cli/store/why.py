@@ -48,6 +48,8 @@ WIDEST = 5
 MOST_EXPLAINED = 10
 """Tasks whose wait is explained at once: each costs a walk over all that is ready."""
 
+NO_SERVE = "no serve is running; start one with: agentorch serve"
+
 IDLE_SECONDS = 5.0
 """Ready work and a free slot may be side by side for so long before it is an alarm."""
 
@@ -341,10 +343,15 @@ class _Teller:
         name = row["task_id"]
         live = self.attempts.get(name, [])
         if row["status"] == "running" and live:
+            first = live[0]
+            if first["away_s"] is not None:
+                return f"{name} (given to {first['agent_id']}, which lost its connection)"
+            how = "sent to" if first["accepted_s"] is None else "running on"
+            how = "queued on" if first["behind"] else how
             on = ", ".join(
                 f"{one['agent_id']} for {span(one['accepted_s'] or one['sent_s'])}" for one in live[:3]
             )
-            return f"{name} ({'queued' if live[0]['behind'] else 'running'} on {on})"
+            return f"{name} ({how} {on})"
         return f"{name} ({row['status']})"
 
     async def _tell_running(self, row: asyncpg.Record) -> tuple[list[Link], list[str]]:
@@ -373,8 +380,10 @@ class _Teller:
                     )
                 )
                 further += [child for child in children if child in self.rows]
-            elif one["away_s"] is not None:
-                links.append(Link(row["task_id"], "away", self._away(agent, one["away_s"]), one["away_s"]))
+            if one["away_s"] is not None:
+                links.append(Link(row["task_id"], "away", self._away(one), one["away_s"]))
+            elif one["awaits"]:
+                continue
             elif one["wants_slot_s"] is not None:
                 links.append(
                     Link(row["task_id"], "slot", f"waits for a slot of {agent} to go on", one["wants_slot_s"])
@@ -398,12 +407,20 @@ class _Teller:
                 links.append(
                     Link(row["task_id"], "running", f"runs on agent {agent}{progress}", one["accepted_s"])
                 )
+        if links and self.attempts[row["task_id"]][0]["served_s"] is None:
+            links.append(Link(row["task_id"], "no_serve", NO_SERVE))
         return links, further
 
-    def _away(self, agent_id: str, seconds: float) -> str:
-        left = self.grace - seconds
+    def _away(self, one: asyncpg.Record) -> str:
+        """The grace begins anew with a `serve` that was not there when the connection was lost."""
+        what = f"was given to agent {one['agent_id']}, which lost its connection"
+        if one["served_s"] is None:
+            return what
+        left = self.grace - min(one["away_s"], one["served_s"])
+        if one["left_s"] is not None:
+            left = min(left, one["left_s"])
         when = f"in {span(left)} unless it returns" if left > 0 else "about now"
-        return f"was given to agent {agent_id}, which lost its connection: taken back from it {when}"
+        return f"{what}: taken back from it {when}"
 
     async def _tell_ready(self, row: asyncpg.Record) -> list[Link]:
         task_id, due = row["task_id"], row["due_in_s"]
@@ -417,14 +434,7 @@ class _Teller:
         waited = max(0.0, -(due or 0.0))
         links: list[Link] = []
         if not fleet.live_nodes:
-            links.append(
-                Link(
-                    task_id,
-                    "no_serve",
-                    "no serve is running; start one with: agentorch serve",
-                    fleet.no_node_s,
-                )
-            )
+            links.append(Link(task_id, "no_serve", NO_SERVE, fleet.no_node_s))
         elif not fleet.live_here:
             links.append(Link(task_id, "no_serve", nobody_schedules(fleet.pool), fleet.none_here_s))
         if not any(one.task_id == task_id for one in fleet.ready):

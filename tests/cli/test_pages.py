@@ -155,7 +155,7 @@ def test_a_story_is_told_in_order_with_offsets() -> None:
 def test_until_a_task_is_over_its_page_tells_its_limits(retries: int, words: str) -> None:
     task = sample.story().model_copy(
         update={
-            "completed_at": None,
+            "status": "running",
             "timeout_seconds": 300.0,
             "retries": retries,
             "options": {"estimate_seconds": 90.0},

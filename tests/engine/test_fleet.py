@@ -69,9 +69,10 @@ async def test_an_exec_agent_that_is_registered_twice_at_once_runs_once(orchestr
 
 
 async def test_an_agent_that_is_removed_while_connected_goes_and_its_work_goes_elsewhere(
-    orchestrator: Any, crew: Any
+    start_engine: Any, crew_of: Any
 ) -> None:
-    gate = Gate()
+    orchestrator = await start_engine(gateway={"heartbeat_interval": 60.0})  # nobody waits for it to return
+    gate, crew = Gate(), crew_of(orchestrator)
     hand = await crew.join("a", does=gate)
     task = await orchestrator.submit({"required_capabilities": ["work"], "data": 1})
     await gate.work()
@@ -85,6 +86,8 @@ async def test_an_agent_that_is_removed_while_connected_goes_and_its_work_goes_e
     assert await task.result(10) == 1
     await asyncio.wait([hand.running], timeout=5)
     assert "removed" in str(hand.running.exception())
+    attempts = (await orchestrator.call("task.get", task_id=task.task_id)).attempts
+    assert attempts[0].error == {"code": "returned", "message": "agent a was removed"}
     assert [agent.agent_id for agent in await orchestrator.call("agent.list")] == ["b"]
 
 

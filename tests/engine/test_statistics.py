@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 ROWS = """
@@ -25,8 +26,9 @@ async def grown(lifeline: Any, sql: Any, number: int) -> None:
             await lifeline.sweep_once()
 
 
-async def test_a_table_that_has_outgrown_its_statistics_gets_new_ones(orchestrator: Any, sql: Any) -> None:
-    lifeline = orchestrator.engine.lifeline
+async def test_a_table_that_has_outgrown_its_statistics_gets_new_ones(start_engine: Any, sql_of: Any) -> None:
+    orchestrator = await start_engine(engine={"poll_interval": 60.0})  # only the sweeps of this test
+    lifeline, sql = orchestrator.engine.lifeline, partial(sql_of, orchestrator)
     await sql("analyze task_distributions")
     await sql("alter table task_distributions set (autovacuum_enabled = off)")
     await sql(ROWS, 1, 2_000)

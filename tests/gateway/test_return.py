@@ -51,6 +51,39 @@ async def test_while_it_may_come_back_task_why_says_how_long_it_has(start_engine
     )
 
 
+async def test_task_why_tells_what_comes_before_the_end_of_a_grace(start_engine: Any, fleet_of: Any) -> None:
+    orchestrator = await start_engine(gateway={"heartbeat_interval": 60.0})
+    agent = await fleet_of(orchestrator).join("one")
+    handle = await orchestrator.submit({**WORK, "timeout": 40})
+    later = await orchestrator.submit({**WORK, "depends_on": [handle.task_id]})
+    work = await agent.expect("execute_task")
+
+    async def links(task_id: str) -> list[tuple[str, str]]:
+        found = await orchestrator.call("task.why", task_id=task_id)
+        return [(link.code, link.sentence) for link in found.links]
+
+    async with asyncio.timeout(10):
+        assert (await links(later.task_id))[0][1].startswith(f"waits for task {handle.task_id} (sent to one ")
+        await agent.accept(work)
+        while (await links(handle.task_id))[0][0] != "running":
+            await asyncio.sleep(0.02)
+        await agent.vanish()
+        while (found := await links(later.task_id))[1][0] != "away":
+            await asyncio.sleep(0.02)
+    assert found[0][1].endswith("(given to one, which lost its connection)")
+    assert re.search(r"taken back from it in (40|3\d)s unless it returns$", found[1][1])
+
+    async with asyncio.timeout(10):
+        while (found := await links(handle.task_id))[-1][0] != "no_serve":  # nodes say again that they live
+            await orchestrator.store.db.pool.execute(
+                "update nodes set expires_at = now() - interval '1 minute'"
+            )
+    assert found == [
+        ("away", "was given to agent one, which lost its connection"),
+        ("no_serve", "no serve is running; start one with: agentorch serve"),
+    ]
+
+
 async def test_a_result_that_was_never_received_is_taken_after_the_return(
     fleet: Fleet, submit: Any, outcome: Any
 ) -> None:

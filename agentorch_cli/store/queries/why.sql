@@ -47,8 +47,12 @@ select
   extract(epoch from now() - sent_at)::float8 as sent_s, extract(epoch from now() - accepted_at)::float8 as accepted_s,
   extract(epoch from now() - waits_since)::float8 as waits_s,
   extract(epoch from now() - wants_slot_since)::float8 as wants_slot_s,
-  (select extract(epoch from now() - r.disconnected_at)::float8
-   from agent_registry r where r.agent_id = a.agent_id and r.node_id is null) as away_s
+  -- since when its agent has been away, for how long somebody has served, and what is left of its time
+  (select extract(epoch from now() - coalesce(r.disconnected_at, r.created_at))::float8
+   from agent_registry r where r.agent_id = a.agent_id and r.node_id is null) as away_s,
+  (select extract(epoch from now() - min(n.started_at))::float8 from nodes n where n.expires_at > now()) as served_s,
+  (select extract(epoch from least(a.accepted_at + t.timeout_seconds * interval '1 second', t.deadline) - now())::float8
+   from task_distributions t where t.task_id = a.task_id) as left_s
 from task_attempts a
 where task_id = any($1::text[]) and status in ('sent', 'accepted')
 order by sent_at;
