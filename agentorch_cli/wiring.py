@@ -629,7 +629,8 @@ async def serve(
     try:
         if on_ready is not None and not stop.is_set():
             on_ready(orchestrator.url)
-            await orchestrator.tell_of_others()
+            with contextlib.suppress(OrchestratorError):  # a database that is away is waited for
+                await orchestrator.tell_of_others()
         await stop.wait()
     finally:
         await orchestrator.stop(at_once=stop_now)

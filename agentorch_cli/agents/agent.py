@@ -173,7 +173,7 @@ class Agent:
         """
         from agentorch_cli.agents.worker import run_until_signal, telling
 
-        told = telling(self.agent_id, url, _say)
+        told = telling(self.agent_id, lambda: url, _say)
         work = run_until_signal(
             self, url=url, token=token, on_connection=told, drain_timeout=drain_timeout, tls=tls
         )

@@ -83,10 +83,10 @@ async def run_until_signal(
     return stopping.number
 
 
-def telling(agent_id: str, url: str | Callable[[], str], say: Callable[[str], None]) -> OnConnection:
+def telling(agent_id: str, url: Callable[[], str], say: Callable[[str], None]) -> OnConnection:
     """Says how the connection is, each state once: an agent dials again and again, in vain for one reason.
 
-    `url` may be asked for, where it may change.
+    `url` answers what it dials now.
     """
     last = ("", "")
 
@@ -97,8 +97,7 @@ def telling(agent_id: str, url: str | Callable[[], str], say: Callable[[str], No
             return
         said = f"{state} ({reason})" if reason else str(state)
         if state == LineState.UNREACHABLE:
-            where = url if isinstance(url, str) else url()
-            said += f": trying {where} again and again; does agentorch serve, or up, run there?"
+            said += f": trying {url()} again and again; does agentorch serve, or up, run there?"
         say(f"{agent_id}: {said}")
 
     return tell

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ from agentorch_cli.cli.help import noun, verb
 from agentorch_cli.cli.options import LogFormat, LogLevel, TellEverybody, json_or_text
 from agentorch_cli.cli.session import Session
 from agentorch_cli.core.hints import shortened
-from agentorch_cli.errors import UsageError, fixed_by
+from agentorch_cli.errors import OrchestratorError, UsageError, fixed_by
 
 if TYPE_CHECKING:
     from agentorch_cli.agents import Agent
@@ -410,7 +411,8 @@ async def _work(
 
     async def find() -> str:
         nonlocal now_at
-        now_at = await _running_engine(session) or now_at
+        with contextlib.suppress(OrchestratorError):  # a look is no reason for an agent to end
+            now_at = await _running_engine(session) or now_at
         return now_at
 
     # Only on the embedded database: a fleet that asks a server, as it comes back, would take its connections.
@@ -474,7 +476,6 @@ def _seconds(text: str | None, option: str) -> float | None:
 def _is_for_up(name: str) -> bool:
     """Whether an agent of the file says what only `agentorch up` does."""
     from agentorch_cli.documents import load_document
-    from agentorch_cli.errors import OrchestratorError
     from agentorch_cli.messages import FOR_UP
     from agentorch_cli.taskfile import read_agent_tables
 

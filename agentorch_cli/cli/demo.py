@@ -137,10 +137,8 @@ async def _refuse_company(session: Session) -> None:
 async def _refuse_namesakes(session: Session) -> None:
     """Raises Conflict where `serve` would run commands under ids of ours: each would cut the other off."""
     from agentorch_cli.cli.fleet import SCRIPTS
-    from agentorch_cli.store.embedded import inspect
 
-    settings = session.settings
-    if not settings.database.url and not (await inspect(settings.data_dir)).initialised:
+    if session.makes_database:
         return
     async with session.connect() as client:
         taken = sorted(
@@ -149,7 +147,7 @@ async def _refuse_namesakes(session: Session) -> None:
             if agent.exec and agent.agent_id in SCRIPTS
         )
     if taken:
-        place = "this database" if session.database_url else settings.data_dir
+        place = "this database" if session.database_url else session.settings.data_dir
         has = f"the agents {', '.join(taken)}" if len(taken) > 1 else f"an agent {taken[0]}"
         raise Conflict(
             f"{place} has {has} with a command; an agent of the demonstration is called that too",

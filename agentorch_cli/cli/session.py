@@ -7,7 +7,7 @@ import signal
 import stat
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, TypeVar, cast
@@ -35,6 +35,7 @@ PICTURES = ("svg", "html", "mermaid", "dot")
 NARROWEST = 20
 """Columns below which a terminal breaks the lines itself."""
 FIRST_START = "Making the embedded PostgreSQL, once"
+"""Said while a first command is busy with that."""
 
 ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 """Signals that end the program, besides Ctrl-C: from a supervisor, and from a terminal that goes away."""
@@ -164,9 +165,15 @@ class Session:
 
     @property
     def makes_database(self) -> bool:
-        """The embedded PostgreSQL has no files yet: to make them takes seconds."""
-        is_embedded = not (self.settings.is_remote or self.settings.database.url)
-        return is_embedded and not (self.settings.data_dir / "postgres" / "PG_VERSION").exists()
+        """The embedded PostgreSQL has no files yet: to make them takes seconds.
+
+        False where that cannot be seen: whoever opens it says why.
+        """
+        if self.settings.is_remote or self.settings.database.url:
+            return False
+        with suppress(OSError):
+            return not (self.settings.data_dir / "postgres" / "PG_VERSION").exists()
+        return False
 
     def ask(self, method: str, *, prepare: bool = True, **parameters: Any) -> Any:
         """Call one operation and give its answer; a `Part` among the parameters is made whole first."""

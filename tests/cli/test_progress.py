@@ -185,3 +185,17 @@ def test_only_where_the_files_of_the_database_are_missing_is_it_a_first_start(
     session.data_dir, session.database_url = str(tmp_path), database
 
     assert session.makes_database is expected
+
+
+def test_a_folder_that_cannot_be_looked_into_is_left_to_whoever_opens_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    session = Session()
+    session.data_dir = str(tmp_path)
+    assert session.settings.data_dir == tmp_path
+    monkeypatch.setattr(Path, "exists", refuse)
+
+    assert session.makes_database is False

@@ -131,3 +131,11 @@ async def is_quick(engine: Orchestrator, agent_id: str) -> None:
             assert await handle.result(10) == "quick"
             while member.used:
                 await asyncio.sleep(0.01)
+
+
+async def quick_worker(orchestrator: Orchestrator, crew: Crew, prefetch: int) -> Worker:
+    """That of agent `a`, who takes so much work ahead and is known to be quick."""
+    worker = Worker()
+    await crew.join("a", does=worker, prefetch=prefetch)
+    await is_quick(orchestrator, "a")
+    return worker

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from crew import WORK, Crew, Worker, is_quick
+from crew import WORK, Crew, Worker, is_quick, quick_worker
 from silent_agent import silent_agent
 
 from agentorch_cli.engine import scheduler
@@ -40,10 +40,7 @@ async def status(engine: Orchestrator, task_id: str) -> str:
 @pytest.fixture
 async def quick_one(orchestrator: Orchestrator, crew: Crew) -> Worker:
     """The agent a: one slot, at most two attempts beyond it, and known to be quick."""
-    worker = Worker()
-    await crew.join("a", does=worker, prefetch=2)
-    await is_quick(orchestrator, "a")
-    return worker
+    return await quick_worker(orchestrator, crew, prefetch=2)
 
 
 # --- ahead of a slot ----------------------------------------------------------------------------
@@ -142,9 +139,7 @@ async def test_what_is_handed_over_ahead_counts_for_the_most_that_may_run(
     start_engine: StartEngine, crew_of: Callable[[Orchestrator], Crew]
 ) -> None:
     engine = await start_engine(engine={"max_concurrent_tasks": 2})
-    worker = Worker()
-    await crew_of(engine).join("a", does=worker, prefetch=2)
-    await is_quick(engine, "a")
+    worker = await quick_worker(engine, crew_of(engine), prefetch=2)
 
     ids = await submit_in_turn(engine, 3)
     await until(lambda: len(engine.engine.state.deliveries) == 2)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from crew import WORK, Crew, Gate, Worker, is_quick
+from crew import WORK, Crew, Gate, quick_worker
 
 from agentorch_cli.core.matching import UNKNOWN, Member, Roster, Want
 from agentorch_cli.core.model import AgentStatus
@@ -205,9 +205,7 @@ def test_of_several_whoever_is_free_first_is_asked_and_of_those_who_hold_less_ah
 async def test_nothing_is_handed_over_behind_a_long_task_in_the_batch_that_assigns_it(
     orchestrator: Orchestrator, crew: Crew
 ) -> None:
-    worker = Worker()
-    await crew.join("a", does=worker, prefetch=1)
-    await is_quick(orchestrator, "a")
+    worker = await quick_worker(orchestrator, crew, prefetch=1)
 
     both = await orchestrator.submit_all([WORK | {"estimate": "1h"}] * 2)
     await worker.begun()
@@ -222,9 +220,7 @@ async def test_nothing_waits_behind_a_task_that_says_that_it_takes_long(
     orchestrator: Orchestrator, crew: Crew
 ) -> None:
     """Not even at an agent that has been quick until now; what ends soon it may wait for."""
-    worker = Worker()
-    await crew.join("a", does=worker, prefetch=1)
-    await is_quick(orchestrator, "a")
+    worker = await quick_worker(orchestrator, crew, prefetch=1)
     member = orchestrator.engine.state.roster.members["a"]
     long = await orchestrator.submit(WORK | {"estimate": "1h"})
     await worker.begun()
