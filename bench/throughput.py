@@ -131,54 +131,13 @@ def spent(before: dict[str, float], after: dict[str, float], number: int) -> dic
 async def latencies(one: Engine, samples: int) -> list[float]:
     """Milliseconds from the call of submit to the stored result in the submitter's hands, one by one."""
     took = []
-    async with Waiter(one.client) as waiter:
-        for spec in tasks(samples + WARM_UP):
-            start = time.perf_counter()
-            await one.client.call("task.submit", tasks=[spec])
-            await waiter.until_final(spec.task_id)
-            took.append((time.perf_counter() - start) * 1e3)
+    for spec in tasks(samples + WARM_UP):
+        start = time.perf_counter()
+        await one.client.call("task.submit", tasks=[spec])
+        (task,) = await one.client.call("task.wait", task_ids=[spec.task_id])
+        took.append((time.perf_counter() - start) * 1e3)
+        assert task.status == "completed", task
     return took[WARM_UP:]
-
-
-class Waiter:
-    """Learns of an ended task as `task wait` does: a hint, then a look at the table."""
-
-    def __init__(self, client: LocalClient) -> None:
-        self._db = client.context.db
-        self._news = asyncio.Event()
-        self._ended: set[str] = set()
-        """What hints named since `until_final` was last over; `*` where they did not name it."""
-
-    async def __aenter__(self) -> Waiter:
-        ready = asyncio.Event()
-
-        async def connected() -> None:
-            ready.set()
-
-        def heard(_: str, payload: str) -> None:
-            self._ended.update(payload.split("\n"))
-            self._news.set()
-
-        self._listening = asyncio.create_task(self._db.listen(["agentorch_done"], heard, connected))
-        await ready.wait()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._listening.cancel()
-        await asyncio.gather(self._listening, return_exceptions=True)
-
-    async def until_final(self, task_id: str) -> None:
-        """Returns with the result at hand."""
-        while True:
-            if not self._ended.isdisjoint((task_id, "*")):
-                self._ended.clear()
-                rows = await self._db.fetch_by_key("results", [task_id])
-                if rows[0]["completed_at"] is not None:
-                    assert rows[0]["status"] == "completed", rows[0]
-                    return
-            self._news.clear()
-            if self._ended.isdisjoint((task_id, "*")):
-                await self._news.wait()
 
 
 async def measure(number: int, samples: int, slots: int, single: bool) -> dict[str, Any]:

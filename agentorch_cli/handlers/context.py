@@ -11,7 +11,7 @@ from typing import Any
 from agentorch_cli.core.ladder import Policy
 from agentorch_cli.store.database import Database
 from agentorch_cli.store.store import Store
-from agentorch_cli.store.waiting import Waiting
+from agentorch_cli.store.waiting import Hearing, Waiting
 from agentorch_cli.traces import Traces
 
 MOST_SHOWN = 1_000
@@ -23,7 +23,7 @@ class Context:
 
     store: Store
     waiting: Waiting | None = None
-    """In a process that listens already; elsewhere each wait listens for itself."""
+    """In a process that listens already; elsewhere waits listen by themselves."""
     policy: Policy = field(default_factory=Policy)
     """What is done about deadlocks."""
     grace: float = 30.0
@@ -35,6 +35,7 @@ class Context:
     traces: Traces | None = None
     """Where spans go; None: nowhere."""
     on_close: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    _hearing: Hearing | None = None
 
     @property
     def db(self) -> Database:
@@ -46,8 +47,10 @@ class Context:
         if self.waiting is not None:
             yield self.waiting
             return
-        waiting = Waiting(self.db)
-        async with waiting.listening():
+        if self._hearing is None:
+            self._hearing = Hearing(self.db)
+            self.on_close.append(self._hearing.close)
+        async with self._hearing.hearing() as waiting:
             yield waiting
 
     async def close(self) -> None:

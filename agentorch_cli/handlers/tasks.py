@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 from uuid import UUID
@@ -16,7 +16,7 @@ from agentorch_cli import views
 from agentorch_cli.core import tracing
 from agentorch_cli.core.durations import waited
 from agentorch_cli.core.goal import Goal
-from agentorch_cli.core.model import Coverage, TaskSpec, TaskStatus
+from agentorch_cli.core.model import FINAL, Coverage, TaskSpec, TaskStatus
 from agentorch_cli.core.team import advice, misnamed, shortfall
 from agentorch_cli.core.where import parse_where
 from agentorch_cli.errors import Conflict, NotFound, UsageError, WaitTimedOut, command
@@ -31,7 +31,7 @@ from agentorch_cli.store.dependencies import add_dependency
 from agentorch_cli.store.listing import Clauses, among, both, cursor_from
 from agentorch_cli.store.listings import TASKS
 from agentorch_cli.store.names import called, no_such, none_such
-from agentorch_cli.store.store import as_uuid, hint
+from agentorch_cli.store.store import Fleets, as_uuid, hint
 from agentorch_cli.store.submission import Stored, find, insert
 from agentorch_cli.store.why import in_pool, registered, who_could, why
 
@@ -124,9 +124,15 @@ async def _unserved(context: Context, tasks: Sequence[TaskSpec]) -> list[str]:
         )
         for task in tasks
     }
-    fleets: dict[str, dict[str, frozenset[str]]] = {}
-    for row in await context.db.fetch("capability_sets"):
-        fleets.setdefault(row["pool"], {})[row["agent_id"]] = frozenset(row["capabilities"])
+    fleets, is_new = await context.store.fleets()
+    told = _told_of(wanted, fleets)
+    if told and not is_new:  # somebody may have come meanwhile
+        fleets, _ = await context.store.fleets(anew=True)
+        told = _told_of(wanted, fleets)
+    return told
+
+
+def _told_of(wanted: Collection[tuple[str, frozenset[str], int]], fleets: Fleets) -> list[str]:
     told = []
     for pool, required, most in sorted(wanted, key=lambda one: (one[0], sorted(one[1]), one[2])):
         fleet, where = fleets.get(pool, {}), in_pool(pool)
@@ -231,24 +237,47 @@ async def wait_for_tasks(
     Raises NotFound, WaitTimedOut.
     """
     ids = list(dict.fromkeys(task_ids))
-    known = {row["task_id"] for row in await context.db.fetch("statuses", ids)}
-    unknown = [task_id for task_id in ids if task_id not in known]
-    if unknown:
-        raise await no_such(context.db, "task", unknown[0])
+    found: dict[str, asyncpg.Record] = {}
+    is_known = False
+
+    async def look(some: Collection[str], is_told: bool) -> set[str]:
+        """What is said to have ended is read whole: mostly that is true."""
+        rows = await context.db.fetch_by_key("results" if is_told else "statuses", list(some))
+        if not is_known:
+            await know(rows)
+        if is_told:
+            found.update((row["task_id"], row) for row in rows if row["status"] in FINAL)
+        return {*some} - {row["task_id"] for row in rows if row["status"] not in FINAL}
+
+    async def know(rows: Sequence[asyncpg.Record]) -> None:
+        nonlocal is_known
+        known = {row["task_id"] for row in rows}
+        for task_id in ids:
+            if task_id not in known:
+                raise await no_such(context.db, "task", task_id)
+        is_known = True
+
     try:
-        async with asyncio.timeout(timeout_seconds):
-            async with context.hearing() as waiting:
+        async with asyncio.timeout(timeout_seconds), context.hearing() as waiting:
+            if any or until.begins:
+                await look(ids, False)
                 await waiting.until(ids, until, is_any=any)
+            else:
+                await waiting.until_final(ids, look)
     except TimeoutError:
         rows = await context.db.fetch("statuses", ids)
+        if not is_known:
+            await know(rows)
         left = [row["task_id"] for row in rows if until.decided(row["status"]) is None]
         have = "have not ended" if not until.begins else "have not begun"
-        raise WaitTimedOut(
-            f"{len(left)} of {len(ids)} tasks {have} after {waited(timeout_seconds or 0)}",
-            fix=command("task", "why", left[0]) if left else None,
-            task_ids=left[:100],
-        ) from None
-    found = {row["task_id"]: row for row in await context.db.fetch_by_key("results", ids)}
+        if left:
+            raise WaitTimedOut(
+                f"{len(left)} of {len(ids)} tasks {have} after {waited(timeout_seconds or 0)}",
+                fix=command("task", "why", left[0]),
+                task_ids=left[:100],
+            ) from None
+    if left := [task_id for task_id in ids if task_id not in found]:
+        found.update((row["task_id"], row) for row in await context.db.fetch_by_key("results", left))
     tasks = [task_view(found[task_id]) for task_id in ids if task_id in found]
     return [task for task in tasks if any and until.decided(task.status)] or tasks
 

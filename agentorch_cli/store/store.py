@@ -6,6 +6,7 @@ lock). All of them are safe to call twice: they are guarded by the state that wa
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -135,6 +136,13 @@ def freed_line(message_id: str, mark: str) -> str:
     return f"{message_id} {mark}"
 
 
+Fleets = dict[str, dict[str, frozenset[str]]]
+"""By pool and agent, what agents can do: of agents that can do the same, one."""
+
+FLEETS_TRUE_SECONDS = 1.0
+"""For so long what was read of that is taken for true where it says that somebody can do something."""
+
+
 class Store:
     """The engine's view of the database."""
 
@@ -148,12 +156,26 @@ class Store:
         self.typical: dict[str, tuple[float, float | None]] = {}
         """By type of task, on the loop's clock until when it is taken for true, how many seconds such a task
         takes; None where that is not known."""
+        self._fleets: tuple[float, Fleets] = (0.0, {})
+        """Until when it is taken for true, on the loop's clock."""
         self.sick: dict[str, str] = {}
         """Ready tasks whose rows do not say what they should, with the reason; the scheduler ends them."""
 
     @property
     def node_id(self) -> str:
         return self.db.node_id
+
+    async def fleets(self, *, anew: bool = False) -> tuple[Fleets, bool]:
+        """What registered agents can do, and whether that was read just now: it may be a second old else."""
+        now = asyncio.get_running_loop().time()
+        until, fleets = self._fleets
+        if now < until and not anew:
+            return fleets, False
+        fleets = {}
+        for row in await self.db.fetch("capability_sets"):
+            fleets.setdefault(row["pool"], {})[row["agent_id"]] = frozenset(row["capabilities"])
+        self._fleets = now + FLEETS_TRUE_SECONDS, fleets
+        return fleets, True
 
     # --- the scheduler ----------------------------------------------------------------------
 

@@ -256,7 +256,8 @@ async def _insert(
         async with store.db.transaction() as tx:
             return await _insert_in(tx, store, submission_id, tasks, external, allow_forward, budgets)
     rows = _Rows(store, submission_id, tasks, {})
-    await store.db.hot("insert_tasks", *rows.arguments())
+    statement, arguments = rows.statement()
+    await store.db.hot(statement, *arguments)
     return rows.stored()
 
 
@@ -290,7 +291,8 @@ async def _insert_in(
     if _is_large(tasks):
         await _insert_slices(tx, rows)
     else:
-        await tx.fetch("insert_tasks", *rows.arguments())
+        statement, arguments = rows.statement()
+        await tx.fetch(statement, *arguments)
     await insert_budgets(tx, budgets)
     if missing:
         absent = set(missing)
@@ -400,19 +402,45 @@ class _Rows:
     def stored(self) -> list[Stored]:
         return [Stored(task.task_id, task.name, self._status[task.task_id]) for task in self._tasks]
 
-    def arguments(self) -> list[Any]:
-        """All of it for one statement, in the order of its parameters."""
-        tasks = self._tasks
-        row = ""
-        if len(tasks) == 1 and tasks[0].run_at is None and self._ready() and not self._waiting:
-            task = tasks[0]
-            row = _row(task, _options(task), first_wave(task.consensus, task.min_agents, task.max_agents))
-        waiting = [(task.task_id, self._waiting.get(task.task_id, ())) for task in tasks]
+    def statement(self) -> tuple[str, list[Any]]:
+        """The statement that stores all of it, and its parameters in their order."""
+        row = self._row()
+        if row and not self._tasks[0].depends_on:
+            return "insert_task", self._alone(self._tasks[0], row)
+        waiting = [(task.task_id, self._waiting.get(task.task_id, ())) for task in self._tasks]
         edges = (
             array_literal([d for _, needed in waiting for d in needed]),
             array_literal([task_id for task_id, needed in waiting for _ in needed]),
         )
-        return list(self._columns(tasks, edges, row or self._hint(), is_row=bool(row)))
+        return "insert_tasks", list(self._columns(self._tasks, edges, row or self._hint(), is_row=bool(row)))
+
+    def _alone(self, task: TaskSpec, row: str) -> list[Any]:
+        """In the order of the parameters of `insert_task`."""
+        return [
+            *self._common(row, is_row=True),
+            task.task_id,
+            task.name,
+            task.type,
+            task.priority,
+            array_literal(task.required_capabilities),
+            task.coverage,
+            task.min_agents,
+            task.max_agents,
+            _first_wave(task),
+            task.on_dependency_failure,
+            task.remaining_path,
+            task.timeout_seconds,
+            task.retries,
+            _options(task),
+            orjson.dumps(task.data).decode() if task.data is not None else None,
+            task.idempotency_key,
+            task.parent_id,
+            task.pool,
+        ]
+
+    def _common(self, told: str, *, is_row: bool = False) -> tuple[Any, ...]:
+        """What both statements begin with."""
+        return self._submission_id, self._store.node_id, self._store.aging_seconds, told, is_row
 
     def slices(self) -> Iterator[Iterator[Any]]:
         """The same by slices, without the edges. The hint of all is that of the first."""
@@ -444,12 +472,20 @@ class _Rows:
         delayed = any(task.run_at is not None for task in self._tasks)
         return hint(self._ready(), delayed=delayed, pools={task.pool for task in self._tasks})
 
+    def _row(self) -> str:
+        """The hint of a single task that is ready at once, with its row; empty where there is none."""
+        task = self._tasks[0]
+        if len(self._tasks) > 1 or task.run_at is not None or self._waiting or not self._ready():
+            return ""
+        return _row(task)
+
     def _columns(
         self, tasks: Sequence[TaskSpec], edges: tuple[str, str], told: str, *, is_row: bool = False
     ) -> Iterator[Any]:
         """In the order of the statement's parameters."""
         status = [self._status[t.task_id] for t in tasks]
-        waves = [first_wave(t.consensus, t.min_agents, t.max_agents) for t in tasks]
+        waves = [_first_wave(t) for t in tasks]
+        yield from self._common(told, is_row=is_row)
         yield array_literal([t.task_id for t in tasks])
         yield text_column([t.name for t in tasks])
         yield array_literal([t.type for t in tasks])
@@ -478,15 +514,10 @@ class _Rows:
         yield text_column([orjson.dumps(error).decode() if error else None for error in errors])
         yield text_column([t.idempotency_key for t in tasks])
         yield text_column([t.parent_id for t in tasks])
-        yield self._submission_id
-        yield self._store.node_id
-        yield self._store.aging_seconds
-        yield from edges
-        yield told
         yield column([t.deadline_seconds for t in tasks])
         yield plain_column(waves)
         yield text_column([t.pool for t in tasks])
-        yield is_row
+        yield from edges
 
 
 def _copied(text: str) -> str:
@@ -494,7 +525,11 @@ def _copied(text: str) -> str:
     return text if text.isprintable() and "\\" not in text else text.translate(_ESCAPES)
 
 
-def _row(task: TaskSpec, options: str, wanted: int) -> str:
+def _first_wave(task: TaskSpec) -> int:
+    return first_wave(task.consensus, task.min_agents, task.max_agents)
+
+
+def _row(task: TaskSpec) -> str:
     """A hint with what the scheduler wants to know of a ready task; empty where it has to look."""
     if task.deadline is not None or task.deadline_seconds is not None or task.consensus is not None:
         return ""
@@ -508,11 +543,11 @@ def _row(task: TaskSpec, options: str, wanted: int) -> str:
             "coverage": task.coverage,
             "min_agents": task.min_agents,
             "max_agents": task.max_agents,
-            "wanted": wanted,
+            "wanted": _first_wave(task),
             "timeout_seconds": task.timeout_seconds,
             "retries": task.retries,
             "has_dependents": False,
-            "options": options,
+            "options": _options(task),
             "pool": task.pool,
         }
     )

@@ -26,7 +26,8 @@ from agentorch_cli.chaos.processes import Serve, observed
 LAUNCHER = (sys.executable, str(Path(__file__).with_name("launcher.py")))
 
 NAMES = (
-    "insert_tasks",  # a sub-task
+    "insert_tasks",
+    "insert_task",  # a sub-task
     "ready_tasks_by_id",
     "assign_batch",
     "deliver",

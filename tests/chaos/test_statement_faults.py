@@ -17,6 +17,7 @@ from tests.conftest import EMPTY, quick_settings
 
 HOT = (
     "insert_tasks",
+    "insert_task",
     "ready_tasks_by_id",
     "assign_batch",
     "accept_attempts",

@@ -116,7 +116,7 @@ def same(by_size: dict[int, list[str]]) -> None:
     assert len({frozenset(count.items()) for count in counts.values()}) == 1, told
 
 
-HOT = {"insert_tasks", "ready_tasks_by_id", "assign_batch", "settle_batch", "unlock_dependents", "notify"}
+HOT = {"insert_task", "ready_tasks_by_id", "assign_batch", "settle_batch", "unlock_dependents", "notify"}
 SIZES = (1, 100, 1000)
 
 
@@ -130,8 +130,31 @@ async def test_a_submission_of_a_thousand_tasks_sends_what_one_of_a_single_task_
         async with sent.during() as found[size]:
             await submit_tasks(context, specs(size))
 
-    same(found)
-    assert found[1] == ["insert_tasks", "capability_sets"]
+    assert found == {1: ["insert_task"], 100: ["insert_tasks"], 1000: ["insert_tasks"]}
+
+
+async def test_who_could_do_a_task_is_asked_again_after_a_second_or_where_nobody_is_known(
+    engine: Engine, sent: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = Context(engine.store)
+    await submit_tasks(context, specs(1))
+    unknown = [TaskSpec(str(uuid4()), required_capabilities=("else",))]
+    async with sent.during() as found:
+        warned = await submit_tasks(context, unknown)
+    assert found == ["insert_task", "capability_sets"]
+    assert "no registered agent has else" in warned.warnings[0]
+
+    await engine.store.db.pool.execute("update agent_registry set capabilities = '{else}'")
+    async with sent.during() as found:
+        warned = await submit_tasks(context, [TaskSpec(str(uuid4()), required_capabilities=("else",))])
+    assert found == ["insert_task", "capability_sets"]
+    assert not warned.warnings
+
+    monkeypatch.setattr("agentorch_cli.store.store.FLEETS_TRUE_SECONDS", 0.0)
+    await submit_tasks(context, [TaskSpec(str(uuid4()), required_capabilities=("nothing",))])
+    async with sent.during() as found:
+        await submit_tasks(context, [TaskSpec(str(uuid4()), required_capabilities=("else",))])
+    assert found == ["insert_task", "capability_sets"]
 
 
 async def test_a_batch_of_assignments_is_two_statements(engine: Engine, sent: Sent) -> None:
@@ -192,8 +215,9 @@ async def test_a_task_on_an_idle_engine_waits_for_few_statements(
 
     of_the_engine = [name for name in found if name in HOT]
     # Sorted: the scheduler may be assigning already when the statement of the submission is noted.
-    assert sorted(of_the_engine) == ["assign_batch", "insert_tasks", "settle_batch"], found
-    # The submitter is told who could do it, looks before it waits, and when it hears that the task is over.
+    assert sorted(of_the_engine) == ["assign_batch", "insert_task", "settle_batch"], found
+    # The submitter looks before it waits, and when it hears that the task is over; once a second it is told
+    # who could do it.
     assert Counter(found) - Counter(of_the_engine) <= Counter(
-        {"capability_sets": 1, "statuses": 1, "standing": 2, "results": 1}
+        {"capability_sets": 1, "statuses": 1, "results": 1}
     ), found

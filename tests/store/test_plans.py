@@ -22,6 +22,7 @@ from agentorch_cli.store.store import Store
 
 BY_KEY = (
     "insert_tasks",
+    "insert_task",
     "ready_tasks_by_id",
     "assign_batch",
     "settle_batch",

@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 
+from agentorch_cli.errors import NotFound, WaitTimedOut
+from agentorch_cli.handlers.context import Context
+from agentorch_cli.handlers.tasks import wait_for_tasks
+from agentorch_cli.store import waiting as waiting_module
 from agentorch_cli.store.store import Store
 from agentorch_cli.store.waiting import Waiting
 
@@ -97,3 +101,70 @@ async def test_a_hint_that_says_no_ids_is_looked_at(store: Store, looks: Looks) 
         waiting.hinted("*")
 
     assert looks.sizes == [NUMBER, NUMBER]
+
+
+LISTENERS = (
+    "select count(*) from pg_stat_activity where datname = current_database() and query like 'LISTEN%'"
+    " and application_name like '% listen'"
+)
+
+
+async def test_waits_one_after_the_other_hear_over_one_connection(
+    store: Store, looks: Looks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = Context(store)
+
+    async def ended(task_id: str) -> str:
+        wait = asyncio.create_task(wait_for_tasks(context, [task_id], 20))
+        await asyncio.sleep(0.05)
+        await store.db.pool.execute(END, [task_id])
+        await store.notify("agentorch_done", task_id)
+        (task,) = await wait
+        return task.status
+
+    for one in IDS[:3]:
+        assert await ended(one) == "completed"
+        assert await store.db.pool.fetchval(LISTENERS) == 1
+    assert await asyncio.gather(*(ended(one) for one in IDS[3:6])) == ["completed"] * 3
+    assert await store.db.pool.fetchval(LISTENERS) == 1
+
+    monkeypatch.setattr(waiting_module, "KEPT_FOR", 0.0)
+    await ended(IDS[6])
+    await nobody_listens(store)
+    monkeypatch.undo()
+    assert await ended(IDS[7]) == "completed"
+    await context.close()
+    await nobody_listens(store)
+
+
+async def nobody_listens(store: Store) -> None:
+    async with asyncio.timeout(10):
+        while await store.db.pool.fetchval(LISTENERS):
+            await asyncio.sleep(0.01)
+
+
+async def test_a_hint_that_is_wrong_is_not_believed(store: Store, looks: Looks) -> None:
+    context = Context(store)
+    wait = asyncio.create_task(wait_for_tasks(context, IDS[:2], 20))
+    await asyncio.sleep(0.1)
+    await store.notify("agentorch_done", "\n".join(IDS[:2]))
+    await asyncio.sleep(0.1)
+    assert not wait.done()
+    await store.db.pool.execute(END, IDS[:2])
+    await store.notify("agentorch_done", IDS[0])
+    await store.notify("agentorch_done", IDS[1])
+    assert [task.task_id for task in await wait] == IDS[:2]
+    await context.close()
+
+
+async def test_a_wait_without_time_knows_what_there_is_not_and_what_is_over(
+    store: Store, looks: Looks
+) -> None:
+    context = Context(store)
+    with pytest.raises(NotFound, match="nobody"):
+        await wait_for_tasks(context, ["nobody"], 0.0)
+    with pytest.raises(WaitTimedOut, match="1 of 1 tasks have not ended"):
+        await wait_for_tasks(context, IDS[:1], 0.0)
+    await store.db.pool.execute(END, IDS[:1])
+    assert [task.status for task in await wait_for_tasks(context, IDS[:1], 0.0)] == ["completed"]
+    await context.close()

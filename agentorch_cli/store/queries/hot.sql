@@ -135,42 +135,10 @@ unlocked as (
 )
 
 
--- name: insert_tasks
--- Store a submission: its tasks, their edges, one event each, and one hint that carries the ids
--- that are ready (or * where they do not fit). $28 counts from readiness: seconds an age step lasts. The hint
--- of a single task may hold its row ($35); its place in the order of service is added here.
-with input as (
-  select
-    unnest($1::text::text[]) as task_id,
-    unnest($2::text::text[]) as name,
-    unnest($3::text::text[]) as task_type,
-    unnest($4::text::text[]) as status,
-    unnest($5::text::smallint[]) as priority,
-    unnest($6::text::text[]) as required_capabilities,
-    unnest($7::text::text[]) as coverage,
-    unnest($8::text::smallint[]) as min_agents,
-    unnest($9::text::smallint[]) as max_agents,
-    unnest($10::text::smallint[]) as wanted,
-    unnest($11::text::integer[]) as waiting_on,
-    unnest($12::text::text[]) as depends_on,
-    unnest($13::text::text[]) as dependency_names,
-    unnest($14::text::boolean[]) as has_dependents,
-    unnest($15::text::text[]) as on_dependency_failure,
-    unnest($16::text::real[]) as remaining_path,
-    unnest($17::text::timestamptz[]) as run_at,
-    unnest($18::text::timestamptz[]) as deadline,
-    unnest($19::text::float8[]) as timeout_seconds,
-    unnest($20::text::integer[]) as retries,
-    unnest($21::text::text[]) as options,
-    unnest($22::text::text[]) as task_data,
-    unnest($23::text::text[]) as error,
-    unnest($24::text::text[]) as idempotency_key,
-    unnest($25::text::text[]) as parent_id,
-    unnest($32::text::float8[]) as deadline_seconds,
-    unnest($33::text::smallint[]) as first_wave,
-    unnest($34::text::text[]) as pool,
-    generate_subscripts($5::text::smallint[], 1) as position
-),
+-- part: new_tasks
+-- The rows of `input`, whose edges are added elsewhere, one event each, and one hint that carries the ids that are
+-- ready (or * where they do not fit). $1 is the submission, $2 the node, and $3 counts from readiness: seconds an age
+-- step lasts. The hint ($4) of a single task may hold its row ($5); its place in the order of service is added here.
 arrived as (
   -- earlier tasks wait for these; the table is empty but for `--allow-forward`
   delete from forward_references f using input i where f.depends_on = i.task_id returning f.depends_on
@@ -185,10 +153,10 @@ inserted as (
     task_id, name, task_type, status, priority, required_capabilities::text[], coverage, min_agents, max_agents,
     first_wave, wanted, waiting_on, depends_on::text[], dependency_names::text[],
     has_dependents or task_id in (select a.depends_on from arrived a), on_dependency_failure,
-    agentorch_urgency(greatest(run_at, now()), priority, $28), remaining_path,
+    agentorch_urgency(greatest(run_at, now()), priority, $3), remaining_path,
     coalesce(run_at, now()), coalesce(run_at > now() and status = 'pending', false),
     coalesce(deadline, now() + deadline_seconds * interval '1 second'), timeout_seconds,
-    retries, options::jsonb, task_data::json, error::jsonb, $26, parent_id, idempotency_key,
+    retries, options::jsonb, task_data::json, error::jsonb, $1, parent_id, idempotency_key,
     case when status in ('failed', 'skipped') then now() end, pool,
     case
       when status <> 'pending' or depends_on <> '{}' or deadline is not null or deadline_seconds is not null
@@ -197,25 +165,102 @@ inserted as (
   order by position
   returning task_id, status, error, urgency, seq
 ),
-edges as (
-  insert into task_dependencies (depends_on, task_id)
-  select unnest($29::text::text[]), unnest($30::text::text[])
-),
 logged as (
   insert into events (kind, task_id, node_id)
-  select 'task_submitted', task_id, $27 from input order by position
-),
-ended as (
-  insert into events (kind, task_id, node_id, data)
-  select 'task_' || status, task_id, $27, error::json from inserted where status in ('failed', 'skipped')
+  select 'task_submitted', task_id, $2 from input order by position
 ),
 hinted as (
-  select pg_notify('agentorch_tasks', $31 || case when $35 then (select urgency || ' ' || seq from inserted) else '' end)
-  where $31 <> ''
+  select pg_notify('agentorch_tasks', $4 || case when $5 then (select urgency || ' ' || seq from inserted) else '' end)
+  where $4 <> ''
 ),
 closed as (
   select pg_notify('agentorch_deadlock', '*') where exists (select 1 from arrived)
 )
+
+
+-- name: insert_tasks
+-- Store a submission: its tasks and their edges.
+with input as (
+  select
+    unnest($6::text::text[]) as task_id,
+    unnest($7::text::text[]) as name,
+    unnest($8::text::text[]) as task_type,
+    unnest($9::text::text[]) as status,
+    unnest($10::text::smallint[]) as priority,
+    unnest($11::text::text[]) as required_capabilities,
+    unnest($12::text::text[]) as coverage,
+    unnest($13::text::smallint[]) as min_agents,
+    unnest($14::text::smallint[]) as max_agents,
+    unnest($15::text::smallint[]) as wanted,
+    unnest($16::text::integer[]) as waiting_on,
+    unnest($17::text::text[]) as depends_on,
+    unnest($18::text::text[]) as dependency_names,
+    unnest($19::text::boolean[]) as has_dependents,
+    unnest($20::text::text[]) as on_dependency_failure,
+    unnest($21::text::real[]) as remaining_path,
+    unnest($22::text::timestamptz[]) as run_at,
+    unnest($23::text::timestamptz[]) as deadline,
+    unnest($24::text::float8[]) as timeout_seconds,
+    unnest($25::text::integer[]) as retries,
+    unnest($26::text::text[]) as options,
+    unnest($27::text::text[]) as task_data,
+    unnest($28::text::text[]) as error,
+    unnest($29::text::text[]) as idempotency_key,
+    unnest($30::text::text[]) as parent_id,
+    unnest($31::text::float8[]) as deadline_seconds,
+    unnest($32::text::smallint[]) as first_wave,
+    unnest($33::text::text[]) as pool,
+    generate_subscripts($10::text::smallint[], 1) as position
+),
+-- use new_tasks
+,
+edges as (
+  insert into task_dependencies (depends_on, task_id)
+  select unnest($34::text::text[]), unnest($35::text::text[])
+),
+ended as (
+  insert into events (kind, task_id, node_id, data)
+  select 'task_' || status, task_id, $2, error::json from inserted where status in ('failed', 'skipped')
+)
+select count(*) from inserted, (select count(*) from hinted) as h, (select count(*) from closed) as c;
+
+
+-- name: insert_task
+-- The same for a task by itself that waits for nobody and is ready at once: what most programs submit most of the
+-- time. To take apart the arrays of one task is most of what its insert would cost besides its commit.
+with input as (
+  select
+    $6::text as task_id,
+    $7::text as name,
+    $8::text as task_type,
+    'pending'::text as status,
+    $9::smallint as priority,
+    $10::text as required_capabilities,
+    $11::text as coverage,
+    $12::smallint as min_agents,
+    $13::smallint as max_agents,
+    $14::smallint as wanted,
+    0 as waiting_on,
+    '{}'::text as depends_on,
+    '{}'::text as dependency_names,
+    false as has_dependents,
+    $15::text as on_dependency_failure,
+    $16::real as remaining_path,
+    null::timestamptz as run_at,
+    null::timestamptz as deadline,
+    $17::float8 as timeout_seconds,
+    $18::integer as retries,
+    $19::text as options,
+    $20::text as task_data,
+    null::text as error,
+    $21::text as idempotency_key,
+    $22::text as parent_id,
+    null::float8 as deadline_seconds,
+    $14::smallint as first_wave,
+    $23::text as pool,
+    1 as position
+),
+-- use new_tasks
 select count(*) from inserted, (select count(*) from hinted) as h, (select count(*) from closed) as c;
 
 
