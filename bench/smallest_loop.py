@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -210,8 +210,9 @@ def _talk(port: int) -> connect:
 # --- all of it ---------------------------------------------------------------------------------
 
 
-async def measure(number: int, samples: int, *, claims: bool) -> dict[str, Any]:
-    """Rates and latency on a fresh database; checks that every result is stored."""
+@contextlib.asynccontextmanager
+async def running(*, claims: bool) -> AsyncIterator[tuple[str, int]]:
+    """The loop without a submitter, on a fresh database: its address, and the hub's port."""
     folder = Path(tempfile.mkdtemp(prefix="agentorch-bench-"))
     folder.chmod(0o711)
     server = EmbeddedServer(folder / "data")
@@ -221,18 +222,9 @@ async def measure(number: int, samples: int, *, claims: bool) -> dict[str, Any]:
         hub = _start("hub", "--dsn", dsn, *(["--dispatch"] if claims else []))
         processes.append(hub)
         assert hub.stdout is not None
-        port = (await asyncio.to_thread(hub.stdout.readline)).decode().strip()
-        processes.append(_start("worker", "--port", port))
-        submitter = _start("submitter", "--port", port, "--tasks", str(number), "--samples", str(samples))
-        processes.append(submitter)
-        said, _ = await asyncio.to_thread(submitter.communicate, timeout=300)
-        connection = await asyncpg.connect(dsn)
-        stored = await connection.fetchval(
-            "select count(*) from loop_tasks where state = 2 and result is not null"
-        )
-        await connection.close()
-        assert stored == 2 * number + samples + WARM_UP, stored
-        return dict(json.loads(said))
+        port = int((await asyncio.to_thread(hub.stdout.readline)).decode())
+        processes.append(_start("worker", "--port", str(port)))
+        yield dsn, port
     finally:
         for process in reversed(processes):  # the hub last, so that nobody loses it
             process.kill()
@@ -241,6 +233,32 @@ async def measure(number: int, samples: int, *, claims: bool) -> dict[str, Any]:
             SURROUNDINGS.postgres_seconds += _postgres_seconds(folder / "data")
         await server.release()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+async def measure(number: int, samples: int, *, claims: bool) -> dict[str, Any]:
+    """Rates and latency on a fresh database; checks that every result is stored."""
+    async with running(claims=claims) as (dsn, port):
+        submitter = _start("submitter", "--port", str(port), "--tasks", str(number), "--samples", str(samples))
+        try:
+            said, _ = await asyncio.to_thread(submitter.communicate, timeout=300)
+        finally:
+            submitter.kill()
+            submitter.wait()
+        connection = await asyncpg.connect(dsn)
+        stored = await connection.fetchval(
+            "select count(*) from loop_tasks where state = 2 and result is not null"
+        )
+        await connection.close()
+        assert stored == 2 * number + samples + WARM_UP, stored
+        return dict(json.loads(said))
+
+
+@contextlib.asynccontextmanager
+async def submitting(port: int) -> AsyncIterator[Callable[[], Awaitable[float]]]:
+    """A submitter in this process: each call answers the milliseconds from sending a task to its result."""
+    async with _talk(port) as socket:
+        await socket.send("submitter")
+        yield lambda: _one(socket)
 
 
 def _postgres_seconds(data_dir: Path) -> float:

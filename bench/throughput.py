@@ -128,16 +128,16 @@ def spent(before: dict[str, float], after: dict[str, float], number: int) -> dic
     return {name: (used - before.get(name, 0.0)) / number * 1e6 for name, used in after.items()}
 
 
-async def latencies(one: Engine, samples: int) -> list[float]:
+async def latencies(one: Engine, samples: int, warm_up: int = WARM_UP) -> list[float]:
     """Milliseconds from the call of submit to the stored result in the submitter's hands, one by one."""
     took = []
-    for spec in tasks(samples + WARM_UP):
+    for spec in tasks(samples + warm_up):
         start = time.perf_counter()
         await one.client.call("task.submit", tasks=[spec])
         (task,) = await one.client.call("task.wait", task_ids=[spec.task_id])
         took.append((time.perf_counter() - start) * 1e3)
         assert task.status == "completed", task
-    return took[WARM_UP:]
+    return took[warm_up:]
 
 
 async def measure(number: int, samples: int, slots: int, single: bool) -> dict[str, Any]:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import statistics
 import subprocess
 import sys
+from itertools import chain
 
 from bench.figures import Findings
 from bench.fleet.engine import ROOT, Engine, engine
 from bench.scenarios import Scenario, Sizes
+from bench.smallest_loop import running, submitting
 from bench.throughput import both_seconds, latencies, submit_each_seconds, submit_seconds, until_all_done
+
+A_TURN = 20
+"""Tasks of one side before the other has its turn: a tenth of a second."""
 
 OF_THE_LOAD = """
   select percentile_cont(array[0.5, 0.95, 0.99]) within group (
@@ -29,6 +35,29 @@ async def idle(sizes: Sizes) -> Findings:
         before = one.cpu_seconds()
         found.percentiles("latency", await latencies(one, sizes.samples))
         found.cpu(before, one.cpu_seconds(), sizes.samples)
+    return found
+
+
+async def paired(sizes: Sizes) -> Findings:
+    """The same in turn with the smallest loop that commits dispatches: both run, and one of them rests."""
+    found = Findings()
+    async with engine() as one, running(claims=True) as (_, port), submitting(port) as through_the_loop:
+        one.start_agent()
+        await one.until_online(1)
+        await asyncio.sleep(1.0)
+        ours: list[list[float]] = []
+        loop: list[list[float]] = []
+        for turn in range(2 + sizes.samples // A_TURN):
+            for is_ours in (turn % 2 == 0, turn % 2 != 0):  # who is first has no advantage
+                if is_ours:
+                    ours.append(await latencies(one, A_TURN, warm_up=0))
+                else:
+                    loop.append([await through_the_loop() for _ in range(A_TURN)])
+        del ours[:2], loop[:2]
+    found.percentiles("latency", list(chain(*ours)))
+    found.percentiles("loop", list(chain(*loop)))
+    turns = [statistics.median(us) / statistics.median(it) for us, it in zip(ours, loop, strict=True)]
+    found.add("latency / loop, p50 of a turn", statistics.median(turns), "x", "less")
     return found
 
 
@@ -87,6 +116,7 @@ async def submit(sizes: Sizes) -> Findings:
 
 SCENARIOS = (
     Scenario("latency", "submit to stored result on an idle engine", idle),
+    Scenario("latency-paired", "the same in turn with the smallest loop, dispatch committed", paired),
     Scenario("half-load", "the same beside a load of half of the greatest rate", half),
     Scenario("submit", "tasks/s of submission alone", submit),
 )
