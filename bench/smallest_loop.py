@@ -238,7 +238,9 @@ async def running(*, claims: bool) -> AsyncIterator[tuple[str, int]]:
 async def measure(number: int, samples: int, *, claims: bool) -> dict[str, Any]:
     """Rates and latency on a fresh database; checks that every result is stored."""
     async with running(claims=claims) as (dsn, port):
-        submitter = _start("submitter", "--port", str(port), "--tasks", str(number), "--samples", str(samples))
+        submitter = _start(
+            "submitter", "--port", str(port), "--tasks", str(number), "--samples", str(samples)
+        )
         try:
             said, _ = await asyncio.to_thread(submitter.communicate, timeout=300)
         finally:

@@ -259,6 +259,7 @@ class Database:
             asyncpg.InsufficientPrivilegeError,
             asyncpg.LockNotAvailableError,
             asyncpg.DeadlockDetectedError,
+            asyncpg.InvalidCachedStatementError,  # the schema was upgraded meanwhile
             asyncpg.InternalClientError,  # a server that dies between two messages confuses the driver
         ) as error:
             raise DatabaseUnreachable(

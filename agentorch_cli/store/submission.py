@@ -256,8 +256,10 @@ async def _insert(
         async with store.db.transaction() as tx:
             return await _insert_in(tx, store, submission_id, tasks, external, allow_forward, budgets)
     rows = _Rows(store, submission_id, tasks, {})
-    statement, arguments = rows.statement()
-    await store.db.hot(statement, *arguments)
+    if (alone := rows.alone()) is not None:
+        await store.db.hot("insert_task", *alone)
+    else:
+        await store.db.hot("insert_tasks", *rows.arguments())
     return rows.stored()
 
 
@@ -290,9 +292,10 @@ async def _insert_in(
     rows = _Rows(store, submission_id, tasks, found)
     if _is_large(tasks):
         await _insert_slices(tx, rows)
+    elif (alone := rows.alone()) is not None:
+        await tx.fetch("insert_task", *alone)
     else:
-        statement, arguments = rows.statement()
-        await tx.fetch(statement, *arguments)
+        await tx.fetch("insert_tasks", *rows.arguments())
     await insert_budgets(tx, budgets)
     if missing:
         absent = set(missing)
@@ -402,20 +405,22 @@ class _Rows:
     def stored(self) -> list[Stored]:
         return [Stored(task.task_id, task.name, self._status[task.task_id]) for task in self._tasks]
 
-    def statement(self) -> tuple[str, list[Any]]:
-        """The statement that stores all of it, and its parameters in their order."""
+    def arguments(self) -> list[Any]:
+        """All of it for one statement, in the order of its parameters."""
         row = self._row()
-        if row and not self._tasks[0].depends_on:
-            return "insert_task", self._alone(self._tasks[0], row)
         waiting = [(task.task_id, self._waiting.get(task.task_id, ())) for task in self._tasks]
         edges = (
             array_literal([d for _, needed in waiting for d in needed]),
             array_literal([task_id for task_id, needed in waiting for _ in needed]),
         )
-        return "insert_tasks", list(self._columns(self._tasks, edges, row or self._hint(), is_row=bool(row)))
+        return list(self._columns(self._tasks, edges, row or self._hint(), is_row=bool(row)))
 
-    def _alone(self, task: TaskSpec, row: str) -> list[Any]:
-        """In the order of the parameters of `insert_task`."""
+    def alone(self) -> list[Any] | None:
+        """The same for `insert_task`; None where this is more than one task, or one that has to wait."""
+        task = self._tasks[0]
+        row = self._row() if not task.depends_on else ""
+        if not row:
+            return None
         return [
             *self._common(row, is_row=True),
             task.task_id,

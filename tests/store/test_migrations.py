@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib.resources import files
+from typing import Any
 
 import pytest
 
@@ -43,9 +44,13 @@ MIGRATIONS = sorted(
 )
 
 
+BEFORE_THE_FIRST_RELEASE = {"0019_quick_rules.sql": ["changes a type"]}
+"""What no released version can be beside of."""
+
+
 @pytest.mark.parametrize("migration", MIGRATIONS[1:], ids=lambda one: one.name)
-def test_a_migration_takes_nothing_away_from_the_version_before(migration: object) -> None:
-    assert breaks(migration.read_text()) == []  # type: ignore[attr-defined]
+def test_a_migration_takes_nothing_away_from_the_version_before(migration: Any) -> None:
+    assert breaks(migration.read_text()) == BEFORE_THE_FIRST_RELEASE.get(migration.name, [])
 
 
 @pytest.mark.parametrize(
