@@ -603,4 +603,6 @@ def shown_address(dsn: str) -> str:
 def _reason(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
+    if isinstance(error, asyncpg.InterfaceError) and "released back to the pool" in str(error):
+        return "the connection was lost"
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable
 
 from agentorch_cli.core.goal import Goal
+from agentorch_cli.errors import DatabaseUnreachable
 from agentorch_cli.store.database import Database
 
 LOOK_EVERY = 5.0
@@ -43,8 +44,14 @@ class _Waiter:
         """These are said to have ended."""
         self.is_told = by_name and (self.is_told or not self.ended)
         self.ended |= ended
-        if not self._wants_all or self.ended >= self.left:
+        if self.is_worth_a_look:
             self.wake.set()
+
+    @property
+    def is_worth_a_look(self) -> bool:
+        """All that is left is said to have ended, or some of it where that matters. What is left may have
+        become less since it was said."""
+        return self.ended >= self.left if self._wants_all else not self.ended.isdisjoint(self.left)
 
 
 class Waiting:
@@ -108,7 +115,7 @@ class Waiting:
                     waiter.left -= ended
                     if ended:
                         yield ended
-                if waiter.left and not waiter.wake.is_set():
+                if waiter.left and not waiter.is_worth_a_look:
                     await self._rest(waiter, LOOK_EVERY)
         finally:
             self._waiters.discard(waiter)
@@ -169,6 +176,8 @@ class Hearing:
                 if self._listening is None:
                     self._listening = asyncio.create_task(self._listen(), name="hearing")
                 await self._is_heard.wait()
+                if self._listening is None:
+                    raise DatabaseUnreachable("the database connection is closed")
             yield self._waiting
         finally:
             self._users -= 1
@@ -189,6 +198,7 @@ class Hearing:
         if self._listening is not None:
             self._listening.cancel()
             self._listening = None
+        self._is_heard.set()  # nobody waits for what does not come
         self._is_heard.clear()
 
     async def _listen(self) -> None:

@@ -89,6 +89,19 @@ class Workflow:
         """Ranks by the number of tasks on the longest remaining path: what a task file tells."""
         return self.remaining(lambda job: 1.0)
 
+    def room(self, slots: int, share: float) -> float:
+        """Seconds that each task may keep its slot besides its work, all else being free, until the list
+        schedule by longest path takes `share` of itself."""
+        most = share * self.schedule(slots, self.by_runtime())
+        low, high = 0.0, most
+        for _ in range(20):
+            middle = (low + high) / 2
+            longer = Workflow(
+                self.name, tuple(replace(job, seconds=job.seconds + middle) for job in self.jobs)
+            )
+            low, high = (middle, high) if longer.schedule(slots, self.by_runtime()) <= most else (low, middle)
+        return low
+
     def schedule(self, slots: int, rank: dict[str, float]) -> float:
         """The makespan of a list schedule without any overhead: highest rank first, then submit order."""
         position = {job.name: number for number, job in enumerate(self.jobs)}

@@ -18,6 +18,7 @@ async def graphs(sizes: Sizes) -> Findings:
         found.add(f"{one.name}: makespan / list schedule", one.ratio, "x", "less")
         found.add(f"{one.name}: makespan / lower bound", one.makespan / one.bound, "x", "less")
         found.add(f"{one.name}: overhead", one.overhead_ms, "ms/task", "less")
+        found.add(f"{one.name}: what a slot may lose for 1.05 x", one.room * 1e3, "ms/task")
         legs = ", ".join(f"{leg} {values['mean']:.1f}" for leg, values in one.legs_ms.items())
         found.notes.append(f"{one.name}: {one.makespan:.2f} s, of a task on average, ms: {legs}")
     ahead = await graphs_room.measure(names, AGENTS, MEDIAN_SECONDS, 1, sizes.dags, prefetch=1)

@@ -31,6 +31,8 @@ WRONG_TASKS = (
     {"retries": -1},
     {"concurrency_slot": -1},
     {"timeout_seconds": 0},
+    {"timeout_seconds": "infinity"},
+    {"timeout_seconds": "nan"},
     {"coverage": "some"},
     {"on_dependency_failure": "wait"},
     {"status": "completed"},

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agentorch_cli.errors import NotFound, WaitTimedOut
+from agentorch_cli.errors import DatabaseUnreachable, NotFound, WaitTimedOut
 from agentorch_cli.handlers.context import Context
 from agentorch_cli.handlers.tasks import wait_for_tasks
 from agentorch_cli.store import waiting as waiting_module
@@ -168,3 +168,38 @@ async def test_a_wait_without_time_knows_what_there_is_not_and_what_is_over(
     await store.db.pool.execute(END, IDS[:1])
     assert [task.status for task in await wait_for_tasks(context, IDS[:1], 0.0)] == ["completed"]
     await context.close()
+
+
+async def test_who_ends_while_others_are_looked_at_is_looked_at_next(store: Store, looks: Looks) -> None:
+    waiting = Waiting(looks)  # type: ignore[arg-type]
+    await store.db.pool.execute(END, IDS[:1])
+    slow, fetch = asyncio.Event(), looks.fetch_by_key
+
+    async def answer_late(name: str, ids: list[str]) -> Any:
+        rows = await fetch(name, ids)
+        await slow.wait()
+        return rows
+
+    looks.fetch_by_key = answer_late  # type: ignore[method-assign]
+    async with waits(waiting, looks, IDS[:2]):
+        await store.db.pool.execute(END, IDS[1:2])
+        waiting.hinted(IDS[1])
+        slow.set()
+        began = asyncio.get_running_loop().time()
+    assert asyncio.get_running_loop().time() - began < waiting_module.LOOK_EVERY / 2
+
+
+async def test_a_wait_that_is_not_heard_yet_ends_with_its_client(
+    store: Store, looks: Looks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(store.db, "listen", never)
+    context = Context(store)
+    wait = asyncio.create_task(wait_for_tasks(context, IDS[:1]))
+    await asyncio.sleep(0.05)
+    assert not wait.done()
+    await context.close()
+    with pytest.raises(DatabaseUnreachable, match="is closed"):
+        await asyncio.wait_for(wait, 10)

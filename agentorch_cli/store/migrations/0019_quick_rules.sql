@@ -14,7 +14,8 @@ create domain agentorch_priority as smallint check (value between 0 and 10);
 create domain agentorch_agents as smallint check (value >= 1);
 create domain agentorch_wanted as smallint check (value >= 0);
 create domain agentorch_count as integer check (value >= 0);
-create domain agentorch_seconds as double precision check (value > 0);
+-- what is no number counts as more than everything
+create domain agentorch_seconds as double precision check (value > 0 and value < 'infinity');
 create domain agentorch_coverage as text check (value in ('each', 'team'));
 create domain agentorch_on_dependency_failure as text check (value in ('fail', 'run', 'skip'));
 
@@ -43,7 +44,8 @@ alter table task_distributions
   alter column waiting_on type agentorch_count,
   alter column retries type agentorch_count,
   alter column concurrency_slot type agentorch_count,
-  alter column timeout_seconds type agentorch_seconds,
+  alter column timeout_seconds type agentorch_seconds
+    using case when timeout_seconds < 'infinity' then timeout_seconds else 300 end,
   alter column coverage type agentorch_coverage,
   alter column on_dependency_failure type agentorch_on_dependency_failure,
   drop constraint task_distributions_status_check,
