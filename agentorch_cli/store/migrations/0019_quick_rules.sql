@@ -5,7 +5,7 @@
 -- changes. That was a fifth of what a statement about a single task took. A rule of a type (a domain) is read
 -- once by each connection, and looked at where a value of that type is written; so rules about one column, most of
 -- which never changes, are rules of types here. Those about several columns stay checks, in fewer words: a list
--- that is written as one value is a third of the same list written as an expression.
+-- that is written as one value is half of the same list written as an expression.
 --
 -- The table is written anew, once.
 

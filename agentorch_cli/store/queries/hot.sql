@@ -227,7 +227,7 @@ select count(*) from inserted, (select count(*) from hinted) as h, (select count
 
 -- name: insert_task
 -- The same for a task by itself that waits for nobody and is ready at once: what most programs submit most of the
--- time. To take apart the arrays of one task is most of what its insert would cost besides its commit.
+-- time. To take apart the arrays of one task was an eighth of its insert, commit included.
 with input as (
   select
     $6::text as task_id,
