@@ -485,7 +485,7 @@ class _AtHand:
     async def take(self) -> Any:
         while self.spare:
             connection = self.spare.pop()
-            if not connection.is_closed():
+            if _is_open(connection):
                 return connection
             await self.pool.release(connection)
         self._queue += 1
@@ -512,6 +512,15 @@ class _AtHand:
         while self.spare:
             await self.pool.release(self.spare.pop())
         await self.pool.close()
+
+
+def _is_open(connection: Any) -> bool:
+    """Of one at hand: where its server went away the pool has taken it back by itself, and then even to ask
+    it is an error."""
+    try:
+        return not connection.is_closed()
+    except asyncpg.InterfaceError:
+        return False
 
 
 class _Use:
@@ -603,6 +612,4 @@ def shown_address(dsn: str) -> str:
 def _reason(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    if isinstance(error, asyncpg.InterfaceError) and "released back to the pool" in str(error):
-        return "the connection was lost"
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -452,3 +452,21 @@ async def test_a_transaction_that_is_cancelled_between_its_ends_keeps_its_connec
         assert connection.get_server_pid() == before
         assert not connection.is_in_transaction()
     assert caplog.records == []
+
+
+async def test_a_connection_at_hand_whose_server_ended_it_is_not_used(database_url: str) -> None:
+    database = Database(database_url, node_id="ended-meanwhile", pool_size=2)
+    await database.open()
+    other = await asyncpg.connect(database_url)
+    try:
+        assert await database.fetch_one("clock")
+        ended = await other.fetch(
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity where application_name = $1",
+            "ended-meanwhile",
+        )
+        assert ended
+        await asyncio.sleep(0.1)  # it is noticed
+        assert await database.fetch_one("clock")
+    finally:
+        await other.close()
+        await database.close()
