@@ -77,6 +77,7 @@ class Run:
         self.began = time.time()
         self.runs: dict[str, list[Findings]] = {one.name: [] for one in chosen}
         self.noise: dict[str, list[float]] = {one.name: [] for one in chosen}
+        self.stolen: dict[str, list[float]] = {one.name: [] for one in chosen}
         self.seconds: dict[str, list[float]] = {one.name: [] for one in chosen}
         self.profiles: dict[str, list[str]] = {}
         self.peers: dict[str, Any] = {}
@@ -115,13 +116,14 @@ class Run:
             SURROUNDINGS.observer = None
         self.runs[one.name].append(found)
         self.noise[one.name].append(round(noise.share(), 3))
+        self.stolen[one.name].append(round(noise.stolen(), 3))
         self.seconds[one.name].append(round(time.perf_counter() - start, 1))
         if profiler is not None:
             self.profiles[one.name] = [row for profile in profiler.found for row in profile.lines()]
         told = ", ".join(f"{figure.name} {shown(figure.value)} {figure.unit}" for figure in found.figures[:4])
         print(
             f"{one.name} ({which}, {self.seconds[one.name][-1]:.0f} s,"
-            f" others used {self.noise[one.name][-1]:.0%} of the machine): {told}",
+            f" {_disturbance(self.noise[one.name][-1], self.stolen[one.name][-1])}): {told}",
             file=sys.stderr,
             flush=True,
         )
@@ -137,6 +139,7 @@ class Run:
                 ],
                 "notes": self.runs[one.name][-1].notes,
                 "noise": self.noise[one.name],
+                "stolen": self.stolen[one.name],
                 "seconds": self.seconds[one.name],
                 "profile": self.profiles.get(one.name, []),
             }
@@ -160,9 +163,9 @@ def _show(document: dict[str, Any]) -> None:
     """For people: machine, figures, ratios."""
     print(", ".join(f"{name} {value}" for name, value in document["machine"].items()))
     for name, one in document["scenarios"].items():
-        noise = max(one["noise"])
         print(
-            f"\n{name}: {one['about']}; {len(one['runs'])} runs, others used up to {noise:.0%} of the machine"
+            f"\n{name}: {one['about']}; {len(one['runs'])} runs,"
+            f" at most {_disturbance(max(one['noise']), max(one['stolen']))}"
         )
         for figure, values in one["figures"].items():
             print(line(figure, values))
@@ -180,6 +183,10 @@ def _show(document: dict[str, Any]) -> None:
             print(line(name, values))
     for failure in document["failures"]:
         print(f"FAILED {failure}")
+
+
+def _disturbance(noise: float, stolen: float) -> str:
+    return f"others used {noise:.0%} of the machine, its host kept {stolen:.0%}"
 
 
 def _as_size(value: Any) -> Any:

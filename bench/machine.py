@@ -43,12 +43,21 @@ class Noise:
     def __init__(self, elsewhere: Callable[[], float] = lambda: 0.0) -> None:
         self._elsewhere = elsewhere
         self._began, self._busy, self._own = time.perf_counter(), _busy_seconds(), self._ours()
+        self._stolen = _stolen_seconds()
 
     def share(self) -> float:
         """0 to 1."""
-        seconds = (time.perf_counter() - self._began) * (os.cpu_count() or 1)
         foreign = _busy_seconds() - self._busy - (self._ours() - self._own)
-        return max(0.0, min(1.0, foreign / seconds))
+        return self._of_the_machine(foreign)
+
+    def stolen(self) -> float:
+        """The share, 0 to 1, for which processes were ready to run and the host of this virtual machine ran
+        something else. It counts as theirs in their CPU seconds, so nothing else here shows it."""
+        return self._of_the_machine(_stolen_seconds() - self._stolen)
+
+    def _of_the_machine(self, seconds: float) -> float:
+        passed = (time.perf_counter() - self._began) * (os.cpu_count() or 1)
+        return max(0.0, min(1.0, seconds / passed))
 
     def _ours(self) -> float:
         return sum(os.times()[:4]) + self._elsewhere()
@@ -66,12 +75,22 @@ def until_quiet(seconds: float, share: float = 0.15) -> None:
 
 def _busy_seconds() -> float:
     """CPU seconds of the whole machine so far; 0 where the system does not tell."""
+    values = _processor_seconds()
+    return sum(values[:3]) + sum(values[5:8])
+
+
+def _stolen_seconds() -> float:
+    """Likewise those that the host of a virtual machine gave to others."""
+    return sum(_processor_seconds()[7:8])
+
+
+def _processor_seconds() -> list[float]:
+    """By what the processors did, in the order of /proc/stat; empty where the system does not tell."""
     try:
         with open("/proc/stat") as file:
-            values = [int(value) for value in file.readline().split()[1:]]
+            return [int(value) / os.sysconf("SC_CLK_TCK") for value in file.readline().split()[1:]]
     except OSError:
-        return 0.0
-    return (sum(values[:3]) + sum(values[5:8])) / os.sysconf("SC_CLK_TCK")
+        return []
 
 
 def _loop_ms() -> float:

@@ -6,6 +6,9 @@ import json
 import random
 from pathlib import Path
 
+import pytest
+
+from bench import machine
 from bench.figures import Findings, compared, summary
 from bench.peers import read
 from bench.profile import _name, _shape, added_up
@@ -34,6 +37,33 @@ def test_two_documents_are_compared_as_ratios_and_judged_where_their_runs_do_not
     assert compared(document(1, 2), document(4, 5))[1].split()[2:] == ["1.5", "4.5", "3.00", "better"]
     assert compared(document(4, 5), document(1, 2))[1].split()[-1] == "worse"
     assert compared(document(1, 3), document(2, 4))[1].split()[-1] == "1.50"
+
+
+def test_what_the_host_kept_is_told_beside_what_others_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, cores = [100.0], 2
+    stat = [[10.0, 0, 5.0, 80.0, 1.0, 0, 0, 2.0, 0, 0]]
+    monkeypatch.setattr(machine.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(machine.os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(machine.os, "times", lambda: (0.0, 0.0, 0.0, 0.0, 0.0))
+    monkeypatch.setattr(machine, "_processor_seconds", lambda: stat[0])
+    own = [0.0]
+    noise = machine.Noise(lambda: own[0])
+
+    clock[0] += 10  # of two cores
+    stat[0] = [14.0, 0, 7.0, 90.0, 1.0, 0, 0, 6.0, 0, 0]
+    own[0] = 9.0
+
+    assert noise.stolen() == pytest.approx(4 / 20)
+    assert noise.share() == pytest.approx((4 + 2 + 4 - 9) / 20)
+
+
+def test_a_system_that_tells_nothing_of_its_processors_is_taken_for_quiet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(machine, "_processor_seconds", list)
+    noise = machine.Noise()
+
+    assert (noise.share(), noise.stolen()) == (0.0, 0.0)
 
 
 def test_ratios_are_of_the_same_round() -> None:
