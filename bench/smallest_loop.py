@@ -159,7 +159,7 @@ async def run_hub(dsn: str, claims: bool) -> None:
 
 
 async def run_worker(port: int) -> None:
-    async with _talk(port) as socket:
+    async with talk(port) as socket:
         await socket.send("worker")
         async for frame in socket:
             await socket.send(
@@ -169,7 +169,7 @@ async def run_worker(port: int) -> None:
 
 async def run_submitter(port: int, number: int, samples: int) -> None:
     """Prints what it saw: latency one by one, then rates."""
-    async with _talk(port) as socket:
+    async with talk(port) as socket:
         await socket.send("submitter")
         took = [await _one(socket) for _ in range(samples + WARM_UP)][WARM_UP:]
         seen: dict[str, Any] = {"latency_ms": percentiles(took)}
@@ -203,7 +203,7 @@ async def _many(socket: ClientConnection, number: int, size: int) -> float:
     return number / (time.perf_counter() - start)
 
 
-def _talk(port: int) -> connect:
+def talk(port: int) -> connect:
     return connect(f"ws://127.0.0.1:{port}", compression=None, max_size=None)
 
 
@@ -258,7 +258,7 @@ async def measure(number: int, samples: int, *, claims: bool) -> dict[str, Any]:
 @contextlib.asynccontextmanager
 async def submitting(port: int) -> AsyncIterator[Callable[[], Awaitable[float]]]:
     """A submitter in this process: each call answers the milliseconds from sending a task to its result."""
-    async with _talk(port) as socket:
+    async with talk(port) as socket:
         await socket.send("submitter")
         yield lambda: _one(socket)
 
