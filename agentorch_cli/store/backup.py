@@ -328,12 +328,13 @@ async def _clear(connection: Any) -> None:
     )
     if functions:
         await connection.execute(f"drop function {', '.join(row['name'] for row in functions)}")
-    domains = await connection.fetch(
-        "select typname from pg_type where typtype = 'd'"
+    # tables have types too: theirs are gone with them
+    types = await connection.fetch(
+        "select typname from pg_type where typtype in ('c', 'd')"
         " and typnamespace = current_schema()::regnamespace and typname like 'agentorch\\_%'"
     )
-    if domains:
-        await connection.execute(f"drop domain {', '.join(row['typname'] for row in domains)}")
+    if types:
+        await connection.execute(f"drop type {', '.join(row['typname'] for row in types)}")
 
 
 async def _copy_in(connection: Any, archive: Archive, table: str) -> None:

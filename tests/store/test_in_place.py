@@ -95,6 +95,50 @@ async def test_the_status_for_indexes_is_right_whatever_is_written(store: Store)
             }
 
 
+WRITTEN = (None, "null", "'odd'", "status", "'{status}'", "'{other}'")
+"""What a statement says of the status for indexes: nothing, as an older one does, or what may be wrong."""
+
+FLAGS = {
+    "": lambda has: has,
+    "deadline = null": lambda has: (False, has[1], has[2]),
+    "deadline = now()": lambda has: (True, has[1], has[2]),
+    "concurrency_slot = null": lambda has: (has[0], False, has[2]),
+    "concurrency_slot = 1": lambda has: (has[0], True, has[2]),
+    "depends_on = '{}'": lambda has: (has[0], has[1], False),
+    "depends_on = '{x}'": lambda has: (has[0], has[1], True),
+}
+"""What else it may write, and what a task has then of deadline, concurrency slot and dependencies."""
+
+
+@pytest.mark.parametrize("written", WRITTEN)
+@pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: flag or "nothing else")
+async def test_the_status_for_indexes_is_right_after_every_step(
+    store: Store, written: str | None, flag: str
+) -> None:
+    async with store.db.pool.acquire() as connection:
+        await _insert_all(connection)
+        for status, other in [(None, "pending"), *zip(TaskStatus, reversed(TaskStatus), strict=True)]:
+            said = [flag] if flag else []
+            if status is not None:
+                completed_at = "now()" if status in FINAL else "null"
+                said += [f"status = '{status}'", f"completed_at = {completed_at}", "waiting_on = 1"]
+                said += ["generation = generation + 1"]
+            if written is not None:
+                said += [f"indexed_status = {written.format(status=status or 'pending', other=other)}"]
+            if not said:
+                continue
+            step = connection.transaction()
+            await step.start()
+
+            await connection.execute(f"update task_distributions set {', '.join(said)}")
+
+            assert await _rows(connection) == {
+                f"task-{number}": indexed(status or kind[0], *FLAGS[flag](kind[1:]))
+                for number, kind in enumerate(KINDS)
+            }, said
+            await step.rollback()
+
+
 async def test_tasks_of_an_older_database_are_known_to_the_indexes(store: Store) -> None:
     async with store.db.pool.acquire() as connection, connection.transaction():
         await connection.execute("create schema older")

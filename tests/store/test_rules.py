@@ -38,12 +38,24 @@ WRONG_TASKS = (
     {"status": "completed"},
     {"completed_at": "now"},
     {"status": "blocked"},
+    {"status": "failed"},
+    {"status": "cancelled"},
+    {"status": "skipped"},
+    {"status": "running", "completed_at": "now"},
+    {"status": "blocked", "waiting_on": 1, "completed_at": "now"},
+    {"status": "blocked", "waiting_on": 1, "wanted": 1},
     {"status": "completed", "completed_at": "now", "wanted": 1},
+    {"status": "failed", "completed_at": "now", "wanted": 1},
 )
 WRONG_ATTEMPTS = (
     {"status": "done"},
     {"status": "completed"},
+    {"status": "failed"},
+    {"status": "lost"},
+    {"status": "timed_out"},
+    {"status": "cancelled"},
     {"finished_at": "now"},
+    {"status": "accepted", "finished_at": "now"},
     {"slot": -1},
     {"attempt": 0},
 )
@@ -87,15 +99,78 @@ async def test_no_such_attempt_is_stored(store: Store, wrong: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize(
-    "second",
-    [{"status": "failed"}, {"completed_at": "2020-01-01"}, {"status": "pending", "completed_at": None}],
+    ("table", "wrong", "rule"),
+    [
+        ("task_distributions", {"task_id": ""}, "task_distributions_task_id_check"),
+        ("task_distributions", {"status": "done"}, "task_distributions_status_check"),
+        ("task_distributions", {"completed_at": "now"}, "task_final_has_time"),
+        ("task_distributions", {"status": "blocked"}, "task_blocked_waits"),
+        (
+            "task_distributions",
+            {"status": "blocked", "waiting_on": 1, "wanted": 1},
+            "task_wants_only_while_open",
+        ),
+        ("task_distributions", {"min_agents": 2}, "task_agents_in_order"),
+        ("task_attempts", {"status": "done", "finished_at": "now"}, "task_attempts_status_check"),
+        ("task_attempts", {"finished_at": "now"}, "attempt_live_is_open"),
+    ],
 )
-async def test_a_task_has_one_outcome_until_it_is_opened_anew(store: Store, second: dict[str, Any]) -> None:
-    over = TASK | {"submission_id": uuid4(), "status": "completed", "completed_at": "now"}
-    await put(store, "task_distributions", over)
-    changes = ", ".join(
-        f"{column} = " + ("null" if value is None else f"'{value}'") for column, value in second.items()
+async def test_who_breaks_a_rule_is_told_its_name(
+    store: Store, table: str, wrong: dict[str, Any], rule: str
+) -> None:
+    right = {
+        "task_distributions": TASK | {"submission_id": uuid4()},
+        "task_attempts": ATTEMPT | {"message_id": uuid4(), "node_id": "node"},
+    }
+
+    with pytest.raises(asyncpg.CheckViolationError) as refused:
+        await put(store, table, right[table] | wrong)
+
+    assert refused.value.constraint_name == rule
+
+
+FINAL = ("completed", "failed", "cancelled", "skipped")
+OTHER_OUTCOMES: tuple[dict[str, Any], ...] = (
+    *({"status": status} for status in FINAL),
+    *({"status": status, "completed_at": "2020-01-01"} for status in FINAL),
+    {"completed_at": "2020-01-01"},
+    {"status": "pending", "completed_at": None},
+    {"status": "running", "completed_at": None, "wanted": 1},
+    {"status": "blocked", "completed_at": None, "waiting_on": 1},
+)
+
+
+def settings_of(row: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{column} = " + ("null" if value is None else f"'{value}'") for column, value in row.items()
     )
-    with pytest.raises(asyncpg.PostgresError, match="already has its outcome"):
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(first, second) for first in FINAL for second in OTHER_OUTCOMES if second != {"status": first}],
+)
+async def test_a_task_has_one_outcome_until_it_is_opened_anew(
+    store: Store, first: str, second: dict[str, Any]
+) -> None:
+    over = TASK | {"submission_id": uuid4(), "status": first, "completed_at": "now"}
+    await put(store, "task_distributions", over)
+    changes = settings_of(second)
+
+    with pytest.raises(asyncpg.PostgresError, match="already has its outcome") as refused:
         await store.db.pool.execute(f"update task_distributions set {changes}")
+
+    assert refused.value.sqlstate == "AO001"
     await store.db.pool.execute(f"update task_distributions set generation = generation + 1, {changes}")
+
+
+@pytest.mark.parametrize("status", FINAL)
+async def test_what_has_its_outcome_may_change_beside_it(store: Store, status: str) -> None:
+    over = TASK | {"submission_id": uuid4(), "status": status, "completed_at": "now"}
+    await put(store, "task_distributions", over)
+
+    await store.db.pool.execute(
+        "update task_distributions set has_dependents = true, status = status, completed_at = completed_at"
+    )
+
+    assert await store.db.pool.fetchval("select has_dependents from task_distributions")

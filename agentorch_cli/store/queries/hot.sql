@@ -15,8 +15,8 @@
 -- The arrays of a batch are taken apart side by side in the select list: a function in `from` would write down what
 -- it answers for each of them, row by row, and read it again. Shorter ones are filled up with nulls.
 --
--- `indexed_status` is written here as the trigger `task_indexed_status` would: null stays null for a plain task, so
--- that its end changes nothing that an index knows, and the row is written in place.
+-- `indexed_status` is written here as the triggers `task_is_indexed` and `task_indexed_status` would: null stays
+-- null for a plain task, so that its end changes nothing that an index knows, and the row is written in place.
 
 
 -- part: ready_row
