@@ -352,9 +352,12 @@ class Scheduler:
         """Read what is new of limits and of tasks.
 
         Limits again where they were changed meanwhile: a task that was read then may be younger than they.
+        Where tasks are found without a hint, limits are read after them in any case: the notice of a limit
+        may still be on its way, while the notice of a task comes after that of an older limit.
         """
         while True:
-            await self._read_limits()
+            if not self._is_stale:
+                await self._read_limits()
             await self._read_budgets()
             await self._read()
             if not (self._are_limits_stale or self._are_budgets_stale):
@@ -387,6 +390,11 @@ class Scheduler:
                     self.state.pace.chosen(seat.member, seconds)
 
     # --- limits that tasks share ------------------------------------------------------------
+
+    async def _read_limits_anew(self) -> None:
+        """All of them, whether or not anything was heard."""
+        self._are_limits_stale = True
+        await self._read_limits()
 
     async def _read_limits(self) -> None:
         """What the mirror does not know for certain of rates and concurrency keys."""
@@ -555,6 +563,7 @@ class Scheduler:
             self._rows.clear()
             self._refused.clear()
             tasks = await self.store.ready_tasks(WINDOW, self.state.pool)
+            await self._read_limits_anew()
             self._note_edge(tasks, WINDOW)
             known = {task.task_id: task.overtaken for task in backlog.tasks.values() if task.overtaken}
             backlog.clear()
@@ -564,6 +573,7 @@ class Scheduler:
         elif self._is_cut and len(backlog) < WINDOW // 2:
             # What came or changed before the edge was hinted at, so only what lies behind it is new.
             tasks = await self.store.ready_tasks(WINDOW // 2, self.state.pool, behind=self._edge)
+            await self._read_limits_anew()
             self._note_edge(tasks, WINDOW // 2)
             self._take_in(tasks)
         if self._rows:
@@ -630,8 +640,12 @@ class Scheduler:
             return False
         known = len(self.state.backlog)
         shut = self.state.backlog.shut_gates()
+        found: list[Ready] = []
         for kind in sorted(kinds, key=sorted)[:MOST_KINDS]:
-            self._queue(await self.store.ready_tasks_for(sorted(kind), BATCH, shut, self.state.pool))
+            found += await self.store.ready_tasks_for(sorted(kind), BATCH, shut, self.state.pool)
+        if found:
+            await self._read_limits_anew()
+            self._queue(found)
         has_more = len(self.state.backlog) > known
         if not has_more:
             self._dig_at = now + DIG_EVERY

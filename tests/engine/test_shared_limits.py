@@ -244,3 +244,19 @@ async def test_a_rate_set_while_tasks_are_read_holds_for_those_that_came_after_i
         await handle.result()
 
     assert (await store.db.fetch("limits"))[0]["level"] < 1
+
+
+async def test_a_rate_holds_for_a_younger_task_that_is_found_before_the_rate_was_heard_of(
+    orchestrator: Orchestrator, crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler = orchestrator.engine.scheduler
+    await crew.join("a", slots=5)
+    for heard in ("look_at_limits", "hinted", "came"):  # notices that are on their way
+        monkeypatch.setattr(scheduler, heard, lambda *_, **__: None)
+    await orchestrator.call("limit.set", scope="agent", name="a", number=1, per_seconds=3600.0, burst=1)
+    handle = await orchestrator.submit({"required_capabilities": ["work"]})
+
+    scheduler.look_again_here()
+    await handle.result(10)
+
+    assert (await orchestrator.engine.store.db.fetch("limits"))[0]["level"] < 1
