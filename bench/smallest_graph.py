@@ -19,14 +19,11 @@ import asyncio
 import contextlib
 import heapq
 import json
-import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -37,10 +34,9 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from agentorch_cli.identity import new_id
-from agentorch_cli.store.embedded import EmbeddedServer
 from bench.fleet.engine import ROOT
 from bench.fleet.workflow import FOLDER, Workflow, load
-from bench.smallest_loop import CLAIM, FINISH, INSERT, SCHEMA, Gather, talk
+from bench.smallest_loop import CLAIM, FINISH, INSERT, SCHEMA, Gather, database, talk
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,33 +141,28 @@ async def run_worker(port: int) -> None:
 
 async def measure(graphs: list[Workflow], workers: int) -> list[Figures]:
     """All of them, one after the other, on a fresh database."""
-    folder = Path(tempfile.mkdtemp(prefix="agentorch-bench-"))
-    folder.chmod(0o711)
-    server = EmbeddedServer(folder / "data")
-    dsn = await server.start()
-    processes: list[subprocess.Popen[bytes]] = []
-    connections = [await asyncpg.connect(dsn) for _ in range(3)]
-    try:
-        await connections[0].execute(SCHEMA)
-        hub = Hub(connections, workers)
-        async with serve(hub.connected, "127.0.0.1", 0, compression=None, max_size=None) as listening:
-            port = str(listening.sockets[0].getsockname()[1])
-            command = [sys.executable, "-m", "bench.smallest_graph", "--worker", port]
-            processes += [subprocess.Popen(command, cwd=ROOT) for _ in range(workers)]
-            async with asyncio.timeout(60):
-                await hub.are_here.wait()
-            return [
-                Figures(graph.name, await hub.run(graph), graph.schedule(workers, graph.by_runtime()))
-                for graph in graphs
-            ]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-        for connection in connections:
-            await connection.close()
-        await server.release()
-        shutil.rmtree(folder, ignore_errors=True)
+    async with database() as dsn:
+        processes: list[subprocess.Popen[bytes]] = []
+        connections = [await asyncpg.connect(dsn) for _ in range(3)]
+        try:
+            await connections[0].execute(SCHEMA)
+            hub = Hub(connections, workers)
+            async with serve(hub.connected, "127.0.0.1", 0, compression=None, max_size=None) as listening:
+                port = str(listening.sockets[0].getsockname()[1])
+                command = [sys.executable, "-m", "bench.smallest_graph", "--worker", port]
+                processes += [subprocess.Popen(command, cwd=ROOT) for _ in range(workers)]
+                async with asyncio.timeout(60):
+                    await hub.are_here.wait()
+                return [
+                    Figures(graph.name, await hub.run(graph), graph.schedule(workers, graph.by_runtime()))
+                    for graph in graphs
+                ]
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+            for connection in connections:
+                await connection.close()
 
 
 def main() -> None:

@@ -211,28 +211,37 @@ def talk(port: int) -> connect:
 
 
 @contextlib.asynccontextmanager
-async def running(*, claims: bool) -> AsyncIterator[tuple[str, int]]:
-    """The loop without a submitter, on a fresh database: its address, and the hub's port."""
+async def database() -> AsyncIterator[str]:
+    """A fresh one, with fsync on: its address. What its processes used counts as ours."""
     folder = Path(tempfile.mkdtemp(prefix="agentorch-bench-"))
     folder.chmod(0o711)
     server = EmbeddedServer(folder / "data")
     dsn = await server.start()
-    processes: list[subprocess.Popen[bytes]] = []
     try:
-        hub = _start("hub", "--dsn", dsn, *(["--dispatch"] if claims else []))
-        processes.append(hub)
-        assert hub.stdout is not None
-        port = int((await asyncio.to_thread(hub.stdout.readline)).decode())
-        processes.append(_start("worker", "--port", str(port)))
-        yield dsn, port
+        yield dsn
     finally:
-        for process in reversed(processes):  # the hub last, so that nobody loses it
-            process.kill()
-            process.wait()
         with contextlib.suppress(psutil.Error, OSError):
             SURROUNDINGS.postgres_seconds += _postgres_seconds(folder / "data")
         await server.release()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.asynccontextmanager
+async def running(*, claims: bool) -> AsyncIterator[tuple[str, int]]:
+    """The loop without a submitter, on a fresh database: its address, and the hub's port."""
+    async with database() as dsn:
+        processes: list[subprocess.Popen[bytes]] = []
+        try:
+            hub = _start("hub", "--dsn", dsn, *(["--dispatch"] if claims else []))
+            processes.append(hub)
+            assert hub.stdout is not None
+            port = int((await asyncio.to_thread(hub.stdout.readline)).decode())
+            processes.append(_start("worker", "--port", str(port)))
+            yield dsn, port
+        finally:
+            for process in reversed(processes):  # the hub last, so that nobody loses it
+                process.kill()
+                process.wait()
 
 
 async def measure(number: int, samples: int, *, claims: bool) -> dict[str, Any]:

@@ -61,11 +61,6 @@ begin
     and (new.status <> old.status or new.completed_at is distinct from old.completed_at) then
     raise exception 'task % already has its outcome (%)', old.task_id, old.status using errcode = 'AO001';
   end if;
-  new.indexed_status := case
-    when new.status <> 'completed' and (
-      new.completed_at is not null or new.deadline is not null or new.concurrency_slot is not null
-      or cardinality(new.depends_on) > 0)
-    then new.status end;
   return new;
 end $$;
 
@@ -83,7 +78,14 @@ create trigger task_is_indexed
     then nullif(new.status, 'completed') end)
   execute function agentorch_set_indexed_status();
 
--- ... and stays so while it is open: then it is enough to ask whether they knew it before.
+-- ... is said anew where a task is opened again ...
+create trigger task_is_indexed_anew
+  before update on task_distributions for each row
+  when (old.completed_at is not null)
+  execute function agentorch_set_indexed_status();
+
+-- ... and stays so while it is open: then it is enough to ask whether they knew it before. This one goes first, for
+-- triggers go in the order of their names.
 create trigger task_indexed_status
   before update of status, indexed_status on task_distributions for each row
   when (new.indexed_status is distinct from case
